@@ -1,0 +1,205 @@
+"""The frame around every command: arguments, messages, exit status.
+
+This is the one module of the library that reads the command line, prints and decides the exit
+status, so that all commands agree on them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TextIO
+
+from oellm import __version__
+from oellm.errors import ExitStatus, OellmError, UsageError, nearest
+
+Arguments = dict[str, Any]
+
+_program = "oellm"
+
+
+def message(text: str) -> None:
+    """Print one message for the user on stderr, as `command: text`."""
+    try:
+        print(f"{_program}: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        # Nobody reads the messages any more; the work itself goes on.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def run(
+    program: str,
+    doc: str | None,
+    command: Callable[[Arguments], int],
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Run one command: parse its arguments by `doc`, call it, turn errors into an exit status.
+
+    `doc` is the command's manual, in the docopt language; `command` gets the docopt dict and
+    returns its exit status. Options must be spelled out; hyphens and underscores in their names
+    mean the same. A traceback is printed only with OELLM_DEBUG=1.
+    """
+    global _program  # noqa: PLW0603
+    _program = program
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    status = _guarded(lambda: _run(doc or "", command, sys.argv[1:] if argv is None else argv))
+    return _flushed(status)
+
+
+def open_input(path: str | None) -> TextIO:
+    """Open a file, or stdin for None and `-`, as UTF-8 text with its line ends left alone."""
+    if path is None or path == "-":
+        if sys.stdin.isatty():
+            message("reading from the terminal; end with Ctrl-D")
+        return open(0, encoding="utf-8-sig", newline="", closefd=False)
+    return open(path, encoding="utf-8-sig", newline="")
+
+
+def input_name(path: str | None) -> str:
+    """Return the name of an input for error messages."""
+    return "stdin" if path is None or path == "-" else path
+
+
+@contextlib.contextmanager
+def records_on_stdout() -> Iterator[Callable[[Any], None]]:
+    """Give a function that prints one JSON record per line on stdout, flushed, and only that.
+
+    Whatever else this process or a library prints on stdout meanwhile goes to stderr.
+    """
+    from oellm import json_codec
+
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with open(saved, "wb", closefd=False) as stream:
+
+            def emit(record: Any) -> None:
+                stream.write(json_codec.dumps(record) + b"\n")
+                stream.flush()
+
+            yield emit
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _run(doc: str, command: Callable[[Arguments], int], argv: Sequence[str]) -> int:
+    words = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
+    # Before docopt is imported: help and version cost little more than Python itself.
+    if "--help" in words or "-h" in words:
+        print(doc.strip())
+        return ExitStatus.DONE
+    if "--version" in words:
+        print(f"{_program} {__version__}")
+        return ExitStatus.DONE
+    return command(_parse(doc, argv))
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    try:
+        return action()
+    except OellmError as error:
+        _traceback_if_asked()
+        message(str(error))
+        return error.status
+    except KeyboardInterrupt:
+        message("interrupted")
+        return ExitStatus.INTERRUPTED
+    except BrokenPipeError:
+        return ExitStatus.BROKEN_PIPE
+    except UnicodeDecodeError as error:
+        _traceback_if_asked()
+        message(f"expected UTF-8 text, got byte 0x{error.object[error.start]:02x}")
+        return ExitStatus.USAGE
+    except OSError as error:
+        _traceback_if_asked()
+        message(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        bad_name = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+        return ExitStatus.USAGE if isinstance(error, bad_name) else ExitStatus.MACHINE
+    except Exception as error:
+        _traceback_if_asked()
+        message(f"internal error: {error!r} (OELLM_DEBUG=1 shows where)")
+        return ExitStatus.FAILED
+
+
+def _traceback_if_asked() -> None:
+    if os.environ.get("OELLM_DEBUG") == "1":
+        import traceback
+
+        traceback.print_exc()
+
+
+def _flushed(status: int) -> int:
+    """Flush stdout while its errors can still be told; then leave nothing for Python to flush."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        status = ExitStatus.BROKEN_PIPE
+    except OSError as error:
+        message(f"stdout: {error.strerror}")
+        status = ExitStatus.MACHINE
+    else:
+        return status
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return status
+
+
+def _parse(doc: str, argv: Sequence[str]) -> Arguments:
+    import docopt
+
+    # docopt takes any line that begins with a hyphen for an option; the manual ends the options
+    # with a blank line and may show command lines after it.
+    head, _, rest = doc.partition("Options:\n")
+    doc = f"{head}Options:\n{rest.partition(chr(10) * 2)[0]}\n"
+    sections = docopt.parse_docstring_sections(doc)
+    takes_value = {
+        option.longer: option.argcount == 1
+        for option in docopt.parse_options(sections.after_usage)
+        if option.longer
+    }
+    try:
+        parsed = docopt.docopt(doc, _spelled_out(argv, takes_value), default_help=False)
+    except docopt.DocoptExit:
+        usage = " ".join(sections.usage_body.split())
+        raise UsageError(f"the arguments do not fit the usage: {usage}") from None
+    return dict(parsed)
+
+
+def _spelled_out(argv: Sequence[str], takes_value: dict[str, bool]) -> list[str]:
+    """Return argv with each option under its documented name and joined to its value."""
+    words = iter(argv)
+    result: list[str] = []
+    for word in words:
+        if word == "--":
+            return [*result, word, *words]
+        if not word.startswith("--"):
+            if len(word) > 1 and word.startswith("-"):
+                raise UsageError(f"unknown option {word}; --help lists the options")
+            result.append(word)
+            continue
+        given, equals, value = word.partition("=")
+        name = _option_name(given, takes_value)
+        if not takes_value[name]:
+            if equals:
+                raise UsageError(f"{name} takes no value")
+            result.append(name)
+            continue
+        if not equals:
+            try:
+                value = next(words)
+            except StopIteration:
+                raise UsageError(f"{name} needs a value") from None
+        result.append(f"{name}={value}")
+    return result
+
+
+def _option_name(given: str, known: dict[str, bool]) -> str:
+    for name in (given, "--" + given[2:].replace("-", "_")):
+        if name in known:
+            return name
+    raise UsageError(f"unknown option {given}{nearest(given, known)}; --help lists the options")

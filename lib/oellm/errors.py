@@ -1,0 +1,60 @@
+"""Exit statuses and the errors that lead to them."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+
+
+class ExitStatus(enum.IntEnum):
+    """Exit status of every command."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    MACHINE = 3
+    OUT_OF_TIME = 75
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+
+
+class OellmError(Exception):
+    """An error whose text is meant for the user; `status` is the exit status."""
+
+    status = ExitStatus.FAILED
+
+
+class UsageError(OellmError):
+    """The command line asks for something that does not exist or contradicts itself."""
+
+    status = ExitStatus.USAGE
+
+
+class MachineError(OellmError):
+    """The machine lacks something: no cluster matched, no sbatch, hub unreachable."""
+
+    status = ExitStatus.MACHINE
+
+
+class InputError(OellmError):
+    """Bad input, named by source, line and column where these are known.
+
+    The text reads `jobs.csv:3: n_shot: expected …`.
+    """
+
+    status = ExitStatus.USAGE
+
+    def __init__(
+        self, message: str, source: str = "", line: int | None = None, column: str = ""
+    ) -> None:
+        self.message, self.source, self.line, self.column = message, source, line, column
+        place = source if line is None else f"{source or 'input'}:{line}"
+        super().__init__(": ".join(part for part in (place, column, message) if part))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return `, did you mean X?` for the known name nearest to `name`, or nothing."""
+    import difflib
+
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f", did you mean {close[0]}?" if close else ""
