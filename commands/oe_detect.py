@@ -1,0 +1,84 @@
+"""oe-detect: print the settings of this cluster as one JSON object.
+
+Usage:
+  oe-detect [options] [--set=KEY=VALUE]...
+
+Options:
+  --cluster=NAME   Use this cluster, whatever the host name says.
+  --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets one member of a map.
+  --explain        Print a table of the settings and where each came from.
+  --list           Print the names of the known clusters.
+  --help           Print this text.
+  --version        Print the version.
+
+The cluster is the one that is named by --cluster or OELLM_CLUSTER, else the one
+whose host name patterns match this machine; a machine that matches none and has
+no sbatch is the cluster `local`.
+
+Each setting comes from the first of these that has it:
+
+  1. --set KEY=VALUE
+  2. the environment: OELLM_KEY; EVAL_BASE_DIR, EVAL_OUTPUT_DIR and HF_HOME
+  3. your file: $OELLM_CONFIG, else $XDG_CONFIG_HOME/oellm/clusters.json
+  4. clusters.json of this package: the cluster, then the defaults
+
+Values may refer to other settings, {user} and {home}: "{eval_base_dir}/images".
+
+Output: a JSON object (schema.json, table `cluster`); oe-render takes it with
+  `--cluster FILE`.
+
+Exit status: 0 done, 2 bad setting, 3 no cluster matches this machine.
+
+Example:
+  oe-detect --set time_limit=02:00:00 >cluster.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+
+from oellm import cli
+from oellm.errors import ExitStatus
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    cluster: str | None
+    overrides: list[str]
+    explain: bool
+    list: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-detect", __doc__, _detect, argv)
+
+
+def _detect(arguments: cli.Arguments) -> int:
+    from oellm import cluster, json_codec
+
+    options = Options(
+        arguments["--cluster"], arguments["--set"], arguments["--explain"], arguments["--list"]
+    )
+    if options.list:
+        for name in cluster.known_clusters(os.environ):
+            print(name)
+        return ExitStatus.DONE
+    found = cluster.resolve(options.cluster, options.overrides, os.environ)
+    if options.explain:
+        width = max(map(len, found.settings))
+        for key, value in found.settings.items():
+            shown = value if isinstance(value, str) else json_codec.dumps(value).decode()
+            print(f"{key:{width}}  {shown}  ({found.origins[key]})")
+    else:
+        sys.stdout.write(json_codec.dumps(dict(found.settings), indent=True).decode() + "\n")
+    return ExitStatus.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
