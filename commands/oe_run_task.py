@@ -1,0 +1,107 @@
+"""oe-run-task: evaluate rows here, each model loaded once.
+
+Usage:
+  oe-run-task [options]
+
+Options:
+  --run_dir=DIR     Evaluate a shard of this run, instead of rows from stdin.
+  --shard=N         The shard; with --run_dir.
+  --output_dir=DIR  With rows from stdin: keep results/, failures/ and samples/ below DIR.
+  --help            Print this text.
+  --version         Print the version.
+
+Input: a manifest in CSV on stdin, or the rows of one shard of a run's jobs.csv.
+  Rows of one model are evaluated together, on one loaded model. A row that has a
+  valid result in the run (or in --output_dir) is not evaluated again. A row that
+  fails is recorded with its reason, and the others go on.
+
+Output: one JSON object per row and line, as the row ends: the framework's own result
+  plus the key `oellm` (schema.json, table `result`). oe-collect reads these lines, and
+  the same objects as files, results/EVAL_ID.json and failures/EVAL_ID.json, where there
+  is a directory for them. Progress goes to stderr. Streams.
+
+This runs where the framework is installed: in a container, or by `pip install
+'oellm[hf]'`. In a run it is the file oe-run-task.pyz, which needs nothing else.
+
+Exit status: 0 every row has a result, 1 some failed, 2 bad input, 130 interrupted.
+
+Example:
+  oe-manifest --models acme/tiny --tasks arc_easy --limit 10 | oe-run-task | oe-collect
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from oellm import cli
+from oellm.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from oellm.manifest import Row
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    run_dir: str | None
+    shard: int | None
+    output_dir: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-run-task", __doc__, _run_task, argv)
+
+
+def _options(arguments: cli.Arguments) -> Options:
+    run_dir, shard = arguments["--run_dir"], arguments["--shard"]
+    if (run_dir is None) != (shard is None):
+        raise UsageError("--run_dir and --shard belong together")
+    if run_dir is not None and arguments["--output_dir"] is not None:
+        raise UsageError("--output_dir is for rows from stdin; a run keeps its results itself")
+    if shard is not None and not shard.isdecimal():
+        raise UsageError(f"--shard: expected a non-negative integer, got {shard!r}")
+    return Options(run_dir, None if shard is None else int(shard), arguments["--output_dir"])
+
+
+def _run_task(arguments: cli.Arguments) -> int:
+    from pathlib import Path
+
+    from oellm.results import ResultStore
+    from oellm.worker import Worker
+
+    options = _options(arguments)
+    rows = list(_rows(options))
+    directory = options.run_dir or options.output_dir
+    store = ResultStore(Path(directory).absolute()) if directory else None
+    if store is None and any(row.value("log_samples") for row in rows):
+        raise UsageError("log_samples: samples need a place, give --output_dir")
+    with cli.records_on_stdout() as emit:
+        tally = Worker(store, emit, cli.message).run(rows)
+    cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed")
+    return ExitStatus.FAILED if tally.failed else ExitStatus.DONE
+
+
+def _rows(options: Options) -> Iterator[Row]:
+    """Yield the rows to evaluate, all of them checked before the first is evaluated."""
+    from oellm import frameworks, manifest, run_directory
+
+    if options.run_dir is not None:
+        run = run_directory.load(options.run_dir)
+        if options.shard not in run.shard_indices:
+            last = run.shard_indices[-1]
+            raise UsageError(f"--shard: expected 0 to {last}, got {options.shard}")
+        yield from run.rows(options.shard)
+        return
+    with cli.open_input(None) as stream:
+        for row in manifest.read(stream, cli.input_name(None)):
+            frameworks.require(row)
+            yield manifest.identified(manifest.located(row))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

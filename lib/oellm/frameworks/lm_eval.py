@@ -1,0 +1,237 @@
+"""lm-evaluation-harness: loading models, evaluating rows, reading its results."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from oellm.errors import InputError
+from oellm.frameworks import Evaluation
+from oellm.manifest import Row
+from oellm.shards import ModelKey
+
+# Set by launchers; a single process that finds them waits for others, or writes nothing.
+_DISTRIBUTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+_VERSIONED = ("lm_eval", "torch", "transformers", "datasets")
+_NO_METRICS = ("alias", "name", "sample_len", "sample_count", "bypass")
+
+
+class Session:
+    """One process's use of lm-eval; keeps the loaded model and the task indices."""
+
+    def __init__(self) -> None:
+        self._model: Any = None
+        self._key: ModelKey | None = None
+        self._managers: dict[tuple[str, bool], Any] = {}
+
+    def prepare(self) -> None:
+        """Import lm-eval with the environment that it needs."""
+        for variable in _DISTRIBUTED:
+            os.environ.pop(variable, None)
+        # Bootstrapping in worker processes would fork after CUDA is up and ignore the job's cores.
+        os.environ.setdefault("DISABLE_MULTIPROC", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        import lm_eval.evaluator
+        import lm_eval.models  # noqa: F401
+
+    def load(self, key: ModelKey, row: Row) -> float:
+        """Load the row's model unless it is loaded; return the seconds that took."""
+        if key == self._key:
+            return 0.0
+        from lm_eval.api.registry import get_model
+        from lm_eval.utils import handle_arg_string
+
+        self._unload()
+        started = time.perf_counter()
+        arguments = {name: handle_arg_string(text) for name, text in row.model.arguments}
+        arguments["pretrained"] = row.model.path
+        if row["model_revision"]:
+            arguments["revision"] = row["model_revision"]
+        if row["dtype"]:
+            arguments.setdefault("dtype", row["dtype"])
+        batch_size = row.value("batch_size") or 1
+        self._model = get_model(key.backend).create_from_arg_obj(
+            # cuda:0 is what lm-eval's command line asks for; without a GPU it means the CPU.
+            {"device": "cuda:0", **arguments},
+            {"batch_size": batch_size},
+        )
+        self._key = key
+        return time.perf_counter() - started
+
+    def index_tasks(self, row: Row) -> float:
+        """Index the tasks that the row can name, once; return the seconds that took."""
+        started = time.perf_counter()
+        self._task_manager(row)
+        return time.perf_counter() - started
+
+    def evaluate(self, row: Row) -> Evaluation:
+        """Evaluate one row on the loaded model, by task name.
+
+        Raises InputError for a task that lm-eval does not have, and whatever lm-eval raises.
+        """
+        import lm_eval.evaluator
+
+        manager = self._task_manager(row)
+        task = row["task_path"]
+        if task not in manager.task_index and not os.path.isfile(task):
+            raise InputError(f"lm-eval has no task, group or tag {task!r}")
+        batch_size = row.value("batch_size") or 1
+        _set_batch_size(self._model, batch_size)
+        chat_template = row.value("apply_chat_template") or False
+        multiturn = row.value("fewshot_as_multiturn")
+        native = lm_eval.evaluator.simple_evaluate(
+            model=self._model,
+            tasks=[task],
+            num_fewshot=row.value("n_shot"),
+            batch_size=batch_size,
+            limit=row.value("limit"),
+            system_instruction=row["system_instruction"] or None,
+            apply_chat_template=chat_template,
+            # As the command line of lm-eval has it, not its Python interface.
+            fewshot_as_multiturn=bool(chat_template) if multiturn is None else multiturn,
+            gen_kwargs=row["gen_kwargs"] or None,
+            task_manager=manager,
+            **_seeds(row),
+        )
+        samples = native.pop("samples")
+        native["config"] |= {"model": self._key.backend if self._key else "", "model_args": _shown(row)}
+        native["task_hashes"] = _task_hashes(samples)
+        return Evaluation(native, metrics(native, task), samples, _remarks(native, row))
+
+    def versions(self) -> dict[str, str]:
+        """Return the versions of the packages that a score depends on."""
+        found = {name: sys.modules.get(name) for name in _VERSIONED}
+        versions = {name: getattr(module, "__version__", None) for name, module in found.items()}
+        if versions["lm_eval"] is None:
+            import importlib.metadata
+
+            versions["lm_eval"] = importlib.metadata.version("lm_eval")
+        return {name: str(version) for name, version in versions.items() if version}
+
+    def _task_manager(self, row: Row) -> Any:
+        """Return an index that has the row's task: of its include_path alone where that will do.
+
+        The index of all tasks takes 6 to 10 s to build, that of one directory some 0.05 s.
+        """
+        include = row["include_path"]
+        if include:
+            own = self._indexed(include, defaults=False)
+            if row["task_path"] in own.task_index:
+                return own
+        return self._indexed(include, defaults=True)
+
+    def _indexed(self, include: str, defaults: bool) -> Any:
+        from lm_eval.tasks import TaskManager
+
+        if (include, defaults) not in self._managers:
+            self._managers[include, defaults] = TaskManager(
+                include_path=include or None, include_defaults=defaults
+            )
+        return self._managers[include, defaults]
+
+    def _unload(self) -> None:
+        import gc
+
+        import torch
+
+        self._model = self._key = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def metrics(native: dict[str, Any], requested: str) -> list[dict[str, Any]]:
+    """Return the normalised metrics of a result of lm-eval 0.4.3 or later.
+
+    Each has task, group, n_shot, metric, filter, value, stderr, higher_is_better and n_samples
+    (schema.json, table `metric`). `requested` is the task, group or tag that was asked for.
+    """
+    found = []
+    for task, values in native["results"].items():
+        leaves = list(_leaves(native, task))
+        shots = {native["n-shot"][leaf] for leaf in leaves if leaf in native["n-shot"]}
+        n_shot = shots.pop() if len(shots) == 1 else None
+        counted = [native["n-samples"][leaf] for leaf in leaves if leaf in native["n-samples"]]
+        for key, value in values.items():
+            name, _, filter_name = key.partition(",")
+            if name in _NO_METRICS or name.endswith("_stderr") or not _is_number(value):
+                continue
+            stderr = values.get(f"{name}_stderr,{filter_name}")
+            direction = native["higher_is_better"].get(task, {}).get(name)
+            found.append(
+                {
+                    "task": task,
+                    "group": "" if len(native["results"]) == 1 or task == requested else requested,
+                    "n_shot": n_shot,
+                    "metric": name,
+                    "filter": filter_name,
+                    "value": value,
+                    "stderr": stderr if _is_number(stderr) and math.isfinite(stderr) else None,
+                    "higher_is_better": direction,
+                    "n_samples": sum(int(count["effective"]) for count in counted) or None,
+                }
+            )
+    return found
+
+
+def _leaves(native: dict[str, Any], task: str) -> Iterator[str]:
+    """Yield the tasks of a group, through its subgroups; the task itself where it is no group."""
+    members = native.get("group_subtasks", {}).get(task)
+    if not members:
+        yield task
+    for member in members or []:
+        yield from _leaves(native, member)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _seeds(row: Row) -> dict[str, int | None]:
+    names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
+    seeds = row.value("seed")
+    return dict(zip(names, seeds, strict=True)) if seeds else {}
+
+
+def _shown(row: Row) -> str:
+    """Return the model arguments as lm-eval's command line writes them into results."""
+    spec = row.model
+    pairs = [("pretrained", spec.path), *spec.arguments]
+    return ",".join(f"{name}={value}" for name, value in pairs)
+
+
+def _set_batch_size(model: Any, batch_size: int | str) -> None:
+    """Give a loaded model another batch size; lm-eval only records the one passed to a call."""
+    name, _, schedule = str(batch_size).partition(":")
+    value: int | str = int(name) if name.isdecimal() else name
+    if hasattr(model, "batch_size_per_gpu"):
+        model.batch_size_per_gpu = value
+        model.batch_schedule = float(schedule or 1)
+        model.batch_sizes = {}
+    else:
+        model.batch_size = value
+
+
+def _task_hashes(samples: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Return the digest over documents, prompts and targets that lm-eval writes for each task."""
+    from lm_eval.utils import hash_string
+
+    return {
+        task: hash_string(
+            "".join(doc["doc_hash"] + doc["prompt_hash"] + doc["target_hash"] for doc in documents)
+        )
+        for task, documents in samples.items()
+    }
+
+
+def _remarks(native: dict[str, Any], row: Row) -> list[str]:
+    asked = row.value("n_shot")
+    return [
+        f"{task} fixes its shots: {used} were used, {asked} were asked for"
+        for task, used in native["n-shot"].items()
+        if asked is not None and used != asked
+    ]
