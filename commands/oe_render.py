@@ -1,0 +1,88 @@
+"""oe-render: plan shards for a manifest and write a run directory.
+
+Usage:
+  oe-render [options] [--set=KEY=VALUE]... [MANIFEST]
+
+Options:
+  --cluster=NAME   Cluster to render for: a name, or a JSON file that oe-detect wrote (with a
+                   slash in its name, or ending in .json); left out, this machine's.
+  --set=KEY=VALUE  Override a setting of the cluster; KEY.MEMBER=VALUE sets a member of a map.
+  --run_dir=DIR    Create this directory instead of one named after the time.
+  --dry_run        Print the plan and the batch script, write nothing.
+  --help           Print this text.
+  --version        Print the version.
+
+Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every row
+  gets its eval_id; a row that is there twice is evaluated once. Where a row leaves
+  batch_size or dtype empty, the cluster's settings of these names fill it.
+
+One shard is made for each model, so that it is loaded once; more models than the
+setting queue_limit share shards.
+
+Output: the run as one JSON object on one line (schema.json, table `run`), for
+  oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv, run.json,
+  submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/. Slurm is not needed.
+  Buffers: nothing is written before the last row is read.
+
+Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
+
+Examples:
+  oe-manifest --models acme/tiny --tasks hellaswag | oe-render | oe-submit
+  oe-render --dry_run --cluster leonardo evals.csv
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from oellm import cli
+from oellm.errors import ExitStatus
+
+
+@dataclass(frozen=True)
+class Options:
+    """The command line."""
+
+    manifest: str | None
+    cluster: str | None
+    overrides: list[str]
+    run_dir: str | None
+    dry_run: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-render", __doc__, _render, argv)
+
+
+def _render(arguments: cli.Arguments) -> int:
+    import os
+
+    from oellm import json_codec, rendering
+    from oellm.cluster import resolve
+
+    options = Options(
+        arguments["MANIFEST"],
+        arguments["--cluster"],
+        arguments["--set"],
+        arguments["--run_dir"],
+        arguments["--dry_run"],
+    )
+    cluster = resolve(options.cluster, options.overrides, os.environ)
+    with cli.open_input(options.manifest) as stream:
+        jobs = rendering.read_jobs(
+            stream, cli.input_name(options.manifest), cluster, cli.message
+        )
+    if options.dry_run:
+        print(rendering.preview(jobs, cluster, options.run_dir), end="")
+        return ExitStatus.DONE
+    run = rendering.write(jobs, cluster, options.run_dir)
+    cli.message(f"{jobs.count} rows in {len(jobs.shards)} shards: {run.path}")
+    sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
+    return ExitStatus.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
