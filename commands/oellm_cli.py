@@ -1,0 +1,127 @@
+"""oellm: the whole way in one command, by running the small ones.
+
+Usage:
+  oellm schedule-eval [options] [--models=MODELS]... [--tasks=TASKS]... [--n_shot=N]...
+                      [--task_groups=GROUPS]... [--set=KEY=VALUE]...
+  oellm collect-results RUN_DIR...
+
+Options:
+  --models=MODELS        Models, as for oe-manifest.
+  --tasks=TASKS          Tasks, as for oe-manifest.
+  --n_shot=N             Numbers of few-shot examples, as for oe-manifest.
+  --task_groups=GROUPS   Suites of tasks, as for oe-manifest.
+  --limit=N              Evaluate only the first N documents of each task.
+  --include_path=DIR     Directory with further task YAML files.
+  --eval_csv_path=FILE   Take the rows from this CSV file instead.
+  --cluster=NAME         Cluster, as for oe-detect.
+  --set=KEY=VALUE        Override a setting of the cluster.
+  --executor=NAME        slurm or local; left out, the cluster's.
+  --download_only        Fetch models and data sets, and stop there.
+  --skip_fetch           Do not fetch: everything is in the cache already.
+  --dry_run              Print the plan and the batch script; fetch and submit nothing.
+  --help                 Print this text.
+  --version              Print the version.
+
+schedule-eval runs oe-manifest | oe-fetch | oe-render | oe-submit; collect-results runs
+oe-collect. It names the commands on stderr as it runs them. Each gets the output of
+the one before it on stdin, but only when that one has succeeded: nothing is submitted
+on half a manifest.
+
+Output: that of the last command. Exit status: that of the first command that failed.
+
+Example:
+  oellm schedule-eval --models "EleutherAI/pythia-160m" --tasks "hellaswag,mmlu" --n_shot 5
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+
+from oellm import cli
+from oellm.errors import ExitStatus, MachineError, UsageError
+
+_MANIFEST_LISTS = ("--models", "--tasks", "--n_shot", "--task_groups")
+_MANIFEST_VALUES = ("--limit", "--include_path")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oellm", __doc__, _oellm, argv)
+
+
+def _oellm(arguments: cli.Arguments) -> int:
+    if arguments["collect-results"]:
+        return _pipeline([["oe-collect", "--", *arguments["RUN_DIR"]]])
+    if arguments["--download_only"] and (arguments["--dry_run"] or arguments["--skip_fetch"]):
+        raise UsageError("--download_only does nothing but fetch; leave the other option out")
+    return _pipeline(list(_stages(arguments)), arguments["--eval_csv_path"])
+
+
+def _stages(arguments: cli.Arguments) -> Iterator[list[str]]:
+    """Yield the command lines of schedule-eval in order."""
+    rows = [
+        *(f"{name}={value}" for name in _MANIFEST_LISTS for value in arguments[name]),
+        *(f"{name}={arguments[name]}" for name in _MANIFEST_VALUES if arguments[name]),
+    ]
+    if arguments["--eval_csv_path"] and rows:
+        raise UsageError(f"--eval_csv_path has all the rows; {rows[0].partition('=')[0]} is one too many")
+    if not arguments["--eval_csv_path"]:
+        if not arguments["--models"]:
+            raise UsageError("nothing to evaluate: give --models, or --eval_csv_path")
+        yield ["oe-manifest", *rows]
+    cluster = [f"--set={value}" for value in arguments["--set"]]
+    if arguments["--cluster"]:
+        cluster.append(f"--cluster={arguments['--cluster']}")
+    if not arguments["--dry_run"] and not arguments["--skip_fetch"]:
+        yield ["oe-fetch", *cluster]
+    if arguments["--download_only"]:
+        return
+    if arguments["--dry_run"]:
+        yield ["oe-render", "--dry_run", *cluster]
+        return
+    yield ["oe-render", *cluster]
+    executor = arguments["--executor"]
+    yield ["oe-submit", *([f"--executor={executor}"] if executor else [])]
+
+
+def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
+    """Run commands one after the other, each on the output of the one before it."""
+    data = b""
+    if first_input:
+        with open(first_input, "rb") as stream:
+            data = stream.read()
+    for position, stage in enumerate(stages):
+        is_last = position == len(stages) - 1
+        cli.message(shlex.join(stage))
+        sys.stdout.flush()
+        done = subprocess.run(
+            [_executable(stage[0]), *stage[1:]],
+            input=data,
+            stdout=None if is_last else subprocess.PIPE,
+            check=False,
+        )
+        data = done.stdout or b""
+        if done.returncode != 0:
+            if not is_last:
+                cli.message(f"stopped, {stage[0]} ended with status {done.returncode}")
+            return done.returncode
+    return ExitStatus.DONE
+
+
+def _executable(name: str) -> str:
+    """Return the path of a command: beside this one, where both were installed together."""
+    import shutil
+
+    beside = os.path.dirname(os.path.abspath(sys.argv[0]))
+    found = shutil.which(name, path=beside) or shutil.which(name)
+    if found is None:
+        raise MachineError(f"{name} is not installed beside oellm, nor on PATH")
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
