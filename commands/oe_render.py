@@ -8,7 +8,7 @@ Options:
                    slash in its name, or ending in .json); left out, this machine's.
   --set=KEY=VALUE  Override a setting of the cluster; KEY.MEMBER=VALUE sets a member of a map.
   --run_dir=DIR    Create this directory instead of one named after the time.
-  --dry_run        Print the plan and the batch script, write nothing.
+  --dry_run        Print the plan on stderr and the batch script on stdout, write nothing.
   --help           Print this text.
   --version        Print the version.
 
@@ -76,7 +76,9 @@ def _render(arguments: cli.Arguments) -> int:
             stream, cli.input_name(options.manifest), cluster, cli.message
         )
     if options.dry_run:
-        print(rendering.preview(jobs, cluster, options.run_dir), end="")
+        for shard in jobs.shards:
+            cli.message(f"shard {shard.index}: {shard.models} models, {shard.rows} rows")
+        print(rendering.script(jobs, cluster, options.run_dir), end="")
         return ExitStatus.DONE
     run = rendering.write(jobs, cluster, options.run_dir)
     cli.message(f"{jobs.count} rows in {len(jobs.shards)} shards: {run.path}")

@@ -48,7 +48,7 @@ def render(cluster: Cluster, run_dir: Path, shards: int, eval_suite: str) -> str
     )
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     environment.filters["directive"] = _directive
-    image = image_path(cluster, eval_suite)
+    image, python = launcher(cluster, eval_suite)
     return environment.get_template("submit_evals.sbatch.j2").render(
         version=__version__,
         sbatch_options=_sbatch_options(cluster, run_dir, shards),
@@ -58,18 +58,27 @@ def render(cluster: Cluster, run_dir: Path, shards: int, eval_suite: str) -> str
         image=image,
         runtime=cluster.text("container_runtime"),
         container_args=cluster.items("container_args"),
-        python="python3" if image else _python(cluster, eval_suite),
+        python=python,
     )
 
 
-def image_path(cluster: Cluster, eval_suite: str) -> Path | None:
-    """Return the container image of a framework on a cluster, None where it uses none."""
-    if cluster.text("container_runtime") == "none":
-        return None
+def launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
+    """Return what runs the worker: a container image or None, and the Python to call.
+
+    Raises MachineError where the cluster has neither an image nor an environment.
+    """
     image = cluster.mapping("images").get(eval_suite)
-    if not image:
-        return None
-    return Path(os.path.abspath(os.path.join(cluster.text("images_directory"), image)))
+    if image and cluster.text("container_runtime") != "none":
+        path = os.path.join(cluster.text("images_directory"), image)
+        return Path(os.path.abspath(path)), "python3"
+    if venv := cluster.text("venv"):
+        return None, os.path.join(os.path.abspath(os.path.expanduser(venv)), "bin", "python")
+    if cluster.text("executor") == "local":
+        return None, sys.executable
+    raise MachineError(
+        f"cluster {cluster.text('name')} has no environment for {eval_suite}: "
+        f"set images.{eval_suite} (a container image) or venv"
+    )
 
 
 def binds(cluster: Cluster, run_dir: Path, models: Iterable[ModelSpec], paths: Iterable[str]) -> list[str]:
@@ -102,17 +111,6 @@ def _model_directories(path: str) -> Iterator[str]:
         for entry in entries:
             if entry.is_symlink():
                 yield os.path.dirname(os.path.realpath(entry.path))
-
-
-def _python(cluster: Cluster, eval_suite: str) -> str:
-    if venv := cluster.text("venv"):
-        return os.path.join(os.path.abspath(os.path.expanduser(venv)), "bin", "python")
-    if cluster.text("executor") == "local":
-        return sys.executable
-    raise MachineError(
-        f"cluster {cluster.text('name')} has no environment for {eval_suite}: "
-        f"set images.{eval_suite} (a container image) or venv"
-    )
 
 
 def _worker_environment(cluster: Cluster) -> dict[str, str]:

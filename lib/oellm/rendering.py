@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
-import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -66,15 +65,10 @@ def read_jobs(
     return Jobs(list(rows.values()), shards, shard_of)
 
 
-def preview(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> str:
-    """Return the plan, as comments, and the batch script; nothing is written."""
+def script(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> str:
+    """Return the batch script that `write` would write, for a directory not made yet."""
     run_dir = Path(explicit_dir or _output_dir(cluster) / user_name() / "TIME").absolute()
-    text = io.StringIO()
-    text.write(f"# {jobs.count} rows in {len(jobs.shards)} shards on {cluster.text('name')}\n")
-    for shard in jobs.shards:
-        text.write(f"# shard {shard.index}: {shard.models} models, {shard.rows} rows\n")
-    text.write(batch_script.render(cluster, run_dir, len(jobs.shards), jobs.eval_suite))
-    return text.getvalue()
+    return batch_script.render(cluster, run_dir, len(jobs.shards), jobs.eval_suite)
 
 
 def write(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> Run:
@@ -83,18 +77,18 @@ def write(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> Run:
     Raises MachineError where the image or the shared directory is missing, and InputError where
     the directory asked for exists; an incomplete run directory is removed.
     """
-    image = batch_script.image_path(cluster, jobs.eval_suite)
+    image, _ = batch_script.launcher(cluster, jobs.eval_suite)
     if image and not image.exists():
         raise MachineError(f"{image}: no such image; set images_directory or images.{jobs.eval_suite}")
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
     try:
-        return _fill(path, jobs, cluster)
+        return _fill(path, jobs, cluster, image)
     except BaseException:
         shutil.rmtree(path)
         raise
 
 
-def _fill(path: Path, jobs: Jobs, cluster: Cluster) -> Run:
+def _fill(path: Path, jobs: Jobs, cluster: Cluster, image: Path | None) -> Run:
     for name in (run_directory.LOGS, "results"):
         (path / name).mkdir()
     with open(path / run_directory.JOBS, "w", encoding="utf-8", newline="") as stream:
@@ -103,7 +97,7 @@ def _fill(path: Path, jobs: Jobs, cluster: Cluster) -> Run:
     atomic.write_file(path / run_directory.WORKER, worker)
     script = batch_script.render(cluster, path, len(jobs.shards), jobs.eval_suite)
     atomic.write_file(path / run_directory.SCRIPT, script.encode("utf-8", "surrogateescape"))
-    if batch_script.image_path(cluster, jobs.eval_suite):
+    if image:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
         models = {ModelSpec.parse(key.model_path) for key in jobs.shard_of}
         bound = batch_script.binds(cluster, path, models, _task_directories(jobs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ def ask(command: Sequence[str]) -> str:
             capture_output=True,
             text=True,
             timeout=_TIMEOUT_S,
+            env=_environment(),
             check=False,
         )
     except FileNotFoundError:
@@ -43,6 +45,20 @@ def ask(command: Sequence[str]) -> str:
         words = done.stderr.strip() or f"exit status {done.returncode}"
         raise OellmError(f"{command[0]} failed: {words}")
     return done.stdout
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without variables that change what Slurm's commands do.
+
+    SBATCH_PARTITION and its like win over the batch script, SQUEUE_FORMAT over our format, and
+    the SLURM_ variables of an interactive job would shape the jobs that are submitted from it.
+    """
+    prefixes = ("SBATCH_", "SQUEUE_", "SLURM_")
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(prefixes) or name == "SLURM_CONF"
+    }
 
 
 def queued() -> list[QueuedElement]:

@@ -1,0 +1,39 @@
+# make demo, make test and make check need Python 3.10 or newer, and the network for pip, once.
+
+PYTHON ?= python3
+VENV ?= .venv
+# For pytest: make test TESTS="-m 'not slow'"
+TESTS ?=
+
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+
+SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster tests/golden/*.sbatch
+
+.PHONY: demo test check golden docs clean
+
+demo: $(VENV)/installed
+	demo/run
+
+test: $(VENV)/installed
+	pytest $(TESTS)
+
+check: $(VENV)/installed
+	ruff check .
+	ruff format --check .
+	mypy
+	shellcheck $(SHELL_SCRIPTS)
+
+# Writes the files that tests compare with, from what the commands print now; read the diff.
+golden: $(VENV)/installed
+	OELLM_WRITE_GOLDEN=1 pytest -q -m "not slow and not cluster"
+
+docs: $(VENV)/installed
+	scripts/make-docs
+
+clean:
+	rm -rf $(VENV) demo/output build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@

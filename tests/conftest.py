@@ -1,0 +1,76 @@
+"""What all tests share: running the commands as real processes, and the tiny model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+DEMO_TASKS = ROOT / "demo" / "tasks"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a user who has set nothing, with the commands on PATH."""
+    prefixes = ("OELLM_", "EVAL_", "HF_", "SLURM_", "SBATCH_", "XDG_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    kept |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    return kept | dict(extra or {})
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Run one command as a process, in a directory and a home of its own."""
+    home = tmp_path / "home"
+    home.mkdir()
+
+    def call(
+        *command: str | Path,
+        stdin: str | bytes = "",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        status: int | None = 0,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(word) for word in command],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env=clean_environment(home, env),
+            cwd=cwd or tmp_path,
+            check=False,
+        )
+        shown = subprocess.CompletedProcess(
+            done.args,
+            done.returncode,
+            done.stdout.decode("utf-8", "surrogateescape"),
+            done.stderr.decode("utf-8", "surrogateescape"),
+        )
+        assert "Traceback" not in shown.stderr or "lm_eval" in shown.stderr, shown.stderr
+        if status is not None:
+            assert shown.returncode == status, f"{done.args}\n{shown.stdout}\n{shown.stderr}"
+        return shown
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tiny model, once for all tests."""
+    directory = tmp_path_factory.mktemp("models") / "tiny" / "iter_0001000"
+    make_tiny_model(directory)
+    return directory
+
+
+def make_tiny_model(directory: Path, seed: int = 0) -> None:
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make-tiny-model", directory, "--seed", str(seed)],
+        check=True,
+        capture_output=True,
+    )

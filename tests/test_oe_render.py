@@ -1,0 +1,248 @@
+"""oe-render: the plan, the run directory, and a script that nothing can break out of."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import Run
+from golden_files import assert_golden
+
+HEADER = "model_path,task_path,n_shot\n"
+MANIFEST = HEADER + "acme/tiny,hellaswag,5\nacme/tiny,mmlu,\nacme/small,hellaswag,5\n"
+
+VENV_CLUSTER = [
+    "--cluster=slurm",
+    "--set=eval_base_dir=/scratch/evals",
+    "--set=venv=/scratch/venvs/eval",
+    "--set=partition=gpu",
+    "--set=account=a42",
+    "--set=qos=normal",
+    "--set=reservation=ours",
+    "--set=gpu_constraint=a100&80g",
+    "--set=exclude=n[1-3]",
+    "--set=concurrency=4",
+    "--set=mem=64G",
+    "--set=time_limit=1-00:00:00",
+    '--set=sbatch={"mail-type": "FAIL", "exclusive": ""}',
+    '--set=setup=["module load cuda"]',
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("leonardo", ["--cluster=leonardo"]),
+        ("lumi", ["--cluster=lumi"]),
+        ("jureca", ["--cluster=jureca"]),
+        ("venv", VENV_CLUSTER),
+    ],
+)
+def test_script_of_each_kind_of_cluster_is_golden(
+    run: Run, name: str, arguments: list[str]
+) -> None:
+    done = run(
+        *("oe-render", "--dry_run", "--run_dir=/scratch/run 1", *arguments),
+        stdin=MANIFEST,
+        env={"LOGNAME": "ada"},
+    )
+    assert_golden(f"{name}.sbatch", done.stdout)
+    assert done.stderr == (
+        "oe-render: shard 0: 1 models, 2 rows\noe-render: shard 1: 1 models, 1 rows\n"
+    )
+    assert "hellaswag" not in done.stdout
+
+
+def test_dry_run_writes_nothing(run: Run, tmp_path: Path) -> None:
+    before = set(tmp_path.rglob("*"))
+    run("oe-render", "--dry_run", "--cluster=local", stdin=MANIFEST)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def test_run_directory_holds_the_whole_run(run: Run, tmp_path: Path) -> None:
+    done = run(
+        *("oe-render", "--cluster=local"),
+        stdin=HEADER.replace("n_shot", "n_shot,note") + "acme/tiny,mmlu,05,keep me\n",
+        env={"LOGNAME": "ada"},
+    )
+    record = json.loads(done.stdout)
+    path = Path(record["run_dir"])
+    assert path.parent == tmp_path / "oellm-output" / "ada"
+    assert sorted(p.name for p in path.iterdir()) == [
+        *("jobs.csv", "oe-run-task.pyz", "results", "run.json", "slurm_logs", "submit_evals.sbatch")
+    ]
+    assert json.loads((path / "run.json").read_text()) == record
+    worker = (path / "oe-run-task.pyz").read_bytes()
+    assert record["worker"]["sha256"] == hashlib.sha256(worker).hexdigest()
+    header, line = (path / "jobs.csv").read_text().splitlines()
+    assert header == "model_path,task_path,n_shot,note,eval_id,shard"
+    assert line.startswith("acme/tiny,mmlu,05,keep me,")
+    assert line.endswith(",0")
+
+
+def test_runs_of_the_same_second_have_directories_of_their_own(run: Run) -> None:
+    directories = {
+        json.loads(run("oe-render", "--cluster=local", stdin=MANIFEST).stdout)["run_dir"]
+        for _ in range(4)
+    }
+    assert len(directories) == 4
+
+
+def test_frozen_worker_runs_alone_in_any_python(run: Run, tmp_path: Path) -> None:
+    record = json.loads(run("oe-render", "--cluster=local", stdin=MANIFEST).stdout)
+    worker = Path(record["run_dir"]) / "oe-run-task.pyz"
+    # -I and -S: neither this project nor docopt nor orjson can come from anywhere else.
+    isolated = ["python3", "-I", "-S", worker]
+    assert run(*isolated, "--version").stdout.startswith("oe-run-task ")
+    refused = run(*isolated, "--run_dir", record["run_dir"], "--shard", "7", status=2)
+    assert refused.stderr == "oe-run-task: --shard: expected 0 to 1, got 7\n"
+
+
+def test_more_models_than_the_queue_takes_share_shards(run: Run) -> None:
+    rows = "".join(f"acme/m{m},task{t},0\n" for m in range(7) for t in range(m + 1))
+    record = json.loads(
+        run("oe-render", "--cluster=local", "--set=queue_limit=3", stdin=HEADER + rows).stdout
+    )
+    assert sum(shard["models"] for shard in record["shards"]) == 7
+    assert sorted(shard["rows"] for shard in record["shards"]) == [9, 9, 10]
+
+
+def test_the_same_evaluation_twice_is_done_once_and_said(run: Run) -> None:
+    done = run(
+        *("oe-render", "--cluster=local"),
+        stdin=HEADER + "acme/tiny,mmlu,5\nacme/tiny,arc_easy,5\nacme/tiny,mmlu,05\n",
+    )
+    assert json.loads(done.stdout)["n_rows"] == 2
+    assert "stdin:4: the same evaluation as line 2, left out" in done.stderr
+
+
+def test_cluster_settings_fill_empty_cells_but_never_change_an_identified_row(run: Run) -> None:
+    def rendered(manifest: str, *settings: str) -> str:
+        done = run("oe-render", "--cluster=local", *settings, stdin=manifest)
+        return (Path(json.loads(done.stdout)["run_dir"]) / "jobs.csv").read_text()
+
+    manifest = "model_path,task_path,n_shot,batch_size\nacme/tiny,mmlu,5,\nacme/tiny,boolq,5,2\n"
+    jobs = rendered(manifest, "--set=batch_size=16", "--set=dtype=bfloat16")
+    assert "acme/tiny,mmlu,5,16,bfloat16," in jobs
+    assert "acme/tiny,boolq,5,2,bfloat16," in jobs
+    identified = "\n".join(line.rpartition(",")[0] for line in jobs.splitlines()) + "\n"
+    again = rendered(identified, "--set=dtype=float32")
+    assert [line.split(",")[5] for line in again.splitlines()] == [
+        line.split(",")[5] for line in jobs.splitlines()
+    ]
+    plain = rendered(manifest)
+    kept = "\n".join(line.rpartition(",")[0] for line in plain.splitlines()) + "\n"
+    assert ",float32" not in rendered(kept, "--set=dtype=float32")
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        ("", "stdin: expected a CSV header, got nothing: the command before failed?"),
+        (HEADER, "stdin: the manifest has no rows"),
+        ("\x00\xff garbage", "stdin:1: expected UTF-8 text"),
+        ("{}\n", "stdin:1: model_path: required column is missing; the header is '{}'"),
+        (
+            HEADER + "acme/tiny,mmlu,5\nacme/tiny,mmlu,five\n",
+            "stdin:3: n_shot: expected a non-negative integer, got 'five'",
+        ),
+        (HEADER + "acme/tiny,mmlu\n", "stdin:2: expected 3 cells as in the header, got 2"),
+        (
+            HEADER.replace("n_shot", "n_shot,eval_suite") + "acme/tiny,mmlu,5,lm_evil\n",
+            "stdin:2: eval_suite: expected one of lm_eval, got 'lm_evil'",
+        ),
+        (
+            HEADER.replace("n_shot", "n_shot,eval_id") + "acme/tiny,mmlu,5,0123456789abcdef\n",
+            "stdin:2: eval_id: expected ",
+        ),
+    ],
+)
+def test_bad_manifest_is_named_by_line_and_column(
+    run: Run, tmp_path: Path, stdin: str, message: str
+) -> None:
+    done = run("oe-render", "--cluster=local", stdin=stdin.encode("latin-1"), status=2)
+    assert done.stderr.startswith(f"oe-render: {message}")
+    assert done.stdout == ""
+    assert not (tmp_path / "oellm-output").exists()
+
+
+def test_what_the_machine_lacks_is_told_before_anything_is_written(
+    run: Run, tmp_path: Path
+) -> None:
+    base = [f"--set=eval_base_dir={tmp_path}/base", "--cluster=slurm"]
+    image = run("oe-render", *base, "--set=images.lm_eval=x.sif", stdin=MANIFEST, status=3)
+    assert image.stderr == (
+        f"oe-render: {tmp_path}/base/x.sif: no such image; set images_directory or images.lm_eval\n"
+    )
+    nothing = run("oe-render", *base, stdin=MANIFEST, status=3)
+    assert "set images.lm_eval (a container image) or venv" in nothing.stderr
+    assert not (tmp_path / "base").exists()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").touch()
+    refused = run(
+        "oe-render", "--cluster=local", f"--run_dir={tmp_path}/there", stdin=MANIFEST, status=2
+    )
+    assert "exists already and is not empty" in refused.stderr
+
+
+HOSTILE = "a b'c\"d$(touch PWNED)`touch PWNED`;touch PWNED\\%j#é世" + "x" * 120
+
+
+def test_hostile_settings_stay_data_when_the_script_runs(run: Run, tmp_path: Path) -> None:
+    base = tmp_path / HOSTILE
+    python = base / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/bash\nprintf "%s\\n" "$@" "$PROBE" >"$0.called"\n')
+    python.chmod(0o755)
+    record = json.loads(
+        run(
+            *("oe-render", "--cluster=local", f"--set=eval_output_dir={base}/out"),
+            *(f"--set=venv={base}/venv", f"--set=env.PROBE={HOSTILE}", f"--set=account={HOSTILE}"),
+            f'--set=sbatch={json.dumps({"comment": HOSTILE})}',
+            stdin=f'model_path,task_path,n_shot\n"$(touch PWNED),a=b","`touch PWNED`",0\n',
+        ).stdout
+    )
+    script = Path(record["run_dir"]) / "submit_evals.sbatch"
+    subprocess.run(
+        ["bash", script], env={**os.environ, "SLURM_ARRAY_TASK_ID": "0"}, cwd=tmp_path, check=True
+    )
+    called = python.with_name("python.called").read_text().splitlines()
+    directory = record["run_dir"]
+    assert called == [
+        *(f"{directory}/oe-run-task.pyz", "--run_dir", directory, "--shard", "0", HOSTILE)
+    ]
+    assert not list(tmp_path.rglob("PWNED"))
+    directives = [line for line in script.read_text().splitlines() if "#SBATCH" in line]
+    assert all(line.startswith("#SBATCH --") for line in directives)
+
+
+def test_a_container_sees_the_models_their_links_and_the_tasks_and_no_more(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs" / "weights").touch()
+    for step in ("iter_1", "iter_2"):
+        model = tmp_path / "models" / "m" / step
+        model.mkdir(parents=True)
+        (model / "config.json").touch()
+        (model / "model.safetensors").symlink_to(tmp_path / "blobs" / "weights")
+    (tmp_path / "x.sif").touch()
+    record = json.loads(
+        run(
+            *("oe-render", "--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base"),
+            *(f"--set=images.lm_eval={tmp_path}/x.sif", "--set=binds=/data:/data:ro"),
+            stdin="model_path,task_path,n_shot,include_path\n"
+            f"{tmp_path}/models/m/iter_1,t,0,{tmp_path}/tasks\n"
+            f"{tmp_path}/models/m/iter_2,{tmp_path}/own/task.yaml,0,\n",
+        ).stdout
+    )
+    binds = (Path(record["run_dir"]) / "binds").read_text().splitlines()
+    here = str(tmp_path)
+    assert binds == [
+        *(f"{here}/base", f"{here}/blobs", f"{here}/models/m", f"{here}/own", f"{here}/tasks"),
+        "/data:/data:ro",
+    ]
