@@ -1,7 +1,7 @@
 """oe-collect: print the metrics of runs, or the rows that still lack a result.
 
 Usage:
-  oe-collect [options] [RUN_DIR]...
+  oe-collect [options] [--] [RUN_DIR]...
 
 Options:
   --format=FORMAT   csv, jsonl, table or markdown. [default: csv]
@@ -71,7 +71,7 @@ def _options(arguments: cli.Arguments) -> Options:
     return Options(
         [path for path in arguments["RUN_DIR"] if path != "-"],
         layout,
-        columns or tables.default_columns(known, layout),
+        columns or (known if layout in tables.STREAMED else metric_records.shown_columns()),
         arguments["--missing"],
     )
 
@@ -81,15 +81,11 @@ def _collect(arguments: cli.Arguments) -> int:
 
     options = _options(arguments)
     collection = Collection()
+    # All are looked at first: half a table is worse than none.
+    runs = [run_directory.load(path) for path in options.run_dirs]
     if options.missing:
-        runs = [run_directory.load(path) for path in options.run_dirs] or list(_runs_on_stdin())
-        return _print_missing(runs)
-    if options.run_dirs:
-        # All are looked at first: half a table is worse than none.
-        runs = [run_directory.load(path) for path in options.run_dirs]
-        results = (result for run in runs for result in collection.of_run(run))
-    else:
-        results = collection.of_stdin()
+        return _print_missing(runs or list(_runs_on_stdin()))
+    results = collection.of_runs(runs) if runs else collection.of_stdin()
     found = (record for result in results for record in metric_records.records(result))
     tables.write(found, options.columns, options.layout, sys.stdout)
     return ExitStatus.FAILED if collection.failures else ExitStatus.DONE
@@ -100,6 +96,11 @@ class Collection:
 
     def __init__(self) -> None:
         self.failures = 0
+
+    def of_runs(self, runs: list[Run]) -> Iterator[Result]:
+        """Yield the valid results of runs, one run after the other."""
+        for run in runs:
+            yield from self.of_run(run)
 
     def of_run(self, run: Run) -> Iterator[Result]:
         """Yield the valid results of a run, in the order of its manifest."""

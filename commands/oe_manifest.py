@@ -106,6 +106,8 @@ def _manifest(arguments: cli.Arguments) -> int:
     # Everything that can be wrong is found before the first row is printed: a reader at the other
     # end of a pipe cannot tell half a manifest from a whole one.
     models = list(_models(options.models))
+    if not models:
+        raise UsageError("--models: expected at least one model")
     rows = _rows(options, str(models[0]))
     columns = dict.fromkeys(column for row in rows for column in row.cells)
     writer = manifest.Writer(sys.stdout)
@@ -127,9 +129,7 @@ def _rows(options: Options, model: str) -> list[manifest.Row]:
     ]
     for selection in options.task_groups:
         tasks += task_groups.select(selection)
-    rows = (
-        manifest.Row({"model_path": model, **cells, **options.settings}) for cells in tasks
-    )
+    rows = (manifest.Row({"model_path": model, **cells, **options.settings}) for cells in tasks)
     return [manifest.located(manifest.checked(row)) for row in rows]
 
 

@@ -1,7 +1,7 @@
 """oe-render: plan shards for a manifest and write a run directory.
 
 Usage:
-  oe-render [options] [--set=KEY=VALUE]... [MANIFEST]
+  oe-render [options] [--set=KEY=VALUE]... [--] [MANIFEST]
 
 Options:
   --cluster=NAME   Cluster to render for: a name, or a JSON file that oe-detect wrote (with a
@@ -72,9 +72,7 @@ def _render(arguments: cli.Arguments) -> int:
     )
     cluster = resolve(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
-        jobs = rendering.read_jobs(
-            stream, cli.input_name(options.manifest), cluster, cli.message
-        )
+        jobs = rendering.read_jobs(stream, cli.input_name(options.manifest), cluster, cli.message)
     if options.dry_run:
         for shard in jobs.shards:
             cli.message(f"shard {shard.index}: {shard.models} models, {shard.rows} rows")

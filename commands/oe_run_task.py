@@ -41,6 +41,7 @@ from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.manifest import Row
+    from oellm.results import Result
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ def _options(arguments: cli.Arguments) -> Options:
 def _run_task(arguments: cli.Arguments) -> int:
     from pathlib import Path
 
+    from oellm import json_codec
     from oellm.results import ResultStore
     from oellm.worker import Worker
 
@@ -80,7 +82,13 @@ def _run_task(arguments: cli.Arguments) -> int:
     store = ResultStore(Path(directory).absolute()) if directory else None
     if store is None and any(row.value("log_samples") for row in rows):
         raise UsageError("log_samples: samples need a place, give --output_dir")
-    with cli.records_on_stdout() as emit:
+    # The framework prints too; on stdout there are records only.
+    with cli.stdout_diverted() as stdout:
+
+        def emit(record: Result) -> None:
+            stdout.write(json_codec.dumps(record) + b"\n")
+            stdout.flush()
+
         tally = Worker(store, emit, cli.message).run(rows)
     cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed")
     return ExitStatus.FAILED if tally.failed else ExitStatus.DONE

@@ -1,7 +1,7 @@
 """oe-submit: submit what a run still lacks.
 
 Usage:
-  oe-submit [options] [RUN_DIR]
+  oe-submit [options] [--] [RUN_DIR]
 
 Options:
   --executor=NAME  slurm or local; left out, the cluster's.

@@ -3,7 +3,7 @@
 Usage:
   oellm schedule-eval [options] [--models=MODELS]... [--tasks=TASKS]... [--n_shot=N]...
                       [--task_groups=GROUPS]... [--set=KEY=VALUE]...
-  oellm collect-results RUN_DIR...
+  oellm collect-results [--] RUN_DIR...
 
 Options:
   --models=MODELS        Models, as for oe-manifest.
@@ -68,7 +68,9 @@ def _stages(arguments: cli.Arguments) -> Iterator[list[str]]:
         *(f"{name}={arguments[name]}" for name in _MANIFEST_VALUES if arguments[name]),
     ]
     if arguments["--eval_csv_path"] and rows:
-        raise UsageError(f"--eval_csv_path has all the rows; {rows[0].partition('=')[0]} is one too many")
+        raise UsageError(
+            f"--eval_csv_path has all the rows; {rows[0].partition('=')[0]} is one too many"
+        )
     if not arguments["--eval_csv_path"]:
         if not arguments["--models"]:
             raise UsageError("nothing to evaluate: give --models, or --eval_csv_path")

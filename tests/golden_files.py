@@ -10,4 +10,6 @@ def assert_golden(name: str, text: str) -> None:
     path = GOLDEN / name
     if os.environ.get("OELLM_WRITE_GOLDEN") == "1":
         path.write_text(text, encoding="utf-8")
-    assert text == path.read_text(encoding="utf-8"), f"differs from {path}: make golden, read the diff"
+    assert text == path.read_text(encoding="utf-8"), (
+        f"differs from {path}: make golden, read the diff"
+    )

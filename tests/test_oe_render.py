@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import Run
 from golden_files import assert_golden
+from processes import Run
 
 HEADER = "model_path,task_path,n_shot\n"
 MANIFEST = HEADER + "acme/tiny,hellaswag,5\nacme/tiny,mmlu,\nacme/small,hellaswag,5\n"
@@ -202,8 +202,8 @@ def test_hostile_settings_stay_data_when_the_script_runs(run: Run, tmp_path: Pat
         run(
             *("oe-render", "--cluster=local", f"--set=eval_output_dir={base}/out"),
             *(f"--set=venv={base}/venv", f"--set=env.PROBE={HOSTILE}", f"--set=account={HOSTILE}"),
-            f'--set=sbatch={json.dumps({"comment": HOSTILE})}',
-            stdin=f'model_path,task_path,n_shot\n"$(touch PWNED),a=b","`touch PWNED`",0\n',
+            f"--set=sbatch={json.dumps({'comment': HOSTILE})}",
+            stdin='model_path,task_path,n_shot\n"$(touch PWNED),a=b","`touch PWNED`",0\n',
         ).stdout
     )
     script = Path(record["run_dir"]) / "submit_evals.sbatch"

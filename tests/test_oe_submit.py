@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, Run, clean_environment
+from processes import ROOT, Run, clean_environment
 
 HEADER = "model_path,task_path,n_shot\n"
 
@@ -60,7 +60,11 @@ def finish(record: dict[str, Any], *shards: int) -> None:
     for line in (path / "jobs.csv").read_text().splitlines()[1:]:
         *_, eval_id, shard = line.split(",")
         if int(shard) in shards:
-            ours = {"eval_id": eval_id, "status": "done", "metrics": [{"metric": "acc", "value": 1}]}
+            ours = {
+                "eval_id": eval_id,
+                "status": "done",
+                "metrics": [{"metric": "acc", "value": 1}],
+            }
             (path / "results" / f"{eval_id}.json").write_text(json.dumps({"oellm": ours}))
 
 

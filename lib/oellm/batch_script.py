@@ -81,7 +81,9 @@ def launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
     )
 
 
-def binds(cluster: Cluster, run_dir: Path, models: Iterable[ModelSpec], paths: Iterable[str]) -> list[str]:
+def binds(
+    cluster: Cluster, run_dir: Path, models: Iterable[ModelSpec], paths: Iterable[str]
+) -> list[str]:
     """Return what to bind into the container, each path once and none below another.
 
     These are the run directory, the shared directories, the models' directories with whatever
@@ -139,7 +141,7 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, shards: int) -> list[tuple[
 
 
 def _directive(value: object) -> str:
-    """Return `=VALUE` for a #SBATCH line, which sbatch splits at blanks; nothing for a bare flag."""
+    """Return `=VALUE` for a #SBATCH line, which is split at blanks; nothing for a bare flag."""
     text = str(value)
     if not text or all(char.isalnum() or char in "-_./:=,+%@[]" for char in text):
         return f"={text}" if text else ""

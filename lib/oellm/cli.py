@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from oellm import __version__
 from oellm.errors import ExitStatus, OellmError, UsageError, nearest
@@ -43,6 +43,7 @@ def run(
     """
     global _program  # noqa: PLW0603
     _program = program
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     status = _guarded(lambda: _run(doc or "", command, sys.argv[1:] if argv is None else argv))
@@ -64,28 +65,28 @@ def input_name(path: str | None) -> str:
 
 
 @contextlib.contextmanager
-def records_on_stdout() -> Iterator[Callable[[Any], None]]:
-    """Give a function that prints one JSON record per line on stdout, flushed, and only that.
-
-    Whatever else this process or a library prints on stdout meanwhile goes to stderr.
-    """
-    from oellm import json_codec
-
+def stdout_diverted() -> Iterator[BinaryIO]:
+    """Send to stderr what this process or a library prints on stdout; give the real stdout."""
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
     try:
         with open(saved, "wb", closefd=False) as stream:
-
-            def emit(record: Any) -> None:
-                stream.write(json_codec.dumps(record) + b"\n")
-                stream.flush()
-
-            yield emit
+            yield stream
     finally:
         sys.stdout.flush()
         os.dup2(saved, 1)
         os.close(saved)
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null where the caller closed a standard stream, for which Python has None."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest free descriptor is the closed one, as the streams are taken in order.
+            opened = os.open(os.devnull, os.O_RDWR)
+            stream = open(opened, "r" if number == 0 else "w", encoding="utf-8")
+            setattr(sys, name, stream)
 
 
 def _run(doc: str, command: Callable[[Arguments], int], argv: Sequence[str]) -> int:
@@ -141,7 +142,8 @@ def _flushed(status: int) -> int:
     except BrokenPipeError:
         status = ExitStatus.BROKEN_PIPE
     except OSError as error:
-        message(f"stdout: {error.strerror}")
+        if status != ExitStatus.MACHINE:
+            message(f"stdout: {error.strerror}")
         status = ExitStatus.MACHINE
     else:
         return status

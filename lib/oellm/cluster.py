@@ -95,7 +95,10 @@ def known_clusters(environ: Mapping[str, str]) -> dict[str, list[tuple[str, Mapp
     layers: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
     shared: list[tuple[str, Mapping[str, Any]]] = []
     user_file = _user_file(environ)
-    for path, origin in ((data_file("clusters.json"), "clusters.json"), (user_file, str(user_file))):
+    for path, origin in (
+        (data_file("clusters.json"), "clusters.json"),
+        (user_file, str(user_file)),
+    ):
         if path is None:
             continue
         content = _read(path)
@@ -103,11 +106,13 @@ def known_clusters(environ: Mapping[str, str]) -> dict[str, list[tuple[str, Mapp
             raise InputError(
                 f"expected the keys defaults and clusters, got {unknown[0]!r}", str(path)
             )
-        defaults = content.get("defaults", {})
+        defaults = _object(content, "defaults", path)
         for others in layers.values():
             others.append((f"{origin}, defaults", defaults))
         shared.append((f"{origin}, defaults", defaults))
-        for name, settings in content.get("clusters", {}).items():
+        clusters = _object(content, "clusters", path)
+        for name in clusters:
+            settings = _object(clusters, name, path)
             layers.setdefault(name, list(shared)).append((origin, settings))
     return layers
 
@@ -136,17 +141,31 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(
             f"expected JSON: {error.msg}", f"{path}:{error.lineno}:{error.colno}"
         ) from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", str(path)) from None
     if not isinstance(content, dict):
         raise InputError("expected a JSON object", str(path))
     return content
 
 
-def _matching(known: Mapping[str, list[tuple[str, Mapping[str, Any]]]], host: str | None) -> str:
+def _object(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
+    """Return the object under a key of a file, empty where there is none."""
+    value = content.get(key, {})
+    if not isinstance(value, dict):
+        raise InputError(f"expected an object, got {value!r}", str(path), column=key)
+    return value
+
+
+def _matching(known: dict[str, list[tuple[str, Mapping[str, Any]]]], host: str | None) -> str:
     names = {host} if host else {socket.gethostname(), socket.getfqdn()}
-    for cluster, layers in known.items():
-        for _, layer in layers:
-            for pattern in layer.get("hostnames", []):
-                if any(fnmatch.fnmatchcase(name, pattern) for name in names):
+    # The user's clusters come last in `known`, and go first here, as everywhere.
+    for cluster, layers in reversed(known.items()):
+        settings = [(origin, layer) for origin, layer in layers if "hostnames" in layer]
+        for origin, layer in settings[-1:]:
+            _check("hostnames", layer["hostnames"], origin)
+            for pattern in layer["hostnames"] or []:
+                if any(fnmatch.fnmatchcase(name, str(pattern)) for name in names):
                     return cluster
     if shutil.which("sbatch") is None:
         return "local"
@@ -229,17 +248,33 @@ def _check(key: str, value: Any, origin: str) -> None:
         )
     if spec["type"] == "duration" and not _DURATION.fullmatch(value):
         raise InputError(f"expected {spec['unit']}, got {value!r}", origin, column=key)
+    for item in _members(value):
+        if item is None or isinstance(item, (dict, list, bool)):
+            raise InputError(f"expected texts or numbers, got {item!r}", origin, column=key)
+        _check_text(key, str(item), origin)
+
+
+def _check_text(key: str, text: str, origin: str) -> None:
     # Setup lines are shell on purpose; nothing else may reach over a line's end in the script.
-    if key != "setup" and any(re.search(r"[\x00-\x1f\x7f]", text) for text in _texts(value)):
+    if key != "setup" and re.search(r"[\x00-\x1f\x7f]", text):
         raise InputError("expected no line ends or control characters", origin, column=key)
+    if re.search(r"[\ud800-\udfff]", text):
+        raise InputError(f"expected UTF-8 text, got {text!r}", origin, column=key)
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _members(value: Any) -> Iterator[Any]:
+    """Yield the texts and numbers that a value consists of; null in a map unsets its member."""
     if isinstance(value, dict):
-        yield from map(str, value)
-        value = list(value.values())
-    for item in value if isinstance(value, list) else [value]:
-        yield str(item)
+        yield from value
+        yield from (item for item in value.values() if item is not None)
+    else:
+        yield from value if isinstance(value, list) else [value]
+
+
+def _remedy(key: str) -> str:
+    if key in schema.table("cluster"):
+        return f"which is not set: set it with --set {key}=… or OELLM_{key.upper()}"
+    return f"but no setting is called {key!r}{nearest(key, schema.table('cluster'))}"
 
 
 def _substituted(settings: dict[str, Any]) -> dict[str, Any]:
@@ -255,8 +290,7 @@ def _substituted(settings: dict[str, Any]) -> dict[str, Any]:
         if key in seen:
             raise UsageError(f"setting {seen[0]}: {{{key}}} refers to itself")
         if not isinstance(settings.get(key), str):
-            hint = f"set it with --set {key}=… or OELLM_{key.upper()}"
-            raise UsageError(f"setting {seen[0]} needs {{{key}}}, which is not set: {hint}")
+            raise UsageError(f"setting {seen[0]} needs {{{key}}}, {_remedy(key)}")
         return text(settings[key], (*seen, key))
 
     def value(item: Any, key: str) -> Any:
@@ -265,7 +299,7 @@ def _substituted(settings: dict[str, Any]) -> dict[str, Any]:
         if isinstance(item, list):
             return [value(element, key) for element in item]
         if isinstance(item, dict):
-            return {name: value(element, key) for name, element in item.items()}
+            return {name: value(part, key) for name, part in item.items() if part is not None}
         return item
 
     # Setup lines are shell, where braces have a meaning of their own.

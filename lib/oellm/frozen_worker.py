@@ -19,6 +19,7 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 def frozen_worker() -> bytes:
     """Return the worker as the bytes of an executable Python zip archive."""
     import docopt
+
     import oe_run_task
 
     files = {**_package(Path(__file__).parent), **_package(Path(docopt.__file__).parent)}

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TextIO
@@ -95,6 +96,10 @@ def checked(row: Row) -> Row:
         if spec.get("required") and column != "n_shot" and not row[column].strip():
             raise row.error(column, "expected a value, the cell is empty")
         row.value(column)
+    for column, text in row.cells.items():
+        # Neither a file's name nor the results can hold them (the latter: bytes that are no text).
+        if re.search(r"[\0\ud800-\udfff]", text):
+            raise row.error(column, f"expected UTF-8 text without NUL, got {text!r}")
     return row
 
 
@@ -118,27 +123,31 @@ def read(stream: TextIO, source: str) -> Iterator[Row]:
     length than the header, and any cell that is no value of its column.
     """
     lines = csv.reader(stream, strict=True)
+    line = 1
     try:
         header = next(lines, None)
         if header is None:
-            raise InputError("expected a CSV header, got nothing: the command before failed?", source)
+            raise InputError(
+                "expected a CSV header, got nothing: the command before failed?", source
+            )
         _check_header(header, source)
+        line = lines.line_num + 1
         for cells in lines:
-            if not cells:
-                continue
-            line = lines.line_num
-            if len(cells) != len(header):
+            if cells and len(cells) != len(header):
                 raise InputError(
                     f"expected {len(header)} cells as in the header, got {len(cells)}", source, line
                 )
-            yield checked(Row(dict(zip(header, cells, strict=True)), source, line))
+            if cells:
+                yield checked(Row(dict(zip(header, cells, strict=True)), source, line))
+            # A row begins where the one before it ended; a quoted cell may have line ends.
+            line = lines.line_num + 1
     except csv.Error as error:
-        raise InputError(f"expected CSV: {error}", source, lines.line_num) from None
+        raise InputError(f"expected CSV: {error}", source, line) from None
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise InputError(
-            f"expected UTF-8 text, got byte 0x{byte:02x}", source, lines.line_num + 1
-        ) from None
+        # Text is decoded in blocks, so the line may be further on than the one that was asked for.
+        line = lines.line_num + 1 + error.object.count(b"\n", 0, error.start)
+        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", source, line) from None
 
 
 def _check_header(header: list[str], source: str) -> None:
@@ -146,17 +155,31 @@ def _check_header(header: list[str], source: str) -> None:
     for column in required:
         if column not in header:
             shown = ",".join(header)[:120]
-            raise InputError(f"required column is missing; the header is {shown!r}", source, 1, column)
+            raise InputError(
+                f"required column is missing; the header is {shown!r}", source, 1, column
+            )
     for column in header:
         if header.count(column) > 1:
             raise InputError("the column stands twice in the header", source, 1, column)
+
+
+class _LineFeeds:
+    """A stream that ends lines with a line feed only, whatever csv ends them with."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        """Write one line that ends with CR LF."""
+        return self._stream.write(line.removesuffix("\r\n") + "\n")
 
 
 class Writer:
     """Writes rows as CSV; the first row decides the columns."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._csv = csv.writer(stream, lineterminator="\n")
+        # Before Python 3.13, csv quotes a carriage return in a cell only if lines end with one.
+        self._csv = csv.writer(_LineFeeds(stream), lineterminator="\r\n")
         self._columns: list[str] = []
 
     def header(self, columns: Iterable[str]) -> None:

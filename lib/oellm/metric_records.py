@@ -18,6 +18,11 @@ def columns() -> list[str]:
     return list(schema.table("metric"))
 
 
+def shown_columns() -> list[str]:
+    """Return the columns that a table for people has."""
+    return [name for name, spec in schema.table("metric").items() if spec.get("shown")]
+
+
 def records(result: Result) -> Iterator[Record]:
     """Yield the metric records of one valid result (schema.json, table `metric`).
 

@@ -23,7 +23,7 @@ class ModelSpec:
 
     @classmethod
     def parse(cls, text: str) -> ModelSpec:
-        """Parse `path,key=value,…`; raises ValueError where a part after the path is no pair."""
+        """Parse `path,key=value,…`; raises ValueError for anything else."""
         path, *rest = text.split(",")
         pairs = []
         for piece in rest:
@@ -33,6 +33,8 @@ class ModelSpec:
             pairs.append((key.strip(), value.strip()))
         if not path.strip():
             raise ValueError(f"expected a model path or hub id, got {text!r}")
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError(f"expected each model argument once, got {text!r}")
         return cls(path.strip(), tuple(pairs))
 
     def __str__(self) -> str:
@@ -83,6 +85,8 @@ def expand(spec: ModelSpec) -> Iterator[ModelSpec]:
     if not found:
         raise InputError(f"{root}: no model here: no config.json in it or in directories below it")
     for path in found:
+        if "," in path or path != path.strip():
+            raise InputError(f"{path!r}: a model's path cannot have a comma, or blanks at its ends")
         yield spec.at(path)
 
 

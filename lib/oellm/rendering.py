@@ -41,9 +41,7 @@ class Jobs:
         return self.shards[0].eval_suite
 
 
-def read_jobs(
-    stream: TextIO, source: str, cluster: Cluster, report: Callable[[str], None]
-) -> Jobs:
+def read_jobs(stream: TextIO, source: str, cluster: Cluster, report: Callable[[str], None]) -> Jobs:
     """Read a manifest and plan its shards; `report` is told of rows that are there twice.
 
     Raises InputError for anything wrong in the manifest, and where it has no rows.
@@ -79,7 +77,9 @@ def write(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> Run:
     """
     image, _ = batch_script.launcher(cluster, jobs.eval_suite)
     if image and not image.exists():
-        raise MachineError(f"{image}: no such image; set images_directory or images.{jobs.eval_suite}")
+        raise MachineError(
+            f"{image}: no such image; set images_directory or images.{jobs.eval_suite}"
+        )
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
     try:
         return _fill(path, jobs, cluster, image)

@@ -37,7 +37,10 @@ class ResultStore:
         return self.directory / "samples" / f"{eval_id}.jsonl"
 
     def read_result(self, eval_id: str) -> Any:
-        """Return what the result file of a row holds; FileNotFoundError, ValueError if not JSON."""
+        """Return what a row's result file holds.
+
+        Raises FileNotFoundError where there is none, ValueError where it is not JSON.
+        """
         return json_codec.loads(self.result_path(eval_id).read_bytes())
 
     def valid_result(self, eval_id: str) -> Result | None:
@@ -46,7 +49,7 @@ class ResultStore:
         return result if result is not None and not problem(result, eval_id) else None
 
     def set_aside_invalid(self, eval_id: str) -> Path | None:
-        """Rename a result file that is not valid, and return its new path; None if none is there."""
+        """Rename a result file that is not valid; return its new path, None where none is there."""
         path = self.result_path(eval_id)
         if not path.exists() or self.valid_result(eval_id) is not None:
             return None
@@ -109,7 +112,11 @@ def problem(result: Any, eval_id: str | None = None) -> str:
         return "it has no metrics"
     for metric in metrics:
         value = metric.get("value") if isinstance(metric, dict) else None
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, (int, float))
+            or not math.isfinite(value)
+        ):
             name = metric.get("metric") if isinstance(metric, dict) else metric
             return f"the value of {name} is {value!r}"
     return ""

@@ -10,31 +10,14 @@ from oellm import json_codec
 
 Record = dict[str, Any]
 
-FORMATS = ("csv", "jsonl", "table", "markdown")
-
-# What a table for people shows, as far as any record has it.
-_SHOWN = (
-    "model_path",
-    "step",
-    "task",
-    "group",
-    "language",
-    "n_shot",
-    "metric",
-    "filter",
-    "value",
-    "stderr",
-    "n_samples",
-    "limit",
-)
+STREAMED = ("csv", "jsonl")
+FORMATS = (*STREAMED, "table", "markdown")
 
 
-def write(
-    records: Iterable[Record], columns: Sequence[str], layout: str, stream: TextIO
-) -> None:
+def write(records: Iterable[Record], columns: Sequence[str], layout: str, stream: TextIO) -> None:
     """Write records in one of FORMATS; csv and jsonl stream, tables buffer.
 
-    Tables show the columns that people read first, and only those in which a record has a value.
+    Tables leave out columns in which no record has a value.
     """
     if layout == "csv":
         writer = csv.writer(stream, lineterminator="\n")
@@ -63,14 +46,9 @@ def _write_table(
         floatfmt=".4f",
         missingval="",
         # Names stay as they are, also those that look like numbers.
-        disable_numparse=[index for index, column in enumerate(shown) if column in ("model_path", "task")],
+        disable_numparse=[i for i in range(len(shown)) if any(isinstance(r[i], str) for r in rows)],
     )
     stream.write(text + "\n")
-
-
-def default_columns(columns: Sequence[str], layout: str) -> list[str]:
-    """Return the columns that a format has when nothing else is asked for."""
-    return list(columns) if layout in ("csv", "jsonl") else [c for c in columns if c in _SHOWN]
 
 
 def _cell(value: Any) -> Any:

@@ -19,7 +19,12 @@ from oellm.manifest import Row
 from oellm.results import Result, ResultStore, problem
 from oellm.shards import ModelKey, model_key
 
-_SLURM_VARIABLES = ("SLURM_JOB_ID", "SLURM_ARRAY_JOB_ID", "SLURM_ARRAY_TASK_ID", "SLURM_RESTART_COUNT")
+_SLURM_VARIABLES = (
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_RESTART_COUNT",
+)
 
 
 @dataclass
@@ -106,15 +111,15 @@ class Worker:
             for remark in evaluation.remarks:
                 self._report(f"{label}: {remark}")
         self._emit(result)
-        return result["oellm"]["status"] == "done"
+        return "failure" not in result["oellm"]
 
     def _book(self, name: str, seconds: float) -> None:
         self._unbooked[name] = self._unbooked.get(name, 0.0) + seconds
 
     def _loaded(self, key: ModelKey, row: Row) -> Session:
         """Return the session with the row's model loaded; a load that failed is not tried again."""
-        if (error := self._unloadable.get(key)) is not None:
-            raise error
+        if key in self._unloadable:
+            raise self._unloadable[key]
         try:
             session = self._session(key)
             self._book("model_load_s", session.load(key, row))
@@ -181,7 +186,9 @@ class Worker:
             "provenance": {
                 "host": socket.gethostname(),
                 "pid": os.getpid(),
-                "slurm": {name: os.environ[name] for name in _SLURM_VARIABLES if name in os.environ},
+                "slurm": {
+                    name: os.environ[name] for name in _SLURM_VARIABLES if name in os.environ
+                },
                 "run_dir": str(self._store.directory) if self._store else "",
                 "versions": {
                     "oellm": __version__,

@@ -13,6 +13,7 @@ from oellm.shards import ModelKey
 
 _ADAPTERS = {"lm_eval": "oellm.frameworks.lm_eval"}
 
+
 @dataclass(frozen=True)
 class Evaluation:
     """What a framework returns for one row."""

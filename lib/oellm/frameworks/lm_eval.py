@@ -9,9 +9,11 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from oellm.errors import InputError
 from oellm.frameworks import Evaluation
+from oellm.frameworks.lm_eval_data import TaskIndices
+from oellm.hub import COMPANIONS
 from oellm.manifest import Row
+from oellm.models import looks_local
 from oellm.shards import ModelKey
 
 # Set by launchers; a single process that finds them waits for others, or writes nothing.
@@ -26,7 +28,7 @@ class Session:
     def __init__(self) -> None:
         self._model: Any = None
         self._key: ModelKey | None = None
-        self._managers: dict[tuple[str, bool], Any] = {}
+        self._indices = TaskIndices()
 
     def prepare(self) -> None:
         """Import lm-eval with the environment that it needs."""
@@ -50,7 +52,7 @@ class Session:
         arguments = {name: handle_arg_string(text) for name, text in row.model.arguments}
         arguments["pretrained"] = row.model.path
         if row["model_revision"]:
-            arguments["revision"] = row["model_revision"]
+            arguments |= {"revision": row["model_revision"], **_companions(arguments)}
         if row["dtype"]:
             arguments.setdefault("dtype", row["dtype"])
         batch_size = row.value("batch_size") or 1
@@ -63,22 +65,19 @@ class Session:
         return time.perf_counter() - started
 
     def index_tasks(self, row: Row) -> float:
-        """Index the tasks that the row can name, once; return the seconds that took."""
+        """Index the tasks that the row can name, once; return the seconds that took.
+
+        Raises InputError for a task that lm-eval does not have.
+        """
         started = time.perf_counter()
-        self._task_manager(row)
+        self._indices.manager(row["task_path"], row["include_path"])
         return time.perf_counter() - started
 
     def evaluate(self, row: Row) -> Evaluation:
-        """Evaluate one row on the loaded model, by task name.
-
-        Raises InputError for a task that lm-eval does not have, and whatever lm-eval raises.
-        """
+        """Evaluate one row on the loaded model, by task name; raises whatever lm-eval raises."""
         import lm_eval.evaluator
 
-        manager = self._task_manager(row)
         task = row["task_path"]
-        if task not in manager.task_index and not os.path.isfile(task):
-            raise InputError(f"lm-eval has no task, group or tag {task!r}")
         batch_size = row.value("batch_size") or 1
         _set_batch_size(self._model, batch_size)
         chat_template = row.value("apply_chat_template") or False
@@ -94,11 +93,14 @@ class Session:
             # As the command line of lm-eval has it, not its Python interface.
             fewshot_as_multiturn=bool(chat_template) if multiturn is None else multiturn,
             gen_kwargs=row["gen_kwargs"] or None,
-            task_manager=manager,
+            task_manager=self._indices.manager(task, row["include_path"]),
             **_seeds(row),
         )
         samples = native.pop("samples")
-        native["config"] |= {"model": self._key.backend if self._key else "", "model_args": _shown(row)}
+        native["config"] |= {
+            "model": self._key.backend if self._key else "",
+            "model_args": _shown(row),
+        }
         native["task_hashes"] = _task_hashes(samples)
         return Evaluation(native, metrics(native, task), samples, _remarks(native, row))
 
@@ -111,27 +113,6 @@ class Session:
 
             versions["lm_eval"] = importlib.metadata.version("lm_eval")
         return {name: str(version) for name, version in versions.items() if version}
-
-    def _task_manager(self, row: Row) -> Any:
-        """Return an index that has the row's task: of its include_path alone where that will do.
-
-        The index of all tasks takes 6 to 10 s to build, that of one directory some 0.05 s.
-        """
-        include = row["include_path"]
-        if include:
-            own = self._indexed(include, defaults=False)
-            if row["task_path"] in own.task_index:
-                return own
-        return self._indexed(include, defaults=True)
-
-    def _indexed(self, include: str, defaults: bool) -> Any:
-        from lm_eval.tasks import TaskManager
-
-        if (include, defaults) not in self._managers:
-            self._managers[include, defaults] = TaskManager(
-                include_path=include or None, include_defaults=defaults
-            )
-        return self._managers[include, defaults]
 
     def _unload(self) -> None:
         import gc
@@ -185,6 +166,20 @@ def _leaves(native: dict[str, Any], task: str) -> Iterator[str]:
         yield task
     for member in members or []:
         yield from _leaves(native, member)
+
+
+def _companions(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return where the cache has the repositories that model arguments name besides the model.
+
+    By their names, lm-eval would ask for the model's commit in them too.
+    """
+    from huggingface_hub import snapshot_download
+
+    return {
+        name: snapshot_download(arguments[name], local_files_only=True)
+        for name in COMPANIONS
+        if name in arguments and not looks_local(arguments[name])
+    }
 
 
 def _is_number(value: Any) -> bool:

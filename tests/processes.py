@@ -1,0 +1,31 @@
+"""Running the commands as real processes, as a user who has set nothing."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+DEMO_TASKS = ROOT / "demo" / "tasks"
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a user who has set nothing, with the commands on PATH."""
+    prefixes = ("OELLM_", "EVAL_", "HF_", "SLURM_", "SBATCH_", "XDG_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    kept |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    return kept | dict(extra or {})
+
+
+def make_tiny_model(directory: Path, seed: int = 0) -> None:
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make-tiny-model", directory, "--seed", str(seed)],
+        check=True,
+        capture_output=True,
+    )

@@ -1,0 +1,205 @@
+"""oe-run-task: real rows on a real (tiny) model, what fails, what is kept, what is equal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from processes import DEMO_TASKS, Run, clean_environment
+
+pytestmark = pytest.mark.slow
+
+COLUMNS = (
+    *("model_path", "task_path", "n_shot", "include_path", "batch_size", "log_samples"),
+    *("apply_chat_template", "gen_kwargs", "seed", "note"),
+)
+
+FIXED_SHOTS = """\
+task: fixed_shots
+custom_dataset: !function local_data.load
+dataset_kwargs: {file: oellm_choice.jsonl}
+output_type: multiple_choice
+num_fewshot: 0
+fewshot_split: fewshot
+test_split: test
+doc_to_text: "{{question}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: "{{answer}}"
+metric_list: [{metric: acc}]
+"""
+
+
+def manifest(*rows: dict[str, object]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+class Session:
+    """What one process of oe-run-task did: its lines, its directory, its messages."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str], directory: Path) -> None:
+        self.status = done.returncode
+        self.stderr = done.stderr
+        self.directory = directory
+        self.lines: list[dict[str, Any]] = [json.loads(line) for line in done.stdout.splitlines()]
+
+    def row(self, note: str) -> dict[str, Any]:
+        (found,) = [line for line in self.lines if line["oellm"]["row"]["note"] == note]
+        return found
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Evaluate one manifest with everything in it, in one process."""
+    home = tmp_path_factory.mktemp("session")
+    tasks = home / "tasks"
+    tasks.mkdir()
+    for name in ("local_data.py", "oellm_choice.jsonl"):
+        (tasks / name).symlink_to(DEMO_TASKS / name)
+    (tasks / "fixed_shots.yaml").write_text(FIXED_SHOTS)
+    tiny = {"model_path": tiny_model, "n_shot": 0, "include_path": DEMO_TASKS}
+    broken = {"model_path": "/no/such/model", "n_shot": 0, "include_path": DEMO_TASKS}
+    text = manifest(
+        {**tiny, "task_path": "oellm_choice", "note": "first"},
+        {**broken, "task_path": "oellm_choice", "note": "no model"},
+        {**tiny, "task_path": "oellm_chioce", "note": "no task"},
+        {**tiny, "task_path": "oellm_choice", "n_shot": 2, "batch_size": 4, "note": "batch"},
+        {**tiny, "task_path": "oellm_copy", "log_samples": "true", "note": "samples"},
+        {**broken, "task_path": "oellm_copy", "note": "no model again"},
+        {**tiny, "task_path": tasks / "fixed_shots.yaml", "n_shot": 3, "note": "fixed"},
+        {
+            **tiny,
+            "task_path": "oellm_copy",
+            "apply_chat_template": "true",
+            "gen_kwargs": "max_gen_toks=2",
+            "seed": "7",
+            "note": "settings",
+        },
+    )
+    done = subprocess.run(
+        ["oe-run-task", "--output_dir", home / "out"],
+        input=text,
+        capture_output=True,
+        text=True,
+        # Launchers leave these behind; in a single process they would make lm-eval hang or go mute.
+        env=clean_environment(home, {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}),
+        cwd=home,
+        check=False,
+    )
+    return Session(done, home / "out")
+
+
+def test_every_row_gives_one_line_and_a_failing_row_the_status(evaluated: Session) -> None:
+    assert evaluated.status == 1
+    statuses = {line["oellm"]["row"]["note"]: line["oellm"]["status"] for line in evaluated.lines}
+    assert statuses == {
+        **dict.fromkeys(("first", "batch", "samples", "fixed", "settings"), "done"),
+        **dict.fromkeys(("no model", "no task", "no model again"), "failed"),
+    }
+    assert "oe-run-task: 5 rows done, 0 were there, 3 failed" in evaluated.stderr
+
+
+def test_five_rows_of_one_model_load_it_once(evaluated: Session) -> None:
+    done = [line["oellm"] for line in evaluated.lines if line["oellm"]["status"] == "done"]
+    assert len({record["provenance"]["pid"] for record in done}) == 1
+    loads = [record["timing"]["model_load_s"] for record in done]
+    assert loads[0] > 0
+    assert loads[1:] == [0, 0, 0, 0]
+    assert all(record["timing"]["evaluate_s"] > 0 for record in done)
+
+
+def test_failures_are_recorded_with_their_reason(evaluated: Session) -> None:
+    task = evaluated.row("no task")["oellm"]
+    assert task["failure"]["message"] == (
+        "lm-eval has no task, group or tag 'oellm_chioce', did you mean oellm_choice?"
+    )
+    model = evaluated.row("no model")["oellm"]["failure"]
+    assert "/no/such/model" in model["message"]
+    assert "Traceback" in model["traceback"]
+    # The model that failed to load is not tried again for its next row.
+    assert evaluated.row("no model again")["oellm"]["timing"]["model_load_s"] == 0
+    kept = evaluated.directory / "failures" / f"{task['eval_id']}.json"
+    assert json.loads(kept.read_text())["oellm"]["failure"]["attempts"] == 1
+
+
+def test_a_result_file_is_the_line_and_native_at_top_level(evaluated: Session) -> None:
+    line = evaluated.row("first")
+    path = evaluated.directory / "results" / f"{line['oellm']['eval_id']}.json"
+    assert json.loads(path.read_text()) == line
+    assert line["results"]["oellm_choice"]["acc,none"] == line["oellm"]["metrics"][0]["value"]
+    assert line["n-samples"]["oellm_choice"] == {"original": 20, "effective": 20}
+    assert not list((evaluated.directory / "results").glob(".*"))
+
+
+def test_columns_reach_the_framework(evaluated: Session) -> None:
+    assert evaluated.row("first")["config"]["batch_size"] == 1
+    assert evaluated.row("batch")["config"]["batch_size"] == 4
+    assert evaluated.row("batch")["oellm"]["metrics"][0]["n_shot"] == 2
+    settings = evaluated.row("settings")
+    assert settings["config"]["fewshot_seed"] == 7
+    assert settings["config"]["gen_kwargs"] == {"max_gen_toks": 2}
+    plain, chat = evaluated.row("samples"), settings
+    assert plain["task_hashes"] != chat["task_hashes"]
+
+
+def test_samples_are_kept_where_they_were_asked_for(evaluated: Session) -> None:
+    identity = evaluated.row("samples")["oellm"]["eval_id"]
+    (path,) = (evaluated.directory / "samples").iterdir()
+    assert path.name == f"{identity}.jsonl"
+    samples = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(samples) == 10
+    assert {sample["task"] for sample in samples} == {"oellm_copy"}
+    assert all("words" in sample["doc"] and sample["resps"] for sample in samples)
+
+
+def test_shots_that_a_task_fixes_are_told(evaluated: Session) -> None:
+    fixed = evaluated.row("fixed")["oellm"]
+    assert fixed["remarks"] == ["fixed_shots fixes its shots: 0 were used, 3 were asked for"]
+    assert fixed["metrics"][0]["n_shot"] == 0
+    assert "0 were used, 3 were asked for" in evaluated.stderr
+
+
+def test_scores_are_those_of_the_lm_eval_command_line(
+    run: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    tasks = ("oellm_choice", "oellm_copy", "oellm_prose")
+    run(
+        *("lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={tiny_model}"),
+        *("--tasks", ",".join(tasks), "--num_fewshot", "2", "--include_path", DEMO_TASKS),
+        *("--output_path", tmp_path / "theirs", "--log_samples"),
+    )
+    (path,) = (tmp_path / "theirs").rglob("results_*.json")
+    theirs = json.loads(path.read_text())
+    rows = [
+        {"model_path": tiny_model, "task_path": task, "n_shot": 2, "include_path": DEMO_TASKS}
+        for task in tasks
+    ]
+    done = run("oe-run-task", stdin=manifest(*rows))
+    ours = {
+        line["oellm"]["row"]["task_path"]: line
+        for line in map(json.loads, done.stdout.splitlines())
+    }
+    for task in tasks:
+        assert ours[task]["results"][task] == theirs["results"][task]
+        assert ours[task]["task_hashes"][task] == theirs["task_hashes"][task]
+        for key in ("versions", "n-shot", "n-samples", "higher_is_better"):
+            assert ours[task][key][task] == theirs[key][task]
+
+
+def test_what_is_wrong_on_stdin_is_told_before_anything_runs(run: Run) -> None:
+    refused = run("oe-run-task", stdin="model_path,task_path,n_shot\na/b,t,five\n", status=2)
+    assert refused.stderr == (
+        "oe-run-task: stdin:2: n_shot: expected a non-negative integer, got 'five'\n"
+    )
+    homeless = run(
+        "oe-run-task", stdin="model_path,task_path,n_shot,log_samples\na/b,t,5,true\n", status=2
+    )
+    assert "give --output_dir" in homeless.stderr

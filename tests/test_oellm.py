@@ -1,0 +1,56 @@
+"""oellm: the seeds' command lines, stage by stage, without evaluating anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from processes import Run
+
+
+def test_dry_run_of_the_documented_example_prints_the_script(run: Run) -> None:
+    done = run(
+        *("oellm", "schedule-eval", "--models", "microsoft/DialoGPT-medium,EleutherAI/pythia-160m"),
+        *("--tasks", "hellaswag,mmlu", "--n_shot", "5", "--limit", "10", "--dry_run"),
+        "--cluster=leonardo",
+    )
+    assert done.stdout.startswith("#!/bin/bash\n")
+    assert "#SBATCH --array=0-1\n" in done.stdout
+    assert "oe-fetch" not in done.stderr
+    assert done.stderr.splitlines()[0] == (
+        "oellm: oe-manifest --models=microsoft/DialoGPT-medium,EleutherAI/pythia-160m "
+        "--tasks=hellaswag,mmlu --n_shot=5 --limit=10"
+    )
+
+
+def test_rows_may_come_from_a_file(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "evals.csv"
+    rows.write_text('model_path,task_path,n_shot\n"acme/m,dtype=float16",mmlu,5\nacme/n,mmlu,5\n')
+    done = run("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--dry_run", "--cluster=lumi")
+    assert "shard 1: 1 models, 1 rows" in done.stderr
+
+
+def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "evals.csv"
+    rows.write_text("model_path,task_path,n_shot\nacme/m,mmlu,five\n")
+    done = run(
+        *("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--cluster=local", "--skip_fetch"),
+        status=2,
+    )
+    assert "oe-render: stdin:2: n_shot: expected a non-negative integer, got 'five'" in done.stderr
+    assert "oellm: stopped, oe-render ended with status 2" in done.stderr
+    assert "oe-submit" not in done.stderr
+    assert not (tmp_path / "oellm-output").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks=mmlu"], "nothing to evaluate: give --models, or --eval_csv_path"),
+        (["--eval_csv_path=x.csv", "--limit=3"], "--eval_csv_path has all the rows"),
+        (["--models=a/b", "--download_only", "--dry_run"], "--download_only does nothing but"),
+    ],
+)
+def test_contradictions_are_refused(run: Run, arguments: list[str], message: str) -> None:
+    done = run("oellm", "schedule-eval", *arguments, status=2)
+    assert done.stderr.startswith(f"oellm: {message}")
