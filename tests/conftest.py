@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+
 from hub import hub  # noqa: F401
 from processes import Run, clean_environment, make_tiny_model
 

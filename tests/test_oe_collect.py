@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden_files import GOLDEN, assert_golden
-from processes import Run
 
+from golden_files import GOLDEN, assert_golden
 from oellm.frameworks.lm_eval import metrics
+from processes import Run
 
 LINES = (GOLDEN / "contract" / "results.jsonl").read_text()
 
@@ -49,7 +49,10 @@ def test_columns_can_be_chosen_and_are_checked(run: Run, run_dir: Path) -> None:
     done = run("oe-collect", "--columns=task,value", run_dir)
     assert done.stdout.splitlines()[0] == "task,value"
     refused = run("oe-collect", "--columns=task,valeu", run_dir, status=2)
-    assert refused.stderr == "oe-collect: --columns: no column is called 'valeu', did you mean value?\n"
+    assert (
+        refused.stderr
+        == "oe-collect: --columns: no column is called 'valeu', did you mean value?\n"
+    )
     layout = run("oe-collect", "--format=xml", run_dir, status=2)
     assert "expected one of csv, jsonl, table, markdown, got 'xml'" in layout.stderr
 
@@ -135,7 +138,11 @@ def test_groups_take_shots_and_counts_from_their_leaves() -> None:
     }
     found = {metric["task"]: metric for metric in metrics(native, "mmlu")}
     assert [found["mmlu"][key] for key in ("group", "n_shot", "n_samples")] == ["", 5, 6]
-    assert [found["mmlu_stem"][key] for key in ("group", "stderr", "n_samples")] == ["mmlu", None, 4]
+    assert [found["mmlu_stem"][key] for key in ("group", "stderr", "n_samples")] == [
+        "mmlu",
+        None,
+        4,
+    ]
     assert found["mmlu_algebra"]["stderr"] is None
     assert found["mmlu_law"] == {
         "task": "mmlu_law",

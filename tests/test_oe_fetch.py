@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from hub import Hub
-from processes import BIN, Run, clean_environment
 
+from hub import Hub
 from oellm import hub as hub_library
 from oellm.manifest import Row, eval_id
+from processes import BIN, Run, clean_environment
 
 HEADER = "model_path,task_path,n_shot"
 

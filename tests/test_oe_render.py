@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from golden_files import assert_golden
 from processes import Run
 

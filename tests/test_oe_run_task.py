@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from processes import DEMO_TASKS, Run, clean_environment
 
 pytestmark = pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from processes import ROOT, Run, clean_environment
 
 HEADER = "model_path,task_path,n_shot\n"

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from processes import BIN, DEMO_TASKS, Run, clean_environment
 
 pytestmark = pytest.mark.slow

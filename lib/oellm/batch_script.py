@@ -72,7 +72,7 @@ def launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
         path = os.path.join(cluster.text("images_directory"), image)
         return Path(os.path.abspath(path)), "python3"
     if venv := cluster.text("venv"):
-        return None, os.path.join(os.path.abspath(os.path.expanduser(venv)), "bin", "python")
+        return None, os.path.join(venv, "bin", "python")
     if cluster.text("executor") == "local":
         return None, sys.executable
     raise MachineError(

@@ -157,16 +157,21 @@ def _object(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, An
     return value
 
 
-def _matching(known: dict[str, list[tuple[str, Mapping[str, Any]]]], host: str | None) -> str:
+def _matching(known: Mapping[str, list[tuple[str, Mapping[str, Any]]]], host: str | None) -> str:
     names = {host} if host else {socket.gethostname(), socket.getfqdn()}
-    # The user's clusters come last in `known`, and go first here, as everywhere.
-    for cluster, layers in reversed(known.items()):
-        settings = [(origin, layer) for origin, layer in layers if "hostnames" in layer]
-        for origin, layer in settings[-1:]:
-            _check("hostnames", layer["hostnames"], origin)
-            for pattern in layer["hostnames"] or []:
-                if any(fnmatch.fnmatchcase(name, str(pattern)) for name in names):
-                    return cluster
+    patterns = []
+    for cluster, layers in known.items():
+        settings = [
+            (origin, layer["hostnames"]) for origin, layer in layers if "hostnames" in layer
+        ]
+        for origin, hostnames in settings[-1:]:
+            _check("hostnames", hostnames, origin)
+            is_packaged = origin == "clusters.json"
+            patterns += [(is_packaged, cluster, str(pattern)) for pattern in hostnames or []]
+    # What the user's file says goes before what the package says, as everywhere.
+    for _, cluster, pattern in sorted(patterns, key=lambda entry: entry[0]):
+        if any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            return cluster
     if shutil.which("sbatch") is None:
         return "local"
     shown = " or ".join(sorted(names))
@@ -303,8 +308,13 @@ def _substituted(settings: dict[str, Any]) -> dict[str, Any]:
         return item
 
     # Setup lines are shell, where braces have a meaning of their own.
-    return {
+    resolved = {
         key: item if key in ("setup", "hostnames") else value(item, key)
         for key, item in settings.items()
         if item is not None
     }
+    for key, item in resolved.items():
+        # A job runs elsewhere than the command that reads the setting.
+        if schema.table("cluster")[key]["type"] == "path" and item:
+            resolved[key] = os.path.abspath(os.path.expanduser(item))
+    return resolved

@@ -154,4 +154,4 @@ def _with_defaults(row: manifest.Row, cluster: Cluster) -> manifest.Row:
 def _output_dir(cluster: Cluster) -> Path:
     if not cluster.text("eval_output_dir"):
         raise MachineError("the setting eval_output_dir is empty")
-    return Path(cluster.text("eval_output_dir")).expanduser().absolute()
+    return Path(cluster.text("eval_output_dir"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from processes import DEMO_TASKS, make_tiny_model
 
 Results = dict[str, dict[str, Any]]

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from golden_files import assert_golden
-from processes import DEMO_TASKS, Run
 
+from golden_files import assert_golden
 from oellm import schema
 from oellm.manifest import Row, eval_id
+from processes import DEMO_TASKS, Run
 
 CONTRACT = Path(__file__).parent.parent / "golden" / "contract"
 RUN_DIR = "/evals/ada/2024-01-15-14-30-45"
@@ -61,7 +61,11 @@ def test_oe_manifest_to_oe_render(run: Run) -> None:
     printed = run(
         *("oe-manifest", "--models", "EleutherAI/pythia-160m,revision=step1000,dtype=float16"),
         *("--tasks=hellaswag,mmlu", "--n_shot=0,5", "--limit=10", "--seed=1,2,3,4"),
-        *("--task_groups", "belebele-eu-5-shot[deu_Latn|fra_Latn]", "--gen_kwargs=top_p=0.5,top_k=3"),
+        *(
+            "--task_groups",
+            "belebele-eu-5-shot[deu_Latn|fra_Latn]",
+            "--gen_kwargs=top_p=0.5,top_k=3",
+        ),
     ).stdout
     assert_golden("contract/manifest.csv", printed)
     header, *rows = csv.reader(io.StringIO(golden("manifest.csv")))

@@ -1,0 +1,157 @@
+"""The identity of a row: the same for the same evaluation, another for another one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oellm import manifest, schema
+from oellm.errors import InputError
+from oellm.manifest import Row, eval_id
+
+# For each column that is part of the identity: different values, each with equal spellings of it.
+EXAMPLES = {
+    "model_path": [
+        [
+            "acme/tiny,revision=step5,dtype=float16",
+            "acme/tiny,dtype=float16,revision=step5",
+            " acme/tiny , dtype=float16 , revision = step5 ",
+        ],
+        ["acme/tiny"],
+        ["acme/tiny,revision=step5"],
+        ["acme/tiny,revision=step05,dtype=float16"],
+        ["/models/acme/tiny"],
+    ],
+    "task_path": [["arc_easy"], ["arc_challenge"], ["/tasks/arc_easy.yaml"]],
+    "n_shot": [[""], ["0", "00", " 0"], ["5", "05", "5 "], ["10"]],
+    "eval_suite": [
+        ["", "lm_eval", "lm-eval", "lm-eval-harness", "lm-evaluation-harness", " lm_eval"],
+        ["bigcodebench"],
+    ],
+    "backend": [["", "hf"], ["vllm"]],
+    "dtype": [[""], ["float16"], ["bfloat16"]],
+    "limit": [[""], ["10", "10.0", "1e1", "010"], ["0.5", ".5", "5e-1"], ["5"]],
+    "apply_chat_template": [
+        [""],
+        ["true", "True", "1", "yes"],
+        ["false", "FALSE", "0", "no"],
+        ["tool_use"],
+    ],
+    "fewshot_as_multiturn": [[""], ["true", "TRUE", "1", "yes"], ["false", "0", "No"]],
+    "system_instruction": [[""], ["Be brief."], ["Be brief. "], ['Say "A",\r\nor\nB.'], ["Été"]],
+    "gen_kwargs": [
+        [""],
+        ["temperature=0,top_p=0.9", "top_p=0.9,temperature=0", "top_p = 0.9, temperature=0"],
+        ["temperature=1,top_p=0.9"],
+        ["temperature=0"],
+    ],
+    "seed": [[""], ["7", "7,7,7,7", "07", "7, 7, 7, 7"], ["7,7,7,8"], ["7,None,7,7"], ["8"]],
+    "include_path": [[""], ["/tasks"], ["/other"]],
+    "model_revision": [[""], ["4f2c"], ["4f2d"]],
+}
+OTHERS = {
+    name: spec
+    for name, spec in schema.table("manifest").items()
+    if not spec.get("identity") and name != "eval_id"
+}
+CHOICES = st.fixed_dictionaries({name: st.sampled_from(EXAMPLES[name]) for name in EXAMPLES})
+RANDOM = st.randoms(use_true_random=False)
+
+
+def spelled(choice: dict[str, list[str]], rng: random.Random) -> Row:
+    """Return a row of these values: each in any spelling, the columns in any order."""
+    cells = {name: rng.choice(spellings) for name, spellings in choice.items()}
+    # An empty cell and no column are the same.
+    kept = [name for name in cells if cells[name] or rng.random() < 0.5]
+    rng.shuffle(kept)
+    return Row({name: cells[name] for name in kept})
+
+
+def test_every_column_of_the_identity_has_examples_here() -> None:
+    table = schema.table("manifest")
+    assert list(EXAMPLES) == [name for name, spec in table.items() if spec.get("identity")]
+    assert all(len(values) > 1 for values in EXAMPLES.values())
+
+
+@given(CHOICES, RANDOM)
+def test_spelling_and_order_of_columns_never_change_it(
+    choice: dict[str, list[str]], rng: random.Random
+) -> None:
+    assert eval_id(spelled(choice, rng)) == eval_id(spelled(choice, rng))
+
+
+@given(CHOICES, RANDOM, st.dictionaries(st.text(min_size=1), st.text()), st.integers(0, 99))
+def test_other_columns_never_change_it(
+    choice: dict[str, list[str]], rng: random.Random, unknown: dict[str, str], number: int
+) -> None:
+    row = spelled(choice, rng)
+    others = {name: str(number) for name in OTHERS} | unknown
+    others = {name: text for name, text in others.items() if name not in row.cells}
+    others = {name: text for name, text in others.items() if name not in schema.table("manifest")}
+    assert eval_id(row.with_cells(**others)) == eval_id(row)
+
+
+@given(CHOICES, RANDOM, st.sampled_from(list(EXAMPLES)))
+def test_another_value_of_any_column_of_the_identity_changes_it(
+    choice: dict[str, list[str]], rng: random.Random, column: str
+) -> None:
+    row = spelled(choice, rng)
+    identities = {
+        eval_id(row.with_cells(**{column: rng.choice(spellings)})) for spellings in EXAMPLES[column]
+    }
+    assert len(identities) == len(EXAMPLES[column])
+
+
+@given(CHOICES, RANDOM, st.text(), st.text())
+def test_a_value_counts_only_in_its_own_column(
+    choice: dict[str, list[str]], rng: random.Random, one: str, other: str
+) -> None:
+    row = spelled(choice, rng)
+    texts = [("a", one), ("a", other), (one, "a"), (other, "a")]
+    rows = {
+        (task, text): eval_id(row.with_cells(task_path=task, system_instruction=text))
+        for task, text in texts
+    }
+    assert len(set(rows.values())) == len(rows)
+
+
+@given(CHOICES, RANDOM, st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]))
+def test_writing_and_reading_csv_never_changes_it(
+    choice: dict[str, list[str]], rng: random.Random, quoting: int
+) -> None:
+    row = spelled(choice, rng).with_cells(n_shot=rng.choice(choice["n_shot"]))
+    ours, theirs = io.StringIO(newline=""), io.StringIO(newline="")
+    manifest.Writer(ours).write(row)
+    csv.writer(theirs, quoting=quoting).writerows([row.cells.keys(), row.cells.values()])
+    for stream in (ours, theirs):
+        stream.seek(0)
+        (again,) = manifest.read(stream, "jobs.csv")
+        assert eval_id(again) == eval_id(row)
+
+
+def test_it_is_the_one_that_existing_results_have() -> None:
+    """A new value here makes all results so far count as missing: it needs a new version."""
+    assert manifest.IDENTITY_VERSION == 1
+    plain = {"model_path": "EleutherAI/pythia-160m", "task_path": "hellaswag", "n_shot": "5"}
+    assert eval_id(Row(plain)) == "?"
+    # The first example but one of each column: every column takes part.
+    assert eval_id(Row({name: values[1][0] for name, values in EXAMPLES.items()})) == "?"
+
+
+def test_a_row_that_was_changed_after_it_was_identified_is_refused() -> None:
+    text = "model_path,task_path,n_shot,limit,eval_id\nacme/tiny,arc_easy,5,,\n"
+    (row,) = manifest.read(io.StringIO(text), "jobs.csv")
+    identified = manifest.identified(row)
+    assert identified["eval_id"] == eval_id(row)
+    assert manifest.identified(identified) == identified
+    stale = text.replace("5,,", f"6,,{identified['eval_id']}")
+    rows = list(manifest.read(io.StringIO(stale.replace("\n", "\n\n", 1)), "jobs.csv"))
+    with pytest.raises(InputError) as error:
+        manifest.identified(rows[0])
+    expected = f"expected {eval_id(rows[0])}, got {identified['eval_id']!r}: the row was changed"
+    assert str(error.value).startswith(f"jobs.csv:3: eval_id: {expected}")

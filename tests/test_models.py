@@ -1,0 +1,116 @@
+"""Models: cells, lists of cells, checkpoints and their training steps."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oellm.models import ModelSpec, natural_key, split_models, training_step
+
+# What a cell keeps as it is: no comma, no blanks at the ends, no equals sign in a name.
+PART = st.text(st.characters(exclude_characters=",", codec="utf-8")).map(str.strip)
+NAME = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]*", fullmatch=True)
+ARGUMENTS = st.dictionaries(NAME, PART, max_size=4).map(lambda found: tuple(found.items()))
+SPECS = st.builds(ModelSpec, PART.filter(bool), ARGUMENTS)
+HUB_IDS = st.from_regex(r"[a-z][a-z0-9.-]{0,9}/[A-Z][A-Za-z0-9._-]{0,9}", fullmatch=True)
+
+
+@given(SPECS)
+def test_a_model_is_the_same_after_it_was_a_cell(spec: ModelSpec) -> None:
+    assert ModelSpec.parse(str(spec)) == spec
+
+
+@given(
+    st.lists(st.builds(ModelSpec, HUB_IDS, ARGUMENTS), min_size=1),
+    st.randoms(use_true_random=False),
+)
+def test_a_list_of_models_keeps_each_models_arguments(
+    specs: list[ModelSpec], rng: random.Random
+) -> None:
+    separated = rng.choice([",", ", ", ",,", " , "]).join(map(str, specs))
+    assert split_models(separated) == specs
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("acme/tiny", [("acme/tiny", {})]),
+        (
+            "EleutherAI/pythia-160m,revision=step1000,dtype=float16,acme/tiny",
+            [
+                ("EleutherAI/pythia-160m", {"revision": "step1000", "dtype": "float16"}),
+                ("acme/tiny", {}),
+            ],
+        ),
+        # A value may have an equals sign; a path may too, since a name has no slash or dot.
+        ("/m/lr=3e-4,chat_template_args=a=b", [("/m/lr=3e-4", {"chat_template_args": "a=b"})]),
+        ("./lr=1/a,./lr=2/b", [("./lr=1/a", {}), ("./lr=2/b", {})]),
+        ("a/b,trust_remote_code=", [("a/b", {"trust_remote_code": ""})]),
+        ("", []),
+        (" , ", []),
+    ],
+)
+def test_a_piece_of_the_form_key_value_belongs_to_the_model_before_it(
+    text: str, expected: list[tuple[str, dict[str, str]]]
+) -> None:
+    assert [(spec.path, dict(spec.arguments)) for spec in split_models(text)] == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("acme/tiny,float16", "expected key=value after the model's path, got 'float16'"),
+        ("acme/tiny,=float16", "expected key=value after the model's path, got '=float16'"),
+        ("acme/tiny,", "expected key=value after the model's path, got ''"),
+        (",dtype=float16", "expected a model path or hub id, got ',dtype=float16'"),
+        ("a/b,x=1,x=2", "expected each model argument once, got 'a/b,x=1,x=2'"),
+    ],
+)
+def test_a_cell_that_is_no_model_is_refused(cell: str, message: str) -> None:
+    with pytest.raises(ValueError, match="expected") as error:
+        ModelSpec.parse(cell)
+    assert str(error.value) == message
+
+
+@given(st.lists(st.integers(0, 10**9), unique=True), st.sampled_from(["iter_{}", "{}-b", "a/{}"]))
+def test_names_that_differ_in_a_number_sort_by_it(numbers: list[int], name: str) -> None:
+    names = [name.format(number) for number in numbers]
+    assert sorted(names, key=natural_key) == [name.format(number) for number in sorted(numbers)]
+
+
+@given(st.lists(st.text()))
+def test_any_names_can_be_sorted(names: list[str]) -> None:
+    assert sorted(sorted(names, key=natural_key)) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("path", "revision", "step"),
+    [
+        ("/m/iter_0001000", "", 1000),
+        ("/m/iter_10000", "", 10000),
+        ("/m/step100000", "", 100000),
+        ("/m/global_step500", "", 500),
+        ("/m/checkpoint-500", "", 500),
+        ("/m/tiny-checkpoint-500", "", 500),
+        ("EleutherAI/pythia-160m", "step143000", 143000),
+        ("allenai/OLMo-7B", "step1000-tokens4B", 1000),
+        ("allenai/OLMo-2-7B", "stage1-step2000-tokens9B", 2000),
+        # The revision before the path, and the last directory before those above it.
+        ("/m/iter_5", "step7", 7),
+        ("/m/iter_5", "main", 5),
+        ("/step1/iter_5/hf", "", 5),
+        # Numbers of other things.
+        ("meta-llama/Llama-3.2-1B", "", None),
+        ("acme/footstep100", "", None),
+        ("acme/steps-100", "", None),
+        ("/m/final", "v1.0", None),
+        ("acme/tiny", "", None),
+    ],
+)
+def test_the_training_step_is_read_from_the_revision_or_the_path(
+    path: str, revision: str, step: int | None
+) -> None:
+    assert training_step(path, revision) == step
