@@ -120,13 +120,13 @@ def test_five_rows_of_one_model_load_it_once(evaluated: Session) -> None:
 def test_failures_are_recorded_with_their_reason(evaluated: Session) -> None:
     task = evaluated.row("no task")["oellm"]
     assert task["failure"]["message"] == (
-        "lm-eval has no task, group or tag 'oellm_chioce', did you mean oellm_choice?"
+        "task_path: lm-eval has no task, group or tag 'oellm_chioce', did you mean oellm_choice?"
     )
     model = evaluated.row("no model")["oellm"]["failure"]
     assert "/no/such/model" in model["message"]
     assert "Traceback" in model["traceback"]
-    # The model that failed to load is not tried again for its next row.
-    assert evaluated.row("no model again")["oellm"]["timing"]["model_load_s"] == 0
+    again = evaluated.row("no model again")["oellm"]["failure"]
+    assert again["message"].startswith("the model did not load: ")
     kept = evaluated.directory / "failures" / f"{task['eval_id']}.json"
     assert json.loads(kept.read_text())["oellm"]["failure"]["attempts"] == 1
 

@@ -23,7 +23,9 @@ _program = "oellm"
 def message(text: str) -> None:
     """Print one message for the user on stderr, as `command: text`."""
     try:
-        print(f"{_program}: {text}", file=sys.stderr, flush=True)
+        # One write: lines of several threads, or of several commands of a pipe, stay whole.
+        sys.stderr.write(f"{_program}: {text}\n")
+        sys.stderr.flush()
     except OSError:
         # Nobody reads the messages any more; the work itself goes on.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
@@ -85,8 +87,7 @@ def _open_closed_streams() -> None:
         if getattr(sys, name) is None:
             # The lowest free descriptor is the closed one, as the streams are taken in order.
             opened = os.open(os.devnull, os.O_RDWR)
-            stream = open(opened, "r" if number == 0 else "w", encoding="utf-8")
-            setattr(sys, name, stream)
+            setattr(sys, name, os.fdopen(opened, "r" if number == 0 else "w", encoding="utf-8"))
 
 
 def _run(doc: str, command: Callable[[Arguments], int], argv: Sequence[str]) -> int:
@@ -142,8 +143,7 @@ def _flushed(status: int) -> int:
     except BrokenPipeError:
         status = ExitStatus.BROKEN_PIPE
     except OSError as error:
-        if status != ExitStatus.MACHINE:
-            message(f"stdout: {error.strerror}")
+        message(f"stdout: {error.strerror}")
         status = ExitStatus.MACHINE
     else:
         return status

@@ -10,15 +10,14 @@ import fnmatch
 import getpass
 import json
 import os
-import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oellm import schema
+from oellm import schema, settings
 from oellm.data_files import data_file
 from oellm.errors import InputError, MachineError, UsageError, nearest
 
@@ -77,17 +76,18 @@ def resolve(
             )
         layers = [("default", {"name": chosen}), *known[chosen], *_environment(environ)]
     layers += [_override(text) for text in overrides]
-    settings: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
         for key, value in layer.items():
-            _check(key, value, origin)
-            before = settings.get(key)
-            if isinstance(value, dict) and isinstance(before, dict):
-                value = {**before, **value}
-            settings[key], origins[key] = value, origin
-    ordered = {key: settings[key] for key in schema.table("cluster") if key in settings}
-    return Cluster(_substituted(ordered), origins)
+            settings.check(key, value, origin)
+            before = merged.get(key)
+            is_added = isinstance(value, dict) and isinstance(before, dict)
+            merged[key] = (before or {}) | value if is_added else value
+            origins[key] = origin
+    ordered = {key: merged[key] for key in schema.table("cluster") if key in merged}
+    fixed = {"user": user_name(), "home": os.path.expanduser("~")}
+    return Cluster(settings.resolve(ordered, fixed), origins)
 
 
 def known_clusters(environ: Mapping[str, str]) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
@@ -112,8 +112,8 @@ def known_clusters(environ: Mapping[str, str]) -> dict[str, list[tuple[str, Mapp
         shared.append((f"{origin}, defaults", defaults))
         clusters = _object(content, "clusters", path)
         for name in clusters:
-            settings = _object(clusters, name, path)
-            layers.setdefault(name, list(shared)).append((origin, settings))
+            own = _object(clusters, name, path)
+            layers.setdefault(name, list(shared)).append((origin, own))
     return layers
 
 
@@ -161,11 +161,9 @@ def _matching(known: Mapping[str, list[tuple[str, Mapping[str, Any]]]], host: st
     names = {host} if host else {socket.gethostname(), socket.getfqdn()}
     patterns = []
     for cluster, layers in known.items():
-        settings = [
-            (origin, layer["hostnames"]) for origin, layer in layers if "hostnames" in layer
-        ]
-        for origin, hostnames in settings[-1:]:
-            _check("hostnames", hostnames, origin)
+        lists = [(origin, layer["hostnames"]) for origin, layer in layers if "hostnames" in layer]
+        for origin, hostnames in lists[-1:]:
+            settings.check("hostnames", hostnames, origin)
             is_packaged = origin == "clusters.json"
             patterns += [(is_packaged, cluster, str(pattern)) for pattern in hostnames or []]
     # What the user's file says goes before what the package says, as everywhere.
@@ -183,19 +181,21 @@ def _matching(known: Mapping[str, list[tuple[str, Mapping[str, Any]]]], host: st
 
 
 def _environment(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
-    layers: list[tuple[str, Mapping[str, Any]]] = []
-    table = schema.table("cluster")
-    for key, spec in table.items():
-        for variable in (spec.get("variable"), f"OELLM_{key.upper()}"):
-            if variable and environ.get(variable):
-                layers.append((variable, {key: _parsed(key, environ[variable], variable)}))
-    settings = {f"OELLM_{key.upper()}" for key in table}
+    variables = {
+        variable: key
+        for key, spec in schema.table("cluster").items()
+        for variable in (spec.get("variable"), f"OELLM_{key.upper()}")
+        if variable
+    }
     for variable in environ:
-        if variable.startswith("OELLM_") and variable not in settings | _OTHER_VARIABLES:
-            raise UsageError(
-                f"{variable}: no setting has this variable{nearest(variable, settings)}"
-            )
-    return layers
+        if variable.startswith("OELLM_") and variable not in {*variables, *_OTHER_VARIABLES}:
+            hint = nearest(variable, variables)
+            raise UsageError(f"{variable}: no setting has this variable{hint}")
+    return [
+        (variable, {key: settings.parse(key, environ[variable], variable)})
+        for variable, key in variables.items()
+        if environ.get(variable)
+    ]
 
 
 def _override(text: str) -> tuple[str, Mapping[str, Any]]:
@@ -208,113 +208,4 @@ def _override(text: str) -> tuple[str, Mapping[str, Any]]:
         if schema.table("cluster").get(key, {}).get("type") != "map":
             raise UsageError(f"--set: {key!r} is not a map, so it has no member {member!r}")
         return origin, {key: {member: value}}
-    return origin, {key: _parsed(key, value, "--set")}
-
-
-def _parsed(key: str, text: str, origin: str) -> Any:
-    """Return the value that a text from the command line or the environment stands for."""
-    kind = schema.table("cluster").get(key, {}).get("type")
-    if text == "":
-        return None
-    if kind == "list" and not text.lstrip().startswith("["):
-        return [item.strip() for item in text.split(",") if item.strip()]
-    if kind in ("list", "map"):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise UsageError(f"{origin}: {key}: expected JSON: {error.msg} in {text!r}") from None
-    if kind == "integer":
-        try:
-            return int(text)
-        except ValueError:
-            raise UsageError(f"{origin}: {key}: expected an integer, got {text!r}") from None
-    return text
-
-
-_DURATION = re.compile(r"(?:\d+-)?\d+(?::\d{1,2}){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
-
-
-def _check(key: str, value: Any, origin: str) -> None:
-    """Raise InputError unless `key` is a setting and `value` is of its type."""
-    table = schema.table("cluster")
-    if key not in table:
-        raise InputError(f"no setting is called {key!r}{nearest(key, table)}", origin)
-    spec = table[key]
-    expected = {"list": list, "map": dict, "integer": int}.get(spec["type"], str)
-    if value is None:
-        return
-    if not isinstance(value, expected) or isinstance(value, bool):
-        raise InputError(f"expected {spec['type']}, got {value!r}", origin, column=key)
-    if expected is int and value < 1:
-        raise InputError(f"expected a positive integer, got {value}", origin, column=key)
-    if "choices" in spec and value not in spec["choices"]:
-        raise InputError(
-            f"expected one of {', '.join(spec['choices'])}, got {value!r}", origin, column=key
-        )
-    if spec["type"] == "duration" and not _DURATION.fullmatch(value):
-        raise InputError(f"expected {spec['unit']}, got {value!r}", origin, column=key)
-    for item in _members(value):
-        if item is None or isinstance(item, (dict, list, bool)):
-            raise InputError(f"expected texts or numbers, got {item!r}", origin, column=key)
-        _check_text(key, str(item), origin)
-
-
-def _check_text(key: str, text: str, origin: str) -> None:
-    # Setup lines are shell on purpose; nothing else may reach over a line's end in the script.
-    if key != "setup" and re.search(r"[\x00-\x1f\x7f]", text):
-        raise InputError("expected no line ends or control characters", origin, column=key)
-    if re.search(r"[\ud800-\udfff]", text):
-        raise InputError(f"expected UTF-8 text, got {text!r}", origin, column=key)
-
-
-def _members(value: Any) -> Iterator[Any]:
-    """Yield the texts and numbers that a value consists of; null in a map unsets its member."""
-    if isinstance(value, dict):
-        yield from value
-        yield from (item for item in value.values() if item is not None)
-    else:
-        yield from value if isinstance(value, list) else [value]
-
-
-def _remedy(key: str) -> str:
-    if key in schema.table("cluster"):
-        return f"which is not set: set it with --set {key}=… or OELLM_{key.upper()}"
-    return f"but no setting is called {key!r}{nearest(key, schema.table('cluster'))}"
-
-
-def _substituted(settings: dict[str, Any]) -> dict[str, Any]:
-    """Replace `{other_setting}`, `{user}` and `{home}` in all texts."""
-    fixed = {"user": user_name(), "home": os.path.expanduser("~")}
-
-    def text(value: str, seen: tuple[str, ...]) -> str:
-        return re.sub(r"\{(\w+)\}", lambda match: reference(match.group(1), seen), value)
-
-    def reference(key: str, seen: tuple[str, ...]) -> str:
-        if key in fixed:
-            return fixed[key]
-        if key in seen:
-            raise UsageError(f"setting {seen[0]}: {{{key}}} refers to itself")
-        if not isinstance(settings.get(key), str):
-            raise UsageError(f"setting {seen[0]} needs {{{key}}}, {_remedy(key)}")
-        return text(settings[key], (*seen, key))
-
-    def value(item: Any, key: str) -> Any:
-        if isinstance(item, str):
-            return text(item, (key,))
-        if isinstance(item, list):
-            return [value(element, key) for element in item]
-        if isinstance(item, dict):
-            return {name: value(part, key) for name, part in item.items() if part is not None}
-        return item
-
-    # Setup lines are shell, where braces have a meaning of their own.
-    resolved = {
-        key: item if key in ("setup", "hostnames") else value(item, key)
-        for key, item in settings.items()
-        if item is not None
-    }
-    for key, item in resolved.items():
-        # A job runs elsewhere than the command that reads the setting.
-        if schema.table("cluster")[key]["type"] == "path" and item:
-            resolved[key] = os.path.abspath(os.path.expanduser(item))
-    return resolved
+    return origin, {key: settings.parse(key, value, "--set")}

@@ -48,14 +48,15 @@ class ResultStore:
         result = _load(self.result_path(eval_id))
         return result if result is not None and not problem(result, eval_id) else None
 
-    def set_aside_invalid(self, eval_id: str) -> Path | None:
-        """Rename a result file that is not valid; return its new path, None where none is there."""
+    def set_aside(self, eval_id: str) -> Path | None:
+        """Rename the result file of a row; return its new path, None where there is no file."""
         path = self.result_path(eval_id)
-        if not path.exists() or self.valid_result(eval_id) is not None:
-            return None
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%f")
         aside = path.with_name(f"{path.name}.invalid-{stamp}")
-        os.replace(path, aside)
+        try:
+            os.replace(path, aside)
+        except FileNotFoundError:
+            return None
         return aside
 
     def write_result(self, result: Result) -> None:
@@ -69,7 +70,7 @@ class ResultStore:
         atomic.write_file(path, json_codec.dumps(result, indent=True) + b"\n")
         written = _load(path)
         if reason := problem(written, eval_id) if written else "it is not readable":
-            self.set_aside_invalid(eval_id)
+            self.set_aside(eval_id)
             raise ValueError(f"the result was written, but {reason}")
         self.failure_path(eval_id).unlink(missing_ok=True)
 

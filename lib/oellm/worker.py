@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oellm import __version__, frameworks, schema
+from oellm.errors import OellmError
 from oellm.frameworks import Evaluation, Session
 from oellm.manifest import Row
 from oellm.results import Result, ResultStore, problem
@@ -53,7 +54,7 @@ class Worker:
         self._emit = emit
         self._report = report
         self._sessions: dict[str, Session] = {}
-        self._unloadable: dict[ModelKey, BaseException] = {}
+        self._unloadable: dict[ModelKey, str] = {}
         # Seconds that were spent before a row and are booked on the next row that ends.
         self._unbooked: dict[str, float] = {}
 
@@ -82,9 +83,10 @@ class Worker:
     def _finished(self, row: Row) -> Result | None:
         if self._store is None:
             return None
-        if (aside := self._store.set_aside_invalid(row["eval_id"])) is not None:
+        result = self._store.valid_result(row["eval_id"])
+        if result is None and (aside := self._store.set_aside(row["eval_id"])) is not None:
             self._report(f"invalid result set aside: {aside}")
-        return self._store.valid_result(row["eval_id"])
+        return result
 
     def _evaluate(self, key: ModelKey, row: Row, position: str) -> bool:
         label = f"{position} {row['model_path']} {row['task_path']} n_shot={row['n_shot']}"
@@ -110,6 +112,7 @@ class Worker:
             self._report(f"{label} done in {seconds:.1f} s: {_headline(evaluation)}")
             for remark in evaluation.remarks:
                 self._report(f"{label}: {remark}")
+        self._unbooked.clear()
         self._emit(result)
         return "failure" not in result["oellm"]
 
@@ -119,14 +122,15 @@ class Worker:
     def _loaded(self, key: ModelKey, row: Row) -> Session:
         """Return the session with the row's model loaded; a load that failed is not tried again."""
         if key in self._unloadable:
-            raise self._unloadable[key]
+            raise OellmError(f"the model did not load: {self._unloadable[key]}")
         try:
             session = self._session(key)
             self._book("model_load_s", session.load(key, row))
         except KeyboardInterrupt:
             raise
         except BaseException as error:
-            self._unloadable[key] = error
+            # Its text: the error itself would keep alive what was loaded so far.
+            self._unloadable[key] = f"{type(error).__name__}: {error}"
             raise
         return session
 
@@ -172,7 +176,6 @@ class Worker:
             "evaluate_s": 0.0,
             **self._unbooked,
         }
-        self._unbooked.clear()
         return {
             "schema_version": schema.VERSION,
             "eval_id": row["eval_id"],

@@ -1,0 +1,131 @@
+"""Settings of a cluster: the value that a text stands for, its type, references among them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from oellm import schema
+from oellm.errors import InputError, UsageError, nearest
+
+_DURATION = re.compile(r"(?:\d+-)?\d+(?::\d{1,2}){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+# Shell and file name patterns, where braces have a meaning of their own.
+_LITERAL = ("setup", "hostnames")
+
+
+def parse(key: str, text: str, origin: str) -> Any:
+    """Return the value that a text from the command line or the environment stands for.
+
+    Raises UsageError where the text is no value of the setting's type.
+    """
+    kind = schema.table("cluster").get(key, {}).get("type")
+    if text == "":
+        return None
+    if kind == "list" and not text.lstrip().startswith("["):
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if kind in ("list", "map"):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{origin}: {key}: expected JSON: {error.msg} in {text!r}") from None
+    if kind == "integer":
+        try:
+            return int(text)
+        except ValueError:
+            raise UsageError(f"{origin}: {key}: expected an integer, got {text!r}") from None
+    return text
+
+
+def check(key: str, value: Any, origin: str) -> None:
+    """Raise InputError unless `key` is a setting and `value` is of its type, or None."""
+    table = schema.table("cluster")
+    if key not in table:
+        raise InputError(f"no setting is called {key!r}{nearest(key, table)}", origin)
+    spec = table[key]
+    expected: type = {"list": list, "map": dict, "integer": int}.get(spec["type"], str)
+    if value is None:
+        return
+    if not isinstance(value, expected) or isinstance(value, bool):
+        raise InputError(f"expected {spec['type']}, got {value!r}", origin, column=key)
+    if isinstance(value, int) and value < 1:
+        raise InputError(f"expected a positive integer, got {value}", origin, column=key)
+    if "choices" in spec and value not in spec["choices"]:
+        raise InputError(
+            f"expected one of {', '.join(spec['choices'])}, got {value!r}", origin, column=key
+        )
+    if spec["type"] == "duration" and not _DURATION.fullmatch(str(value)):
+        raise InputError(f"expected {spec['unit']}, got {value!r}", origin, column=key)
+    for item in _members(value):
+        if item is None or isinstance(item, (dict, list, bool)):
+            raise InputError(f"expected texts or numbers, got {item!r}", origin, column=key)
+        _check_text(key, str(item), origin)
+
+
+def _check_text(key: str, text: str, origin: str) -> None:
+    # Setup lines are shell on purpose; nothing else may reach over a line's end in the script.
+    if key != "setup" and re.search(r"[\x00-\x1f\x7f]", text):
+        raise InputError("expected no line ends or control characters", origin, column=key)
+    if re.search(r"[\ud800-\udfff]", text):
+        raise InputError(f"expected UTF-8 text, got {text!r}", origin, column=key)
+
+
+def _members(value: Any) -> Iterator[Any]:
+    """Yield the texts and numbers that a value consists of; null in a map unsets its member."""
+    if isinstance(value, dict):
+        yield from value
+        yield from (item for item in value.values() if item is not None)
+    else:
+        yield from value if isinstance(value, list) else [value]
+
+
+def _remedy(key: str) -> str:
+    if key in schema.table("cluster"):
+        return f"which is not set: set it with --set {key}=… or OELLM_{key.upper()}"
+    return f"but no setting is called {key!r}{nearest(key, schema.table('cluster'))}"
+
+
+def resolve(settings: Mapping[str, Any], fixed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings that are set, with `{reference}`s replaced and paths made absolute.
+
+    A reference names another setting, or one of `fixed`. Raises UsageError where it names neither,
+    or leads back to itself.
+    """
+
+    def text(value: str, seen: tuple[str, ...]) -> str:
+        return re.sub(r"\{(\w+)\}", lambda match: reference(match.group(1), seen), value)
+
+    def reference(key: str, seen: tuple[str, ...]) -> str:
+        if key in fixed:
+            return fixed[key]
+        if key in seen:
+            raise UsageError(f"setting {seen[0]}: {{{key}}} refers to itself")
+        if not isinstance(settings.get(key), str):
+            raise UsageError(f"setting {seen[0]} needs {{{key}}}, {_remedy(key)}")
+        return text(settings[key], (*seen, key))
+
+    given = {key: value for key, value in settings.items() if value is not None}
+    return {
+        key: value if key in _LITERAL else _absolute(key, _mapped(value, key, text))
+        for key, value in given.items()
+    }
+
+
+def _mapped(value: Any, key: str, text: Callable[[str, tuple[str, ...]], str]) -> Any:
+    """Apply `text` to all texts in a value."""
+    if isinstance(value, str):
+        return text(value, (key,))
+    if isinstance(value, list):
+        return [_mapped(item, key, text) for item in value]
+    if isinstance(value, dict):
+        return {name: _mapped(part, key, text) for name, part in value.items() if part is not None}
+    return value
+
+
+def _absolute(key: str, value: Any) -> Any:
+    """Make a path absolute: a job runs elsewhere than the command that reads the setting."""
+    if value and schema.table("cluster")[key]["type"] == "path":
+        return os.path.abspath(os.path.expanduser(value))
+    return value
