@@ -31,8 +31,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, InputError, UsageError, nearest
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
     from oellm.run_directory import Run
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The command line."""
 
     run_dirs: list[str]

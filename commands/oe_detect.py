@@ -35,17 +35,16 @@ Example:
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The command line."""
 
     cluster: str | None

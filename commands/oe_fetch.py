@@ -45,8 +45,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
@@ -55,8 +54,7 @@ if TYPE_CHECKING:
     from oellm.fetching import Outcome
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The command line."""
 
     manifest: str | None

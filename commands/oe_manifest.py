@@ -49,8 +49,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
@@ -60,8 +59,7 @@ if TYPE_CHECKING:
     from oellm.models import ModelSpec
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The command line."""
 
     models: list[str]
@@ -81,6 +79,10 @@ def _options(arguments: cli.Arguments) -> Options:
     from oellm import schema
 
     flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
+    for name in flags:
+        # An unset variable in a script: to leave the option out would evaluate something else.
+        if arguments[f"--{name}"] == "":
+            raise UsageError(f"--{name}: expected a value, got nothing")
     return Options(
         models=arguments["--models"],
         tasks=_pieces(arguments["--tasks"]),

@@ -35,14 +35,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The command line."""
 
     manifest: str | None

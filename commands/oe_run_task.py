@@ -33,8 +33,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
@@ -44,8 +43,7 @@ if TYPE_CHECKING:
     from oellm.results import Result
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The command line."""
 
     run_dir: str | None

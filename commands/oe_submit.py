@@ -33,8 +33,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
@@ -43,8 +42,7 @@ if TYPE_CHECKING:
     from oellm.run_directory import Run
 
 
-@dataclass(frozen=True)
-class Options:
+class Options(NamedTuple):
     """The command line."""
 
     run_dir: str | None

@@ -26,7 +26,7 @@ SCRIPTS = {
 }
 HEAVY = {
     *("torch", "transformers", "datasets", "lm_eval", "huggingface_hub"),
-    *("jinja2", "tabulate", "numpy", "orjson", "docopt"),
+    *("jinja2", "tabulate", "numpy", "orjson", "docopt", "dataclasses"),
 }
 HEADER = b"model_path,task_path,n_shot\n"
 # Commands that read stdin, with the beginning of an input that they wait for the rest of.

@@ -160,6 +160,7 @@ def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str)
     [
         (["--models=a/b"], "nothing to evaluate: give --tasks or --task_groups"),
         (["--models=a/b", "--tasks=,"], "nothing to evaluate: give --tasks or --task_groups"),
+        (["--models=a/b", "--tasks=t", "--limit="], "--limit: expected a value, got nothing"),
         (["--models=,", "--tasks=t"], "--models: expected at least one model"),
         (["--models=a/b", "--tasks=t", "--n_shot=0,five"], "n_shot: expected a non-negative int"),
         (["--models=a/b", "--tasks=t", "--n_shot=-1"], "n_shot: expected a non-negative integer"),
