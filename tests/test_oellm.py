@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import Run
+from processes import DEMO_TASKS, Run
 
 
 def test_dry_run_of_the_documented_example_prints_the_script(run: Run) -> None:
@@ -55,3 +55,17 @@ def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: 
 def test_contradictions_are_refused(run: Run, arguments: list[str], message: str) -> None:
     done = run("oellm", "schedule-eval", *arguments, status=2)
     assert done.stderr.startswith(f"oellm: {message}")
+
+
+def test_download_only_ends_with_the_fetched_manifest(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    done = run(
+        *("oellm", "schedule-eval", "--models=model", "--tasks=oellm_choice", "--n_shot=2"),
+        *(f"--include_path={DEMO_TASKS}", "--cluster=local", "--download_only"),
+    )
+    header, row = done.stdout.splitlines()
+    assert header.endswith(",model_revision")
+    assert row.startswith(f"{tmp_path}/model,oellm_choice,2,lm_eval,{DEMO_TASKS}")
+    assert "oe-render" not in done.stderr
+    assert not (tmp_path / "oellm-output").exists()

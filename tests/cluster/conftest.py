@@ -69,7 +69,7 @@ class Cluster:
     def __init__(self, run: Run, tmp_path: Path, slurm_conf: Path, image: Path) -> None:
         self._run = run
         # A shared directory whose name nothing may trip over.
-        self.base = tmp_path / "shared é $HOME d'ir"
+        self.base = tmp_path / "shared é $HOME d'ir %j #1"
         self.base.mkdir()
         description = {
             "partition": "gpu",

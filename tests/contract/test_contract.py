@@ -128,8 +128,13 @@ def test_the_worker_still_writes_what_the_golden_results_are(
     run("oe-submit", directory, status=1)
 
     def neutral(text: str) -> Any:
-        places = ((directory, RUN_DIR), (tiny_model, MODEL), (DEMO_TASKS, TASKS))
-        for here, there in (*places, (tmp_path / "home", "/home/ada"), (sys.prefix, "/venv")):
+        places = [(directory, RUN_DIR), (tiny_model, MODEL), (DEMO_TASKS, TASKS)]
+        places += [
+            (tmp_path / "home", "/home/ada"),
+            (tmp_path, "/evals"),
+            (Path(sys.prefix), "/venv"),
+        ]
+        for here, there in places:
             text = text.replace(str(here), there)
         found = json.loads(text)
         found.pop("pretty_env_info", None)
