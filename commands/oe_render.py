@@ -73,12 +73,12 @@ def _render(arguments: cli.Arguments) -> int:
     with cli.open_input(options.manifest) as stream:
         jobs = rendering.read_jobs(stream, cli.input_name(options.manifest), cluster, cli.message)
     if options.dry_run:
-        for shard in jobs.shards:
-            cli.message(f"shard {shard.index}: {shard.models} models, {shard.rows} rows")
+        for line in rendering.plan_lines(jobs):
+            cli.message(line)
         print(rendering.script(jobs, cluster, options.run_dir), end="")
         return ExitStatus.DONE
     run = rendering.write(jobs, cluster, options.run_dir)
-    cli.message(f"{jobs.count} rows in {len(jobs.shards)} shards: {run.path}")
+    cli.message(f"rows: {jobs.count}, shards: {len(jobs.shards)}, in {run.path}")
     sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
     return ExitStatus.DONE
 

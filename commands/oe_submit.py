@@ -89,14 +89,14 @@ def _submit_to_slurm(run: Run, incomplete: list[int]) -> ExitStatus:
 
     found = submission.pending(run, incomplete, slurm.queued())
     if found.queued:
-        cli.message(f"{len(found.queued)} shards are in the queue already")
+        cli.message(f"in the queue already: shards {slurm.ranges(found.queued)}")
     if found.ready:
         job_id = submission.submit(run, found.ready)
-        cli.message(f"submitted {len(found.ready)} shards as job {job_id}: {run.path}")
+        cli.message(f"submitted as job {job_id}: shards {slurm.ranges(found.ready)} of {run.path}")
     if found.postponed:
         cli.message(
-            f"{len(found.postponed)} shards wait for room in the queue "
-            f"(queue_limit {run.setting('queue_limit')}); run oe-submit {run.path} again later"
+            f"no room in the queue (queue_limit {run.setting('queue_limit')}) for shards "
+            f"{slurm.ranges(found.postponed)}; run oe-submit {run.path} again later"
         )
     return ExitStatus.DONE
 

@@ -53,7 +53,7 @@ def test_script_of_each_kind_of_cluster_is_golden(
     )
     assert_golden(f"{name}.sbatch", done.stdout)
     assert done.stderr == (
-        "oe-render: shard 0: 1 models, 2 rows\noe-render: shard 1: 1 models, 1 rows\n"
+        "oe-render: shards 0: models: 1, rows: 2\noe-render: shards 1: models: 1, rows: 1\n"
     )
     assert "hellaswag" not in done.stdout
 

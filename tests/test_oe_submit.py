@@ -103,7 +103,7 @@ def test_only_shards_without_results_that_are_not_queued_are_submitted(
     slurm.says("queue", "4711 1\n99 2\n100 N/A\n")
     done = run("oe-submit", directory, env=slurm.env)
     assert slurm.submitted() == ["2-3"]
-    assert "1 shards are in the queue already" in done.stderr
+    assert "in the queue already: shards 1\n" in done.stderr
     finish(rendered, 1, 2, 3)
     done = run("oe-submit", directory, env=slurm.env)
     assert slurm.submitted() == []
@@ -141,7 +141,7 @@ def test_the_queue_limit_is_kept_and_the_rest_is_named(
     slurm.says("queue", "5 N/A\n")
     done = run("oe-submit", record["run_dir"], env=slurm.env)
     assert slurm.submitted() == ["0-2%2"]
-    assert "1 shards wait for room in the queue (queue_limit 4)" in done.stderr
+    assert "no room in the queue (queue_limit 4) for shards 3; run oe-submit " in done.stderr
     slurm.says("queue", "".join(f"5 {index}\n" for index in range(9)))
     run("oe-submit", record["run_dir"], env=slurm.env)
     assert slurm.submitted() == []

@@ -28,7 +28,7 @@ def test_rows_may_come_from_a_file(run: Run, tmp_path: Path) -> None:
     rows = tmp_path / "evals.csv"
     rows.write_text('model_path,task_path,n_shot\n"acme/m,dtype=float16",mmlu,5\nacme/n,mmlu,5\n')
     done = run("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--dry_run", "--cluster=lumi")
-    assert "shard 1: 1 models, 1 rows" in done.stderr
+    assert "oe-render: shards 0-1: models: 1, rows: 1 each\n" in done.stderr
 
 
 def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: Path) -> None:

@@ -18,6 +18,10 @@ from oellm.models import ModelSpec
 # Part of every identity: a change of the rules below must not pass for the same evaluation.
 IDENTITY_VERSION = 1
 
+# Of the required columns n_shot may be empty: the task's own default.
+_NEVER_EMPTY = ("model_path", "task_path")
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -71,13 +75,14 @@ def eval_id(row: Row) -> str:
     value has an influence. Raises InputError where a cell has no valid value.
     """
     identity: dict[str, Any] = {"identity_version": IDENTITY_VERSION}
-    for column, spec in schema.table("manifest").items():
-        if spec.get("identity") and row[column]:
+    known = schema.table("manifest")
+    for column, text in row.cells.items():
+        if text and column in known and known[column].get("identity"):
             value = row.value(column)
-            if value != spec.get("default"):
+            if value != known[column].get("default"):
                 identity[column] = value
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 def identified(row: Row) -> Row:
@@ -92,13 +97,15 @@ def identified(row: Row) -> Row:
 
 def checked(row: Row) -> Row:
     """Return the row after checking every cell; raises InputError for the first bad one."""
-    for column, spec in schema.table("manifest").items():
-        if spec.get("required") and column != "n_shot" and not row[column].strip():
+    for column in _NEVER_EMPTY:
+        if not row[column].strip():
             raise row.error(column, "expected a value, the cell is empty")
-        row.value(column)
+    known = schema.table("manifest")
     for column, text in row.cells.items():
+        if text and column in known:
+            row.value(column)
         # Neither a file's name nor the results can hold them (the latter: bytes that are no text).
-        if re.search(r"[\0\ud800-\udfff]", text):
+        if _NO_TEXT.search(text):
             raise row.error(column, f"expected UTF-8 text without NUL, got {text!r}")
     return row
 

@@ -6,7 +6,7 @@ import dataclasses
 import datetime
 import hashlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +17,7 @@ from oellm.frozen_worker import frozen_worker
 from oellm.models import ModelSpec
 from oellm.run_directory import Run
 from oellm.shards import ModelKey, Shard, model_key, plan
+from oellm.slurm import ranges
 
 # Row columns that a setting of the same name fills where they are empty.
 _DEFAULTED = ("batch_size", "dtype")
@@ -61,6 +62,16 @@ def read_jobs(stream: TextIO, source: str, cluster: Cluster, report: Callable[[s
         raise InputError("the manifest has no rows", source)
     shards, shard_of = plan(counts, cluster.number("queue_limit") or len(counts))
     return Jobs(list(rows.values()), shards, shard_of)
+
+
+def plan_lines(jobs: Jobs) -> Iterator[str]:
+    """Yield the plan in words, one line for all shards of the same size."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for shard in jobs.shards:
+        alike.setdefault((shard.models, shard.rows), []).append(shard.index)
+    for (models, rows), indices in alike.items():
+        each = " each" if len(indices) > 1 else ""
+        yield f"shards {ranges(indices)}: models: {models}, rows: {rows}{each}"
 
 
 def script(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> str:
