@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,10 @@ import pytest
 
 from hub import hub  # noqa: F401
 from processes import Run, clean_environment, make_tiny_model
+
+# A shell starts what runs in its background with SIGINT ignored, and the commands under test
+# would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -223,7 +223,7 @@ def test_a_bad_variable_is_refused(tmp_path: Path, variables: dict[str, str], me
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"clusters": {\n  "local": {"mem": 1,}}}', "mine.json:2:22: expected JSON: "),
+        (b'{"clusters": {\n  "local" 1}}', "mine.json:2:11: expected JSON: "),
         (b"[]", "mine.json: expected a JSON object"),
         (b'{"clusters": {"local": {"mem": "\xff"}}}', "mine.json: expected UTF-8 text, got byte "),
         (b'{"cluster": {}}', "mine.json: expected the keys defaults and clusters, got 'cluster'"),
