@@ -198,6 +198,7 @@ def test_no_rows_give_a_manifest_of_no_rows(cut_off: Account) -> None:
     assert cut_off.fetch(f"{HEADER}\n").stdout == f"{HEADER},model_revision\n"
 
 
+@pytest.mark.slow
 def test_models_are_fetched_once_at_their_commit(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:
@@ -230,6 +231,7 @@ def test_models_are_fetched_once_at_their_commit(
     assert len(downloads) == len(set(downloads)) == 6
 
 
+@pytest.mark.slow
 def test_environment_does_not_keep_files_from_the_cluster(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:
@@ -247,6 +249,7 @@ def test_environment_does_not_keep_files_from_the_cluster(
     assert "HF_HUB_CACHE is ignored" in fetched.stderr
 
 
+@pytest.mark.slow
 def test_what_cannot_be_fetched_is_left_out_and_named(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:
@@ -290,6 +293,7 @@ def test_what_cannot_be_fetched_is_left_out_and_named(
         assert fetched.stderr.count(f"oe-fetch: {named}") == 1, fetched.stderr
 
 
+@pytest.mark.slow
 def test_unreachable_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
     write_task(tasks, "far", "acme/far")
     model = write_files(tmp_path / "model", "config.json")
