@@ -99,8 +99,12 @@ def test_schedule_eval_does_the_whole_way(run: Run, tiny_model: Path) -> None:
     done = run(
         *("oellm", "schedule-eval", "--cluster=local", "--models", tiny_model, "--limit=2"),
         *("--tasks", "oellm_choice", "--n_shot", "0", "--include_path", DEMO_TASKS),
+        "--set=dtype=bfloat16",
     )
     record = json.loads(done.stdout)
+    (result,) = results(Path(record["run_dir"])).values()
+    assert result["config"]["model_dtype"] == "torch.bfloat16"
+    assert result["config"]["model_args"] == f"pretrained={tiny_model},dtype=bfloat16"
     table = run("oellm", "collect-results", record["run_dir"]).stdout.splitlines()
     assert len(table) == 3
     for command in ("oe-manifest", "oe-fetch", "oe-render", "oe-submit"):

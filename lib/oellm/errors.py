@@ -13,7 +13,6 @@ class ExitStatus(enum.IntEnum):
     FAILED = 1
     USAGE = 2
     MACHINE = 3
-    OUT_OF_TIME = 75
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -9,7 +10,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from oellm.errors import ExitStatus
 from oellm.run_directory import LOGS, Run
 
 # The worker's messages begin with this; the log also has the framework's.
@@ -26,26 +26,27 @@ class LocalExecutor:
         self._stopped = False
         self._processes: set[subprocess.Popen[str]] = set()
 
-    def execute(self, shards: list[int], jobs: int) -> dict[int, int]:
-        """Run shards, `jobs` at a time, and return the exit status of each.
+    def execute(self, shards: list[int], jobs: int) -> None:
+        """Run shards, `jobs` at a time; what became of the rows is in the run directory.
 
         Interrupted, it stops all of them before the KeyboardInterrupt goes on.
         """
         with ThreadPoolExecutor(max_workers=jobs) as pool:
             try:
-                statuses = list(pool.map(self._execute_one, shards))
+                # Through the results, an error in a thread becomes one here.
+                for _ in pool.map(self._execute_one, shards):
+                    pass
             except BaseException:
                 self._stop()
                 raise
-        return dict(zip(shards, statuses, strict=True))
 
-    def _execute_one(self, shard: int) -> int:
+    def _execute_one(self, shard: int) -> None:
         log = self._run.path / LOGS / f"local_{shard}.log"
         environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(shard)}
         with open(log, "a", encoding="utf-8") as stream:
             with self._lock:
                 if self._stopped:
-                    return ExitStatus.INTERRUPTED
+                    return
                 process = subprocess.Popen(
                     ["bash", str(self._run.script)],
                     stdin=subprocess.DEVNULL,
@@ -69,10 +70,11 @@ class LocalExecutor:
             self._processes.discard(process)
         if status != 0:
             self._report(f"shard {shard}: exit status {status}; log: {log}")
-        return status
 
     def _stop(self) -> None:
         with self._lock:
             self._stopped = True
             for process in self._processes:
-                os.killpg(process.pid, signal.SIGTERM)
+                # One that has just ended must not keep the others from being stopped.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGTERM)

@@ -28,6 +28,8 @@ class Session:
     def __init__(self) -> None:
         self._model: Any = None
         self._key: ModelKey | None = None
+        # The arguments of the loaded model, as lm-eval's command line writes them into results.
+        self._arguments = ""
         self._indices = TaskIndices()
 
     def prepare(self) -> None:
@@ -49,8 +51,8 @@ class Session:
 
         self._unload()
         started = time.perf_counter()
-        arguments = {name: handle_arg_string(text) for name, text in row.model.arguments}
-        arguments["pretrained"] = row.model.path
+        arguments: dict[str, Any] = {"pretrained": row.model.path}
+        arguments |= {name: handle_arg_string(text) for name, text in row.model.arguments}
         if row["model_revision"]:
             arguments |= {"revision": row["model_revision"], **_companions(arguments)}
         if row["dtype"]:
@@ -62,6 +64,7 @@ class Session:
             {"batch_size": batch_size},
         )
         self._key = key
+        self._arguments = ",".join(f"{name}={value}" for name, value in arguments.items())
         return time.perf_counter() - started
 
     def index_tasks(self, row: Row) -> float:
@@ -99,7 +102,7 @@ class Session:
         samples = native.pop("samples")
         native["config"] |= {
             "model": self._key.backend if self._key else "",
-            "model_args": _shown(row),
+            "model_args": self._arguments,
         }
         native["task_hashes"] = _task_hashes(samples)
         return Evaluation(native, metrics(native, task), samples, _remarks(native, row))
@@ -190,13 +193,6 @@ def _seeds(row: Row) -> dict[str, int | None]:
     names = ("random_seed", "numpy_random_seed", "torch_random_seed", "fewshot_random_seed")
     seeds = row.value("seed")
     return dict(zip(names, seeds, strict=True)) if seeds else {}
-
-
-def _shown(row: Row) -> str:
-    """Return the model arguments as lm-eval's command line writes them into results."""
-    spec = row.model
-    pairs = [("pretrained", spec.path), *spec.arguments]
-    return ",".join(f"{name}={value}" for name, value in pairs)
 
 
 def _set_batch_size(model: Any, batch_size: int | str) -> None:
