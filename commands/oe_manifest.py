@@ -2,28 +2,44 @@
 
 Usage:
   oe-manifest [options] --models=MODELS... [--tasks=TASKS]... [--n_shot=N]...
-              [--task_groups=GROUPS]...
+              [--task_groups=GROUPS]... [--suites=FILE]... [--checkpoints=WHICH]...
+  oe-manifest --list [--task_groups=GROUPS]... [--suites=FILE]...
 
 Options:
-  --models=MODELS              Models, separated by commas: hub ids, local directories.
+  --models=MODELS              Models, separated by commas: hub ids, local directories, `-` for
+                               a list of them on stdin, @FILE for one in a file.
+  --checkpoints=WHICH          Of each training run only these checkpoints, separated by commas:
+                               every=N, last, training steps; left out, all.
+  --skip_broken                Broken models that were left out are no failure.
   --tasks=TASKS                Tasks, groups or tags of the framework, or task YAML files,
                                separated by commas.
   --n_shot=N                   Numbers of few-shot examples for --tasks, separated by commas;
                                left out, each task uses its own default.
-  --task_groups=GROUPS         Suites of task-groups.json, separated by commas, with their own
-                               shots; `SUITE[deu_Latn|fra_Latn]` takes only these languages.
+  --task_groups=GROUPS         Suites, separated by commas, with their own shots;
+                               `SUITE[deu_Latn|fr|greek]` takes only these languages, `all` is
+                               every suite.
+  --suites=FILE                File of further suites, in the format of task-groups.json; may be
+                               repeated.
+  --list                       Print the rows of all suites or those of --task_groups, as CSV
+                               without models; on a terminal, tables.
   --eval_suite=NAME            Framework of --tasks. [default: lm_eval]
   --backend=NAME               Model class of the framework, for example hf or vllm.
   --dtype=TYPE                 Floating-point type of the weights.
+  --tp=N                       GPUs over which one copy of the model is split.
+  --trust_remote_code=BOOL     Run code that comes with the model. Off where it is left out.
+  --model_args=ARGUMENTS       Arguments of all models: key=value,key=value or a JSON object.
   --limit=N                    Evaluate only the first N documents of each task (or a fraction).
   --batch_size=N               Requests per forward pass: a number, auto or auto:N.
   --apply_chat_template=NAME   true, false, or the name of a chat template.
   --fewshot_as_multiturn=BOOL  Few-shot examples as turns of a conversation.
   --system_instruction=TEXT    System prompt.
-  --gen_kwargs=ARGUMENTS       Generation arguments, key=value,key=value.
+  --gen_kwargs=ARGUMENTS       Generation arguments, key=value,key=value or a JSON object.
   --seed=SEED                  One seed, or four: Python, NumPy, torch, few-shot sampling.
   --include_path=DIR           Directory with further task YAML files.
+  --confirm_run_unsafe_code=BOOL
+                               Allow tasks that run code which the model wrote.
   --log_samples=BOOL           Keep each document's prompt and answer.
+  --unchecked_tasks            Do not look whether the lm-eval installed here has the tasks.
   --help                       Print this text.
   --version                    Print the version.
 
@@ -32,14 +48,33 @@ key=value belongs to the model before it:
 
   --models 'EleutherAI/pythia-160m,revision=step1000,dtype=float16,acme/tiny'
 
-names two models. A directory without a config.json stands for the checkpoints
-below it (up to three levels), in natural order: iter_2000 before iter_10000.
+names two models. A list has one model with its key=value on each line; blank lines
+and those that start with # do not count, and key=value after the list's name belongs
+to all its models:
+
+  ls -d runs/*/hf/iter_*0000 | oe-manifest --models -,dtype=bfloat16 --tasks mmlu
+
+A directory without weights stands for the checkpoints below it (up to three levels,
+symbolic links followed once), in natural order: iter_2000 before iter_10000. Those
+beside each other are a training run: runs/a/hf/iter_*, runs/b/iter_*/hf. Of each,
+every=10 takes the 10th, the 20th and so on, broken ones counted, so that the choice
+stays while training goes on; last takes the last one that is not broken; 1000,2000
+takes those of these training steps.
+
+A local model that cannot be loaded is named on stderr with the reason, and left out:
+no config.json, weights or tokenizer, a shard that its index names missing, a file that
+is empty or cut off. Weights are judged by their headers; they are not read.
+
+Names of tasks are looked up in an index of lm-eval's tasks, groups and tags and of
+those in include_path. It is made once for each version, which takes about ten seconds,
+and kept in OELLM_CACHE_DIR (~/.cache/oellm).
 
 Output: CSV (schema.json, table `manifest`), by model, then task, then shots.
   Local paths are absolute. Columns of settings appear where their option is given.
   Streams.
 
-Exit status: 0 done, 2 bad usage or a name that does not exist.
+Exit status: 0 done, 1 broken models were left out (0 with --skip_broken), 2 bad usage,
+  a name that does not exist, or no model left.
 
 Example:
   oe-manifest --models EleutherAI/pythia-160m --tasks hellaswag,mmlu --n_shot 0,5
@@ -47,27 +82,33 @@ Example:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, UsageError
+from oellm.errors import ExitStatus, InputError, UsageError
 
 if TYPE_CHECKING:
     from oellm import manifest
-    from oellm.models import ModelSpec
+    from oellm.models import Expansion, ListedModel
+    from oellm.suite_files import Catalogue, Cells
 
 
 class Options(NamedTuple):
     """The command line."""
 
     models: list[str]
+    checkpoints: list[str]
+    skip_broken: bool
     tasks: list[str]
     shots: list[str]
     task_groups: list[str]
+    suites: list[str]
     eval_suite: str
     settings: dict[str, str]
+    unchecked_tasks: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,14 +124,25 @@ def _options(arguments: cli.Arguments) -> Options:
         # An unset variable in a script: to leave the option out would evaluate something else.
         if arguments[f"--{name}"] == "":
             raise UsageError(f"--{name}: expected a value, got nothing")
-    return Options(
+    options = Options(
         models=arguments["--models"],
+        checkpoints=arguments["--checkpoints"],
+        skip_broken=arguments["--skip_broken"],
         tasks=_pieces(arguments["--tasks"]),
         shots=_pieces(arguments["--n_shot"]),
         task_groups=_pieces(arguments["--task_groups"]),
+        suites=arguments["--suites"],
         eval_suite=arguments["--eval_suite"],
         settings={name: arguments[f"--{name}"] for name in flags if arguments[f"--{name}"]},
+        unchecked_tasks=arguments["--unchecked_tasks"],
     )
+    if not options.tasks and not options.task_groups:
+        raise UsageError("nothing to evaluate: give --tasks or --task_groups")
+    if options.shots and not options.tasks:
+        raise UsageError("--n_shot applies to --tasks; task groups have their own shots")
+    if options.suites and not options.task_groups:
+        raise UsageError("--suites adds suites for --task_groups, which is not given")
+    return options
 
 
 def _pieces(values: list[str]) -> list[str]:
@@ -100,51 +152,128 @@ def _pieces(values: list[str]) -> list[str]:
 def _manifest(arguments: cli.Arguments) -> int:
     from oellm import manifest
 
+    if arguments["--list"]:
+        return _list(_catalogue(arguments["--suites"]), _pieces(arguments["--task_groups"]))
     options = _options(arguments)
-    if not options.tasks and not options.task_groups:
-        raise UsageError("nothing to evaluate: give --tasks or --task_groups")
-    if options.shots and not options.tasks:
-        raise UsageError("--n_shot applies to --tasks; task groups have their own shots")
     # Everything that can be wrong is found before the first row is printed: a reader at the other
     # end of a pipe cannot tell half a manifest from a whole one.
-    models = list(_models(options.models))
+    models, broken = _models(options)
+    for text in broken:
+        cli.message(text)
     if not models:
-        raise UsageError("--models: expected at least one model")
+        raise InputError("no model is left, all are broken")
     rows = _rows(options, str(models[0]))
+    for model in models[1:]:
+        manifest.checked(rows[0].with_cells(model_path=str(model)))
+    if not options.unchecked_tasks:
+        _check_tasks(rows)
     columns = dict.fromkeys(column for row in rows for column in row.cells)
     writer = manifest.Writer(sys.stdout)
     writer.header(columns)
+    # Between models only the model's cell changes.
+    lines = [[row[column] for column in columns] for row in rows]
+    model_cell = list(columns).index("model_path")
     for model in models:
-        for row in rows:
-            writer.write(row.with_cells(model_path=str(model)))
-    return ExitStatus.DONE
+        for line in lines:
+            line[model_cell] = str(model)
+        writer.write_texts(lines)
+    return ExitStatus.FAILED if broken and not options.skip_broken else ExitStatus.DONE
 
 
 def _rows(options: Options, model: str) -> list[manifest.Row]:
     """Return the checked rows of one model."""
     from oellm import manifest, task_groups
 
-    tasks = [
+    tasks: list[Cells] = [
         {"task_path": task, "n_shot": shots, "eval_suite": options.eval_suite}
         for task in options.tasks
         for shots in options.shots or [""]
     ]
-    for selection in options.task_groups:
-        tasks += task_groups.select(selection)
+    if options.task_groups:
+        catalogue = _catalogue(options.suites)
+        for selection in options.task_groups:
+            tasks += task_groups.select(selection, catalogue)
     rows = (manifest.Row({"model_path": model, **cells, **options.settings}) for cells in tasks)
     return [manifest.located(manifest.checked(row)) for row in rows]
 
 
-def _models(values: list[str]) -> Iterator[ModelSpec]:
+def _check_tasks(rows: list[manifest.Row]) -> None:
+    """Raise UsageError that names every task, group or tag which lm-eval does not have."""
+    from oellm.task_index import TaskIndices
+
+    indices = TaskIndices(os.environ, cli.message)
+    unknown: dict[str, None] = {}
+    for row in rows:
+        if row.value("eval_suite") == "lm_eval":
+            try:
+                indices.require(row["task_path"], row["include_path"])
+            except InputError as error:
+                unknown[str(error)] = None
+    if unknown:
+        raise UsageError("; ".join(unknown))
+
+
+def _catalogue(paths: list[str]) -> Catalogue:
+    from oellm import task_groups
+
+    if "" in paths:
+        raise UsageError("--suites: expected a file, got nothing")
+    return task_groups.known(paths, os.environ)
+
+
+def _list(catalogue: Catalogue, selections: list[str]) -> int:
+    """Print the rows of suites; on a terminal a table for each suite, or one of the suites."""
+    import itertools
+    import shutil
+
+    from oellm import suite_listing, tables
+
+    records, columns = suite_listing.rows(selections, catalogue)
+    if not sys.stdout.isatty():
+        tables.write(records, columns, "csv", sys.stdout)
+    elif selections:
+        columns.remove("task_group")
+        gap = ""
+        for name, rows in itertools.groupby(records, lambda record: record["task_group"]):
+            print(f"{gap}{name}\n")
+            tables.write(rows, columns, "table", sys.stdout)
+            gap = "\n"
+    else:
+        width = shutil.get_terminal_size((100, 24)).columns
+        overview = suite_listing.overview(catalogue, width)
+        tables.write(overview, suite_listing.SUITE_COLUMNS, "table", sys.stdout)
+    return ExitStatus.DONE
+
+
+def _models(options: Options) -> Expansion:
+    """Return the models that can be evaluated, and which of those asked for cannot."""
+    from oellm import manifest, models
+
+    listed = [model for value in options.models for model in _listed(value)]
+    if not listed:
+        raise UsageError("--models: expected at least one model")
+    further = manifest.Row(options.settings).value("model_args") or {}
+    texts = {name: str(value) for name, value in further.items()}
+    return models.expand(listed, options.checkpoints, texts)
+
+
+def _listed(value: str) -> Iterator[ListedModel]:
+    """Yield the models that a value of --models names, those of lists in their place."""
     from oellm import models
 
-    for value in values:
-        try:
-            specs = models.split_models(value)
-        except ValueError as error:
-            raise UsageError(f"--models: {error}") from None
-        for spec in specs:
-            yield from models.expand(spec)
+    try:
+        specs = models.split_models(value)
+    except ValueError as error:
+        raise UsageError(f"--models: {error}") from None
+    for spec in specs:
+        if spec.path != "-" and not spec.path.startswith("@"):
+            yield models.ListedModel(spec)
+            continue
+        path = spec.path.removeprefix("@")
+        if not path:
+            raise UsageError("--models: expected the name of a file after @")
+        with cli.open_input(path) as stream:
+            yield from models.read_list(stream, cli.input_name(path), spec.arguments)
 
 
 if __name__ == "__main__":

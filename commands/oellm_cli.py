@@ -2,14 +2,18 @@
 
 Usage:
   oellm schedule-eval [options] [--models=MODELS]... [--tasks=TASKS]... [--n_shot=N]...
-                      [--task_groups=GROUPS]... [--set=KEY=VALUE]...
+                      [--task_groups=GROUPS]... [--suites=FILE]... [--checkpoints=WHICH]...
+                      [--set=KEY=VALUE]...
   oellm collect-results [--] RUN_DIR...
 
 Options:
   --models=MODELS        Models, as for oe-manifest.
+  --checkpoints=WHICH    Of each training run only these checkpoints, as for oe-manifest.
+  --skip_broken          Broken models are left out and do not stop it.
   --tasks=TASKS          Tasks, as for oe-manifest.
   --n_shot=N             Numbers of few-shot examples, as for oe-manifest.
   --task_groups=GROUPS   Suites of tasks, as for oe-manifest.
+  --suites=FILE          File of further suites, as for oe-manifest.
   --limit=N              Evaluate only the first N documents of each task.
   --include_path=DIR     Directory with further task YAML files.
   --eval_csv_path=FILE   Take the rows from this CSV file instead.
@@ -44,7 +48,7 @@ from collections.abc import Iterator, Sequence
 from oellm import cli
 from oellm.errors import ExitStatus, MachineError, UsageError
 
-_MANIFEST_LISTS = ("--models", "--tasks", "--n_shot", "--task_groups")
+_MANIFEST_LISTS = ("--models", "--checkpoints", "--tasks", "--n_shot", "--task_groups", "--suites")
 _MANIFEST_VALUES = ("--limit", "--include_path")
 
 
@@ -66,6 +70,7 @@ def _stages(arguments: cli.Arguments) -> Iterator[list[str]]:
     rows = [
         *(f"{name}={value}" for name in _MANIFEST_LISTS for value in arguments[name]),
         *(f"{name}={arguments[name]}" for name in _MANIFEST_VALUES if arguments[name]),
+        *(["--skip_broken"] if arguments["--skip_broken"] else []),
     ]
     if arguments["--eval_csv_path"] and rows:
         raise UsageError(

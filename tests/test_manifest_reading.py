@@ -195,6 +195,22 @@ def test_local_paths_become_absolute_and_names_and_model_arguments_stay(
         assert manifest.located(row) == Row(cells, "jobs.csv", 2)
 
 
+@pytest.mark.parametrize("text", ['{"until": "\\ud83d"}', '{"\\udcff": "x"}'])
+def test_json_in_a_cell_cannot_smuggle_in_what_is_no_text(text: str) -> None:
+    with pytest.raises(InputError, match="gen_kwargs: expected UTF-8 text without NUL"):
+        manifest.checked(Row({"model_path": "a/b", "task_path": "t", "gen_kwargs": text}))
+
+
+def test_a_long_cell_is_read_and_an_endless_one_is_refused_by_its_line(tmp_path: Path) -> None:
+    head = f"{HEADER},system_instruction\na/b,t,5,\n"
+    longest = 1024 * 1024
+    *_, row = read(tmp_path / "f", f"{head}a/b,t,5,{'x' * longest}\n")
+    assert len(row["system_instruction"]) == longest
+    expected = f"expected CSV: a cell of over {longest} characters; is a quote missing?"
+    for cell in ("x" * (longest + 1), '"x' + "\na/b,t,5," * longest):
+        assert message(tmp_path / "f", f"{head}a/b,t,5,{cell}\n") == f"jobs.csv:3: {expected}"
+
+
 @pytest.mark.parametrize("text", ["a\0b", "a\udcffb", "\ud83d"])
 @pytest.mark.parametrize("column", ["model_path", "system_instruction", "note"])
 def test_a_cell_that_no_file_could_hold_is_refused(column: str, text: str) -> None:

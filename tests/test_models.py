@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -86,13 +88,23 @@ def test_names_that_differ_in_a_number_sort_by_it(numbers: list[int], name: str)
     assert sorted(names, key=natural_key) == [name.format(number) for number in sorted(numbers)]
 
 
-IN_ORDER = ["", "2", "10", "a", "a2/iter_3", "a2/iter_3b", "a10/iter_3", "a\u00b2", "b\u0663"]
+IN_ORDER = ["", "2", "10", "a", "a/b", "a2/iter_3", "a2/iter_3b"]
+# The checkpoints of a directory stay together, although a010 and a10 are the same number.
+IN_ORDER += ["a010/iter_4", "a10/iter_3", "a10/iter_04", "a10/iter_4", "a-b"]
+IN_ORDER += ["a\u00b2", "b\u0663", "\u0663"]
 
 
 @PATIENT
 @given(st.permutations(IN_ORDER))
 def test_names_of_all_kinds_have_one_order(names: list[str]) -> None:
     assert sorted(names, key=natural_key) == IN_ORDER
+
+
+@PATIENT
+@given(st.lists(st.text("a01/\u0663"), unique=True))
+def test_no_two_paths_are_equal_in_order(paths: list[str]) -> None:
+    keys = sorted(map(natural_key, paths))
+    assert all(first < second for first, second in pairwise(keys))
 
 
 @pytest.mark.parametrize(
@@ -111,6 +123,14 @@ def test_names_of_all_kinds_have_one_order(names: list[str]) -> None:
         ("/m/iter_5", "step7", 7),
         ("/m/iter_5", "main", 5),
         ("/step1/iter_5/hf", "", 5),
+        # A unit ends the name; another letter is none.
+        ("allenai/OLMo-7B", "step-100k", 100_000),
+        ("/m/iter_20K", "", 20_000),
+        ("/m/checkpoint-3M/hf", "", 3_000_000),
+        ("/m/step1B", "", 1_000_000_000),
+        ("allenai/OLMo-7B", "step-100k-tokens4B", 100),
+        ("/m/step_100b", "", 100),
+        ("/m/iter_100kB", "", 100),
         # Numbers of other things.
         ("meta-llama/Llama-3.2-1B", "", None),
         ("acme/footstep100", "", None),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from model_directories import write_model
 from processes import DEMO_TASKS, Run
 
 
@@ -57,15 +58,18 @@ def test_contradictions_are_refused(run: Run, arguments: list[str], message: str
     assert done.stderr.startswith(f"oellm: {message}")
 
 
+@pytest.mark.slow
 def test_download_only_ends_with_the_fetched_manifest(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text("{}")
+    for step in (1, 2, 3):
+        write_model(tmp_path / "run" / f"iter_{step}")
+    (tmp_path / "run" / "iter_3" / "model.safetensors").write_bytes(b"")
     done = run(
-        *("oellm", "schedule-eval", "--models=model", "--tasks=oellm_choice", "--n_shot=2"),
+        *("oellm", "schedule-eval", "--models=run", "--tasks=oellm_choice", "--n_shot=2"),
         *(f"--include_path={DEMO_TASKS}", "--cluster=local", "--download_only"),
+        *("--checkpoints=last", "--skip_broken"),
     )
     header, row = done.stdout.splitlines()
-    assert header.endswith(",model_revision")
-    assert row.startswith(f"{tmp_path}/model,oellm_choice,2,lm_eval,{DEMO_TASKS}")
+    assert header.endswith(",dataset_revision,n_docs,n_requests,request_types")
+    assert row.startswith(f"{tmp_path}/run/iter_2,oellm_choice,2,lm_eval,{DEMO_TASKS}")
     assert "oe-render" not in done.stderr
     assert not (tmp_path / "oellm-output").exists()

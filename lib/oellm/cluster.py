@@ -22,7 +22,7 @@ from oellm.data_files import data_file
 from oellm.errors import InputError, MachineError, UsageError, nearest
 
 # Variables with the settings' prefix that are no settings.
-_OTHER_VARIABLES = {"OELLM_CLUSTER", "OELLM_CONFIG", "OELLM_DEBUG"}
+_OTHER_VARIABLES = {"OELLM_CACHE_DIR", "OELLM_CLUSTER", "OELLM_CONFIG", "OELLM_DEBUG"}
 
 
 @dataclass(frozen=True)

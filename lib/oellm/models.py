@@ -1,17 +1,26 @@
-"""Model cells (`path,key=value`), lists of them, and directories of checkpoints."""
+"""Model cells (`path,key=value`), lists of them, their order and their training steps."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from oellm.errors import InputError
 
+if TYPE_CHECKING:
+    from oellm.checkpoints import Holding
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# Directory levels below the given one in which checkpoints are looked for: DIR/NAME/hf/iter_1.
-_CHECKPOINT_DEPTH = 3
+# A letter after the digits is a unit where it ends the name; step1000-tokens4B is step 1000.
+_STEP = re.compile(
+    r"(?:^|[_.-])(?:iter|(?:global_?)?step|checkpoint)[_-]?([0-9]+)(?:([kKMB])\Z|(?![0-9]))"
+)
+_NUMBER = re.compile(r"([0-9]+)")
+_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +59,25 @@ class ModelSpec:
         return dataclasses.replace(self, path=path)
 
 
+class ListedModel(NamedTuple):
+    """A model that was asked for, and the list and line that name it, if one does."""
+
+    spec: ModelSpec
+    source: str = ""
+    line: int | None = None
+
+    def error(self, text: str) -> InputError:
+        """Return an error about this model."""
+        return InputError(text, self.source, self.line)
+
+
+class Expansion(NamedTuple):
+    """The models to evaluate, and of those left out the path and why, as `path: why`."""
+
+    models: list[ModelSpec]
+    broken: list[str]
+
+
 def looks_local(path: str) -> bool:
     """Return whether `path` is a path on this machine: written as one, or an existing directory."""
     return path.startswith(("/", "./", "../", "~")) or path in (".", "..") or os.path.isdir(path)
@@ -68,56 +96,117 @@ def split_models(text: str) -> list[ModelSpec]:
     return [ModelSpec.parse(cell) for cell in cells]
 
 
-def expand(spec: ModelSpec) -> Iterator[ModelSpec]:
-    """Yield the model itself, or the checkpoints below its directory in natural order.
+def read_list(
+    stream: TextIO, source: str, added: tuple[tuple[str, str], ...] = ()
+) -> Iterator[ListedModel]:
+    """Yield the models of a list, one cell a line, each with the `added` arguments too.
 
-    Local paths become absolute. Raises InputError where the path holds no model.
+    Blank lines and those that start with # do not count. Raises InputError with the line of what is
+    no model, and for a list without any.
     """
-    if not spec.is_local:
-        if not _HUB_ID.fullmatch(spec.path):
-            raise InputError(f"{spec.path!r} is neither a directory nor a hub id (org/name)")
-        yield spec
-        return
-    root = os.path.abspath(os.path.expanduser(spec.path))
-    if not os.path.isdir(root):
-        raise InputError(f"{root}: no such directory")
-    found = sorted(_checkpoints(root, _CHECKPOINT_DEPTH), key=natural_key)
-    if not found:
-        raise InputError(f"{root}: no model here: no config.json in it or in directories below it")
-    for path in found:
-        if "," in path or path != path.strip():
-            raise InputError(f"{path!r}: a model's path cannot have a comma, or blanks at its ends")
-        yield spec.at(path)
+    number = 0
+    empty = True
+    try:
+        for line in stream:
+            number += 1
+            cell = line.strip()
+            if not cell or cell.startswith("#"):
+                continue
+            empty = False
+            try:
+                spec = ModelSpec.parse(str(ModelSpec(cell, added)))
+            except ValueError as error:
+                raise InputError(str(error), source, number) from None
+            yield ListedModel(spec, source, number)
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        # Text is decoded in blocks: the byte may be lines after the last one that was read.
+        number += 1 + error.object.count(b"\n", 0, error.start)
+        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", source, number) from None
+    if empty:
+        raise InputError("expected a model on each line, got none", source)
 
 
-def natural_key(path: str) -> list[tuple[int, int, str]]:
-    """Return a sort key that orders numbers by value: iter_2000 before iter_10000."""
+def expand(
+    listed: Sequence[ListedModel],
+    which: Sequence[str] = (),
+    further: Mapping[str, str] = MappingProxyType({}),
+) -> Expansion:
+    """Return the models, with the checkpoints below a directory in place of the directory.
+
+    `which` selects among the checkpoints (see checkpoints.Selection). `further` are arguments that
+    each model will be loaded with besides its own, which prevail. Local paths become absolute.
+    Raises InputError for a path that holds no model, UsageError for a selection that fits nothing.
+    """
+    for model in listed:
+        if not model.spec.is_local and not _HUB_ID.fullmatch(model.spec.path):
+            raise model.error(f"{model.spec.path!r} is neither a directory nor a hub id (org/name)")
+    if not which and not any(model.spec.is_local for model in listed):
+        return Expansion([model.spec for model in listed], [])
+    from oellm import checkpoints
+
+    selection = checkpoints.Selection.parse(which)
+    arguments = [{**further, **dict(model.spec.arguments)} for model in listed]
+    holdings = [
+        _holding(model, given.get("subfolder", "")) if model.spec.is_local else None
+        for model, given in zip(listed, arguments, strict=True)
+    ]
+    selection.require_fit([run for holding in holdings if holding for run in holding.runs])
+    expansion = Expansion([], [])
+    for model, holding, given in zip(listed, holdings, arguments, strict=True):
+        if holding is None:
+            expansion.models.append(model.spec)
+            continue
+        expansion.broken.extend(holding.unreadable)
+        for path, problem in checkpoints.examined(holding, selection, given):
+            if problem:
+                expansion.broken.append(f"{path}: {problem}")
+            elif "," in path or path != path.strip():
+                raise model.error(
+                    f"{path!r}: a model's path cannot have a comma, or blanks at its ends"
+                )
+            else:
+                expansion.models.append(model.spec.at(path))
+    return expansion
+
+
+def natural_key(path: str) -> list[tuple[list[str | int], str]]:
+    """Return a sort key that orders numbers by value, directory by directory.
+
+    iter_2000 comes before iter_10000, and iter_01 before iter_1: distinct paths have distinct keys.
+    """
+    # Texts and numbers take turns, so that only like is compared with like.
     return [
-        (1, int(part), "") if part.isdecimal() else (0, 0, part)
-        for part in re.split(r"([0-9]+)", path)
+        ([int(part) if place % 2 else part for place, part in enumerate(_NUMBER.split(name))], name)
+        for name in path.split("/")
     ]
 
 
 def training_step(path: str, revision: str = "") -> int | None:
     """Return the training step that a checkpoint's name or revision gives, if it gives one.
 
-    Reads `iter_0001000`, `step100000`, `global_step500`, `checkpoint-500`; the last directory of
-    the path that gives one counts, and the revision before the path.
+    Reads `iter_0001000`, `step100000`, `global_step500`, `checkpoint-500`, `step-100k`; the last
+    directory of the path that gives one counts, and the revision before the path.
     """
     for name in [revision, *reversed(path.split("/"))]:
-        match = re.search(
-            r"(?:^|[_.-])(?:iter|(?:global_?)?step|checkpoint)[_-]?([0-9]+)(?![0-9])", name
-        )
+        match = _STEP.search(name)
         if match:
-            return int(match.group(1))
+            return int(match.group(1)) * _UNITS[match.group(2) or ""]
     return None
 
 
-def _checkpoints(directory: str, depth: int) -> Iterator[str]:
-    if os.path.isfile(os.path.join(directory, "config.json")):
-        yield directory
-    elif depth:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                if entry.is_dir() and not entry.name.startswith("."):
-                    yield from _checkpoints(entry.path, depth - 1)
+def _holding(model: ListedModel, subfolder: str) -> Holding:
+    """Return what a local model's directory holds."""
+    from oellm import checkpoints
+
+    root = os.path.abspath(os.path.expanduser(model.spec.path))
+    if os.path.isfile(root):
+        raise model.error(f"{root}: a file; a model is named by its directory")
+    if not os.path.isdir(root):
+        raise model.error(f"{root}: no such directory")
+    holding = checkpoints.search(root, subfolder)
+    if not any(holding):
+        raise model.error(
+            f"{root}: no model here: no config.json and no weights in it or in directories below it"
+        )
+    return holding

@@ -34,6 +34,11 @@ def table(name: str) -> Table:
     return tables()[name]
 
 
+def required(name: str) -> list[str]:
+    """Return the columns of a table that must be there."""
+    return [key for key, spec in table(name).items() if spec.get("required")]
+
+
 def parse(column: str, text: str) -> Any:
     """Return the value of a non-empty manifest cell; JSON types only.
 
@@ -61,6 +66,12 @@ def _word(text: str) -> str:
 def _count(text: str) -> int:
     if not re.fullmatch(r"[0-9]+", text.strip()):
         raise _expected("a non-negative integer", text)
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"0*[1-9][0-9]*", text.strip()):
+        raise _expected("a positive integer", text)
     return int(text)
 
 
@@ -105,10 +116,22 @@ def _seed(text: str) -> list[int | None]:
     return [None if part == "None" else int(part) for part in parts]
 
 
-def _arguments(text: str) -> dict[str, str]:
+def _arguments(text: str) -> dict[str, Any]:
+    """Return arguments by name; a scalar in JSON is the same as its text after `key=`."""
+    if text.lstrip().startswith("{"):
+        try:
+            loaded = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"expected key=value,key=value or JSON: {error}") from None
+        return {
+            name: value if isinstance(value, (str, list, dict)) else json.dumps(value)
+            for name, value in loaded.items()
+        }
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(key.strip() and equals for key, equals, _ in pairs):
         raise _expected("key=value,key=value", text)
+    if len({key.strip() for key, _, _ in pairs}) < len(pairs):
+        raise _expected("each key once", text)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
@@ -143,6 +166,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "path": _text,
     "word": _word,
     "count": _count,
+    "positive": _positive,
     "limit": _limit,
     "batch_size": _batch_size,
     "switch": _switch,

@@ -1,0 +1,90 @@
+"""JSON whose values know their place in the file, so that an error about one can name it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oellm.errors import InputError, nearest
+
+
+class Node(NamedTuple):
+    """A value, the file that it is from, and its place there: `groups.mine.tasks[2]`."""
+
+    value: Any
+    source: str
+    place: str = ""
+
+    def error(self, message: str) -> InputError:
+        """Return an error about this value."""
+        return InputError(message, self.source, column=self.place)
+
+    def unlike(self, expected: str) -> InputError:
+        """Return the error that says what was expected, and what is there."""
+        shown = json.dumps(self.value, ensure_ascii=False)
+        return self.error(f"expected {expected}, got {shown[:80]}{'…' * (len(shown) > 80)}")
+
+    def members(
+        self, known: Collection[str] | None = None, required: Iterable[str] = ()
+    ) -> dict[str, Node]:
+        """Return the members of an object; with `known`, another key is an error."""
+        if not isinstance(self.value, dict):
+            raise self.unlike("an object")
+        for key in self.value:
+            if known is not None and key not in known:
+                raise self.error(f"no key is called {key!r} here{nearest(key, known)}")
+        for key in required:
+            if key not in self.value:
+                raise self.error(f"the key {key!r} is missing")
+        prefix = f"{self.place}." if self.place else ""
+        return {key: Node(value, self.source, prefix + key) for key, value in self.value.items()}
+
+    def items(self, of: str) -> list[Node]:
+        """Return the items of a list that has some; `of` says what they are."""
+        if not isinstance(self.value, list) or not self.value:
+            raise self.unlike(f"a list of {of}")
+        return [
+            Node(value, self.source, f"{self.place}[{index}]")
+            for index, value in enumerate(self.value)
+        ]
+
+    def text(self) -> str:
+        """Return a text that is not empty."""
+        if not isinstance(self.value, str) or not self.value.strip():
+            raise self.unlike("a text")
+        return self.value
+
+
+def read(path: Path) -> Node:
+    """Return the content of a JSON file.
+
+    Raises InputError for what is no JSON, with line and column, and for a key that an object
+    has twice.
+    """
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        members: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in members:
+                raise InputError(f"an object has the key {key!r} twice", str(path))
+            members[key] = value
+        return members
+
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
+        # What `\ud800` stands for is no character, so it can be neither printed nor written.
+        json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        place = f"{path}:{error.lineno}:{error.colno}"
+        raise InputError(f"expected JSON: {error.msg}", place) from None
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", str(path)) from None
+    except UnicodeEncodeError as error:
+        shown = repr(error.object[error.start])
+        raise InputError(f"expected UTF-8 text, got {shown}", str(path)) from None
+    except RecursionError:
+        raise InputError("expected JSON that is less deep", str(path)) from None
+    return Node(value, str(path))

@@ -1,0 +1,132 @@
+"""The weights of a model directory: which files are loaded, and whether they are whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Collection, Iterator
+from typing import IO
+
+# In the order in which transformers looks for them; the first one that is there is loaded.
+_USUAL = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_INDEX = ".index.json"
+# The safetensors library refuses longer headers.
+_LONGEST_HEADER = 100_000_000
+_SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
+
+
+def files(names: Collection[str]) -> Iterator[str]:
+    """Yield the files of a directory that hold weights or an index of them, by their names."""
+    for name in names:
+        whole = name.removesuffix(_INDEX)
+        torch = whole.startswith("pytorch_model") and whole.endswith(".bin")
+        if torch or (whole.endswith(".safetensors") and not whole.startswith("adapter_")):
+            yield name
+
+
+def problem(directory: str, names: Collection[str], chosen: str = "") -> str:
+    """Return why the weights among the files of a directory cannot be loaded, or nothing.
+
+    `chosen` is the file to load, where the model names one. Of weights only the first bytes are
+    read, and the last ones of a zip archive.
+    """
+    held = sorted(files(names))
+    usual = [name for name in _USUAL if name in names][:1]
+    shards = [name for name in held if _SHARD.search(name)]
+    if not held and not chosen:
+        return "no weights: neither *.safetensors nor pytorch_model*.bin"
+    if shards and not chosen and not usual and not any(name.endswith(_INDEX) for name in held):
+        return f"{shards[0]} is one of several shards, and the index that names them is missing"
+    # Other names are those of quantised or native weights, which a backend may be told to load.
+    wanted = [chosen] if chosen else usual or [name for name in held if name not in shards]
+    checks = (
+        _index_problem(directory, names, name)
+        if name.endswith(_INDEX)
+        else file_problem(directory, name)
+        for name in wanted
+    )
+    return next(filter(None, checks), "")
+
+
+def file_problem(directory: str, name: str) -> str:
+    """Return why a file of weights cannot be loaded, as `name: why`, or nothing."""
+    path = os.path.join(directory, name)
+    try:
+        # Unbuffered: a buffer would read whole blocks, which are megabytes on a parallel file
+        # system.
+        with open(path, "rb", buffering=0) as file:
+            found = _content_problem(file, os.path.splitext(name)[1])
+    except OSError as error:
+        found = str(error.strerror)
+    return f"{name}: {found}" if found else ""
+
+
+def _index_problem(directory: str, names: Collection[str], index: str) -> str:
+    try:
+        with open(os.path.join(directory, index), "rb") as file:
+            shards = list(dict.fromkeys(json.load(file)["weight_map"].values()))
+    except OSError as error:
+        return f"{index}: {error.strerror}"
+    except (ValueError, RecursionError):
+        return f"{index}: it is not JSON"
+    except (TypeError, KeyError, AttributeError):
+        shards = []
+    if not shards or not all(isinstance(shard, str) for shard in shards):
+        return f"{index}: expected a weight_map with names of shards"
+    missing = [shard for shard in shards if "/" not in shard and shard not in names]
+    if missing:
+        return f"{index}: {len(missing)} of {len(shards)} shards missing, first {missing[0]}"
+    return next(filter(None, (file_problem(directory, shard) for shard in shards)), "")
+
+
+def _content_problem(file: IO[bytes], suffix: str) -> str:
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(8)
+    if not size:
+        return "the file is empty"
+    if start == b"version ":
+        return "a pointer of Git LFS instead of the weights: git lfs pull"
+    if suffix == ".safetensors":
+        return _safetensors_problem(file, start, size)
+    if suffix == ".gguf":
+        return "" if start.startswith(b"GGUF") else "this is not a GGUF file"
+    return _torch_problem(file, start)
+
+
+def _safetensors_problem(file: IO[bytes], start: bytes, size: int) -> str:
+    """Compare the size of a file with the one that its header gives.
+
+    The format: eight bytes that give the header's length, the header in JSON with the places of
+    the tensors, counted from its end, and the tensors (github.com/huggingface/safetensors).
+    """
+    length = int.from_bytes(start, "little")
+    if size >= 8 and length > _LONGEST_HEADER:
+        return "this is not a safetensors file: its header would be too long"
+    if size < 8 + length:
+        return f"{size} bytes, which end within its header"
+    try:
+        tensors = json.loads(file.read(length))
+        tensors.pop("__metadata__", None)
+        ends = [tensor["data_offsets"][1] for tensor in tensors.values()]
+        expected = 8 + length + max(ends, default=0)
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError, IndexError):
+        return "this is not a safetensors file: its header gives no data_offsets"
+    return "" if size == expected else f"{size} bytes, its header says {expected}"
+
+
+def _torch_problem(file: IO[bytes], start: bytes) -> str:
+    # A pickle, as torch wrote them before 1.6, does not say how long it is.
+    if start.startswith(b"\x80"):
+        return ""
+    if not start.startswith(b"PK\x03\x04"):
+        return "this is not a PyTorch file: neither a zip archive nor a pickle"
+    import zipfile
+
+    # The directory of a zip archive is at its end.
+    return "" if zipfile.is_zipfile(file) else "the zip archive is cut off: it has no end"
