@@ -22,7 +22,9 @@ setting queue_limit share shards.
 Output: the run as one JSON object on one line (schema.json, table `run`), for
   oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv, run.json,
   submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/. Slurm is not needed.
-  Buffers: nothing is written before the last row is read.
+  Buffers: nothing is written before the last row is read. Until then the rows are in
+  a temporary file (in TMPDIR; none with --dry_run); in memory it keeps some 20 to 50
+  bytes for each row, and what it knows of each model.
 
 Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
 
@@ -57,10 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _render(arguments: cli.Arguments) -> int:
+    import contextlib
     import os
 
     from oellm import json_codec, rendering
     from oellm.cluster import resolve
+    from oellm.row_spool import RowSpool
 
     options = Options(
         arguments["MANIFEST"],
@@ -70,14 +74,16 @@ def _render(arguments: cli.Arguments) -> int:
         arguments["--dry_run"],
     )
     cluster = resolve(options.cluster, options.overrides, os.environ)
-    with cli.open_input(options.manifest) as stream:
-        jobs = rendering.read_jobs(stream, cli.input_name(options.manifest), cluster, cli.message)
-    if options.dry_run:
-        for line in rendering.plan_lines(jobs):
-            cli.message(line)
-        print(rendering.script(jobs, cluster, options.run_dir), end="")
-        return ExitStatus.DONE
-    run = rendering.write(jobs, cluster, options.run_dir)
+    name = cli.input_name(options.manifest)
+    with contextlib.nullcontext() if options.dry_run else RowSpool() as spool:
+        with cli.open_input(options.manifest) as stream:
+            jobs = rendering.read_jobs(stream, name, cluster, cli.message, spool)
+        if spool is None:
+            for line in rendering.plan_lines(jobs):
+                cli.message(line)
+            print(rendering.script(jobs, cluster, options.run_dir), end="")
+            return ExitStatus.DONE
+        run = rendering.write(jobs, spool, cluster, options.run_dir)
     cli.message(f"rows: {jobs.count}, shards: {len(jobs.shards)}, in {run.path}")
     sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
     return ExitStatus.DONE

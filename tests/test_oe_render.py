@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from golden_files import assert_golden
-from processes import Run
+from processes import Run, clean_environment
 
 HEADER = "model_path,task_path,n_shot\n"
 MANIFEST = HEADER + "acme/tiny,hellaswag,5\nacme/tiny,mmlu,\nacme/small,hellaswag,5\n"
@@ -119,6 +122,89 @@ def test_the_same_evaluation_twice_is_done_once_and_said(run: Run) -> None:
     )
     assert json.loads(done.stdout)["n_rows"] == 2
     assert "stdin:4: the same evaluation as line 2, left out" in done.stderr
+
+
+def test_of_very_many_rows_that_are_there_twice_only_the_first_are_named(run: Run) -> None:
+    rows = "".join(f"acme/tiny,task{n % 1000},5\n" for n in range(2500))
+    done = run("oe-render", "--cluster=local", stdin=HEADER + rows)
+    assert json.loads(done.stdout)["n_rows"] == 1000
+    named = [f"stdin:{n + 1002}: the same evaluation as line {n + 2}, left out" for n in range(10)]
+    lines = done.stderr.splitlines()
+    assert lines[:11] == [
+        *(f"oe-render: {text}" for text in named),
+        "oe-render: 1490 more rows are there twice, left out",
+    ]
+    assert len(lines) == 12
+
+
+def test_jobs_are_the_rows_in_their_order_each_with_the_shard_of_its_model(run: Run) -> None:
+    cells = [
+        *(["acme/a", "mmlu", "5", "0", ""], ["acme/b", "piqa", "", "7", 'two\r\nlines, "x"']),
+        *(["acme/a", "/own/quiz.yaml", "0", "0", ","], ["acme/a ", "boolq", "1", "3", "\u2028"]),
+    ]
+    # A column `shard` comes from another run.
+    manifest = io.StringIO(newline="")
+    csv.writer(manifest).writerows([["model_path", "task_path", "n_shot", "shard", "note"], *cells])
+    done = run("oe-render", "--cluster=local", stdin=manifest.getvalue())
+    path = Path(json.loads(done.stdout)["run_dir"]) / "jobs.csv"
+    with open(path, encoding="utf-8", newline="") as stream:
+        header, *jobs = csv.reader(stream, strict=True)
+    assert header == ["model_path", "task_path", "n_shot", "note", "eval_id", "shard"]
+    assert [job[:4] for job in jobs] == [[*row[:3], row[4]] for row in cells]
+    assert [job[5] for job in jobs] == ["0", "1", "0", "0"]
+
+
+def test_no_room_for_the_rows_is_told_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    rows = "".join(f"acme/tiny,task{n},5\n" for n in range(5_000))
+    done = run(
+        # A limit on the size of files stands for a file system that is full.
+        *("bash", "-c", "ulimit -f 64; exec oe-render --cluster=local"),
+        stdin=HEADER + rows,
+        env={"TMPDIR": str(tmp_path / "small")},
+        status=3,
+    )
+    expected = f"{tmp_path}/small: File too large; set TMPDIR to a directory with more room"
+    assert done.stderr == f"oe-render: {expected}\n"
+    assert not list((tmp_path / "small").iterdir())
+    assert not (tmp_path / "oellm-output").exists()
+
+
+# Prints the status of a command and its peak memory in KiB. A process of its own starts it:
+# what the parent has at the start counts as the child's.
+PEAK = """
+import os, subprocess, sys
+child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(child.pid, 0)
+print(status, usage.ru_maxrss)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--dry_run"], []], ids=["dry_run", "written"])
+def test_rows_take_hardly_any_memory(tmp_path: Path, options: list[str]) -> None:
+    def peak_kib(models: int) -> int:
+        environment = clean_environment(tmp_path)
+        names = ",".join(f"acme/m{number}" for number in range(models))
+        shots = ",".join(map(str, range(50)))
+        make = ["oe-manifest", "--models", names, "--tasks=arc_easy,boolq", f"--n_shot={shots}"]
+        render = ["oe-render", "--cluster=local", *options]
+        with subprocess.Popen(make, stdout=subprocess.PIPE, env=environment) as manifest:
+            done = subprocess.run(
+                [sys.executable, "-c", PEAK, *render],
+                stdin=manifest.stdout,
+                stdout=subprocess.PIPE,
+                env=environment,
+                cwd=tmp_path,
+                check=True,
+            )
+        assert manifest.returncode == 0
+        status, peak = map(int, done.stdout.split())
+        assert status == 0
+        return peak
+
+    # 200,000 rows and 2,000.
+    assert peak_kib(2000) - peak_kib(20) < 16 * 1024
 
 
 def test_cluster_settings_fill_empty_cells_but_never_change_an_identified_row(run: Run) -> None:

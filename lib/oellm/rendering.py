@@ -5,36 +5,39 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import hashlib
+import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
 from oellm import __version__, atomic, batch_script, frameworks, manifest, run_directory, schema
 from oellm.cluster import Cluster, user_name
 from oellm.errors import InputError, MachineError
+from oellm.first_lines import FirstLines
 from oellm.frozen_worker import frozen_worker
+from oellm.manifest import Row
 from oellm.models import ModelSpec
+from oellm.row_spool import RowSpool
 from oellm.run_directory import Run
 from oellm.shards import ModelKey, Shard, model_key, plan
 from oellm.slurm import ranges
+from oellm.worker_environment import binds, launcher
 
 # Row columns that a setting of the same name fills where they are empty.
 _DEFAULTED = ("batch_size", "dtype")
+# Rows that are there twice and have a message of their own.
+_REPEATED_SHOWN = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Jobs:
-    """The rows of a run, each with its eval_id, and the shards that evaluate them."""
+    """What is to know of a run's rows, and the shards that evaluate them."""
 
-    rows: list[manifest.Row]
+    count: int
     shards: list[Shard]
-    shard_of: dict[ModelKey, int]
-
-    @property
-    def count(self) -> int:
-        """The number of rows."""
-        return len(self.rows)
+    shard_of: Mapping[ModelKey, int]
+    task_directories: frozenset[str]
 
     @property
     def eval_suite(self) -> str:
@@ -42,26 +45,35 @@ class Jobs:
         return self.shards[0].eval_suite
 
 
-def read_jobs(stream: TextIO, source: str, cluster: Cluster, report: Callable[[str], None]) -> Jobs:
-    """Read a manifest and plan its shards; `report` is told of rows that are there twice.
+def read_jobs(
+    stream: TextIO,
+    source: str,
+    cluster: Cluster,
+    report: Callable[[str], None],
+    spool: RowSpool | None,
+) -> Jobs:
+    """Read a manifest and plan its shards; the rows go to the spool, each with its eval_id.
 
-    Raises InputError for anything wrong in the manifest, and where it has no rows.
+    `report` is told of rows that are there twice. Raises InputError for anything wrong in the
+    manifest, and where it has no rows.
     """
-    rows: dict[str, manifest.Row] = {}
     counts: dict[ModelKey, int] = {}
-    for read in manifest.read(stream, source):
-        frameworks.require(read)
-        row = manifest.identified(manifest.located(_with_defaults(read, cluster)))
-        if (first := rows.get(row["eval_id"])) is not None:
-            report(f"{source}:{row.line}: the same evaluation as line {first.line}, left out")
-            continue
-        rows[row["eval_id"]] = row
+    directories: set[str] = set()
+    for row in _once(_identified(manifest.read(stream, source), cluster), report):
         key = model_key(row)
+        if key not in counts:
+            frameworks.require(row)
         counts[key] = counts.get(key, 0) + 1
-    if not rows:
+        if include_path := row["include_path"]:
+            directories.add(include_path)
+        if "/" in row["task_path"]:
+            directories.add(os.path.dirname(row["task_path"]))
+        if spool is not None:
+            spool.add(row, key)
+    if not counts:
         raise InputError("the manifest has no rows", source)
     shards, shard_of = plan(counts, cluster.number("queue_limit") or len(counts))
-    return Jobs(list(rows.values()), shards, shard_of)
+    return Jobs(sum(counts.values()), shards, shard_of, frozenset(directories))
 
 
 def plan_lines(jobs: Jobs) -> Iterator[str]:
@@ -80,30 +92,30 @@ def script(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> str:
     return batch_script.render(cluster, run_dir, len(jobs.shards), jobs.eval_suite)
 
 
-def write(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> Run:
-    """Write the run directory and return the run.
+def write(jobs: Jobs, spool: RowSpool, cluster: Cluster, explicit_dir: str | None) -> Run:
+    """Write the run directory, with the spooled rows, and return the run.
 
     Raises MachineError where the image or the shared directory is missing, and InputError where
     the directory asked for exists; an incomplete run directory is removed.
     """
-    image, _ = batch_script.launcher(cluster, jobs.eval_suite)
+    image, _ = launcher(cluster, jobs.eval_suite)
     if image and not image.exists():
         raise MachineError(
             f"{image}: no such image; set images_directory or images.{jobs.eval_suite}"
         )
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
     try:
-        return _fill(path, jobs, cluster, image)
+        return _fill(path, jobs, spool, cluster, image)
     except BaseException:
         shutil.rmtree(path)
         raise
 
 
-def _fill(path: Path, jobs: Jobs, cluster: Cluster, image: Path | None) -> Run:
+def _fill(path: Path, jobs: Jobs, spool: RowSpool, cluster: Cluster, image: Path | None) -> Run:
     for name in (run_directory.LOGS, "results"):
         (path / name).mkdir()
     with open(path / run_directory.JOBS, "w", encoding="utf-8", newline="") as stream:
-        _write_rows(stream, jobs)
+        spool.write(stream, jobs.shard_of)
     worker = frozen_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
     script = batch_script.render(cluster, path, len(jobs.shards), jobs.eval_suite)
@@ -111,7 +123,7 @@ def _fill(path: Path, jobs: Jobs, cluster: Cluster, image: Path | None) -> Run:
     if image:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
         models = {ModelSpec.parse(key.model_path) for key in jobs.shard_of}
-        bound = batch_script.binds(cluster, path, models, _task_directories(jobs))
+        bound = binds(cluster, path, models, jobs.task_directories)
         atomic.write_file(path / run_directory.BINDS, "".join(f"{b}\n" for b in bound).encode())
     run = Run(
         path,
@@ -134,32 +146,37 @@ def _fill(path: Path, jobs: Jobs, cluster: Cluster, image: Path | None) -> Run:
     return run
 
 
-def _task_directories(jobs: Jobs) -> set[str]:
-    includes = {row["include_path"] for row in jobs.rows}
-    files = {str(Path(row["task_path"]).parent) for row in jobs.rows if "/" in row["task_path"]}
-    return (includes | files) - {""}
+def _identified(rows: Iterable[Row], cluster: Cluster) -> Iterator[Row]:
+    """Yield the rows with the cluster's defaults, absolute paths, and the eval_id."""
+    defaults = {name: cluster.text(name) for name in _DEFAULTED if cluster.text(name)}
+    locator = manifest.Locator()
+    for row in rows:
+        yield manifest.identified(locator.located(_with_defaults(row, defaults)))
 
 
-def _write_rows(stream: TextIO, jobs: Jobs) -> None:
-    columns = dict.fromkeys(column for row in jobs.rows for column in row.cells)
-    columns.pop("shard", None)
-    writer = manifest.Writer(stream)
-    writer.header([*columns, "shard"])
-    for row in jobs.rows:
-        writer.write(row.with_cells(shard=str(jobs.shard_of[model_key(row)])))
-
-
-def _with_defaults(row: manifest.Row, cluster: Cluster) -> manifest.Row:
-    """Fill cells that are empty from the cluster's settings."""
-    filled = {
-        column: cluster.text(column)
-        for column in _DEFAULTED
-        if not row[column] and cluster.text(column)
-    }
-    if row["eval_id"]:
+def _with_defaults(row: Row, defaults: Mapping[str, str]) -> Row:
+    """Fill cells that are empty; the row has all these columns then."""
+    filled = {name: text for name, text in defaults.items() if not row[name]}
+    if "dtype" in filled and row["eval_id"]:
         # The row was identified before, as it is: no default may make another evaluation of it.
-        filled.pop("dtype", None)
-    return row.with_cells(**filled)
+        filled["dtype"] = ""
+    return row.with_cells(**filled) if filled else row
+
+
+def _once(rows: Iterable[Row], report: Callable[[str], None]) -> Iterator[Row]:
+    """Yield the first row of each evaluation; `report` is told of the others."""
+    first_lines = FirstLines()
+    repeated = 0
+    for row in rows:
+        first = first_lines.add(row["eval_id"], row.line or 0)
+        if first is None:
+            yield row
+            continue
+        repeated += 1
+        if repeated <= _REPEATED_SHOWN:
+            report(f"{row.source}:{row.line}: the same evaluation as line {first}, left out")
+    if repeated > _REPEATED_SHOWN:
+        report(f"{repeated - _REPEATED_SHOWN} more rows are there twice, left out")
 
 
 def _output_dir(cluster: Cluster) -> Path:

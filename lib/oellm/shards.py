@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from oellm.manifest import Row
 
 
-@dataclass(frozen=True)
-class ModelKey:
-    """What rows must share to be evaluated on one loaded model."""
+class ModelKey(NamedTuple):
+    """What rows must share to be evaluated on one loaded model; each field is a column of them."""
 
     eval_suite: str
     model_path: str
     model_revision: str
     backend: str
     dtype: str
+    tp: int = 1
+    trust_remote_code: bool = False
+    # As canonical JSON.
+    model_args: str = "{}"
 
 
 @dataclass(frozen=True)
@@ -31,13 +37,24 @@ class Shard:
 
 
 def model_key(row: Row) -> ModelKey:
-    """Return what the row's model is loaded by."""
+    """Return what the row's model is loaded by; the row is a checked one."""
+    return _model_key(*map(row.cells.get, ModelKey._fields))
+
+
+@functools.lru_cache(8192)
+def _model_key(*texts: str | None) -> ModelKey:
+    """Return the key of a row with these texts, in the order of the key's fields."""
+    cells = dict(zip(ModelKey._fields, (text or "" for text in texts), strict=True))
+    row = Row(cells)
     return ModelKey(
         row.value("eval_suite"),
         str(row.model),
         row["model_revision"],
         row.value("backend"),
         row["dtype"],
+        row.value("tp") or 1,
+        bool(row.value("trust_remote_code")),
+        json.dumps(row.value("model_args") or {}, sort_keys=True),
     )
 
 
@@ -49,9 +66,11 @@ def plan(rows_of: Mapping[ModelKey, int], most: int) -> tuple[list[Shard], dict[
     result depends on the order and the counts of `rows_of` alone.
     """
     total = sum(rows_of.values())
+    models_of: dict[str, list[ModelKey]] = {}
+    for key in rows_of:
+        models_of.setdefault(key.eval_suite, []).append(key)
     bin_of: dict[ModelKey, tuple[str, int]] = {}
-    for suite in dict.fromkeys(key.eval_suite for key in rows_of):
-        models = [key for key in rows_of if key.eval_suite == suite]
+    for suite, models in models_of.items():
         share = max(1, most * sum(rows_of[key] for key in models) // total)
         bins = [(0, number) for number in range(min(len(models), share))]
         # The sort is stable, so equal models keep their order.
@@ -59,12 +78,13 @@ def plan(rows_of: Mapping[ModelKey, int], most: int) -> tuple[list[Shard], dict[
             rows, number = heapq.heappop(bins)
             bin_of[key] = (suite, number)
             heapq.heappush(bins, (rows + rows_of[key], number))
-    index_of: dict[tuple[str, int], int] = {}
+    # Shards are numbered in the order in which their first models appear.
+    members: dict[tuple[str, int], list[ModelKey]] = {}
     for key in rows_of:
-        index_of.setdefault(bin_of[key], len(index_of))
-    assignment = {key: index_of[bin_of[key]] for key in rows_of}
+        members.setdefault(bin_of[key], []).append(key)
     shards = []
-    for (suite, _), index in index_of.items():
-        members = [key for key in rows_of if assignment[key] == index]
-        shards.append(Shard(index, suite, len(members), sum(rows_of[key] for key in members)))
-    return shards, assignment
+    shard_of: dict[ModelKey, int] = {}
+    for index, ((suite, _), models) in enumerate(members.items()):
+        shards.append(Shard(index, suite, len(models), sum(rows_of[key] for key in models)))
+        shard_of.update(dict.fromkeys(models, index))
+    return shards, shard_of
