@@ -7,7 +7,8 @@ Options:
   --cluster=NAME   Cluster to fetch for: a name, or a JSON file that oe-detect wrote (with a
                    slash in its name, or ending in .json); left out, this machine's.
   --set=KEY=VALUE  Override a setting of the cluster; KEY.MEMBER=VALUE sets a member of a map.
-  --jobs=N         Models to download at the same time. [default: 4]
+  --jobs=N         Models, and data sets, to download at the same time. [default: 4]
+  --check          Download nothing: find the rows that cannot start without a network.
   --help           Print this text.
   --version        Print the version.
 
@@ -16,11 +17,30 @@ cluster's hf_home, where the jobs look for it, and what is there already is not
 downloaded again.
 
 Of each model: the commit that its `revision` argument stands for (else `main`), or
-the commit that the row's model_revision names; without GGUF files, optimizer states,
-original/, and .bin files that stand beside safetensors. The repositories that its
-arguments tokenizer, peft and delta name come too. A local model must be a directory
-with a config.json. Of each task: what lm-eval downloads when it builds it, so every
-data set and metric, also of tasks in include_path.
+the commit that the row's model_revision names. Of its weights only those that are
+loaded: safetensors, else .bin, else .pt and .pth; of the directory that `subfolder`
+names, the copy that `variant` names, or the file that `gguf_file` names. Everything
+else comes but what training left behind and other models in directories below. The
+repositories that its arguments tokenizer (without weights), peft and delta name come
+too, and those of its code where it trusts remote code. A local model must be complete,
+as for oe-manifest.
+
+Of each task: every data set, metric and other file that it needs, by trying it out in
+the environment that the jobs will have (the container image or venv of the cluster),
+which `oe-run-task --fetch_tasks` does: two documents are asked and scored with made-up
+answers while the network is refused. What is missing is downloaded, and the task is
+tried again, so that a row which passes has been seen to start. A data set that is there
+already is used as it is, though the hub may have a newer one; delete it to get that.
+
+With --check nothing is downloaded: the tasks are tried, the models' files looked at.
+
+Models are downloaded only if there is room for all of them. What the hub lists, size
+and digest, is compared with what came; what is wrong is fetched once more. Started
+again, it goes on with the files that are not complete yet; two at once share the
+work. While the hub limits requests or has trouble it waits, five minutes for each
+request and as long as the hub asks for. HF_HUB_DOWNLOAD_TIMEOUT is the time in seconds
+(10) without any data after which a file is asked for again, from where it stopped, at
+most six times. A terminal shows how far it is; a log, a line every 30 s.
 
 Variables that would keep it from downloading (HF_HUB_OFFLINE and its like) or that put
 single caches elsewhere (HF_HUB_CACHE, HF_DATASETS_CACHE and their like) are ignored,
@@ -29,29 +49,35 @@ HF_ENDPOINT names another hub.
 
 Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`).
 
-Output: the rows whose model and task are there, in order, with the column
-  model_revision: the commit of a hub model, empty for a local one. Where it changes,
-  the cell eval_id is emptied. Rows that cannot be fetched are left out and named on
-  stderr, each reason once. Buffers: prints when everything is fetched.
+Output: the rows whose model and task are there, in order, with the columns
+  model_revision (the commit of a hub model; where it changes, the cell eval_id is
+  emptied), model_bytes, dataset_revision, n_docs, n_requests and request_types. Rows
+  that cannot be fetched are left out and named on stderr, each reason once. With
+  --check: the rows that cannot start, with the columns reason and remedy, the command
+  that would mend it. Buffers: prints when everything is fetched.
 
-Exit status: 0 done, 1 some rows were left out, 2 bad input or setting, 3 the hub
-  cannot be reached, 130 interrupted.
+Exit status: 0 done, 1 some rows were left out (cannot start), 2 bad input or setting,
+  3 the hub cannot be reached, no image or environment, 130 interrupted.
 
-Example:
+Examples:
   oe-manifest --models EleutherAI/pythia-160m --tasks arc_easy | oe-fetch >evals.csv
+  oe-fetch --check evals.csv && oe-render evals.csv | oe-submit
 """
 
 from __future__ import annotations
 
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from oellm.fetching import Outcome
+    from oellm.cluster import Cluster
+    from oellm.fetching import Finding, Outcome
+    from oellm.manifest import Row
 
 
 class Options(NamedTuple):
@@ -61,6 +87,15 @@ class Options(NamedTuple):
     cluster: str | None
     overrides: list[str]
     jobs: int
+    check: bool
+
+    @property
+    def without_check(self) -> str:
+        """The command line that fetches what a check finds missing."""
+        flags = [f"--set={text}" for text in self.overrides]
+        if self.cluster:
+            flags.insert(0, f"--cluster={self.cluster}")
+        return shlex.join(["oe-fetch", *flags, self.manifest or "MANIFEST"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +107,13 @@ def _options(arguments: cli.Arguments) -> Options:
     jobs = arguments["--jobs"]
     if not jobs.isdecimal() or int(jobs) < 1:
         raise UsageError(f"--jobs: expected a positive integer, got {jobs!r}")
-    return Options(arguments["MANIFEST"], arguments["--cluster"], arguments["--set"], int(jobs))
+    return Options(
+        arguments["MANIFEST"],
+        arguments["--cluster"],
+        arguments["--set"],
+        int(jobs),
+        arguments["--check"],
+    )
 
 
 def _fetch(arguments: cli.Arguments) -> int:
@@ -87,6 +128,8 @@ def _fetch(arguments: cli.Arguments) -> int:
         rows = fetching.read_rows(stream, cli.input_name(options.manifest))
     for variable in hub.configure(os.environ, cluster.text("hf_home")):
         cli.message(f"{variable} is ignored")
+    if options.check:
+        return _check(options, cluster, rows)
     address = hub.endpoint(os.environ)
     if silence := hub.silence(address):
         cli.message(f"{address} gives no answer: {silence}")
@@ -94,7 +137,15 @@ def _fetch(arguments: cli.Arguments) -> int:
     problem = hub.no_answer(address) if silence else None
     try:
         with cli.stdout_diverted():
-            outcome = fetching.Fetcher(address, problem, options.jobs, cli.message).fetch(rows)
+            fetcher = fetching.Fetcher(
+                cluster,
+                address,
+                problem,
+                jobs=options.jobs,
+                report=cli.message,
+                status=cli.status_line(),
+            )
+            outcome = fetcher.fetch(rows)
     except KeyboardInterrupt:
         # Python would wait for the threads, and they for whole files.
         cli.message("interrupted")
@@ -114,8 +165,37 @@ def _summary(outcome: Outcome, rows: int, silence: bool) -> int:
     cli.message(f"{passed} of {rows} rows fetched" + (", the others left out" * (passed < rows)))
     if not outcome.failures:
         return ExitStatus.DONE
-    missed = silence and any(failure.problem.unreachable for failure in outcome.failures)
+    missed = silence and any(failure.finding.problem.unreachable for failure in outcome.failures)
     return ExitStatus.MACHINE if missed else ExitStatus.FAILED
+
+
+def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
+    """Print the rows that cannot start, and why."""
+    from oellm import fetching, manifest
+
+    checked = fetching.Checker(cluster, options.jobs, options.without_check).check(rows)
+    found: dict[Finding, list[Row]] = {}
+    writer = manifest.Writer(sys.stdout)
+    kept = [name for name in _columns(rows) if name not in fetching.CHECK_COLUMNS]
+    writer.header([*kept, *fetching.CHECK_COLUMNS])
+    for row, findings in checked:
+        for finding in findings:
+            found.setdefault(finding, []).append(row)
+        if findings:
+            reason = "; ".join(finding.problem.text for finding in findings)
+            remedy = "; ".join(filter(None, (finding.remedy for finding in findings)))
+            writer.write(row.with_cells(reason=reason, remedy=remedy))
+    for failure in fetching.failures(found):
+        cli.message(str(failure))
+    stuck = sum(bool(findings) for _, findings in checked)
+    cli.message(f"{len(rows) - stuck} of {len(rows)} rows can start")
+    return ExitStatus.FAILED if stuck else ExitStatus.DONE
+
+
+def _columns(rows: list[Row]) -> Iterable[str]:
+    from oellm import schema
+
+    return rows[0].cells if rows else schema.required("manifest")
 
 
 if __name__ == "__main__":

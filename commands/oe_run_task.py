@@ -7,6 +7,9 @@ Options:
   --run_dir=DIR     Evaluate a shard of this run, instead of rows from stdin.
   --shard=N         The shard; with --run_dir.
   --output_dir=DIR  With rows from stdin: keep results/, failures/ and samples/ below DIR.
+  --check_tasks     Evaluate nothing: see whether the rows' tasks can start without a network.
+  --fetch_tasks     The same, after downloading what they need.
+  --jobs=N          Processes of --check_tasks and --fetch_tasks. [default: 4]
   --help            Print this text.
   --version         Print the version.
 
@@ -20,10 +23,17 @@ Output: one JSON object per row and line, as the row ends: the framework's own r
   the same objects as files, results/EVAL_ID.json and failures/EVAL_ID.json, where there
   is a directory for them. Progress goes to stderr. Streams.
 
+With --check_tasks or --fetch_tasks no model is loaded. Each task is built in a process
+that is refused the network, and two of its documents are asked and scored with made-up
+answers; so data, metrics and packages that are missing show. There is one JSON object
+per task and demand on it (schema.json, table `task`). oe-fetch calls this in the
+environment that the jobs will have.
+
 This runs where the framework is installed: in a container, or by `pip install
 'oellm[hf]'`. In a run it is the file oe-run-task.pyz, which needs nothing else.
 
-Exit status: 0 every row has a result, 1 some failed, 2 bad input, 130 interrupted.
+Exit status: 0 every row has a result (or can start), 1 some failed (or cannot), 2 bad
+  input, 130 interrupted.
 
 Example:
   oe-manifest --models acme/tiny --tasks arc_easy --limit 10 | oe-run-task | oe-collect
@@ -49,6 +59,9 @@ class Options(NamedTuple):
     run_dir: str | None
     shard: int | None
     output_dir: str | None
+    only_tasks: bool
+    fetch_tasks: bool
+    jobs: int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +77,17 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError("--output_dir is for rows from stdin; a run keeps its results itself")
     if shard is not None and not shard.isdecimal():
         raise UsageError(f"--shard: expected a non-negative integer, got {shard!r}")
-    return Options(run_dir, None if shard is None else int(shard), arguments["--output_dir"])
+    jobs, fetch = arguments["--jobs"], arguments["--fetch_tasks"]
+    if not jobs.isdecimal() or int(jobs) < 1:
+        raise UsageError(f"--jobs: expected a positive integer, got {jobs!r}")
+    return Options(
+        run_dir,
+        None if shard is None else int(shard),
+        arguments["--output_dir"],
+        fetch or arguments["--check_tasks"],
+        fetch,
+        int(jobs),
+    )
 
 
 def _run_task(arguments: cli.Arguments) -> int:
@@ -76,6 +99,8 @@ def _run_task(arguments: cli.Arguments) -> int:
 
     options = _options(arguments)
     rows = list(_rows(options))
+    if options.only_tasks:
+        return _prepare_tasks(rows, options)
     directory = options.run_dir or options.output_dir
     store = ResultStore(Path(directory).absolute()) if directory else None
     if store is None and any(row.value("log_samples") for row in rows):
@@ -90,6 +115,20 @@ def _run_task(arguments: cli.Arguments) -> int:
         tally = Worker(store, emit, cli.message).run(rows)
     cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed")
     return ExitStatus.FAILED if tally.failed else ExitStatus.DONE
+
+
+def _prepare_tasks(rows: list[Row], options: Options) -> int:
+    from oellm import json_codec, task_preparation
+
+    failed = 0
+    with cli.stdout_diverted() as stdout:
+        for record in task_preparation.records(
+            rows, options.fetch_tasks, options.jobs, cli.message
+        ):
+            failed += "problem" in record
+            stdout.write(json_codec.dumps(record) + b"\n")
+            stdout.flush()
+    return ExitStatus.FAILED if failed else ExitStatus.DONE
 
 
 def _rows(options: Options) -> Iterator[Row]:

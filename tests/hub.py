@@ -5,10 +5,13 @@ It answers what huggingface_hub, datasets and evaluate ask when they download, a
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
+import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +21,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 KINDS = ("models", "datasets", "spaces")
+# What the hub keeps in Git LFS, and knows by its sha256.
+LARGE = (".safetensors", ".bin", ".pth", ".gguf")
 
 
 @dataclass(frozen=True)
@@ -26,15 +31,47 @@ class File:
 
     path: Path
     size: int
-    # The git blob id; it is also the ETag, by which clients name the file in their cache.
+    # The git blob id.
     oid: str
+    # Of large files only.
+    sha256: str
 
     @classmethod
     def read(cls, path: Path) -> File:
         content = path.read_bytes()
-        return cls(
-            path, len(content), hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        )
+        oid = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        large = path.name.endswith(LARGE)
+        return cls(path, len(content), oid, hashlib.sha256(content).hexdigest() if large else "")
+
+    @property
+    def etag(self) -> str:
+        """By which clients name the file in their cache."""
+        return self.sha256 or self.oid
+
+    def described(self) -> dict[str, object]:
+        """What the call for a model says of it when asked for blobs=true."""
+        large = {"sha256": self.sha256, "size": self.size, "pointerSize": 134}
+        facts = {"size": self.size, "blobId": self.oid}
+        return {**facts, "lfs": large} if self.sha256 else facts
+
+
+@dataclass
+class Fault:
+    """What goes wrong with an answer; what is not set stays as it is."""
+
+    # An answer without content, with these headers.
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    # The connection ends after so many bytes of the content.
+    cut: int | None = None
+    # The content ends never: nothing more comes after so many bytes.
+    hang: int | None = None
+    bytes_per_second: int = 0
+    etag: str = ""
+    content: bytes | None = None
+    # What the call for a model lists: a size for each file in place of the true one, or none.
+    listed_size: int | None = None
+    lists_sizes: bool = True
 
 
 @dataclass
@@ -67,7 +104,13 @@ class Hub:
         # While it is cleared, all requests but for the root are logged and wait.
         self.answering = threading.Event()
         self.answering.set()
+        self.stopped = threading.Event()
+        # Seconds before each answer.
+        self.latency = 0.0
         self.repositories: dict[tuple[str, str], Repository] = {}
+        # By pattern: the fault, and how often it is still to come.
+        self._faults: list[tuple[str, Fault, list[int]]] = []
+        self._faults_lock = threading.Lock()
         self._server: _Server | None = None
         for kind in KINDS if root is not None else ():
             for directory in sorted((root / kind).glob("*/*")):
@@ -105,6 +148,27 @@ class Hub:
         """Serve a directory as a metric of `evaluate`, which holds NAME.py."""
         return self._add("spaces", f"evaluate-metric/{name}", directory, "main", None)
 
+    def fault(self, pattern: str, fault: Fault, times: int | None = None) -> None:
+        """Make the requests that match a pattern (`GET /acme/a/*`) go wrong, always or so often."""
+        self._faults.append((pattern, fault, [times or sys.maxsize]))
+
+    def next_fault(self, request: str) -> Fault:
+        """Return what goes wrong with a request, and count it."""
+        with self._faults_lock:
+            for pattern, fault, left in self._faults:
+                if left[0] and fnmatch.fnmatchcase(request, pattern):
+                    left[0] -= 1
+                    return fault
+        return Fault()
+
+    def heal(self) -> None:
+        """End all faults."""
+        self._faults.clear()
+
+    def served(self, pattern: str) -> list[str]:
+        """The requests so far that match a pattern."""
+        return [request for request in self.requests if fnmatch.fnmatchcase(request, pattern)]
+
     def _add(self, kind: str, name: str, directory: Path, revision: str, token: str | None) -> str:
         repository = self.repositories.setdefault((kind, name), Repository(token))
         return repository.add(directory, revision)
@@ -121,6 +185,7 @@ class Hub:
         return self
 
     def stop(self) -> None:
+        self.stopped.set()
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()
@@ -166,21 +231,29 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def _answer(self) -> None:
-        self.hub.requests.append(f"{self.command} {self.path}")
+        request = f"{self.command} {self.path}"
+        # A part of a file is another request than the whole of it.
+        part = self.headers.get("Range")
+        self.hub.requests.append(f"{request} {part}" if part else request)
         if self.path != "/":
             self.hub.answering.wait()
+            time.sleep(self.hub.latency)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         parts = [unquote(part) for part in urlsplit(self.path).path.strip("/").split("/")]
+        fault = self.hub.next_fault(request)
         try:
+            if fault.status:
+                raise _RefusalError(fault.status, fault.headers.get("X-Error-Code", ""))
             if parts == [""]:
                 self._send(200, b"a hub for tests", {})
             elif parts[0] == "api":
-                self._send_api(parts[1:], body)
+                self._send_api(parts[1:], body, fault)
             else:
-                self._send_file(parts)
+                self._send_file(parts, fault)
         except _RefusalError as refusal:
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.code}
-            self._send(refusal.status, b"", headers | _commit_header(refusal.commit))
+            headers |= _commit_header(refusal.commit) | fault.headers
+            self._send(refusal.status, b"", headers)
 
     def _repository(self, kind: str, parts: list[str]) -> Repository:
         try:
@@ -194,7 +267,7 @@ class _Handler(BaseHTTPRequestHandler):
         except KeyError:
             raise _RefusalError(404, "RevisionNotFound") from None
 
-    def _send_api(self, parts: list[str], body: bytes) -> None:
+    def _send_api(self, parts: list[str], body: bytes, fault: Fault) -> None:
         """Answer /api/KIND/ORG/NAME[/revision/REV | /tree/REV[/DIR] | /paths-info/REV]."""
         if len(parts) < 3 or parts[0] not in KINDS:
             raise _RefusalError(404, "")
@@ -213,7 +286,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "gated": "auto" if repository.token else False,
                 "tags": [],
                 "downloads": 0,
-                "siblings": [{"rfilename": path} for path in files],
+                "siblings": list(_siblings(files, "blobs=" in self.path, fault)),
             }
         elif call == "tree":
             answer = list(_tree(files, "/".join(folders), "recursive=" in self.path))
@@ -225,7 +298,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {"Content-Type": "application/json"}
         self._send(200, json.dumps(answer).encode(), headers | _commit_header(commit))
 
-    def _send_file(self, parts: list[str]) -> None:
+    def _send_file(self, parts: list[str], fault: Fault) -> None:
         """Answer /[datasets/|spaces/]ORG/NAME/resolve/REV/PATH."""
         kind = parts.pop(0) if parts[0] in KINDS[1:] else "models"
         if len(parts) < 5 or parts[2] != "resolve":
@@ -237,21 +310,56 @@ class _Handler(BaseHTTPRequestHandler):
         file = repository.commits[commit].get("/".join(parts[4:]))
         if file is None:
             raise _RefusalError(404, "EntryNotFound", commit)
-        headers = {"ETag": f'"{file.oid}"', "Content-Type": "application/octet-stream"}
-        self._send(200, file.path.read_bytes(), headers | _commit_header(commit))
+        content = file.path.read_bytes() if fault.content is None else fault.content
+        headers = {
+            "ETag": f'"{fault.etag or file.etag}"',
+            "Content-Type": "application/octet-stream",
+            "Accept-Ranges": "bytes",
+        }
+        status = 200
+        if part := re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "")):
+            start = int(part[1])
+            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            status, content = 206, content[start:]
+        self._send(status, content, headers | _commit_header(commit), fault)
 
-    def _send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+    def _send(
+        self, status: int, body: bytes, headers: dict[str, str], fault: Fault | None = None
+    ) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            self._write(body, fault or Fault())
+
+    def _write(self, body: bytes, fault: Fault) -> None:
+        end = min(len(body), *(n for n in (fault.cut, fault.hang, len(body)) if n is not None))
+        step = fault.bytes_per_second // 20 or end or 1
+        for start in range(0, end, step):
+            self.wfile.write(body[start : min(start + step, end)])
+            self.wfile.flush()
+            if fault.bytes_per_second:
+                time.sleep(1 / 20)
+        if fault.hang is not None:
+            self.hub.stopped.wait()
+        if fault.cut is not None or fault.hang is not None:
+            self.close_connection = True
 
 
 def _commit_header(commit: str) -> dict[str, str]:
     return {"X-Repo-Commit": commit} if commit else {}
+
+
+def _siblings(files: dict[str, File], blobs: bool, fault: Fault) -> Iterator[dict[str, object]]:
+    for path, file in files.items():
+        described = file.described() if blobs else {}
+        if fault.listed_size is not None:
+            described["size"] = fault.listed_size
+        if not fault.lists_sizes:
+            described.pop("size", None)
+        yield {"rfilename": path, **described}
 
 
 def _tree(files: dict[str, File], folder: str, recursive: bool) -> Iterator[dict[str, object]]:

@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from hub import Hub
-from hub_content import ARC, HELLASWAG, write_arc, write_files, write_hellaswag, write_task
+from hub_content import (
+    ARC,
+    HELLASWAG,
+    write_arc,
+    write_files,
+    write_hellaswag,
+    write_metric,
+    write_task,
+)
+from model_directories import write_model
 from oellm import hub as hub_library
 from oellm.manifest import Row, eval_id
 from processes import BIN, Run, clean_environment
@@ -76,7 +85,7 @@ def tasks(tmp_path: Path) -> Path:
 
 
 def test_local_rows_pass_without_a_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
-    model = write_files(tmp_path / "model", "config.json")
+    model = write_model(tmp_path / "model")
     for name, member in (("quizzes", {"group": "more"}), ("more", "quiz")):
         (tasks / f"{name}.yaml").write_text(json.dumps({"group": name, "task": [member]}))
     # What a task's code prints must not end up between the rows.
@@ -87,26 +96,36 @@ def test_local_rows_pass_without_a_hub(tmp_path: Path, cut_off: Account, tasks: 
         f"note,model_path,task_path,n_shot,include_path,model_revision\n"
         f'"a, ""b""",{model},quiz,0,{tasks},\n'
         f"ä,{model},quizzes,,{tasks},\n"
-        f',"{model},dtype=float32",{tasks / "quiz.yaml"},5,,\n'
+        f',"{model},dtype=float32",{tasks / "quiz.yaml"},3,,\n'
     )
     fetched = cut_off.fetch(manifest)
-    assert fetched.stdout == manifest
+    size = sum(path.stat().st_size for path in model.iterdir())
+    facts = ["", "4", "16", "loglikelihood=16"]
+    rows = list(csv.reader(io.StringIO(manifest)))
+    added = ["model_bytes", "dataset_revision", "n_docs", "n_requests", "request_types"]
+    expected = [rows[0] + added, *([*row, str(size), *facts] for row in rows[1:])]
+    assert list(csv.reader(io.StringIO(fetched.stdout))) == expected
     assert "noise" in fetched.stderr
     assert "3 of 3 rows fetched" in fetched.stderr
 
 
 def test_no_rows_give_a_manifest_of_no_rows(cut_off: Account) -> None:
-    assert cut_off.fetch(f"{HEADER}\n").stdout == f"{HEADER},model_revision\n"
+    assert cut_off.fetch(f"{HEADER}\n").stdout == (
+        f"{HEADER},model_revision,model_bytes,dataset_revision,n_docs,n_requests,request_types\n"
+    )
 
 
 @pytest.mark.slow
 def test_models_are_fetched_once_at_their_commit(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:
-    weights = ("config.json", "model.safetensors", "pytorch_model.bin", "optimizer.pt")
-    late = hub.add_model("acme/a", write_files(tmp_path / "late", *weights, "original/x.pth"))
-    early = hub.add_model("acme/a", write_files(tmp_path / "early", *weights), "step10")
-    old = hub.add_model("acme/a", write_files(tmp_path / "old", *weights), "step5")
+    others = ("pytorch_model.bin", "optimizer.pt", "original/x.pth")
+    late, early, old = (
+        hub.add_model("acme/a", write_files(write_model(tmp_path / name, seed=seed), *others), tag)
+        for seed, (name, tag) in enumerate(
+            (("late", "main"), ("early", "step10"), ("old", "step5"))
+        )
+    )
     hub.add_model("acme/words", write_files(tmp_path / "words", "tokenizer.json"))
     cells = {"model_path": "acme/a", "task_path": "quiz", "n_shot": "0", "include_path": str(tasks)}
     identity = eval_id(Row(cells))
@@ -117,7 +136,7 @@ def test_models_are_fetched_once_at_their_commit(
         f"{identity},acme/a,,quiz,0,{tasks}\n"
         f',"acme/a,revision=step10,tokenizer=acme/words",,quiz,0,{tasks}\n'
         f"{pinned},acme/a,{old},quiz,0,{tasks}\n"
-        f",acme/a,,quiz,5,{tasks}\n"
+        f",acme/a,,quiz,3,{tasks}\n"
     )
     fetched = account.fetch("", "--jobs=2", manifest)
     found = rows_of(fetched.stdout)
@@ -126,17 +145,21 @@ def test_models_are_fetched_once_at_their_commit(
     assert [row["eval_id"] for row in found] == ["", "", pinned, ""]
     assert fetched.stdout.startswith("eval_id,model_path,model_revision,task_path,n_shot,include_")
     for commit in (late, early, old):
-        assert account.snapshot("acme/a", commit) == {"config.json", "model.safetensors"}
+        assert account.snapshot("acme/a", commit) == {
+            "config.json",
+            "model.safetensors",
+            "tokenizer.json",
+        }
     assert (account.hf_home / "hub/models--acme--words/refs/main").exists()
     downloads = [line for line in hub.requests if line.startswith("GET /acme/a/resolve")]
-    assert len(downloads) == len(set(downloads)) == 6
+    assert len(downloads) == len(set(downloads)) == 7
 
 
 @pytest.mark.slow
 def test_environment_does_not_keep_files_from_the_cluster(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:
-    commit = hub.add_model("acme/a", write_files(tmp_path / "a", "config.json"), token="hf_mine")
+    commit = hub.add_model("acme/a", write_model(tmp_path / "a"), token="hf_mine")
     # A login in the user's home opens gated repositories, although hf_home is elsewhere.
     login = write_files(account.home / ".cache/huggingface", "token") / "token"
     login.write_text("hf_mine")
@@ -144,7 +167,7 @@ def test_environment_does_not_keep_files_from_the_cluster(
     account.environment |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "elsewhere")}
     manifest = f"{HEADER},include_path\nacme/a,quiz,0,{tasks}\n"
     fetched = account.fetch(manifest, "--set", f"hf_home={account.hf_home}")
-    assert account.snapshot("acme/a", commit) == {"config.json"}
+    assert "config.json" in account.snapshot("acme/a", commit)
     assert not (tmp_path / "elsewhere").exists()
     assert "HF_HUB_OFFLINE is ignored" in fetched.stderr
     assert "HF_HUB_CACHE is ignored" in fetched.stderr
@@ -154,8 +177,8 @@ def test_environment_does_not_keep_files_from_the_cluster(
 def test_what_cannot_be_fetched_is_left_out_and_named(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:
-    commit = hub.add_model("acme/a", write_files(tmp_path / "a", "config.json"))
-    hub.add_model("acme/gated", write_files(tmp_path / "gated", "config.json"), token="hf_other")
+    commit = hub.add_model("acme/a", write_model(tmp_path / "a"))
+    hub.add_model("acme/gated", write_model(tmp_path / "gated"), token="hf_other")
     hub.add_dataset("acme/secret", write_files(tmp_path / "secret", "test.jsonl"), token="hf_other")
     write_task(tasks, "hidden", "acme/secret")
     write_task(tasks, "lost", "acme/lost")
@@ -184,7 +207,7 @@ def test_what_cannot_be_fetched_is_left_out_and_named(
         "stdin:4: model_path: acme/gated@main: gated: accept the licence on its page, then set HF_",
         "stdin:5: model_path: acme/a@step3: there is no such revision",
         f"stdin:6: model_path: {tmp_path}/nothing: no such directory",
-        f"stdin:7: model_path: {tasks}: no model here: it has no config.json",
+        f"stdin:7: model_path: {tasks}: no config.json",
         "stdin:8: task_path: hidden: Dataset 'acme/secret' is a gated dataset on the Hub. You must "
         "be authenticated to access it. (gated: accept the licence",
         "stdin:9,11: task_path: lost: Dataset 'acme/lost' doesn't exist on the Hub",
@@ -197,7 +220,7 @@ def test_what_cannot_be_fetched_is_left_out_and_named(
 @pytest.mark.slow
 def test_unreachable_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
     write_task(tasks, "far", "acme/far")
-    model = write_files(tmp_path / "model", "config.json")
+    model = write_model(tmp_path / "model")
     started = time.monotonic()
     fetched = cut_off.fetch(
         f"{HEADER},include_path\n"
@@ -209,7 +232,8 @@ def test_unreachable_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
     assert time.monotonic() - started < 45
     address = cut_off.environment["HF_ENDPOINT"]
     assert f"stdin:2: model_path: acme/a@main: {address} cannot be reached" in fetched.stderr
-    assert "stdin:3: task_path: far: Couldn't reach 'acme/far' on the Hub" in fetched.stderr
+    far = "far: not all of it is in the cache: Couldn't reach 'acme/far' on the Hub"
+    assert f"stdin:3: task_path: {far}" in fetched.stderr
     assert [row["model_path"] for row in rows_of(fetched.stdout)] == [str(model)]
 
 
@@ -223,7 +247,7 @@ def test_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupt_does_not_wait_for_downloads(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:
-    hub.add_model("acme/a", write_files(tmp_path / "a", "config.json"))
+    hub.add_model("acme/a", write_model(tmp_path / "a"))
     hub.answering.clear()
     manifest = tmp_path / "manifest.csv"
     manifest.write_text(f"{HEADER},include_path\nacme/a,quiz,0,{tasks}\n")
@@ -269,32 +293,14 @@ def test_garbage(cut_off: Account, manifest: str, message: str) -> None:
 def test_wrong_usage(cut_off: Account) -> None:
     fetched = cut_off.fetch("", "--jobs=0", status=2)
     assert "--jobs: expected a positive integer, got '0'" in fetched.stderr
-
-
-def test_unneeded_files() -> None:
-    names = [
-        "config.json",
-        "model-00001-of-00002.safetensors",
-        "pytorch_model.bin",
-        "training_args.bin",
-        "old/pytorch_model.bin",
-        "model.Q4_K_M.gguf",
-        "original/consolidated.00.pth",
-        "global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt",
-        "last/rng_state_0.pth",
-        "tf_model.h5",
-    ]
-    kept = [name for name in names if name not in hub_library.unneeded(names)]
-    assert kept == ["config.json", "model-00001-of-00002.safetensors", "old/pytorch_model.bin"]
-    assert "model.Q4_K_M.gguf" not in hub_library.unneeded(names, "model.Q4_K_M.gguf")
+    fetched = cut_off.fetch(f"{HEADER}\n", "--set=hf_home=/a/$HOME", status=2)
+    assert "hf_home: expected a path without '$', got '/a/$HOME'" in fetched.stderr
 
 
 @pytest.mark.slow
 def test_metrics_are_fetched(tmp_path: Path, account: Account, hub: Hub, tasks: Path) -> None:
-    model = write_files(tmp_path / "model", "config.json")
-    (tmp_path / "metric").mkdir()
-    (tmp_path / "metric" / "closeness.py").write_text(METRIC)
-    hub.add_metric("closeness", tmp_path / "metric")
+    model = write_model(tmp_path / "model")
+    hub.add_metric("closeness", write_metric(tmp_path / "metric", "closeness"))
     for name, metric in (("measured", "closeness"), ("unmeasured", "nonesuch")):
         task = write_task(tasks, name) / f"{name}.yaml"
         task.write_text(task.read_text().replace('"acc"', f'"{metric}"'))
@@ -305,24 +311,6 @@ def test_metrics_are_fetched(tmp_path: Path, account: Account, hub: Hub, tasks: 
     assert [row["task_path"] for row in rows_of(fetched.stdout)] == ["measured"]
     assert "stdin:3: task_path: unmeasured: FileNotFoundError: Couldn't find a" in fetched.stderr
     assert list(account.hf_home.rglob("closeness.py"))
-
-
-METRIC = """
-import datasets
-import evaluate
-
-class Closeness(evaluate.Metric):
-    def _info(self):
-        features = datasets.Features(
-            {"predictions": datasets.Value("int32"), "references": datasets.Value("int32")}
-        )
-        return evaluate.MetricInfo(
-            description="", citation="", inputs_description="", features=features
-        )
-
-    def _compute(self, predictions, references):
-        return {"closeness": 1.0}
-"""
 
 
 @pytest.mark.slow

@@ -16,8 +16,9 @@ from processes import DEMO_TASKS, Run, clean_environment
 pytestmark = pytest.mark.slow
 
 COLUMNS = (
-    *("model_path", "task_path", "n_shot", "include_path", "batch_size", "log_samples"),
-    *("apply_chat_template", "gen_kwargs", "seed", "note"),
+    *("model_path", "task_path", "n_shot", "limit", "include_path", "batch_size", "log_samples"),
+    *("apply_chat_template", "gen_kwargs", "seed", "tp", "trust_remote_code", "model_args"),
+    *("confirm_run_unsafe_code", "note"),
 )
 
 FIXED_SHOTS = """\
@@ -66,6 +67,8 @@ def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ses
     for name in ("local_data.py", "oellm_choice.jsonl"):
         (tasks / name).symlink_to(DEMO_TASKS / name)
     (tasks / "fixed_shots.yaml").write_text(FIXED_SHOTS)
+    executes = tasks / "executes.yaml"
+    executes.write_text(FIXED_SHOTS.replace("fixed_shots", "executes") + "unsafe_code: true\n")
     tiny = {"model_path": tiny_model, "n_shot": 0, "include_path": DEMO_TASKS}
     broken = {"model_path": "/no/such/model", "n_shot": 0, "include_path": DEMO_TASKS}
     text = manifest(
@@ -84,6 +87,23 @@ def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ses
             "seed": "7",
             "note": "settings",
         },
+        {**tiny, "task_path": executes, "note": "forbidden"},
+        {
+            **tiny,
+            "task_path": executes,
+            "limit": 3,
+            "confirm_run_unsafe_code": "true",
+            "note": "permitted",
+        },
+        {
+            **tiny,
+            "task_path": "oellm_copy",
+            "model_args": '{"dtype": "bfloat16", "max_length": 64}',
+            "trust_remote_code": "true",
+            "gen_kwargs": '{"until": ["e", "a"], "max_gen_toks": 3}',
+            "note": "arguments",
+        },
+        {**tiny, "task_path": "oellm_copy", "tp": 64, "note": "split"},
     )
     done = subprocess.run(
         ["oe-run-task", "--output_dir", home / "out"],
@@ -101,19 +121,20 @@ def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ses
 def test_every_row_gives_one_line_and_a_failing_row_the_status(evaluated: Session) -> None:
     assert evaluated.status == 1
     statuses = {line["oellm"]["row"]["note"]: line["oellm"]["status"] for line in evaluated.lines}
-    assert statuses == {
-        **dict.fromkeys(("first", "batch", "samples", "fixed", "settings"), "done"),
-        **dict.fromkeys(("no model", "no task", "no model again"), "failed"),
-    }
-    assert "oe-run-task: 5 rows done, 0 were there, 3 failed" in evaluated.stderr
+    done = ("first", "batch", "samples", "fixed", "settings", "permitted", "arguments")
+    failed = ("no model", "no task", "no model again", "forbidden", "split")
+    assert statuses == {**dict.fromkeys(done, "done"), **dict.fromkeys(failed, "failed")}
+    assert "oe-run-task: 7 rows done, 0 were there, 5 failed" in evaluated.stderr
 
 
-def test_five_rows_of_one_model_load_it_once(evaluated: Session) -> None:
-    done = [line["oellm"] for line in evaluated.lines if line["oellm"]["status"] == "done"]
+def test_six_rows_of_one_model_load_it_once(evaluated: Session) -> None:
+    records = [line["oellm"] for line in evaluated.lines if line["oellm"]["status"] == "done"]
+    # With other arguments it is another model.
+    done = [record for record in records if not record["row"]["model_args"]]
     assert len({record["provenance"]["pid"] for record in done}) == 1
     loads = [record["timing"]["model_load_s"] for record in done]
     assert loads[0] > 0
-    assert loads[1:] == [0, 0, 0, 0]
+    assert loads[1:] == [0, 0, 0, 0, 0]
     assert all(record["timing"]["evaluate_s"] > 0 for record in done)
 
 
@@ -149,6 +170,22 @@ def test_columns_reach_the_framework(evaluated: Session) -> None:
     assert settings["config"]["gen_kwargs"] == {"max_gen_toks": 2}
     plain, chat = evaluated.row("samples"), settings
     assert plain["task_hashes"] != chat["task_hashes"]
+
+
+def test_arguments_reach_the_model_and_its_answers(evaluated: Session) -> None:
+    config = evaluated.row("arguments")["config"]
+    assert config["model_dtype"] == "torch.bfloat16"
+    assert config["model_args"].endswith(",dtype=bfloat16,max_length=64,trust_remote_code=True")
+    assert config["gen_kwargs"] == {"until": ["e", "a"], "max_gen_toks": 3}
+    assert "trust_remote_code" not in evaluated.row("first")["config"]["model_args"]
+    split = evaluated.row("split")["oellm"]["failure"]
+    assert split["message"].startswith("tp: 64 GPUs are asked for, ")
+
+
+def test_code_that_a_model_wrote_runs_only_with_permission(evaluated: Session) -> None:
+    forbidden = evaluated.row("forbidden")["oellm"]["failure"]
+    assert "marked as unsafe" in forbidden["message"]
+    assert evaluated.row("permitted")["n-samples"]["executes"]["effective"] == 3
 
 
 def test_samples_are_kept_where_they_were_asked_for(evaluated: Session) -> None:

@@ -18,17 +18,41 @@ from oellm.errors import ExitStatus, OellmError, UsageError, nearest
 Arguments = dict[str, Any]
 
 _program = "oellm"
+# What a terminal shows below the last message.
+_status = ""
+# To the start of the line, and nothing right of there.
+_ERASE = "\r\x1b[K"
 
 
 def message(text: str) -> None:
     """Print one message for the user on stderr, as `command: text`."""
     try:
         # One write: lines of several threads, or of several commands of a pipe, stay whole.
-        sys.stderr.write(f"{_program}: {text}\n")
+        line = f"{_program}: {text}\n"
+        sys.stderr.write(f"{_ERASE}{line}{_status}" if _status else line)
         sys.stderr.flush()
     except OSError:
         # Nobody reads the messages any more; the work itself goes on.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def status_line() -> Callable[[str], None] | None:
+    """Return what shows a line on the terminal below the messages, or None without a terminal.
+
+    The next line takes its place; an empty one takes it away.
+    """
+    if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
+        return None
+    return _show_status
+
+
+def _show_status(text: str) -> None:
+    global _status  # noqa: PLW0603
+    # A longer line would wrap, and only its end would be erased.
+    width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    _status = f"{_program}: {text}"[: width - 1] if text else ""
+    sys.stderr.write(_ERASE + _status)
+    sys.stderr.flush()
 
 
 def run(

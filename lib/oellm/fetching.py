@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TextIO
+from typing import NamedTuple, TextIO
 
-from oellm import frameworks, hub, manifest, schema
-from oellm.errors import InputError
+from oellm import checkpoints, frameworks, hub, hub_cache, local_models, manifest, schema
+from oellm.cluster import Cluster
 from oellm.hub import HubModel, Problem
 from oellm.manifest import Row
-from oellm.models import ModelSpec
-
-if TYPE_CHECKING:
-    from oellm.frameworks.lm_eval_data import TaskIndices
+from oellm.model_downloads import Download, ModelDownloads, Report
+from oellm.task_process import TaskProcess
 
 # Line numbers that one message names.
 _LINES_SHOWN = 10
+# Columns of the rows that --check prints; they end where a row is fetched.
+CHECK_COLUMNS = ("reason", "remedy")
+_ADDED_COLUMNS = (
+    *("model_revision", "model_bytes"),
+    *("dataset_revision", "n_docs", "n_requests", "request_types"),
+)
 
-Report = Callable[[str], None]
+
+class Finding(NamedTuple):
+    """What keeps a row from being evaluated: the column to blame, and what would mend it."""
+
+    column: str
+    problem: Problem
+    # A command or an option, where one is enough.
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A problem, the column whose cell it is about, and the lines that have that cell."""
+    """A finding, and the lines that it is about."""
 
     source: str
     lines: tuple[int, ...]
-    column: str
-    problem: Problem
+    finding: Finding
 
     def __str__(self) -> str:
         shown = ",".join(map(str, self.lines[:_LINES_SHOWN]))
         more = len(self.lines) - _LINES_SHOWN
         place = f"{shown} and {more} more" if more > 0 else shown
-        return f"{self.source}:{place}: {self.column}: {self.problem.text}"
+        text = f"{self.source}:{place}: {self.finding.column}: {self.finding.problem.text}"
+        return f"{text}; to mend it: {self.finding.remedy}" if self.finding.remedy else text
 
 
 @dataclass(frozen=True)
@@ -71,131 +79,125 @@ class Fetcher:
     """
 
     def __init__(
-        self, address: str, hub_problem: Problem | None, jobs: int, report: Report
+        self,
+        cluster: Cluster,
+        address: str,
+        hub_problem: Problem | None,
+        *,
+        jobs: int,
+        report: Report,
+        status: Report | None,
     ) -> None:
-        self._address = address
-        self._hub_problem = hub_problem
-        self._report = report
-        self._lock = threading.Lock()
-        self._pool = ThreadPoolExecutor(max_workers=jobs, thread_name_prefix="download")
-        self._models: dict[HubModel, Future[str | Problem]] = {}
-        self._tasks: dict[tuple[str, str], tuple[str, Problem] | None] = {}
-        self._downloaded = 0
+        self._models = ModelDownloads(address, hub_problem, jobs, report, status)
+        self._tasks = TaskProcess(cluster, hub_problem is None, jobs)
 
     def fetch(self, rows: list[Row]) -> Outcome:
-        """Fetch what the rows need and return them with their model_revision."""
+        """Fetch what the rows need; return them with what was learned about them.
+
+        Raises MachineError where the environment of the jobs cannot be started.
+        """
         needs = [manifest.located(row) for row in rows]
-        for row in needs:
-            for model in hub.repositories(row.model, row["model_revision"]):
-                if model not in self._models:
-                    self._models[model] = self._pool.submit(self._fetch_model, model)
-        # lm-eval is not made for threads; its tasks are fetched here while models are downloaded.
-        self._fetch_tasks(needs)
+        self._models.start(model for row in needs for model in hub.repositories(row))
+        # In processes of their own, so at the same time.
+        self._tasks.ask(needs)
         passed: list[Row] = []
-        problems: dict[tuple[str, Problem], list[Row]] = {}
+        found: dict[Finding, list[Row]] = {}
         for row, need in zip(rows, needs, strict=True):
-            found = self._problems(need)
-            for key in found:
-                problems.setdefault(key, []).append(row)
-            if not found:
-                passed.append(_with_revision(row, self._revision(need)))
-        self._pool.shutdown()
-        columns = dict.fromkeys(rows[0].cells if rows else _required_columns())
-        return Outcome([*columns | {"model_revision": None}], passed, _failures(problems))
+            findings = list(self._findings(need))
+            for finding in findings:
+                found.setdefault(finding, []).append(row)
+            if not findings:
+                passed.append(self._completed(row, need))
+        columns = rows[0].cells if rows else schema.required("manifest")
+        kept = [name for name in columns if name not in CHECK_COLUMNS]
+        return Outcome([*dict.fromkeys([*kept, *_ADDED_COLUMNS])], passed, failures(found))
 
-    def _fetch_model(self, model: HubModel) -> str | Problem:
-        """Return the commit of a downloaded model, or why there is none."""
-        name = f"{model.path}@{model.revision}" if model.revision else model.path
-        if self._hub_problem is not None:
-            return Problem(f"{name}: {self._hub_problem.text}", unreachable=True)
-        try:
-            commit = hub.download(model)
-        except Exception as error:
-            problem = hub.problem(error, self._address)
-            return Problem(f"{name}: {problem.text}", problem.unreachable)
-        with self._lock:
-            self._downloaded += 1
-            count = f"{self._downloaded} of {len(self._models)}"
-            self._report(f"model {model.path} at {commit[:12]} ({count})")
-        return commit
-
-    def _fetch_tasks(self, needs: list[Row]) -> None:
-        from oellm.frameworks.lm_eval_data import TaskIndices
-
-        indices = TaskIndices()
-        wanted = dict.fromkeys((row["task_path"], row["include_path"]) for row in needs)
-        for number, (task, include_path) in enumerate(wanted, 1):
-            count = f"({number} of {len(wanted)})"
-            self._tasks[task, include_path] = self._fetch_task(indices, task, include_path, count)
-
-    def _fetch_task(
-        self, indices: TaskIndices, task: str, include_path: str, count: str
-    ) -> tuple[str, Problem] | None:
-        """Return why a task cannot be fetched, with the column to blame, or None."""
-        from oellm.frameworks import lm_eval_data
-
-        try:
-            members = lm_eval_data.fetch(indices, task, include_path)
-        except InputError as error:
-            return error.column, Problem(error.message)
-        # A task's code is anybody's; one even raises SystemExit.
-        except (Exception, SystemExit) as error:
-            return "task_path", self._task_problem(task, error)
-        with self._lock:
-            self._report(f"task {task}{f', {members} tasks' if members > 1 else ''} {count}")
-        return None
-
-    def _task_problem(self, task: str, error: BaseException) -> Problem:
-        problem = hub.problem(error, self._address)
-        # The library's words name the data set, ours say what to do.
-        said = hub.first_line(error)
-        text = problem.text if said in problem.text else f"{said} ({problem.text})"
-        return Problem(f"{task}: {text}", problem.unreachable)
-
-    def _problems(self, need: Row) -> list[tuple[str, Problem]]:
-        """Return what keeps a row from being evaluated, with the columns that are to blame."""
-        found = []
-        if need.model.is_local and (text := _local_problem(need.model)):
-            found.append(("model_path", Problem(text)))
-        for model in hub.repositories(need.model, need["model_revision"]):
-            fetched = self._models[model].result()
+    def _findings(self, need: Row) -> Iterator[Finding]:
+        if need.model.is_local and (text := local_models.problem(need)):
+            yield Finding("model_path", Problem(text))
+        for model in hub.repositories(need):
+            fetched = self._models.result(model)
             if isinstance(fetched, Problem):
-                found.append(("model_path", fetched))
-        task = self._tasks[need["task_path"], need["include_path"]]
-        return found if task is None else [*found, task]
+                yield Finding("model_path", fetched)
+            elif text := _snapshot_problem(model, fetched.directory, need):
+                yield Finding("model_path", Problem(f"{model}: {text}"))
+        for finding in _task_findings(self._tasks, need):
+            # Where fetching did not help, fetching is no remedy.
+            yield finding._replace(remedy="") if finding.problem.unreachable else finding
 
-    def _revision(self, need: Row) -> str:
-        if need.model.is_local:
-            return ""
-        model = next(hub.repositories(need.model, need["model_revision"]))
-        return str(self._models[model].result())
-
-
-def _with_revision(row: Row, revision: str) -> Row:
-    changed = row["model_revision"] != revision
-    row = row.with_cells(model_revision=revision)
-    # The identity is over the revision too; the next stage computes it anew.
-    return row.with_cells(eval_id="") if changed and row["eval_id"] else row
-
-
-def _local_problem(model: ModelSpec) -> str:
-    """Return why a local directory holds no model, or nothing."""
-    arguments = dict(model.arguments)
-    if not os.path.isdir(model.path):
-        return f"{model.path}: no such directory"
-    directory = os.path.normpath(os.path.join(model.path, arguments.get("subfolder", "")))
-    needed = arguments.get("gguf_file") or "config.json"
-    if not os.path.isfile(os.path.join(directory, needed)):
-        return f"{directory}: no model here: it has no {needed}"
-    return ""
+    def _completed(self, row: Row, need: Row) -> Row:
+        """Return a row with the columns that planning needs."""
+        model = None if need.model.is_local else self._models.result(next(hub.repositories(need)))
+        commit = model.commit if isinstance(model, Download) else ""
+        size = model.bytes if isinstance(model, Download) else local_models.size(need)
+        facts = self._tasks.record(need)
+        requests: dict[str, int] = facts["requests"]
+        changed = row["model_revision"] != commit
+        row = row.without(*CHECK_COLUMNS).with_cells(
+            model_revision=commit,
+            model_bytes=str(size),
+            dataset_revision=facts["dataset_revision"],
+            n_docs=str(facts["n_docs"]),
+            n_requests=str(sum(requests.values())),
+            request_types=",".join(f"{kind}={count}" for kind, count in requests.items()),
+        )
+        # The identity is over the revision too; the next stage computes it anew.
+        return row.with_cells(eval_id="") if changed and row["eval_id"] else row
 
 
-def _required_columns() -> list[str]:
-    return [name for name, spec in schema.table("manifest").items() if spec.get("required")]
+class Checker:
+    """Tells whether rows can start without a network; downloads nothing.
+
+    `again` is the command that would fetch what is missing.
+    """
+
+    def __init__(self, cluster: Cluster, jobs: int, again: str) -> None:
+        self._tasks = TaskProcess(cluster, False, jobs)
+        self._again = again
+
+    def check(self, rows: list[Row]) -> list[tuple[Row, list[Finding]]]:
+        """Return each row with what keeps it from being evaluated.
+
+        Raises MachineError where the environment of the jobs cannot be started.
+        """
+        needs = [manifest.located(row) for row in rows]
+        self._tasks.ask(needs)
+        return [
+            (row, [self._mended(finding) for finding in self._findings(need)])
+            for row, need in zip(rows, needs, strict=True)
+        ]
+
+    def _findings(self, need: Row) -> Iterator[Finding]:
+        if need.model.is_local and (text := local_models.problem(need)):
+            yield Finding("model_path", Problem(text))
+        for model in hub.repositories(need):
+            directory = hub_cache.snapshot(model.path, model.revision or "main")
+            text = _snapshot_problem(model, directory, need) if directory else "not in the cache"
+            if text:
+                yield Finding("model_path", Problem(f"{model}: {text}", unreachable=True))
+        yield from _task_findings(self._tasks, need)
+
+    def _mended(self, finding: Finding) -> Finding:
+        return finding._replace(remedy=self._again) if finding.problem.unreachable else finding
 
 
-def _failures(problems: dict[tuple[str, Problem], list[Row]]) -> list[Failure]:
+def _task_findings(tasks: TaskProcess, need: Row) -> Iterator[Finding]:
+    """Yield what keeps the task of a row from being evaluated."""
+    record = tasks.record(need)
+    if "problem" in record:
+        problem = Problem(record["problem"], record["unreachable"])
+        yield Finding(record["column"], problem, record["remedy"])
+
+
+def failures(found: dict[Finding, list[Row]]) -> list[Failure]:
+    """Return each finding with the lines of its rows."""
     return [
-        Failure(rows[0].source, tuple(row.line or 0 for row in rows), column, problem)
-        for (column, problem), rows in problems.items()
+        Failure(rows[0].source, tuple(row.line or 0 for row in rows), finding)
+        for finding, rows in found.items()
     ]
+
+
+def _snapshot_problem(model: HubModel, directory: str, need: Row) -> str:
+    """Return why a repository in the cache cannot be loaded; only models are looked into."""
+    is_own = model.path == need.model.path
+    return checkpoints.problem(directory, local_models.arguments(need)) if is_own else ""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
-import glob
+import errno
 import os
+import re
 import ssl
 import threading
 import urllib.error
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
+from oellm import remote_code
 from oellm.errors import UsageError
+from oellm.manifest import Row
 from oellm.models import ModelSpec
 
 _OFFLINE = (
@@ -38,25 +40,11 @@ _PROGRESS_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_
 _PATIENCE = 15.0
 # Model arguments that name a second repository.
 COMPANIONS = ("tokenizer", "peft", "delta")
-# What training leaves behind, and weights in formats that no backend here loads.
-_UNNEEDED = (
-    "original/*",
-    "global_step*/*",
-    "optimizer*.pt",
-    "optimizer*.bin",
-    "*_optim_states.pt",
-    "scheduler.pt",
-    "rng_state*.pth",
-    "events.out.tfevents.*",
-    "*.h5",
-    "*.msgpack",
-    "*.ot",
-    "*.onnx",
-    "*.onnx_data",
-)
 _GATED = "gated: accept the licence on its page, then set HF_TOKEN"
 _NO_REVISION = "there is no such revision: check the branches and tags"
 _NOT_FOUND = "not found on the hub: check the name; if it is private, set HF_TOKEN"
+_NO_HUB = "what answers is no hub: check HF_ENDPOINT and HTTPS_PROXY"
+ROOM = "free some, or set hf_home to a file system with room"
 # Class of an error, words in its text, meaning; the first that fits counts. `datasets` wraps the
 # hub's errors without keeping them.
 _MEANINGS = (
@@ -66,9 +54,40 @@ _MEANINGS = (
     ("DatasetNotFoundError", "Revision", _NO_REVISION),
     ("RepositoryNotFoundError", "", _NOT_FOUND),
     ("DatasetNotFoundError", "", _NOT_FOUND),
+    ("DisabledRepoError", "", "disabled by the hub: its page says why"),
+    ("FileMetadataError", "", _NO_HUB),
+    ("ProxyError", "", "the proxy refuses: check HTTPS_PROXY"),
+    (
+        "SSLCertVerificationError",
+        "",
+        "the hub's certificate is not trusted here: set SSL_CERT_FILE to a file with your site's",
+    ),
+    (
+        "OSError",
+        "Consistency check failed",
+        "what came is shorter or longer than the hub said: run it again later",
+    ),
+    # How the library for Xet storage words it.
+    ("Exception", "No space left on device", f"the file system is full: {ROOM}"),
+    ("Exception", "Disk quota exceeded", f"the disk quota is used up: {ROOM}"),
 )
+_STATUSES = {
+    401: "the token is wrong or has expired: set HF_TOKEN, or log in anew (hf auth login)",
+    403: "no access: the token's account or its permissions do not allow it (hf auth whoami)",
+    404: "the hub does not have a file that it lists: tell the owner",
+    429: "the hub limits requests: set HF_TOKEN, which raises the limit, or run it again later",
+}
+_NO_ACCESS = "no permission to write there: ask for it (chmod g+rwX), or set hf_home elsewhere"
+_ERRNOS = {
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.EROFS: "the file system is read-only: set hf_home to a directory that you can write",
+}
 # The HTTP library differs between releases of huggingface_hub and datasets; the names do not.
-_CONNECTION_ERRORS = {"ConnectionError", "Timeout", "TransportError"}
+_CONNECTION_ERRORS = {"ConnectionError", "Timeout", "TimeoutError", "TransportError"}
+# Answers that another try may better.
+_PASSING = (408, 429, 500, 502, 503, 504)
+_LASTING = {"SSLCertVerificationError", "ProxyError"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,17 @@ class HubModel:
 
     path: str
     revision: str
+    # The model's arguments that choose among its files.
     gguf_file: str = ""
+    subfolder: str = ""
+    variant: str = ""
+    # Whether more than its configuration, tokenizer and code is needed.
+    weights: bool = True
+    # Whether its code is run, which may be in another repository.
+    remote_code: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}@{self.revision}" if self.revision else self.path
 
 
 @dataclass(frozen=True)
@@ -96,8 +125,11 @@ def configure(environ: MutableMapping[str, str], hf_home: str) -> list[str]:
     """Make `hf_home` the one cache, and downloads allowed; return the variables ignored for it.
 
     To be called before a Hugging Face library is imported: they read these variables only then.
-    Raises OSError where the directory cannot be made.
+    Raises OSError where the directory cannot be made, UsageError for a name that cannot be used.
     """
+    if "$" in hf_home:
+        # The libraries take it for a variable, which may be another one in a job.
+        raise UsageError(f"hf_home: expected a path without '$', got {hf_home!r}")
     ignored = [name for name in (*_OFFLINE, *_CACHES) if environ.pop(name, "")]
     if hf_home:
         before = environ.get("HF_HOME") or os.path.join(
@@ -154,65 +186,84 @@ def _asked(address: str) -> str:
         return "" if isinstance(reason, ssl.SSLError) else str(reason)
 
 
-def repositories(spec: ModelSpec, model_revision: str) -> Iterator[HubModel]:
-    """Yield what the hub must give for a model: the model itself first, unless it is local."""
-    arguments = dict(spec.arguments)
+def repositories(row: Row) -> Iterator[HubModel]:
+    """Yield what the hub must give for a row's model: itself first, unless it is local."""
+    spec = row.model
+    arguments = row.model_arguments
+    names = ("gguf_file", "subfolder", "variant")
+    gguf_file, subfolder, variant = (str(arguments.get(name, "")).strip("/") for name in names)
+    trusted = str(arguments.get("trust_remote_code", "")).lower() in ("true", "1")
+    runs_code = trusted or bool(row.value("trust_remote_code"))
     if not spec.is_local:
-        revision = model_revision or arguments.get("revision") or "main"
-        yield HubModel(spec.path, revision, arguments.get("gguf_file", ""))
+        revision = row["model_revision"] or str(arguments.get("revision", "")) or "main"
+        yield HubModel(spec.path, revision, gguf_file, subfolder, variant, remote_code=runs_code)
+    elif runs_code:
+        for name in remote_code.repositories(os.path.join(spec.path, subfolder)):
+            yield HubModel(name, "", weights=False)
     for name in COMPANIONS:
-        if name in arguments and not (companion := ModelSpec(arguments[name])).is_local:
-            yield HubModel(companion.path, "")
+        companion = ModelSpec(str(arguments.get(name, "")))
+        if companion.path and not companion.is_local:
+            needs_weights = name != "tokenizer"
+            yield HubModel(companion.path, "", weights=needs_weights, remote_code=runs_code)
 
 
-def download(model: HubModel) -> str:
-    """Download a model into the cache and return its commit; whole files there are kept.
+def problem(error: BaseException, address: str, page: str = "") -> Problem:
+    """Return what an error of the hub's libraries means for the user.
 
-    Raises what the hub's library raises.
+    `page` is the address of the repository's page, where that is known.
     """
-    from huggingface_hub import HfApi, snapshot_download
-
-    info = HfApi().model_info(model.path, revision=model.revision or None, timeout=30)
-    names = [file.rfilename for file in info.siblings or []]
-    snapshot_download(
-        model.path,
-        # By name, so that the cache knows what the name stands for; else the commit just seen.
-        revision=info.sha if model.revision else None,
-        ignore_patterns=[glob.escape(name) for name in unneeded(names, model.gguf_file)],
-    )
-    return str(info.sha)
-
-
-def unneeded(names: Iterable[str], gguf_file: str = "") -> list[str]:
-    """Return which files of a model repository no evaluation reads."""
-    names = list(names)
-    safe = {os.path.dirname(name) for name in names if name.endswith(".safetensors")}
-    return [name for name in names if name != gguf_file and _is_unneeded(name, safe)]
-
-
-def _is_unneeded(name: str, safe: set[str]) -> bool:
-    directory, base = os.path.split(name)
-    if base.endswith(".gguf") or (base.endswith(".bin") and directory in safe):
-        return True
-    return any(
-        fnmatch.fnmatchcase(name if "/" in pattern else base, pattern) for pattern in _UNNEEDED
-    )
-
-
-def problem(error: BaseException, address: str) -> Problem:
-    """Return what an error of the hub's libraries means for the user."""
     chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in _ERRNOS:
+            place = f"{link.filename}: " if link.filename else ""
+            return Problem(place + _ERRNOS[link.errno])
     for name, words, meaning in _MEANINGS:
         if any(name in _classes(link) and words in str(link) for link in chain):
-            return Problem(meaning)
+            return Problem(f"{meaning} ({page})" if page and meaning == _GATED else meaning)
+    if status := _status(chain):
+        return Problem(_STATUSES.get(status, f"{complaint(error)}: run it again later"))
     if any(_is_silence(link) for link in chain):
         return no_answer(address)
     return Problem(f"{type(error).__name__}: {first_line(error)}")
 
 
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error may be gone at another try."""
+    chain = list(_chain(error))
+    if any(_classes(link) & _LASTING for link in chain):
+        return False
+    if status := _status(chain):
+        return status in _PASSING
+    # What came was cut short; and whatever the library for Xet storage says.
+    cut = any("Consistency check failed" in str(link) for link in chain)
+    return cut or any(_is_silence(link) or "Xet" in type(link).__name__ for link in chain)
+
+
+def complaint(error: BaseException) -> str:
+    """Return in a few words what went wrong with a request that may be tried again."""
+    chain = list(_chain(error))
+    status = _status(chain)
+    if status == 429:
+        return "the hub limits requests"
+    return f"the hub answers {status}" if status else first_line(error) or type(error).__name__
+
+
+def requested_pause(error: BaseException) -> float | None:
+    """Return the seconds that the hub asks to wait, if it does."""
+    for link in _chain(error):
+        headers = getattr(getattr(link, "response", None), "headers", {})
+        if (text := headers.get("Retry-After", "")).isdecimal():
+            return float(text)
+        # As drafted for HTTP: `"api";r=0;t=55`.
+        if match := re.search(r"r=0;t=(\d+)", headers.get("RateLimit", "").replace(" ", "")):
+            return float(match[1])
+    return None
+
+
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text."""
-    return next(iter(str(error).strip().splitlines()), "")
+    """Return the first line of an error's text that is not a frame of asterisks."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line.strip("*")), "")
 
 
 def no_answer(address: str) -> Problem:
@@ -225,6 +276,15 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
+
+
+def _status(chain: Iterable[BaseException]) -> int:
+    """Return the HTTP status of the answer that an error is about, 0 where there was none."""
+    for link in chain:
+        status = getattr(getattr(link, "response", None), "status_code", 0)
+        if isinstance(status, int) and status >= 400:
+            return status
+    return 0
 
 
 def _classes(error: BaseException) -> set[str]:

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from hub import Hub
+from hub_content import write_arc, write_code
 from processes import DEMO_TASKS, make_tiny_model
 
 Results = dict[str, dict[str, Any]]
@@ -67,6 +69,29 @@ def test_one_result_per_row_with_the_scores_of_the_lm_eval_command_line(
         for task, scores in result["results"].items()
     }
     assert ours == theirs
+
+
+def test_tasks_are_fetched_in_the_image_and_run_where_the_hub_is_not(
+    cluster: Any, checkpoints: Path, hub: Hub, tmp_path: Path
+) -> None:
+    hub.add_model("acme/tiny", checkpoints / "iter_2000")
+    hub.add_dataset("allenai/ai2_arc", write_arc(tmp_path / "arc"))
+    # The libraries would expand the `$HOME` that is in the name of the shared directory.
+    cluster.env |= {**hub.environment, "HF_HOME": str(tmp_path / "caché d'ir %j #1")}
+    code = "def score(doc, results):\n    import langdetekt\n"
+    wanting = write_code(tmp_path / "tasks", "wanting", code, process_results="score")
+    command = ("oe-manifest", "--models=acme/tiny", f"--tasks=arc_easy,{wanting}", "--n_shot=0")
+    fetched = cluster.call("oe-fetch", stdin=cluster.run(*command, "--batch_size=4"), status=1)
+    # The image's own Python lacks it, whatever the login node has.
+    mended = "to mend it: /opt/lm_eval/bin/python3 -m pip install langdetekt"
+    assert f"No module named 'langdetekt'; {mended}" in fetched.stderr
+    hub.stop()
+    assert len(cluster.run("oe-fetch", "--check", stdin=fetched.stdout).splitlines()) == 1
+    record = cluster.submitted(fetched.stdout)
+    cluster.wait()
+    (result,) = results(record).values()
+    assert result["results"]["arc_easy"]["acc,none"] is not None
+    assert result["n-samples"]["arc_easy"]["effective"] == 4
 
 
 def test_a_bad_row_fails_alone_and_the_job_says_so(cluster: Any, checkpoints: Path) -> None:

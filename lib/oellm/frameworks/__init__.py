@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from oellm.errors import UsageError, nearest
 from oellm.manifest import Row
@@ -52,6 +52,60 @@ class Session(Protocol):
         ...
 
 
+class NotPermittedError(Exception):
+    """A task does what its row does not permit."""
+
+
+class Demand(NamedTuple):
+    """What a row asks of its task, as far as it changes what the task needs."""
+
+    n_shot: int | None
+    limit: float | None
+    runs_unsafe_code: bool
+
+
+class TaskFacts(NamedTuple):
+    """How much work a task is, and the data that it was found with."""
+
+    n_docs: int
+    # The number of requests of each type: loglikelihood, generate_until, loglikelihood_rolling.
+    requests: dict[str, int]
+    # org/name@commit of each data set of the hub, separated by blanks.
+    dataset_revision: str
+
+
+class DataSet(Protocol):
+    """A data set that a task loads."""
+
+    def load(self) -> None:
+        """Load it, which fills the cache; raises whatever keeps it from being loaded."""
+        ...
+
+
+class Tasks(Protocol):
+    """The tasks of a framework, without a model."""
+
+    def prepare(self) -> None:
+        """Import what building a task needs."""
+        ...
+
+    def data_sets(self, task: str, include_path: str) -> Sequence[DataSet]:
+        """Return the data sets that a task loads, as far as they are known without building it.
+
+        Raises InputError, with the column, where there is no such task.
+        """
+        ...
+
+    def facts(
+        self, task: str, include_path: str, demands: list[Demand]
+    ) -> list[TaskFacts | BaseException]:
+        """Build a task; return the facts for each demand, or what keeps it from being met.
+
+        Raises what keeps it from being built.
+        """
+        ...
+
+
 def names() -> list[str]:
     """Return the names of the supported frameworks."""
     return sorted(_ADAPTERS)
@@ -68,7 +122,17 @@ def require(row: Row) -> str:
 
 def session(name: str) -> Session:
     """Start the use of a framework."""
+    made: Session = _adapter(name).Session()
+    return made
+
+
+def tasks(name: str) -> Tasks:
+    """Return the tasks of a framework."""
+    made: Tasks = _adapter(name).Tasks()
+    return made
+
+
+def _adapter(name: str) -> Any:
     if name not in _ADAPTERS:
         raise UsageError(f"unknown framework {name!r}{nearest(name, _ADAPTERS)}")
-    made: Session = importlib.import_module(_ADAPTERS[name]).Session()
-    return made
+    return importlib.import_module(_ADAPTERS[name])

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from oellm.frameworks import Evaluation
-from oellm.frameworks.lm_eval_data import TaskIndices
+from oellm.frameworks import Demand, Evaluation, TaskFacts, hub_data_sets
+from oellm.frameworks.lm_eval_data import DataSet, TaskManagers
 from oellm.hub import COMPANIONS
 from oellm.manifest import Row
 from oellm.models import looks_local
 from oellm.shards import ModelKey
+from oellm.task_index import TaskIndices
 
 # Set by launchers; a single process that finds them waits for others, or writes nothing.
 _DISTRIBUTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
 _VERSIONED = ("lm_eval", "torch", "transformers", "datasets")
+# How a backend is told to use several GPUs: an argument, and its value unless it is their number.
+_SPLITTING: dict[str, tuple[str, Any]] = {
+    "hf": ("parallelize", True),
+    "vllm": ("tensor_parallel_size", None),
+}
+# Templates that are kept; a task has some five.
+_TEMPLATES = 512
 _NO_METRICS = ("alias", "name", "sample_len", "sample_count", "bypass")
+
+
+class Tasks:
+    """lm-eval's tasks, without a model."""
+
+    def __init__(self) -> None:
+        self._managers = _task_managers()
+
+    def prepare(self) -> None:
+        """Import what building a task needs."""
+        _prepare_environment()
+        # Building a task for a look at it would fill the log with bars and advice.
+        os.environ.setdefault("TQDM_DISABLE", "1")
+        os.environ.setdefault("DATASETS_VERBOSITY", "error")
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        import lm_eval.tasks  # noqa: F401
+
+        _keep_templates()
+        hub_data_sets.install()
+
+    def data_sets(self, task: str, include_path: str) -> list[DataSet]:
+        """Return the data sets of a task, group, tag or YAML file (see TaskManagers.data_sets)."""
+        # Made here, so that processes forked from this one have it.
+        self._managers.manager(task, include_path)
+        return self._managers.data_sets(task, include_path)
+
+    def facts(
+        self, task: str, include_path: str, demands: list[Demand]
+    ) -> list[TaskFacts | BaseException]:
+        """Build a task and return the facts for each demand (see lm_eval_check.facts)."""
+        from oellm.frameworks import lm_eval_check
+
+        return lm_eval_check.facts(self._managers.manager(task, include_path), task, demands)
 
 
 class Session:
@@ -30,33 +73,33 @@ class Session:
         self._key: ModelKey | None = None
         # The arguments of the loaded model, as lm-eval's command line writes them into results.
         self._arguments = ""
-        self._indices = TaskIndices()
+        self._managers = _task_managers()
 
     def prepare(self) -> None:
         """Import lm-eval with the environment that it needs."""
-        for variable in _DISTRIBUTED:
-            os.environ.pop(variable, None)
-        # Bootstrapping in worker processes would fork after CUDA is up and ignore the job's cores.
-        os.environ.setdefault("DISABLE_MULTIPROC", "1")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        _prepare_environment()
         import lm_eval.evaluator
         import lm_eval.models  # noqa: F401
+
+        _keep_templates()
+        hub_data_sets.install()
 
     def load(self, key: ModelKey, row: Row) -> float:
         """Load the row's model unless it is loaded; return the seconds that took."""
         if key == self._key:
             return 0.0
         from lm_eval.api.registry import get_model
-        from lm_eval.utils import handle_arg_string
 
         self._unload()
         started = time.perf_counter()
-        arguments: dict[str, Any] = {"pretrained": row.model.path}
-        arguments |= {name: handle_arg_string(text) for name, text in row.model.arguments}
+        arguments: dict[str, Any] = {"pretrained": row.model.path, **_typed(row.model_arguments)}
         if row["model_revision"]:
             arguments |= {"revision": row["model_revision"], **_companions(arguments)}
         if row["dtype"]:
             arguments.setdefault("dtype", row["dtype"])
+        if row.value("trust_remote_code"):
+            arguments.setdefault("trust_remote_code", True)
+        arguments |= _split(key.backend, row.value("tp") or 1)
         batch_size = row.value("batch_size") or 1
         self._model = get_model(key.backend).create_from_arg_obj(
             # cuda:0 is what lm-eval's command line asks for; without a GPU it means the CPU.
@@ -73,7 +116,7 @@ class Session:
         Raises InputError for a task that lm-eval does not have.
         """
         started = time.perf_counter()
-        self._indices.manager(row["task_path"], row["include_path"])
+        self._managers.manager(row["task_path"], row["include_path"])
         return time.perf_counter() - started
 
     def evaluate(self, row: Row) -> Evaluation:
@@ -85,6 +128,9 @@ class Session:
         _set_batch_size(self._model, batch_size)
         chat_template = row.value("apply_chat_template") or False
         multiturn = row.value("fewshot_as_multiturn")
+        runs_code = row.value("confirm_run_unsafe_code")
+        # What the metric that runs code asks for, and no other row may find.
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
         native = lm_eval.evaluator.simple_evaluate(
             model=self._model,
             tasks=[task],
@@ -95,8 +141,9 @@ class Session:
             apply_chat_template=chat_template,
             # As the command line of lm-eval has it, not its Python interface.
             fewshot_as_multiturn=bool(chat_template) if multiturn is None else multiturn,
-            gen_kwargs=row["gen_kwargs"] or None,
-            task_manager=self._indices.manager(task, row["include_path"]),
+            gen_kwargs=_typed(row.value("gen_kwargs") or {}) or None,
+            confirm_run_unsafe_code=runs_code,
+            task_manager=self._managers.manager(task, row["include_path"]),
             **_seeds(row),
         )
         samples = native.pop("samples")
@@ -126,6 +173,27 @@ class Session:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _task_managers() -> TaskManagers:
+    return TaskManagers(TaskIndices(os.environ, logging.getLogger("oellm").warning))
+
+
+def _prepare_environment() -> None:
+    for variable in _DISTRIBUTED:
+        os.environ.pop(variable, None)
+    # Bootstrapping in worker processes would fork after CUDA is up and ignore the job's cores.
+    os.environ.setdefault("DISABLE_MULTIPROC", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _keep_templates() -> None:
+    """Compile each prompt template once: lm-eval does it anew for each document, 1 ms each time."""
+    import lm_eval.utils
+
+    compiling = lm_eval.utils.env.from_string
+    if not hasattr(compiling, "cache_info"):
+        lm_eval.utils.env.from_string = functools.lru_cache(_TEMPLATES)(compiling)
 
 
 def metrics(native: dict[str, Any], requested: str) -> list[dict[str, Any]]:
@@ -183,6 +251,30 @@ def _companions(arguments: dict[str, Any]) -> dict[str, str]:
         for name in COMPANIONS
         if name in arguments and not looks_local(arguments[name])
     }
+
+
+def _typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as lm-eval's command line takes them: text becomes what it says."""
+    from lm_eval.utils import handle_arg_string
+
+    return {
+        name: handle_arg_string(value) if isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
+
+
+def _split(backend: str, gpus: int) -> dict[str, Any]:
+    """Return the arguments that split a model over GPUs; raises ValueError where that cannot be."""
+    if gpus == 1:
+        return {}
+    import torch
+
+    if gpus > torch.cuda.device_count():
+        raise ValueError(f"tp: {gpus} GPUs are asked for, {torch.cuda.device_count()} are here")
+    if backend not in _SPLITTING:
+        raise ValueError(f"tp: the backend {backend} cannot split a model over GPUs")
+    name, value = _SPLITTING[backend]
+    return {name: gpus if value is None else value}
 
 
 def _is_number(value: Any) -> bool:

@@ -1,107 +1,119 @@
-"""lm-evaluation-harness: finding tasks, and filling the caches with their data and metrics."""
+"""lm-evaluation-harness: finding tasks, and where their data come from."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from oellm.errors import InputError, nearest
+from oellm.task_index import Entry, TaskIndex, TaskIndices, is_file
 
 
-class TaskIndices:
-    """The indices of lm-eval's tasks, each built once.
+class DataSet(NamedTuple):
+    """One call of load_dataset: what it is given, its options as canonical JSON."""
 
-    That of all tasks that come with lm-eval takes 6 to 10 s, that of one directory some 0.05 s:
-    the first is built only for who names one of its tasks.
+    path: str
+    name: str | None
+    options: str
+
+    def __str__(self) -> str:
+        return f"{self.path}/{self.name}" if self.name else self.path
+
+    def load(self) -> None:
+        """Load it, which fills the cache; raises whatever `datasets` raises."""
+        import json
+
+        import datasets
+
+        options = json.loads(self.options)
+        try:
+            datasets.load_dataset(self.path, self.name, **options)
+        except (OSError, ValueError):
+            # A part of the cache may be lost or cut off: make it anew from what was downloaded.
+            again = {"download_mode": "reuse_cache_if_exists", **options}
+            datasets.load_dataset(self.path, self.name, **again)
+
+
+class TaskManagers:
+    """The TaskManagers of lm-eval that can load the tasks asked for, made from cached indices.
+
+    The index of all tasks that come with lm-eval takes ten seconds where it is not cached, that of
+    one directory some 0.05 s: the first is read only for who names one of its tasks.
     """
 
-    def __init__(self) -> None:
-        self._defaults: Any = None
-        self._own: dict[str, Any] = {}
-        self._joined: dict[str, Any] = {}
+    def __init__(self, indices: TaskIndices) -> None:
+        self._indices = indices
+        self._managers: dict[tuple[str, bool], Any] = {}
 
     def manager(self, task: str, include_path: str) -> Any:
         """Return a TaskManager that can load a task, group, tag or YAML file and all it names.
 
         Raises InputError, with the column, where there is no such task, file or directory.
         """
-        if include_path and not os.path.isdir(include_path):
-            raise InputError(f"{include_path}: no such directory", column="include_path")
-        is_file = task.endswith((".yaml", ".yml"))
-        if is_file and not os.path.isfile(task):
-            raise InputError(f"{task}: no such file", column="task_path")
-        own = self._directory(include_path)
-        if _is_complete(_members_of_file(task) if is_file else [task], own.task_index):
-            return own
-        manager = self._all(include_path)
-        if not is_file and task not in manager.task_index:
-            hint = nearest(task, manager.task_index)
-            raise InputError(
-                f"lm-eval has no task, group or tag {task!r}{hint}", column="task_path"
-            )
-        return manager
+        needs_shipped = self._needs_shipped(task, include_path)
+        key = include_path, needs_shipped
+        if key not in self._managers:
+            indices = [self._indices.directory(include_path)]
+            if needs_shipped:
+                # As lm-eval does it, tasks of the directory come before its own of the same name.
+                indices.insert(0, self._indices.shipped())
+            self._managers[key] = _manager(indices)
+        return self._managers[key]
 
-    def _directory(self, include_path: str) -> Any:
-        from lm_eval.tasks import TaskManager
+    def data_sets(self, task: str, include_path: str) -> list[DataSet]:
+        """Return what a task, group, tag or YAML file loads, as far as its configs say it.
 
-        if include_path not in self._own:
-            self._own[include_path] = TaskManager(
-                include_path=include_path or None, include_defaults=False
-            )
-        return self._own[include_path]
+        Tasks written in Python, or with a function that makes their data, load what their code
+        says; they are left out. Raises InputError as `manager` does.
+        """
+        entries = dict(self._indices.directory(include_path).entries)
+        if self._needs_shipped(task, include_path):
+            entries = {**self._indices.shipped().entries, **entries}
+        members: list[Any] = [task]
+        if is_file(task):
+            config = _config_of_file(task)
+            if "group" not in config:
+                return list(_loaded("task", config))
+            members = _listed(config.get("task"))
+        return list(dict.fromkeys(_enumerated(members, entries, {})))
 
-    def _all(self, include_path: str) -> Any:
-        from lm_eval.tasks import TaskManager
-
-        if self._defaults is None:
-            self._defaults = TaskManager()
-        if not include_path:
-            return self._defaults
-        if include_path not in self._joined:
-            # As lm-eval does it, tasks of the directory come before its own of the same name.
-            joined = TaskManager(include_path=include_path, include_defaults=False)
-            for name, entry in self._defaults.task_index.items():
-                joined.task_index.setdefault(name, entry)
-            self._joined[include_path] = joined
-        return self._joined[include_path]
+    def _needs_shipped(self, task: str, include_path: str) -> bool:
+        self._indices.require(task, include_path)
+        members = [task]
+        if is_file(task):
+            config = _config_of_file(task)
+            members = _listed(config.get("task")) if "group" in config else []
+        return not _is_complete(members, self._indices.directory(include_path).entries)
 
 
-def fetch(indices: TaskIndices, task: str, include_path: str) -> int:
-    """Build a task, group or tag, which downloads its data and metrics; return how many tasks.
+def _manager(indices: Iterable[TaskIndex]) -> Any:
+    from pathlib import Path
 
-    Raises InputError as TaskIndices.manager does, and whatever lm-eval and the task's code raise.
-    """
-    built = indices.manager(task, include_path).load([task])["tasks"]
-    for member in built.values():
-        _check_metrics(member)
-    return len(built)
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Entry as Known
+    from lm_eval.tasks._index import Kind
 
-
-def _check_metrics(task: Any) -> None:
-    """Raise what keeps a metric from being loaded: lm-eval only logs it, and fails at the end."""
-    config = getattr(task, "config", None)
-    if getattr(config, "process_results", None) is not None:
-        return
-    for name, function in getattr(task, "_metric_fn_list", {}).items():
-        if function is None:
-            import evaluate
-
-            evaluate.load(name)
+    kinds = {"task": Kind.TASK, "class": Kind.PY_TASK, "group": Kind.GROUP, "tag": Kind.TAG}
+    manager = TaskManager(include_defaults=False)
+    for root, entries in indices:
+        for name, entry in entries.items():
+            path = Path(root, entry.path) if entry.path else None
+            config = entry.config if entry.kind == "group" else None
+            manager.task_index[name] = Known(name, kinds[entry.kind], path, config, set(entry.tags))
+    return manager
 
 
-def _members_of_file(path: str) -> list[Any]:
+def _config_of_file(path: str) -> dict[str, Any]:
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    config = load_yaml(path, resolve_func=False)
-    return _listed(config.get("task")) if "group" in config else []
+    config: dict[str, Any] = load_yaml(path, resolve_func=False)
+    return config
 
 
 def _listed(members: Any) -> list[Any]:
     return members if isinstance(members, list) else []
 
 
-def _is_complete(members: Iterable[Any], index: Mapping[str, Any]) -> bool:
+def _is_complete(members: Iterable[Any], index: Mapping[str, Entry]) -> bool:
     """Return whether an index has all of these tasks and groups, and all that the groups name."""
     for member in members:
         name: Any = member
@@ -109,7 +121,44 @@ def _is_complete(members: Iterable[Any], index: Mapping[str, Any]) -> bool:
             name = member.get("group") or member.get("task")
         if name not in index:
             return False
-        config = index[name].cfg or {}
+        config = index[name].config
         if "group" in config and not _is_complete(_listed(config.get("task")), index):
             return False
     return True
+
+
+def _enumerated(
+    members: Iterable[Any], index: Mapping[str, Entry], overrides: dict[str, Any]
+) -> Iterator[DataSet]:
+    """Yield what tasks and the members of groups load; a group's own keys go to its members."""
+    for member in members:
+        given = dict(member) if isinstance(member, dict) else {"task": member}
+        name = given.pop("group", None) or given.pop("task", None)
+        inherited = {**overrides, **given}
+        entry = index.get(name) if isinstance(name, str) else None
+        if entry is None:
+            if isinstance(member, dict):
+                yield from _enumerated(_listed(member.get("task")), index, overrides)
+                yield from _loaded("task", inherited)
+        elif entry.kind == "tag":
+            yield from _enumerated(entry.tags, index, inherited)
+        elif entry.kind == "group":
+            own = {key: value for key, value in entry.config.items() if key in _DATA_KEYS}
+            yield from _enumerated(_listed(entry.config.get("task")), index, {**own, **inherited})
+        else:
+            yield from _loaded(entry.kind, {**entry.config, **inherited})
+
+
+_DATA_KEYS = ("dataset_path", "dataset_name", "dataset_kwargs", "custom_dataset")
+
+
+def _loaded(kind: str, config: Mapping[str, Any]) -> Iterator[DataSet]:
+    path = config.get("dataset_path")
+    if kind == "class" or config.get("custom_dataset") or not isinstance(path, str):
+        return
+    import json
+
+    options = dict(config.get("dataset_kwargs") or {})
+    # Since `datasets` 4 no code of a data set is run, and lm-eval takes the option out.
+    options.pop("trust_remote_code", None)
+    yield DataSet(path, config.get("dataset_name"), json.dumps(options, sort_keys=True))

@@ -1,0 +1,42 @@
+"""Models in directories of this machine: whether they can be loaded, and how large they are."""
+
+from __future__ import annotations
+
+import os
+
+from oellm import checkpoints, model_files
+from oellm.hub import HubModel
+from oellm.manifest import Row
+
+
+def arguments(row: Row) -> dict[str, str]:
+    """Return the arguments of a row's model as text."""
+    return {name: str(value) for name, value in row.model_arguments.items()}
+
+
+def problem(row: Row) -> str:
+    """Return why a row's local model cannot be loaded, empty where it can."""
+    path = row.model.path
+    if not os.path.isdir(path):
+        return f"{path}: no such directory"
+    text = checkpoints.problem(path, arguments(row))
+    return f"{path}: {text}" if text else ""
+
+
+def size(row: Row) -> int:
+    """Return the bytes of the files that loading a row's local model reads."""
+    given = arguments(row)
+    model = HubModel(
+        row.model.path,
+        revision="",
+        gguf_file=given.get("gguf_file", ""),
+        subfolder=given.get("subfolder", ""),
+        variant=given.get("variant", ""),
+    )
+    names = [
+        os.path.relpath(os.path.join(directory, name), model.path)
+        for directory, _, files in os.walk(model.path)
+        for name in files
+    ]
+    paths = (os.path.join(model.path, name) for name in model_files.wanted(names, model))
+    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))

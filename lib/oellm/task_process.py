@@ -1,0 +1,104 @@
+"""The preparation of tasks by oe-run-task, in the environment that the jobs will have."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from oellm import json_codec, task_preparation
+from oellm.cluster import Cluster
+from oellm.errors import ExitStatus, MachineError
+from oellm.frozen_worker import frozen_worker
+from oellm.manifest import Row
+from oellm.worker_environment import NLTK, command, passed_on
+
+_ENDED_IN_ORDER = (ExitStatus.DONE, ExitStatus.FAILED)
+
+# What is known about the task of a row (schema.json, table `task`).
+TaskRecord = dict[str, Any]
+
+
+class TaskProcess:
+    """Asks about the tasks of rows, with `fetch` after downloading what they need.
+
+    One process for each framework, with `jobs` processes below it.
+    """
+
+    def __init__(self, cluster: Cluster, fetch: bool, jobs: int) -> None:
+        self._cluster = cluster
+        self._option = "--fetch_tasks" if fetch else "--check_tasks"
+        self._jobs = jobs
+        self._records: dict[tuple[str, ...], TaskRecord] = {}
+
+    def ask(self, rows: Iterable[Row]) -> None:
+        """Ask about the tasks of rows; `record` has the answers then.
+
+        Raises MachineError where the environment is missing, or cannot be started.
+        """
+        wanted: dict[str, dict[tuple[str, ...], Row]] = {}
+        for row in rows:
+            wanted.setdefault(row.value("eval_suite"), {}).setdefault(_key(row), row)
+        with tempfile.TemporaryDirectory(prefix="oellm-") as directory:
+            worker = Path(directory, "oe-run-task.pyz")
+            worker.write_bytes(frozen_worker())
+            for suite, different in wanted.items():
+                self._ask(suite, worker, list(different.values()))
+
+    def record(self, row: Row) -> TaskRecord:
+        """Return what is known about the task of a row."""
+        return self._records[_key(row)]
+
+    def _ask(self, suite: str, worker: Path, rows: list[Row]) -> None:
+        paths = {os.path.dirname(row["task_path"]) for row in rows if "/" in row["task_path"]}
+        paths |= {row["include_path"] for row in rows}
+        if hf_home := self._cluster.text("hf_home"):
+            # NLTK downloads only into a directory that exists.
+            Path(hf_home, NLTK).mkdir(parents=True, exist_ok=True)
+        arguments = [self._option, f"--jobs={self._jobs}"]
+        called = command(self._cluster, suite, worker, paths - {""}, arguments)
+        with subprocess.Popen(
+            called,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=passed_on(os.environ),
+            # A group of its own, so that all of it can be ended.
+            start_new_session=True,
+        ) as process:
+            try:
+                output, _ = process.communicate(_manifest(rows))
+            except BaseException:
+                os.killpg(process.pid, signal.SIGTERM)
+                raise
+        if process.returncode not in _ENDED_IN_ORDER:
+            raise MachineError(
+                f"the tasks could not be looked at: oe-run-task {self._option} in the environment "
+                f"of cluster {self._cluster.text('name')} ended with status {process.returncode}"
+            )
+        for line in output.splitlines():
+            record = json_codec.loads(line)
+            self._records[tuple(record[column] for column in _columns())] = record
+
+
+def _columns() -> tuple[str, ...]:
+    return task_preparation.DEMAND_COLUMNS
+
+
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(row[column] for column in _columns())
+
+
+def _manifest(rows: Iterable[Row]) -> bytes:
+    """Return rows as CSV that have all that the worker needs to know of them."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model_path", *_columns()])
+    for row in rows:
+        writer.writerow([row["model_path"], *_key(row)])
+    return text.getvalue().encode("utf-8", "surrogateescape")
