@@ -143,6 +143,7 @@ def _fetch(arguments: cli.Arguments) -> int:
                 problem,
                 jobs=options.jobs,
                 report=cli.message,
+                relay=cli.relay,
                 status=cli.status_line(),
             )
             outcome = fetcher.fetch(rows)
@@ -173,7 +174,7 @@ def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
     """Print the rows that cannot start, and why."""
     from oellm import fetching, manifest
 
-    checked = fetching.Checker(cluster, options.jobs, options.without_check).check(rows)
+    checked = fetching.Checker(cluster, options.jobs, options.without_check, cli.relay).check(rows)
     found: dict[Finding, list[Row]] = {}
     writer = manifest.Writer(sys.stdout)
     kept = [name for name in _columns(rows) if name not in fetching.CHECK_COLUMNS]

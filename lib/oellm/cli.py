@@ -26,9 +26,13 @@ _ERASE = "\r\x1b[K"
 
 def message(text: str) -> None:
     """Print one message for the user on stderr, as `command: text`."""
+    relay(f"{_program}: {text}\n")
+
+
+def relay(line: str) -> None:
+    """Print a line on stderr as it is: one of another process."""
     try:
         # One write: lines of several threads, or of several commands of a pipe, stay whole.
-        line = f"{_program}: {text}\n"
         sys.stderr.write(f"{_ERASE}{line}{_status}" if _status else line)
         sys.stderr.flush()
     except OSError:

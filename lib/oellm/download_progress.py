@@ -65,10 +65,12 @@ class Progress:
         return sum(target.cached.bytes_there(target.files) for target in self._targets)
 
     def _text(self, come: int, rate: float) -> str:
-        percent = f"{100 * come // self._total} %"
-        left = f", {_duration((self._total - come) / rate)} left" if rate > 0 else ""
+        percent_done = 100 * come // self._total
+        # Before the first percent a rate says nothing yet.
+        is_known = rate > 0 and percent_done >= 1
+        left = f", {_duration((self._total - come) / rate)} left" if is_known else ""
         return (
-            f"downloading: {percent}, {size_text(come)} of {size_text(self._total)},"
+            f"downloading: {percent_done} %, {size_text(come)} of {size_text(self._total)},"
             f" {size_text(rate)}/s{left}"
         )
 

@@ -86,17 +86,18 @@ class Fetcher:
         *,
         jobs: int,
         report: Report,
+        relay: Report,
         status: Report | None,
     ) -> None:
         self._models = ModelDownloads(address, hub_problem, jobs, report, status)
-        self._tasks = TaskProcess(cluster, hub_problem is None, jobs)
+        self._tasks = TaskProcess(cluster, hub_problem is None, jobs, relay)
 
     def fetch(self, rows: list[Row]) -> Outcome:
         """Fetch what the rows need; return them with what was learned about them.
 
         Raises MachineError where the environment of the jobs cannot be started.
         """
-        needs = [manifest.located(row) for row in rows]
+        needs = [*map(manifest.Locator().located, rows)]
         self._models.start(model for row in needs for model in hub.repositories(row))
         # In processes of their own, so at the same time.
         self._tasks.ask(needs)
@@ -151,8 +152,8 @@ class Checker:
     `again` is the command that would fetch what is missing.
     """
 
-    def __init__(self, cluster: Cluster, jobs: int, again: str) -> None:
-        self._tasks = TaskProcess(cluster, False, jobs)
+    def __init__(self, cluster: Cluster, jobs: int, again: str, relay: Report) -> None:
+        self._tasks = TaskProcess(cluster, False, jobs, relay)
         self._again = again
 
     def check(self, rows: list[Row]) -> list[tuple[Row, list[Finding]]]:
@@ -160,7 +161,7 @@ class Checker:
 
         Raises MachineError where the environment of the jobs cannot be started.
         """
-        needs = [manifest.located(row) for row in rows]
+        needs = [*map(manifest.Locator().located, rows)]
         self._tasks.ask(needs)
         return [
             (row, [self._mended(finding) for finding in self._findings(need)])

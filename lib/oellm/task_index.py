@@ -98,7 +98,7 @@ class TaskIndices:
         file = self._cache / f"tasks-{version}-{_digest(root, version)}.json"
         try:
             loaded = json_codec.loads(file.read_bytes())
-            return TaskIndex(root, {name: Entry(*fields) for name, fields in loaded.items()})
+            return TaskIndex(root, {name: _entry(*fields) for name, fields in loaded.items()})
         except (OSError, ValueError, TypeError, AttributeError):
             if _is_installed(root):
                 self._report(f"indexing the tasks of lm-eval {version}, once: about 10 s")
@@ -108,6 +108,13 @@ class TaskIndices:
             file.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_file(file, json_codec.dumps(entries))
         return TaskIndex(root, entries)
+
+
+def _entry(kind: str, path: str, config: dict[str, Any], tags: list[str]) -> Entry:
+    # Others may have written the cache: what it names must be below the directory scanned.
+    if os.path.isabs(path) or ".." in path.split("/"):
+        raise ValueError(f"expected a path below the directory, got {path!r}")
+    return Entry(kind, path, config, tags)
 
 
 def is_file(task: str) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,15 @@ TaskRecord = dict[str, Any]
 class TaskProcess:
     """Asks about the tasks of rows, with `fetch` after downloading what they need.
 
-    One process for each framework, with `jobs` processes below it.
+    One process for each framework, with `jobs` processes below it; `relay` gets the lines of their
+    messages.
     """
 
-    def __init__(self, cluster: Cluster, fetch: bool, jobs: int) -> None:
+    def __init__(
+        self, cluster: Cluster, fetch: bool, jobs: int, relay: Callable[[str], None]
+    ) -> None:
         self._cluster = cluster
+        self._relay = relay
         self._option = "--fetch_tasks" if fetch else "--check_tasks"
         self._jobs = jobs
         self._records: dict[tuple[str, ...], TaskRecord] = {}
@@ -63,18 +69,22 @@ class TaskProcess:
             Path(hf_home, NLTK).mkdir(parents=True, exist_ok=True)
         arguments = [self._option, f"--jobs={self._jobs}"]
         called = command(self._cluster, suite, worker, paths - {""}, arguments)
-        with subprocess.Popen(
-            called,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env=passed_on(os.environ),
-            # A group of its own, so that all of it can be ended.
-            start_new_session=True,
-        ) as process:
+        with (
+            self._messages() as messages,
+            subprocess.Popen(
+                called,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=messages,
+                env=passed_on(os.environ),
+                # A group of its own, so that all of it can be ended; what is half done, goes on.
+                start_new_session=True,
+            ) as process,
+        ):
             try:
                 output, _ = process.communicate(_manifest(rows))
             except BaseException:
-                os.killpg(process.pid, signal.SIGTERM)
+                os.killpg(process.pid, signal.SIGKILL)
                 raise
         if process.returncode not in _ENDED_IN_ORDER:
             raise MachineError(
@@ -84,6 +94,24 @@ class TaskProcess:
         for line in output.splitlines():
             record = json_codec.loads(line)
             self._records[tuple(record[column] for column in _columns())] = record
+
+    @contextlib.contextmanager
+    def _messages(self) -> Iterator[int]:
+        """Give a file descriptor whose lines go to `relay`, all of them before the context ends."""
+        source, target = os.pipe()
+
+        def pass_on() -> None:
+            with open(source, encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    self._relay(line)
+
+        thread = threading.Thread(target=pass_on, daemon=True)
+        thread.start()
+        try:
+            yield target
+        finally:
+            os.close(target)
+            thread.join()
 
 
 def _columns() -> tuple[str, ...]:

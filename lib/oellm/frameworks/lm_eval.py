@@ -41,6 +41,8 @@ class Tasks:
     def prepare(self) -> None:
         """Import what building a task needs."""
         _prepare_environment()
+        # No task is to find a GPU that belongs to somebody else.
+        os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
         # Building a task for a look at it would fill the log with bars and advice.
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("DATASETS_VERBOSITY", "error")
