@@ -72,7 +72,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, UsageError
+from oellm.errors import ExitStatus, OellmError, UsageError
 
 if TYPE_CHECKING:
     from oellm.cluster import Cluster
@@ -147,10 +147,13 @@ def _fetch(arguments: cli.Arguments) -> int:
                 status=cli.status_line(),
             )
             outcome = fetcher.fetch(rows)
+    # Python would wait for the threads, and they for whole files.
     except KeyboardInterrupt:
-        # Python would wait for the threads, and they for whole files.
         cli.message("interrupted")
         os._exit(ExitStatus.INTERRUPTED)
+    except OellmError as error:
+        cli.message(str(error))
+        os._exit(error.status)
     writer = manifest.Writer(sys.stdout)
     writer.header(outcome.columns)
     for row in outcome.rows:

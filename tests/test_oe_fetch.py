@@ -273,6 +273,37 @@ def test_interrupt_does_not_wait_for_downloads(
     hub.answering.set()
 
 
+def test_an_environment_that_is_missing_is_told_before_anything_is_downloaded(
+    account: Account, hub: Hub
+) -> None:
+    settings = ["--set=images.lm_eval=none.sif", "--set=container_runtime=apptainer"]
+    settings.append(f"--set=images_directory={account.home}")
+    for option in ([], ["--check"]):
+        refused = account.fetch(f"{HEADER}\nacme/a,arc_easy,0\n", *settings, *option, status=3)
+        assert refused.stdout.count("\n") == 0
+        told = f"oe-fetch: {account.home}/none.sif: no such image; set images_directory or images."
+        assert told in refused.stderr
+    assert not hub.served("*/acme/*")
+
+
+@pytest.mark.slow
+def test_an_environment_that_does_not_start_is_told(
+    account: Account, tmp_path: Path, tasks: Path
+) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/bash\necho out of order >&2\nexit 7\n")
+    python.chmod(0o755)
+    model = write_model(tmp_path / "model")
+    manifest = f"{HEADER},include_path\n{model},quiz,0,{tasks}\n"
+    refused = account.fetch(manifest, f"--set=venv={tmp_path}/venv", status=3)
+    assert refused.stdout == ""
+    assert "out of order\n" in refused.stderr
+    assert "oe-run-task --fetch_tasks in the environment of cluster local ended with status 7" in (
+        refused.stderr
+    )
+
+
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [

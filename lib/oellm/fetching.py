@@ -98,6 +98,7 @@ class Fetcher:
         Raises MachineError where the environment of the jobs cannot be started.
         """
         needs = [*map(manifest.Locator().located, rows)]
+        self._tasks.require(needs)
         self._models.start(model for row in needs for model in hub.repositories(row))
         # In processes of their own, so at the same time.
         self._tasks.ask(needs)

@@ -22,7 +22,7 @@ from oellm.row_spool import RowSpool
 from oellm.run_directory import Run
 from oellm.shards import ModelKey, Shard, model_key, plan
 from oellm.slurm import ranges
-from oellm.worker_environment import binds, launcher
+from oellm.worker_environment import binds, require
 
 # Row columns that a setting of the same name fills where they are empty.
 _DEFAULTED = ("batch_size", "dtype")
@@ -98,11 +98,7 @@ def write(jobs: Jobs, spool: RowSpool, cluster: Cluster, explicit_dir: str | Non
     Raises MachineError where the image or the shared directory is missing, and InputError where
     the directory asked for exists; an incomplete run directory is removed.
     """
-    image, _ = launcher(cluster, jobs.eval_suite)
-    if image and not image.exists():
-        raise MachineError(
-            f"{image}: no such image; set images_directory or images.{jobs.eval_suite}"
-        )
+    image, _ = require(cluster, jobs.eval_suite)
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
     try:
         return _fill(path, jobs, spool, cluster, image)

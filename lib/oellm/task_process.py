@@ -19,7 +19,7 @@ from oellm.cluster import Cluster
 from oellm.errors import ExitStatus, MachineError
 from oellm.frozen_worker import frozen_worker
 from oellm.manifest import Row
-from oellm.worker_environment import NLTK, command, passed_on
+from oellm.worker_environment import NLTK, command, passed_on, require
 
 _ENDED_IN_ORDER = (ExitStatus.DONE, ExitStatus.FAILED)
 
@@ -42,6 +42,11 @@ class TaskProcess:
         self._option = "--fetch_tasks" if fetch else "--check_tasks"
         self._jobs = jobs
         self._records: dict[tuple[str, ...], TaskRecord] = {}
+
+    def require(self, rows: Iterable[Row]) -> None:
+        """Raise MachineError where the environment of a row's framework is missing."""
+        for suite in dict.fromkeys(row.value("eval_suite") for row in rows):
+            require(self._cluster, suite)
 
     def ask(self, rows: Iterable[Row]) -> None:
         """Ask about the tasks of rows; `record` has the answers then.

@@ -58,6 +58,15 @@ def launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
     )
 
 
+def require(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
+    """Return what `launcher` does; raises MachineError where the image is not there."""
+    image, python = launcher(cluster, eval_suite)
+    if image and not image.exists():
+        hint = f"set images_directory or images.{eval_suite}"
+        raise MachineError(f"{image}: no such image; {hint}")
+    return image, python
+
+
 def binds(
     cluster: Cluster, run_dir: Path, models: Iterable[ModelSpec], paths: Iterable[str]
 ) -> list[str]:
@@ -112,13 +121,10 @@ def command(
     `worker` is the frozen worker, `paths` is what it must see besides the shared directories.
     Raises MachineError where there is no image.
     """
-    image, python = launcher(cluster, eval_suite)
+    image, python = require(cluster, eval_suite)
     assignments = [f"{name}={value}" for name, value in variables(cluster, image, {}).items()]
     start = ["env", "-u", "PYTHONPATH", "-u", "PYTHONHOME", *assignments, python, str(worker)]
     if image:
-        if not image.exists():
-            hint = f"set images_directory or images.{eval_suite}"
-            raise MachineError(f"{image}: no such image; {hint}")
         start = [*_container(cluster, worker.parent, paths), str(image), *start]
     script = _SCRIPT.format(setup="\n".join(cluster.items("setup")))
     return ["bash", "-c", script, "bash", *start, *arguments]
