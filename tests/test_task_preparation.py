@@ -143,8 +143,9 @@ def test_what_keeps_a_task_from_starting_is_found_without_a_model(
     manifest = (
         f"{HEADER},confirm_run_unsafe_code\n{lines}a/b,short,9,{tasks},\na/b,short,3,{tasks},\n"
         f"a/b,executes,0,{tasks},\na/b,executes,0,{tasks},true\na/b,none,0,{tasks},\n"
-        f"a/b,short,0,{tmp_path}/nowhere,\n"
+        f"a/b,short,0,{tmp_path}/nowhere,\na/b,{tmp_path}/half.yaml,0,{tasks},\n"
     )
+    (tmp_path / "half.yaml").write_text("task: [half")
     records = preparing("--check_tasks", manifest, status=1)
     said = {
         (record["task_path"], record["n_shot"], record["confirm_run_unsafe_code"]): record
@@ -167,6 +168,8 @@ def test_what_keeps_a_task_from_starting_is_found_without_a_model(
     assert permission["problem"].startswith("executes: ")
     assert permission["remedy"] == "--confirm_run_unsafe_code=true"
     assert said["executes", "0", "true"]["n_docs"] == 4
+    half = said[f"{tmp_path}/half.yaml", "0", ""]
+    assert half["problem"].startswith(f"{tmp_path}/half.yaml: ParserError: while parsing"), half
     assert "no task, group or tag 'none'" in said["none", "0", ""]["problem"]
     (lost,) = [record for record in records if record["include_path"] != str(tasks)]
     assert lost["column"] == "include_path"

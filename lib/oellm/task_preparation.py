@@ -140,8 +140,9 @@ class Preparation:
     def _enumerated(self, request: Request) -> Sequence[DataSet] | Obstacle:
         try:
             return self._tasks.data_sets(request.task_path, request.include_path)
-        except InputError as error:
-            return Obstacle(error.column, Problem(error.message), is_final=True)
+        # The file of a task may be anything.
+        except Exception as error:
+            return self._obstacle(request.task_path, error, online=True)
 
     def _settled(
         self, answers: Iterator[tuple[Request, Answer]], has_means: bool

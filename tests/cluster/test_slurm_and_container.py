@@ -96,7 +96,8 @@ def test_tasks_are_fetched_in_the_image_and_run_where_the_hub_is_not(
 
 def test_a_bad_row_fails_alone_and_the_job_says_so(cluster: Any, checkpoints: Path) -> None:
     model = checkpoints / "iter_2000"
-    rows = cluster.manifest(model, "oellm_choice,no_such_task,oellm_copy", "--n_shot=0")
+    tasks = "oellm_choice,no_such_task,oellm_copy"
+    rows = cluster.manifest(model, tasks, "--n_shot=0", "--unchecked_tasks")
     record = cluster.submitted(rows)
     cluster.wait()
     job_id = record["jobs"][0]["job_id"]
