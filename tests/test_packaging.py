@@ -53,7 +53,7 @@ def test_commands_of_a_wheel_find_their_data(run: Run, installed: Path, tmp_path
         installed / "oellm",
         "schedule-eval",
         "--models=a/b",
-        "--tasks=t",
+        "--tasks=mmlu",
         "--dry_run",
         "--cluster=lumi",
         env={"PATH": "/usr/bin:/bin"},
