@@ -59,6 +59,7 @@ acme/tiny,arc_easy,,lm_eval
 }
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_manual_print_these_rows(run: Run) -> None:
     manual = oe_manifest.__doc__.partition("Options:")[2]
     shown = re.findall(r"^  (oe-manifest --.*|--models .*)$", manual, re.MULTILINE)
@@ -353,6 +354,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
         assert TaskIndices(environ, pytest.fail).directory(str(tasks)) == first
 
 
+@pytest.mark.slow
 def test_an_index_answers_well_within_a_second(run: Run) -> None:
     run("oe-manifest", "--models=a/b", "--tasks=hellaswag")
     started = time.monotonic()

@@ -10,6 +10,7 @@ from model_directories import write_model
 from processes import DEMO_TASKS, Run
 
 
+@pytest.mark.slow
 def test_dry_run_of_the_documented_example_prints_the_script(run: Run) -> None:
     done = run(
         *("oellm", "schedule-eval", "--models", "microsoft/DialoGPT-medium,EleutherAI/pythia-160m"),
