@@ -176,6 +176,16 @@ def test_what_keeps_a_task_from_starting_is_found_without_a_model(
     assert lost["problem"] == f"{tmp_path}/nowhere: no such directory"
 
 
+def test_an_image_with_an_older_lm_eval_is_told(run: Run, tmp_path: Path) -> None:
+    metadata = tmp_path / "old" / "lm_eval-0.4.9.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: lm_eval\nVersion: 0.4.9\n")
+    manifest = f"{HEADER}\na/b,hellaswag,0,\n"
+    environment = {"PYTHONPATH": str(tmp_path / "old")}
+    refused = run("oe-run-task", "--check_tasks", stdin=manifest, env=environment, status=3)
+    assert refused.stderr.startswith("oe-run-task: lm-eval 0.4.9 is too old, 0.4.12 is the first")
+
+
 @pytest.mark.parametrize(
     ("task", "changes"),
     [

@@ -6,11 +6,13 @@ import functools
 import logging
 import math
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from oellm.errors import MachineError
 from oellm.frameworks import Demand, Evaluation, TaskFacts, hub_data_sets
 from oellm.frameworks.lm_eval_data import DataSet, TaskManagers
 from oellm.hub import COMPANIONS
@@ -21,6 +23,8 @@ from oellm.task_index import TaskIndices
 
 # Set by launchers; a single process that finds them waits for others, or writes nothing.
 _DISTRIBUTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+# The first release whose TaskManager is the one that is used here.
+_OLDEST = (0, 4, 12)
 _VERSIONED = ("lm_eval", "torch", "transformers", "datasets")
 # How a backend is told to use several GPUs: an argument, and its value unless it is their number.
 _SPLITTING: dict[str, tuple[str, Any]] = {
@@ -182,11 +186,25 @@ def _task_managers() -> TaskManagers:
 
 
 def _prepare_environment() -> None:
+    _require_version()
     for variable in _DISTRIBUTED:
         os.environ.pop(variable, None)
     # Bootstrapping in worker processes would fork after CUDA is up and ignore the job's cores.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _require_version() -> None:
+    """Raise MachineError for a release that lacks what is called here, before it is imported."""
+    import importlib.metadata
+
+    version = importlib.metadata.version("lm_eval")
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise MachineError(
+            f"lm-eval {version} is too old, {oldest} is the first that oellm works with: "
+            "use another image or environment"
+        )
 
 
 def _keep_templates() -> None:
