@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 
@@ -291,7 +291,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif call == "tree":
             answer = list(_tree(files, "/".join(folders), "recursive=" in self.path))
         elif call == "paths-info":
-            wanted = json.loads(body)["paths"]
+            wanted = parse_qs(body.decode())["paths"]
             answer = [entry for entry in _tree(files, "", True) if entry["path"] in wanted]
         else:
             raise _RefusalError(404, "")

@@ -17,7 +17,7 @@ import pytest
 from hub import Fault, File, Hub
 from hub_content import write_files, write_task
 from model_directories import write_model
-from oellm.hub_cache import CachedModel, HubFile
+from oellm.hub_cache import CachedCommit, HubFile
 from processes import BIN, clean_environment
 
 pytestmark = pytest.mark.slow
@@ -348,7 +348,7 @@ def test_content_of_another_file_is_not_taken(tmp_path: Path) -> None:
     source = write_files(tmp_path / "source", "a.json", "b.json")
     files = {name: File.read(source / name) for name in ("a.json", "b.json")}
     a, b = (HubFile(name, file.size, file.etag) for name, file in files.items())
-    cached = CachedModel(str(tmp_path / "hub"), "acme/a", "c0")
+    cached = CachedCommit(str(tmp_path / "hub"), "acme/a", "c0")
     blobs = tmp_path / "hub/models--acme--a/blobs"
     blobs.mkdir(parents=True)
     Path(cached.directory).mkdir(parents=True)

@@ -291,6 +291,30 @@ def test_a_hub_that_misbehaves_is_tried_again(
 
 
 @pytest.mark.slow
+def test_data_under_the_name_of_other_data_are_not_taken(
+    preparing: Preparing, tmp_path: Path, hub: Hub
+) -> None:
+    """With one ETag for two files, the cache would give the first one's content for both."""
+    train = write_arc(tmp_path / "more", 7) / "ARC-Easy/train-00000-of-00001.parquet"
+    arc = write_arc(tmp_path / "arc")
+    (arc / "ARC-Easy" / train.name).write_bytes(train.read_bytes())
+    hub.add_dataset("allenai/ai2_arc", arc)
+    manifest = f"{HEADER}\na/b,arc_easy,0,\n"
+    hub.fault("* /datasets/*.parquet", Fault(etag="0" * 40))
+    (record,) = preparing("--fetch_tasks", manifest, status=1)
+    assert "the hub gave something else than what it lists, twice" in record["problem"], record
+    assert preparing("--check_tasks", manifest, status=1)[0]["unreachable"]
+    hub.heal()
+    # One that passes.
+    hub.fault("HEAD /datasets/*.parquet", Fault(etag="0" * 40), times=3)
+    (record,) = preparing("--fetch_tasks", manifest)
+    assert hub.next_fault("HEAD /datasets/x.parquet") == Fault(), "the fault did not come"
+    assert record["n_docs"] == 4
+    blobs = [path for path in preparing.hf_home.rglob("blobs/*") if path.name != "0" * 40]
+    assert len(blobs) == len(list(preparing.hf_home.rglob("blobs/*")))
+
+
+@pytest.mark.slow
 def test_what_was_lost_from_the_cache_is_made_anew(
     preparing: Preparing, tmp_path: Path, hub: Hub
 ) -> None:

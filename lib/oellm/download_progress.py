@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from oellm.hub_cache import CachedModel, HubFile
+from oellm.hub_cache import CachedCommit, HubFile
 
 Report = Callable[[str], None]
 
@@ -20,7 +20,7 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 class Target(NamedTuple):
     """Files of a model that are to come."""
 
-    cached: CachedModel
+    cached: CachedCommit
     files: list[HubFile]
 
 

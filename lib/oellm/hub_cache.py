@@ -1,7 +1,8 @@
 """The hub's cache on disk: which files are there, and whether they are what the hub lists.
 
-Its layout is that of huggingface_hub: below models--ORG--NAME the contents in blobs/, named by
-digest, and snapshots/COMMIT with links to them (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
+Its layout is that of huggingface_hub: below models--ORG--NAME (or datasets--ORG--NAME) the
+contents in blobs/, named by digest, and snapshots/COMMIT with links to them
+(https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from oellm import atomic
 
@@ -31,15 +32,39 @@ class HubFile(NamedTuple):
     # What it is known by: sha256 for large files, else git's blob id; empty where unknown.
     digest: str
 
+    @classmethod
+    def listed(cls, name: str, entry: Any) -> HubFile:
+        """Return the file that an entry of the hub's library describes."""
+        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
+        return cls(name, entry.size, str(digest or ""))
 
-class CachedModel:
-    """One commit of a model repository in the cache."""
 
-    def __init__(self, cache: str, path: str, commit: str) -> None:
-        self._root = _root(cache, path)
+class WrongContentError(Exception):
+    """The hub gave something else than what it lists, twice."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"{name}: the hub gave something else than what it lists, twice: run it again later; "
+            "if that does not help, a proxy or mirror may be at fault"
+        )
+
+
+class CachedCommit:
+    """One commit of a repository in the cache; `kind` is models or datasets."""
+
+    def __init__(self, cache: str, path: str, commit: str, kind: str = "models") -> None:
+        self._root = _root(cache, path, kind)
         self._blobs = os.path.join(self._root, "blobs")
         self.commit = commit
         self.directory = os.path.join(self._root, "snapshots", commit)
+
+    def names(self) -> list[str]:
+        """Return the names of the files that are there."""
+        return [
+            os.path.relpath(os.path.join(directory, name), self.directory)
+            for directory, _, names in os.walk(self.directory)
+            for name in names
+        ]
 
     def place(self, file: HubFile) -> str:
         """Return where a file is, once it is there."""
@@ -129,7 +154,7 @@ def snapshot(path: str, revision: str) -> str:
 
     by_name = Path(_root(HF_HUB_CACHE, path), "refs", revision)
     commit = by_name.read_text() if by_name.is_file() else revision
-    directory = CachedModel(HF_HUB_CACHE, path, commit).directory
+    directory = CachedCommit(HF_HUB_CACHE, path, commit).directory
     return directory if os.path.isdir(directory) else ""
 
 
@@ -140,8 +165,8 @@ def free_space(directory: str) -> int:
     return shutil.disk_usage(directory).free
 
 
-def _root(cache: str, path: str) -> str:
-    return os.path.join(cache, f"models--{path.replace('/', '--')}")
+def _root(cache: str, path: str, kind: str = "models") -> str:
+    return os.path.join(cache, f"{kind}--{path.replace('/', '--')}")
 
 
 def _has_digest(path: str, digest: str) -> bool:

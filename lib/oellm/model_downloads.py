@@ -13,12 +13,11 @@ import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any
 
 from oellm import hub, remote_code
 from oellm.download_progress import Progress, Target, size_text
 from oellm.hub import HubModel, Problem
-from oellm.hub_cache import CachedModel, HubFile, free_space
+from oellm.hub_cache import CachedCommit, HubFile, WrongContentError, free_space
 from oellm.model_files import wanted
 from oellm.patience import patiently
 
@@ -46,7 +45,7 @@ class _Plan:
     """A model at its commit: the files that it needs, and those of them that must come."""
 
     model: HubModel
-    cached: CachedModel
+    cached: CachedCommit
     files: list[HubFile]
     missing: list[HubFile]
     # Digests of contents that were there before, so that they were proved when they came.
@@ -55,10 +54,6 @@ class _Plan:
     @property
     def coming(self) -> list[HubFile]:
         return [file for file in self.missing if file.digest not in self.proved]
-
-
-class WrongContentError(Exception):
-    """The hub gave something else than what it lists, twice."""
 
 
 class ModelDownloads:
@@ -167,8 +162,8 @@ class ModelDownloads:
             ),
         )
         listed = {sibling.rfilename: sibling for sibling in info.siblings or []}
-        files = [_hub_file(listed[name]) for name in wanted(listed, model)]
-        cached = CachedModel(HF_HUB_CACHE, model.path, str(info.sha))
+        files = [HubFile.listed(name, listed[name]) for name in wanted(listed, model)]
+        cached = CachedCommit(HF_HUB_CACHE, model.path, str(info.sha))
         cached.remove_leftovers()
         missing = [file for file in files if not cached.holds(file)]
         proved = frozenset(file.digest for file in missing if cached.has_content(file))
@@ -223,10 +218,7 @@ class ModelDownloads:
             if (cached.holds(file) and file.digest in proved) or cached.settle(file):
                 return
             self._report(f"{name}: not what the hub lists; fetched once more")
-        raise WrongContentError(
-            f"{file.name}: the hub gave something else than what it lists, twice: run it again "
-            "later; if that does not help, a proxy or mirror may be at fault"
-        )
+        raise WrongContentError(file.name)
 
 
 class _Relay(logging.Handler):
@@ -249,8 +241,3 @@ def _relay_warnings(report: Report) -> None:
     logger = logging.getLogger(huggingface_hub.__name__)
     logger.handlers[:] = [_Relay(report)]
     logger.propagate = False
-
-
-def _hub_file(sibling: Any) -> HubFile:
-    digest = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
-    return HubFile(sibling.rfilename, sibling.size, str(digest or ""))

@@ -12,11 +12,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from oellm import atomic
+from oellm import atomic, hub
+from oellm.hub_cache import CachedCommit, HubFile, WrongContentError
 
 # In the repository's own directory of the cache, so that it goes when that goes.
 _DEFAULT_CONFIGURATION = "default_configuration.oellm"
@@ -61,6 +63,10 @@ class _Loading:
             chosen = _default_configuration(path)
         loaded = self._load_dataset(path, chosen, *rest, **options)
         if is_on_hub:
+            if not _is_offline() and _removed_wrong(path, loaded):
+                loaded = self._load_dataset(path, chosen, *rest, **options)
+                if wrong := _removed_wrong(path, loaded):
+                    raise WrongContentError(wrong)
             configuration, commit = _origin(loaded)
             if _COMMIT.fullmatch(commit):
                 _revisions.append(f"{path}@{commit}")
@@ -106,11 +112,51 @@ def _names(files: Any) -> Iterator[str]:
 def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> str:
     from huggingface_hub import snapshot_download
 
-    directory = snapshot_download(
-        repository, repo_type="dataset", revision=revision, allow_patterns=patterns
-    )
+    def download() -> str:
+        return snapshot_download(
+            repository, repo_type="dataset", revision=revision, allow_patterns=patterns
+        )
+
+    directory = download()
+    if not _is_offline() and _wrong(repository, os.path.basename(directory)):
+        directory = download()
+        if wrong := _wrong(repository, os.path.basename(directory)):
+            raise WrongContentError(wrong)
     _revisions.append(f"{repository}@{os.path.basename(directory)}")
     return directory
+
+
+def _removed_wrong(repository: str, loaded: Any) -> str:
+    """Remove loaded data that were made of a file which is not what the hub lists; name one."""
+    _, commit = _origin(loaded)
+    wrong = _wrong(repository, commit) if _COMMIT.fullmatch(commit) else ""
+    if wrong:
+        splits = loaded.values() if isinstance(loaded, dict) else [loaded]
+        for file in (file for split in splits for file in split.cache_files):
+            shutil.rmtree(os.path.dirname(file["filename"]), ignore_errors=True)
+    return wrong
+
+
+def _wrong(repository: str, commit: str) -> str:
+    """Remove the downloaded files of a commit that are not what the hub lists; name one, or none.
+
+    Contents are read only where they are stored under another digest than theirs.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cached = CachedCommit(HF_HUB_CACHE, repository, commit, "datasets")
+    names = cached.names()
+    try:
+        listed = HfApi().get_paths_info(repository, names, repo_type="dataset", revision=commit)
+    except Exception as error:
+        if hub.may_pass(error):
+            raise
+        # A mirror may not have this call, and still have the data.
+        return ""
+    files = [HubFile.listed(entry.path, entry) for entry in listed if hasattr(entry, "blob_id")]
+    wrong = [file.name for file in files if not (cached.holds(file) or cached.settle(file))]
+    return wrong[0] if wrong else ""
 
 
 def _is_offline() -> bool:
