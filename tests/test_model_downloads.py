@@ -270,7 +270,9 @@ def test_disk_full_in_the_middle(site: Site, hub: Hub, small_disk: Path, tmp_pat
     hub.add_model("acme/small", write_model(tmp_path / "small"))
     # The hub does not say how large they are, so that this is seen only when it is written.
     hub.fault("GET /api/models/*", Fault(lists_sizes=False))
-    passed, messages = site.fetch("acme/large", "acme/small", status=1)
+    # One after the other: together, the small one may find the disk full with the large one.
+    command = (*OE_FETCH, "--jobs=1")
+    passed, messages = site.fetch("acme/large", "acme/small", command=command, status=1)
     assert passed == ["acme/small"]
     problem = "stdin:2: model_path: acme/large@main: the file system is full: free some, or set hf_"
     assert problem in messages
