@@ -22,6 +22,8 @@ setting queue_limit share shards.
 Output: the run as one JSON object on one line (schema.json, table `run`), for
   oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv, run.json,
   submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/. Slurm is not needed.
+  run.json has the SHA-256 of the container image, which is kept below OELLM_CACHE_DIR
+  (default ~/.cache/oellm) for as long as the image stays as it is.
   Buffers: nothing is written before the last row is read. Until then the rows are in
   a temporary file (in TMPDIR; none with --dry_run); in memory it keeps some 20 to 50
   bytes for each row, and what it knows of each model.
@@ -62,8 +64,9 @@ def _render(arguments: cli.Arguments) -> int:
     import contextlib
     import os
 
-    from oellm import json_codec, rendering
+    from oellm import batch_script, json_codec, rendering
     from oellm.cluster import resolve
+    from oellm.image_digest import ImageDigests
     from oellm.row_spool import RowSpool
 
     options = Options(
@@ -78,12 +81,15 @@ def _render(arguments: cli.Arguments) -> int:
     with contextlib.nullcontext() if options.dry_run else RowSpool() as spool:
         with cli.open_input(options.manifest) as stream:
             jobs = rendering.read_jobs(stream, name, cluster, cli.message, spool)
+        if remark := batch_script.remark(cluster):
+            cli.message(remark)
         if spool is None:
             for line in rendering.plan_lines(jobs):
                 cli.message(line)
             print(rendering.script(jobs, cluster, options.run_dir), end="")
             return ExitStatus.DONE
-        run = rendering.write(jobs, spool, cluster, options.run_dir)
+        digests = ImageDigests(os.environ, cli.message)
+        run = rendering.write(jobs, spool, cluster, options.run_dir, digests)
     cli.message(f"rows: {jobs.count}, shards: {len(jobs.shards)}, in {run.path}")
     sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
     return ExitStatus.DONE

@@ -9,6 +9,7 @@ Options:
   --output_dir=DIR  With rows from stdin: keep results/, failures/ and samples/ below DIR.
   --check_tasks     Evaluate nothing: see whether the rows' tasks can start without a network.
   --fetch_tasks     The same, after downloading what they need.
+  --bootstrap_iters=N  Draws for bootstrapped standard errors; the run's setting, else 1000.
   --jobs=N          Processes of --check_tasks and --fetch_tasks. [default: 4]
   --help            Print this text.
   --version         Print the version.
@@ -29,11 +30,17 @@ answers; so data, metrics and packages that are missing show. There is one JSON 
 per task and demand on it (schema.json, table `task`). oe-fetch calls this in the
 environment that the jobs will have.
 
+While the model answers for one row, the next ones are prepared and the last one's metrics
+are computed, in processes of their own: docs/WORKER.md. At SIGUSR1, SIGTERM, SIGHUP and
+SIGINT the model ends its batch, and what it has answered is kept below answers/; the next
+attempt goes on from there.
+
 This runs where the framework is installed: in a container, or by `pip install
 'oellm[hf]'`. In a run it is the file oe-run-task.pyz, which needs nothing else.
 
-Exit status: 0 every row has a result (or can start), 1 some failed (or cannot), 2 bad
-  input, 130 interrupted.
+Exit status: 0 every row has a result (or can start), 1 some failed (or cannot), or the job
+  gets nowhere within its time limit, 2 bad input, 75 stopped by a signal before all rows
+  were evaluated, 130 interrupted.
 
 Example:
   oe-manifest --models acme/tiny --tasks arc_easy --limit 10 | oe-run-task | oe-collect
@@ -49,8 +56,13 @@ from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
+    from signal import Signals
+
     from oellm.manifest import Row
-    from oellm.results import Result
+    from oellm.results import ResultStore
+    from oellm.run_directory import Run
+    from oellm.stop_signals import StopSignals
+    from oellm.worker import Tally
 
 
 class Options(NamedTuple):
@@ -62,6 +74,7 @@ class Options(NamedTuple):
     only_tasks: bool
     fetch_tasks: bool
     jobs: int
+    bootstrap_iters: int | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,6 +93,9 @@ def _options(arguments: cli.Arguments) -> Options:
     jobs, fetch = arguments["--jobs"], arguments["--fetch_tasks"]
     if not jobs.isdecimal() or int(jobs) < 1:
         raise UsageError(f"--jobs: expected a positive integer, got {jobs!r}")
+    draws = arguments["--bootstrap_iters"]
+    if draws is not None and not draws.isdecimal():
+        raise UsageError(f"--bootstrap_iters: expected a non-negative integer, got {draws!r}")
     return Options(
         run_dir,
         None if shard is None else int(shard),
@@ -87,34 +103,86 @@ def _options(arguments: cli.Arguments) -> Options:
         fetch or arguments["--check_tasks"],
         fetch,
         int(jobs),
+        None if draws is None else int(draws),
     )
 
 
 def _run_task(arguments: cli.Arguments) -> int:
-    from pathlib import Path
-
-    from oellm import json_codec
-    from oellm.results import ResultStore
-    from oellm.worker import Worker
+    from oellm import run_directory
+    from oellm.stop_signals import StopSignals
 
     options = _options(arguments)
-    rows = list(_rows(options))
+    run = None if options.run_dir is None else run_directory.load(options.run_dir)
+    rows = list(_rows(run, options.shard))
     if options.only_tasks:
         return _prepare_tasks(rows, options)
+    with StopSignals() as signals:
+        return _evaluate(rows, run, options, signals)
+
+
+def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopSignals) -> int:
+    from pathlib import Path
+
+    from oellm import provenance
+    from oellm.results import ResultStore
+    from oellm.worker import BOOTSTRAP_ITERS, Course, Worker
+
     directory = options.run_dir or options.output_dir
     store = ResultStore(Path(directory).absolute()) if directory else None
     if store is None and any(row.value("log_samples") for row in rows):
         raise UsageError("log_samples: samples need a place, give --output_dir")
+    draws = options.bootstrap_iters
+    if draws is None:
+        setting = run.setting("bootstrap_iters") if run is not None else None
+        draws = BOOTSTRAP_ITERS if setting is None else setting
     # The framework prints too; on stdout there are records only.
     with cli.stdout_diverted() as stdout:
 
-        def emit(record: Result) -> None:
-            stdout.write(json_codec.dumps(record) + b"\n")
+        def emit(line: bytes) -> None:
+            stdout.write(line + b"\n")
             stdout.flush()
 
-        tally = Worker(store, emit, cli.message).run(rows)
-    cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed")
+        facts = {**provenance.process(), **_origin(run, store)}
+        course = Course(draws, facts, provenance.start_seconds())
+        tally = Worker(store, emit, cli.message, signals, course).run(rows)
+    left = f", {tally.left} left" if tally.left else ""
+    cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed{left}")
+    if tally.left and signals.first is not None:
+        return _stopped(run, options.shard, tally, signals.first)
     return ExitStatus.FAILED if tally.failed else ExitStatus.DONE
+
+
+def _origin(run: Run | None, store: ResultStore | None) -> dict[str, object]:
+    """Return what a run says about where its results come from."""
+    if run is None:
+        return {"run_dir": str(store.directory) if store else ""}
+    return {
+        "run_dir": str(run.path),
+        "cluster": run.setting("name"),
+        "images": run.record.get("images", []),
+    }
+
+
+def _stopped(run: Run | None, shard: int | None, tally: Tally, number: Signals) -> int:
+    """Say why rows are left, and return whether the job should try again."""
+    from signal import SIGINT, SIGUSR1
+
+    from oellm import stops
+
+    if number == SIGINT:
+        cli.message("interrupted")
+        return ExitStatus.INTERRUPTED
+    kept = ", with answers to some of their requests kept" if tally.kept_bytes > 0 else ""
+    cli.message(f"stopped by {number.name}{kept}")
+    if number == SIGUSR1 and run is not None and shard is not None:
+        limit = run.setting("requeues") or 0
+        if not stops.try_again(run.path, shard, bool(tally.done or tally.kept_bytes > 0), limit):
+            cli.message(
+                f"stuck: {limit + 1} times in a row the time was over before a row was finished or "
+                "a batch of requests answered; this needs a longer time_limit"
+            )
+            return ExitStatus.FAILED
+    return ExitStatus.TRY_AGAIN
 
 
 def _prepare_tasks(rows: list[Row], options: Options) -> int:
@@ -131,16 +199,15 @@ def _prepare_tasks(rows: list[Row], options: Options) -> int:
     return ExitStatus.FAILED if failed else ExitStatus.DONE
 
 
-def _rows(options: Options) -> Iterator[Row]:
+def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     """Yield the rows to evaluate, all of them checked before the first is evaluated."""
-    from oellm import frameworks, manifest, run_directory
+    from oellm import frameworks, manifest
 
-    if options.run_dir is not None:
-        run = run_directory.load(options.run_dir)
-        if options.shard not in run.shard_indices:
+    if run is not None:
+        if shard not in run.shard_indices:
             last = run.shard_indices[-1]
-            raise UsageError(f"--shard: expected 0 to {last}, got {options.shard}")
-        yield from run.rows(options.shard)
+            raise UsageError(f"--shard: expected 0 to {last}, got {shard}")
+        yield from run.rows(shard)
         return
     with cli.open_input(None) as stream:
         for row in manifest.read(stream, cli.input_name(None)):

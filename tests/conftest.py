@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from hub import hub  # noqa: F401
-from processes import Run, clean_environment, make_tiny_model
+from processes import Run, make_tiny_model, runner
 
 # A shell starts what runs in its background with SIGINT ignored, and the commands under test
 # would inherit that.
@@ -20,36 +20,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """Run one command as a process, in a directory and a home of its own."""
-    home = tmp_path / "home"
-    home.mkdir()
-
-    def call(
-        *command: str | Path,
-        stdin: str | bytes = "",
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        status: int | None = 0,
-    ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [str(word) for word in command],
-            input=stdin.encode() if isinstance(stdin, str) else stdin,
-            capture_output=True,
-            env=clean_environment(home, env),
-            cwd=cwd or tmp_path,
-            check=False,
-        )
-        shown = subprocess.CompletedProcess(
-            done.args,
-            done.returncode,
-            done.stdout.decode("utf-8", "surrogateescape"),
-            done.stderr.decode("utf-8", "surrogateescape"),
-        )
-        assert "Traceback" not in shown.stderr or "lm_eval" in shown.stderr, shown.stderr
-        if status is not None:
-            assert shown.returncode == status, f"{done.args}\n{shown.stdout}\n{shown.stderr}"
-        return shown
-
-    return call
+    return runner(tmp_path)
 
 
 @pytest.fixture(scope="session")

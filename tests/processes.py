@@ -26,6 +26,40 @@ def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dic
     return kept | dict(extra or {})
 
 
+def runner(directory: Path) -> Run:
+    """Return what runs one command as a process, with a home of its own below a directory."""
+    home = directory / "home"
+    home.mkdir()
+
+    def call(
+        *command: str | Path,
+        stdin: str | bytes = "",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        status: int | None = 0,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(word) for word in command],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env=clean_environment(home, env),
+            cwd=cwd or directory,
+            check=False,
+        )
+        shown = subprocess.CompletedProcess(
+            done.args,
+            done.returncode,
+            done.stdout.decode("utf-8", "surrogateescape"),
+            done.stderr.decode("utf-8", "surrogateescape"),
+        )
+        assert "Traceback" not in shown.stderr or "lm_eval" in shown.stderr, shown.stderr
+        if status is not None:
+            assert shown.returncode == status, f"{done.args}\n{shown.stdout}\n{shown.stderr}"
+        return shown
+
+    return call
+
+
 def make_tiny_model(directory: Path, seed: int = 0) -> None:
     subprocess.run(
         [sys.executable, ROOT / "scripts" / "make-tiny-model", directory, "--seed", str(seed)],

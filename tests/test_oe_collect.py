@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from golden_files import GOLDEN, assert_golden
-from oellm.frameworks.lm_eval import metrics
+from oellm.frameworks.lm_eval.results import metrics
 from processes import Run
 
 LINES = (GOLDEN / "contract" / "results.jsonl").read_text()

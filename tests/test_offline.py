@@ -17,7 +17,7 @@ from hub_content import (
     write_mmlu,
     write_polemo,
 )
-from oellm.frameworks.lm_eval_data import TaskManagers
+from oellm.frameworks.lm_eval.data import TaskManagers
 from oellm.task_index import TaskIndices
 from processes import INDICES, Run
 

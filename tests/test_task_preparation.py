@@ -26,8 +26,9 @@ from hub_content import (
     write_task,
 )
 from model_directories import write_model
-from oellm.frameworks import Demand, lm_eval_check
-from oellm.frameworks.lm_eval_data import TaskManagers
+from oellm.frameworks import Demand
+from oellm.frameworks.lm_eval import check
+from oellm.frameworks.lm_eval.data import TaskManagers
 from oellm.task_index import TaskIndices
 from processes import BIN, DEMO_TASKS, INDICES, Run, clean_environment
 
@@ -215,7 +216,7 @@ def test_the_counts_are_those_of_what_the_evaluator_asks(
         task = "changed"
     include_path = str(tmp_path if task in ("quiz", "changed") else DEMO_TASKS)
     manager = managers.manager(task, include_path)
-    (facts,) = lm_eval_check.facts(manager, task, [Demand(0, limit, False)])
+    (facts,) = check.facts(manager, task, [Demand(0, limit, False)])
     (built,) = manager.load([task])["tasks"].values()
     from lm_eval.evaluator_utils import get_sample_size
 

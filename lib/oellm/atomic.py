@@ -15,13 +15,32 @@ def write_file(path: Path, content: bytes) -> None:
 
 def write_file_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Like write_file, with a function that writes the content to a binary stream."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    staged = staging_path(path, new_attempt())
+    stage(staged, write)
     try:
-        with open(temporary, "xb") as stream:
+        os.replace(staged, path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+
+
+def new_attempt() -> str:
+    """Return a name for an attempt to write files, unlike that of any other attempt."""
+    return f"{os.getpid()}-{os.urandom(4).hex()}"
+
+
+def staging_path(path: Path, attempt: str) -> Path:
+    """Return where an attempt writes a file before it gets its name."""
+    return path.with_name(f".{path.name}.{attempt}.tmp")
+
+
+def stage(staged: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Write a file that has not got its name yet, flushed to disk; removed where that fails."""
+    try:
+        with open(staged, "xb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        staged.unlink(missing_ok=True)
         raise

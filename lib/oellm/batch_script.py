@@ -10,6 +10,7 @@ from oellm import __version__
 from oellm.cluster import Cluster
 from oellm.data_files import data_file
 from oellm.run_directory import LOGS
+from oellm.slurm import parse_duration
 from oellm.worker_environment import launcher, variables
 
 # A compute node has no internet: without these an unreachable hub costs 25 s per data set.
@@ -58,6 +59,25 @@ def render(cluster: Cluster, run_dir: Path, shards: int, eval_suite: str) -> str
     )
 
 
+def remark(cluster: Cluster) -> str:
+    """Return what to tell the user about the script: where a setting could not be followed."""
+    wanted, seconds = cluster.number("stop_before") or 0, _stop_before(cluster)
+    if seconds == wanted:
+        return ""
+    return (
+        f"jobs are told to stop {seconds} s before their end: stop_before ({wanted} s) would be "
+        f"more than half of time_limit ({cluster.text('time_limit')})"
+    )
+
+
+def _stop_before(cluster: Cluster) -> int:
+    """Return how many seconds before its end a job is told to stop; 0 means never."""
+    wanted = cluster.number("stop_before") or 0
+    limit = parse_duration(cluster.text("time_limit"))
+    # A job that is told when it starts would do nothing else than requeue itself.
+    return wanted if limit is None else min(wanted, limit // 2)
+
+
 def _sbatch_options(cluster: Cluster, run_dir: Path, shards: int) -> list[tuple[str, Any]]:
     throttle = cluster.number("concurrency")
     array = f"0-{shards - 1}" + (f"%{throttle}" if throttle else "")
@@ -68,6 +88,7 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, shards: int) -> list[tuple[
         "array": array,
         "output": f"{logs}/%A_%a.log",
         "open-mode": "append",
+        "requeue": "",
         "export": "NONE",
         "nodes": 1,
         "ntasks": 1,
@@ -75,6 +96,9 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, shards: int) -> list[tuple[
     for option, key in _SBATCH_OPTIONS.items():
         if cluster.text(key):
             options[option] = cluster.text(key)
+    if seconds := _stop_before(cluster):
+        # B: only the script gets it, which passes it on.
+        options["signal"] = f"B:USR1@{seconds}"
     return list({**options, **cluster.mapping("sbatch")}.items())
 
 

@@ -175,6 +175,11 @@ def problem(
     return f"{subfolder}: {found}" if subfolder and found else found
 
 
+def is_tokenizer_file(name: str) -> bool:
+    """Return whether a file in a model's directory is taken for its tokenizer's."""
+    return any(mark in name.lower() for mark in _TOKENIZER_MARKS)
+
+
 def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str]) -> str:
     if arguments.get("gguf_file"):
         return weights.file_problem(directory, arguments["gguf_file"])
@@ -198,7 +203,7 @@ def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str
 
 
 def _tokenizer_problem(directory: str, names: Collection[str]) -> str:
-    if not any(mark in name.lower() for name in names for mark in _TOKENIZER_MARKS):
+    if not any(map(is_tokenizer_file, names)):
         return "no tokenizer: `,tokenizer=NAME` names one"
     for name in _NEVER_EMPTY:
         if name in names and not os.path.getsize(os.path.join(directory, name)):

@@ -30,7 +30,11 @@ def message(text: str) -> None:
 
 
 def relay(line: str) -> None:
-    """Print a line on stderr as it is: one of another process."""
+    """Print a line on stderr, such as one of another process, as it is but for secrets."""
+    # Not before there is something to say: help and version must not wait for it.
+    from oellm.redaction import redact
+
+    line = redact(line)
     try:
         # One write: lines of several threads, or of several commands of a pipe, stay whole.
         sys.stderr.write(f"{_ERASE}{line}{_status}" if _status else line)
@@ -161,7 +165,7 @@ def _traceback_if_asked() -> None:
     if os.environ.get("OELLM_DEBUG") == "1":
         import traceback
 
-        traceback.print_exc()
+        relay(traceback.format_exc())
 
 
 def _flushed(status: int) -> int:

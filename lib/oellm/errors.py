@@ -13,6 +13,7 @@ class ExitStatus(enum.IntEnum):
     FAILED = 1
     USAGE = 2
     MACHINE = 3
+    TRY_AGAIN = 75
     INTERRUPTED = 130
     BROKEN_PIPE = 141
 

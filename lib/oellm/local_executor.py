@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from oellm.errors import ExitStatus
 from oellm.run_directory import LOGS, Run
 
 # The worker's messages begin with this; the log also has the framework's.
@@ -43,6 +44,8 @@ class LocalExecutor:
     def _execute_one(self, shard: int) -> None:
         log = self._run.path / LOGS / f"local_{shard}.log"
         environment = {**os.environ, "SLURM_ARRAY_TASK_ID": str(shard)}
+        # In a job of the user's own: not this script is to requeue that.
+        environment.pop("SLURM_ARRAY_JOB_ID", None)
         with open(log, "a", encoding="utf-8") as stream:
             with self._lock:
                 if self._stopped:
@@ -68,7 +71,9 @@ class LocalExecutor:
             status = process.wait()
         with self._lock:
             self._processes.discard(process)
-        if status != 0:
+        if status == ExitStatus.TRY_AGAIN:
+            self._report(f"shard {shard}: stopped: run oe-submit {self._run.path} again")
+        elif status != 0:
             self._report(f"shard {shard}: exit status {status}; log: {log}")
 
     def _stop(self) -> None:

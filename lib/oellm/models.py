@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
@@ -21,6 +21,8 @@ _STEP = re.compile(
 )
 _NUMBER = re.compile(r"([0-9]+)")
 _UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
+# Arguments that are secret: manifests and runs keep what they hold, for all to read.
+_SECRET = ("token", "use_auth_token", "hf_token", "api_key")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +42,7 @@ class ModelSpec:
             if not equals or not key.strip():
                 raise ValueError(f"expected key=value after the model's path, got {piece!r}")
             pairs.append((key.strip(), value.strip()))
+        require_no_secret(dict(pairs))
         if not path.strip():
             raise ValueError(f"expected a model path or hub id, got {text!r}")
         if len(dict(pairs)) < len(pairs):
@@ -76,6 +79,16 @@ class Expansion(NamedTuple):
 
     models: list[ModelSpec]
     broken: list[str]
+
+
+def require_no_secret(arguments: Iterable[str]) -> None:
+    """Raise ValueError where one of these arguments of a model is a secret."""
+    for name in arguments:
+        if name.lower() in _SECRET:
+            raise ValueError(
+                f"expected no argument {name!r}, which files would show: "
+                "set the environment variable HF_TOKEN instead"
+            )
 
 
 def looks_local(path: str) -> bool:

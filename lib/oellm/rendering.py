@@ -9,13 +9,14 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from oellm import __version__, atomic, batch_script, frameworks, manifest, run_directory, schema
 from oellm.cluster import Cluster, user_name
 from oellm.errors import InputError, MachineError
 from oellm.first_lines import FirstLines
 from oellm.frozen_worker import frozen_worker
+from oellm.image_digest import ImageDigests
 from oellm.manifest import Row
 from oellm.models import ModelSpec
 from oellm.row_spool import RowSpool
@@ -92,22 +93,32 @@ def script(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> str:
     return batch_script.render(cluster, run_dir, len(jobs.shards), jobs.eval_suite)
 
 
-def write(jobs: Jobs, spool: RowSpool, cluster: Cluster, explicit_dir: str | None) -> Run:
+def write(
+    jobs: Jobs,
+    spool: RowSpool,
+    cluster: Cluster,
+    explicit_dir: str | None,
+    digests: ImageDigests,
+) -> Run:
     """Write the run directory, with the spooled rows, and return the run.
 
     Raises MachineError where the image or the shared directory is missing, and InputError where
     the directory asked for exists; an incomplete run directory is removed.
     """
     image, _ = require(cluster, jobs.eval_suite)
+    # Before there is a directory that an interrupted command would leave.
+    images = [digests.record(jobs.eval_suite, image)] if image else []
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
     try:
-        return _fill(path, jobs, spool, cluster, image)
+        return _fill(path, jobs, spool, cluster, images)
     except BaseException:
         shutil.rmtree(path)
         raise
 
 
-def _fill(path: Path, jobs: Jobs, spool: RowSpool, cluster: Cluster, image: Path | None) -> Run:
+def _fill(
+    path: Path, jobs: Jobs, spool: RowSpool, cluster: Cluster, images: list[dict[str, Any]]
+) -> Run:
     for name in (run_directory.LOGS, "results"):
         (path / name).mkdir()
     with open(path / run_directory.JOBS, "w", encoding="utf-8", newline="") as stream:
@@ -116,7 +127,7 @@ def _fill(path: Path, jobs: Jobs, spool: RowSpool, cluster: Cluster, image: Path
     atomic.write_file(path / run_directory.WORKER, worker)
     script = batch_script.render(cluster, path, len(jobs.shards), jobs.eval_suite)
     atomic.write_file(path / run_directory.SCRIPT, script.encode("utf-8", "surrogateescape"))
-    if image:
+    if images:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
         models = {ModelSpec.parse(key.model_path) for key in jobs.shard_of}
         bound = binds(cluster, path, models, jobs.task_directories)
@@ -133,6 +144,7 @@ def _fill(path: Path, jobs: Jobs, spool: RowSpool, cluster: Cluster, image: Path
                 "file": run_directory.WORKER,
                 "sha256": hashlib.sha256(worker).hexdigest(),
             },
+            "images": images,
             "n_rows": jobs.count,
             "shards": [dataclasses.asdict(shard) for shard in jobs.shards],
             "jobs": [],

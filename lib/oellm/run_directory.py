@@ -126,8 +126,8 @@ def create(output_dir: Path, user: str, explicit: str | None = None) -> Path:
 def _checked(record: Any, source: str) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError("expected a run object", source)
-    for key in schema.table("run"):
-        if key not in record:
+    for key, spec in schema.table("run").items():
+        if key not in record and not spec.get("optional"):
             raise InputError(f"expected a run object with the key {key!r}", source)
     if record["schema_version"] != schema.VERSION:
         raise InputError(

@@ -118,16 +118,20 @@ def _seed(text: str) -> list[int | None]:
 
 def _arguments(text: str) -> dict[str, Any]:
     """Return arguments by name; a scalar in JSON is the same as its text after `key=`."""
+    from oellm.models import require_no_secret
+
     if text.lstrip().startswith("{"):
         try:
             loaded = json.loads(text)
         except ValueError as error:
             raise ValueError(f"expected key=value,key=value or JSON: {error}") from None
+        require_no_secret(loaded)
         return {
             name: value if isinstance(value, (str, list, dict)) else json.dumps(value)
             for name, value in loaded.items()
         }
     pairs = [part.partition("=") for part in text.split(",")]
+    require_no_secret(key.strip() for key, equals, _ in pairs if equals)
     if not all(key.strip() and equals for key, equals, _ in pairs):
         raise _expected("key=value,key=value", text)
     if len({key.strip() for key, _, _ in pairs}) < len(pairs):

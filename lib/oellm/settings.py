@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from oellm import schema
@@ -50,18 +50,36 @@ def check(key: str, value: Any, origin: str) -> None:
         return
     if not isinstance(value, expected) or isinstance(value, bool):
         raise InputError(f"expected {spec['type']}, got {value!r}", origin, column=key)
-    if isinstance(value, int) and value < 1:
-        raise InputError(f"expected a positive integer, got {value}", origin, column=key)
+    least = spec.get("minimum", 1)
+    if isinstance(value, int) and value < least:
+        wanted = "a positive integer" if least == 1 else f"at least {least}"
+        raise InputError(f"expected {wanted}, got {value}", origin, column=key)
     if "choices" in spec and value not in spec["choices"]:
         raise InputError(
             f"expected one of {', '.join(spec['choices'])}, got {value!r}", origin, column=key
         )
     if spec["type"] == "duration" and not _DURATION.fullmatch(str(value)):
         raise InputError(f"expected {spec['unit']}, got {value!r}", origin, column=key)
+    if key == "env" and isinstance(value, dict):
+        _require_no_secret(value, origin)
     for item in _members(value):
         if item is None or isinstance(item, (dict, list, bool)):
             raise InputError(f"expected texts or numbers, got {item!r}", origin, column=key)
         _check_text(key, str(item), origin)
+
+
+def _require_no_secret(variables: Iterable[str], origin: str) -> None:
+    """Raise InputError where a variable for jobs is named like a secret."""
+    from oellm.redaction import is_secret
+
+    for name in variables:
+        if is_secret(name):
+            raise InputError(
+                f"expected no secret, got {name}, which run.json and the batch script would show: "
+                "jobs need none",
+                origin,
+                column="env",
+            )
 
 
 def _check_text(key: str, text: str, origin: str) -> None:

@@ -93,6 +93,19 @@ def parse_job_id(text: str) -> int:
     return int(match.group(1))
 
 
+def parse_duration(text: str) -> int | None:
+    """Return the seconds that a time limit stands for, None for UNLIMITED.
+
+    Slurm reads `4` and `4:30` as minutes first, but `1-4` and `1-4:30` as hours first.
+    """
+    if not text[:1].isdigit():
+        return None
+    days, dash, rest = text.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
+    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(parts, units, strict=False))
+
+
 def ranges(indices: Iterable[int]) -> str:
     """Return indices as Slurm writes them: `0,2-5,9`."""
     parts: list[list[int]] = []

@@ -1,31 +1,48 @@
-"""The worker: evaluates rows, one model load for all rows of a model, each result a file."""
+"""The worker: evaluates rows, with one model at a time, and each result a file.
+
+It only directs. The model has a process of its own, which answers what the rows ask; each row is
+evaluated in one of a few others. So while the model answers for one row, the next one is prepared,
+and the metrics of the last one are computed; and what crashes takes one row with it.
+"""
 
 from __future__ import annotations
 
-import datetime
+import gc
 import os
-import platform
-import socket
-import sys
 import time
-import traceback
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from multiprocessing.connection import wait
+from typing import Any, NamedTuple
 
-from oellm import __version__, frameworks, schema
-from oellm.errors import OellmError
-from oellm.frameworks import Evaluation, Session
+from oellm import answers, frameworks, json_codec, row_record
+from oellm.frameworks import Evaluator
 from oellm.manifest import Row
-from oellm.results import Result, ResultStore, problem
-from oellm.shards import ModelKey, model_key
-
-_SLURM_VARIABLES = (
-    "SLURM_JOB_ID",
-    "SLURM_ARRAY_JOB_ID",
-    "SLURM_ARRAY_TASK_ID",
-    "SLURM_RESTART_COUNT",
+from oellm.model_process import Answered, Ask, Failed, Loaded, ModelProcess, Said, Stopped
+from oellm.results import Result, ResultStore
+from oellm.row_process import (
+    ANSWERS,
+    AskHandle,
+    AskModel,
+    Ended,
+    Given,
+    Job,
+    RowProcess,
+    kept_failure,
 )
+from oellm.row_record import Failure
+from oellm.shards import ModelKey, model_key
+from oellm.stop_signals import StopSignals
+
+# Draws for bootstrapped standard errors, where a run has no setting: lm-eval's hundred thousand
+# take minutes for some metrics, and a thousand give two digits.
+BOOTSTRAP_ITERS = 1000
+# Rows at the same time, as far as there are cores: one is scored, the others prepared or finished.
+_ROWS_AT_ONCE = 4
+# Seconds that the model has to end its batch, and rows to write their results, when a signal came;
+# after SIGTERM Slurm usually waits 30 seconds before it kills.
+_TIME_TO_STOP = 20.0
 
 
 @dataclass
@@ -35,50 +52,96 @@ class Tally:
     done: int = 0
     skipped: int = 0
     failed: int = 0
+    # Not evaluated, since a signal came.
+    left: int = 0
+    # Of rows that are left, the answers that were added on disk.
+    kept_bytes: int = 0
+
+
+class Course(NamedTuple):
+    """How to evaluate, and what of it goes into every result."""
+
+    bootstrap_iters: int
+    provenance: Mapping[str, Any]
+    # Seconds from the start of this process to its first row; they are booked on that.
+    start_s: float
 
 
 class Worker:
     """Evaluates rows; each becomes a result or a recorded failure, and the others go on.
 
     `store` keeps results and failures (None: they are only emitted); `emit` gets the record of
-    each row when it is there; `report` gets messages for the user.
+    each row, as JSON on one line, when it is there; `report` gets messages for the user.
     """
 
     def __init__(
         self,
         store: ResultStore | None,
-        emit: Callable[[Result], None],
+        emit: Callable[[bytes], None],
         report: Callable[[str], None],
+        signals: StopSignals,
+        course: Course,
     ) -> None:
         self._store = store
+        # Where answers to requests of unfinished rows are kept.
+        self._answers = store.directory / ANSWERS if store is not None else None
         self._emit = emit
         self._report = report
-        self._sessions: dict[str, Session] = {}
-        self._unloadable: dict[ModelKey, str] = {}
-        # Seconds that were spent before a row and are booked on the next row that ends.
-        self._unbooked: dict[str, float] = {}
+        self._signals = signals
+        self._course = course
+        self._tally = Tally()
+        self._eval_ids: list[str] = []
+        self._total = 0
+        self._begun = 0
+        self._waiting: deque[tuple[ModelKey, Row]] = deque()
+        self._evaluators: dict[str, Evaluator] = {}
+        self._booked = {"start_s": course.start_s}
+        # In the order in which their rows began.
+        self._busy: list[RowProcess] = []
+        self._idle: list[RowProcess] = []
+        self._model: ModelProcess | None = None
+        # What rows get that ask for the loaded model, once it is there.
+        self._handle: Given | None = None
+        # The row that the model answers for.
+        self._served: RowProcess | None = None
+        self._unloadable: dict[ModelKey, Failure] = {}
+        # Of time.monotonic, once a signal has come.
+        self._deadline: float | None = None
 
     def run(self, rows: Iterable[Row]) -> Tally:
         """Evaluate rows, those of one model together, in the order in which models appear."""
-        tally = Tally()
         by_model: dict[ModelKey, list[Row]] = {}
+        rows = list(rows)
+        self._eval_ids = [row["eval_id"] for row in rows]
+        if self._store is not None:
+            self._store.recover(set(self._eval_ids))
         for row in rows:
             if (result := self._finished(row)) is not None:
-                tally.skipped += 1
-                self._emit(result)
+                self._skip(result)
             else:
                 by_model.setdefault(model_key(row), []).append(row)
-        total = sum(map(len, by_model.values()))
-        if tally.skipped:
-            self._report(f"{tally.skipped} rows have results already, {total} to evaluate")
-        for key, group in by_model.items():
-            for row in group:
-                position = tally.done + tally.failed + 1
-                if self._evaluate(key, row, f"{position}/{total}"):
-                    tally.done += 1
-                else:
-                    tally.failed += 1
-        return tally
+        self._waiting.extend((key, row) for key, group in by_model.items() for row in group)
+        self._total = len(self._waiting)
+        if self._tally.skipped:
+            self._report(
+                f"{self._tally.skipped} rows have results already, {self._total} to evaluate"
+            )
+        if self._waiting:
+            kept = self._kept_bytes()
+            try:
+                self._load(*self._waiting[0])
+                self._prepare()
+                self._evaluate_all()
+            finally:
+                self._end()
+            self._tally.kept_bytes = self._kept_bytes() - kept
+        self._tally.left = self._total - self._tally.done - self._tally.failed
+        return self._tally
+
+    def _kept_bytes(self) -> int:
+        if self._answers is None:
+            return 0
+        return answers.kept_bytes(self._answers, self._eval_ids)
 
     def _finished(self, row: Row) -> Result | None:
         if self._store is None:
@@ -88,133 +151,260 @@ class Worker:
             self._report(f"invalid result set aside: {aside}")
         return result
 
-    def _evaluate(self, key: ModelKey, row: Row, position: str) -> bool:
-        label = f"{position} {row['model_path']} {row['task_path']} n_shot={row['n_shot']}"
-        started, clock = _now(), time.perf_counter()
-        evaluation = None
+    def _skip(self, result: Result) -> None:
+        self._tally.skipped += 1
+        if self._answers is not None:
+            # What a worker left that was killed right after it had written the result.
+            answers.remove(self._answers, result["oellm"]["eval_id"])
+        self._emit(json_codec.dumps(result))
+
+    def _prepare(self) -> None:
+        """Import the frameworks, while the model's process does the same and loads the model."""
+        started = time.perf_counter()
+        for suite in dict.fromkeys(key.eval_suite for key, _ in self._waiting):
+            rows = [row for key, row in self._waiting if key.eval_suite == suite]
+            evaluator = frameworks.evaluator(suite)
+            try:
+                evaluator.prepare(rows)
+            # Whatever an image lacks, or has in a state that cannot be imported.
+            except Exception as error:
+                failure = Failure.of(error)
+                self._unloadable |= {model_key(row): failure for row in rows}
+            self._evaluators[suite] = evaluator
+        self._booked["imports_s"] = time.perf_counter() - started
+        # What is there now is shared by all processes of rows, and garbage in none of them.
+        gc.collect()
+        gc.freeze()
+
+    def _evaluate_all(self) -> None:
+        while True:
+            if self._signals.first is not None and self._deadline is None:
+                self._stop()
+            if self._deadline is None:
+                self._begin_rows()
+                if not self._busy:
+                    return
+                self._direct_model()
+            elif self._is_over():
+                return
+            self._wait()
+
+    def _wait(self) -> None:
+        """Wait for a message of any process, or a signal, and see to it."""
+        sources: dict[Any, RowProcess | ModelProcess | None] = {self._signals: None}
+        sources |= {process.child.connection: process for process in self._busy}
+        if self._model is not None:
+            sources[self._model.child.connection] = self._model
+        patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+        for ready in wait(list(sources), patience):
+            source = sources[ready]
+            if source is None:
+                self._signals.drain()
+            elif isinstance(source, RowProcess):
+                self._hear_row(source)
+            else:
+                self._hear_model(source)
+
+    # Rows.
+
+    def _begin_rows(self) -> None:
+        at_once = max(2, min(_ROWS_AT_ONCE, len(os.sched_getaffinity(0)) + 1))
+        while self._waiting and len(self._busy) < at_once:
+            key, row = self._waiting.popleft()
+            self._begun += 1
+            if (result := self._finished(row)) is not None:
+                # Another worker has this row, too.
+                self._total -= 1
+                self._skip(result)
+                continue
+            label = f"{self._begun}/{self._total} {row['model_path']} {row['task_path']}"
+            label += f" n_shot={row['n_shot']}"
+            job = Job(row, self._booked, self._course.provenance, self._course.bootstrap_iters)
+            self._booked = {}
+            if key in self._unloadable:
+                self._fail(label, job, self._unloadable[key], row_record.now())
+                continue
+            process = self._idle.pop() if self._idle else self._forked()
+            self._busy.append(process)
+            process.evaluate(key, label, job)
+
+    def _forked(self) -> RowProcess:
+        inherited = [process.child.connection for process in [*self._busy, *self._idle]]
+        if self._model is not None:
+            inherited.append(self._model.child.connection)
+        return RowProcess(self._evaluators, self._store, inherited)
+
+    def _hear_row(self, process: RowProcess) -> None:
         try:
-            session = self._loaded(key, row)
-            self._book("task_index_s", session.index_tasks(row))
-            clock = time.perf_counter()
-            evaluation = session.evaluate(row)
-            self._book("evaluate_s", time.perf_counter() - clock)
-            result = self._keep(row, evaluation, self._record(row, "done", started))
-        except KeyboardInterrupt:
-            raise
-        # A task may call sys.exit, and a harness may raise anything: that is one row's failure.
-        except BaseException as error:
-            if evaluation is None:
-                self._book("evaluate_s", time.perf_counter() - clock)
-            result = self._keep_failure(error, self._record(row, "failed", started))
-            self._report(f"{label} failed: {type(error).__name__}: {error}")
+            message = process.receive()
+        except (EOFError, ConnectionError):
+            self._busy.remove(process)
+            self._unserve(process)
+            failure = Failure("ProcessEnded", f"the process of the row {process.child.crashed()}")
+            assert process.row is not None
+            job = Job(process.row, {}, self._course.provenance, self._course.bootstrap_iters)
+            self._fail(process.label, job, failure, process.started)
+            return
+        if isinstance(message, Ended):
+            self._busy.remove(process)
+            self._idle.append(process)
+            self._unserve(process)
+            self._note(process.label, message)
+        elif self._deadline is None:
+            process.asks = message
+
+    def _unserve(self, process: RowProcess) -> None:
+        if self._served is process:
+            self._served = None
+
+    def _fail(self, label: str, job: Job, failure: Failure, started: str) -> None:
+        """Record that a row failed whose own process cannot."""
+        result = row_record.failed(job.row, failure, started, job.booked, job.provenance)
+        self._note(label, kept_failure(result, self._store))
+
+    def _note(self, label: str, ended: Ended) -> None:
+        if ended.is_done:
+            self._tally.done += 1
         else:
-            seconds = result["oellm"]["timing"]["evaluate_s"]
-            self._report(f"{label} done in {seconds:.1f} s: {_headline(evaluation)}")
-            for remark in evaluation.remarks:
-                self._report(f"{label}: {remark}")
-        self._unbooked.clear()
-        self._emit(result)
-        return "failure" not in result["oellm"]
+            self._tally.failed += 1
+        self._report(f"{label} {ended.summary}")
+        for remark in ended.remarks:
+            self._report(f"{label}: {remark}")
+        self._emit(ended.line)
 
-    def _book(self, name: str, seconds: float) -> None:
-        self._unbooked[name] = self._unbooked.get(name, 0.0) + seconds
+    # The model.
 
-    def _loaded(self, key: ModelKey, row: Row) -> Session:
-        """Return the session with the row's model loaded; a load that failed is not tried again."""
-        if key in self._unloadable:
-            raise OellmError(f"the model did not load: {self._unloadable[key]}")
+    def _direct_model(self) -> None:
+        """Give rows what they ask for, and have the model do the next thing."""
+        loaded = self._model.key if self._model is not None and self._handle is not None else None
+        for process in self._busy:
+            assert process.key is not None
+            if process.asks is not None and process.key in self._unloadable:
+                process.give(self._unloadable[process.key])
+            elif (
+                isinstance(process.asks, AskHandle)
+                and self._handle is not None
+                and process.key == loaded
+            ):
+                process.give(self._handle)
+                # The first row that uses a model pays for its loading.
+                self._handle = self._handle._replace(seconds=0.0)
+        if self._model is not None and self._model.is_busy:
+            return
+        for process in self._busy:
+            if isinstance(process.asks, AskModel) and process.key == loaded:
+                self._serve(process, process.asks)
+                return
+        if loaded is not None and self._is_wanted(loaded):
+            return
+        for process in self._busy:
+            assert process.key is not None and process.row is not None
+            if not process.is_scored and process.key not in self._unloadable:
+                self._load(process.key, process.row)
+                return
+
+    def _is_wanted(self, key: ModelKey) -> bool:
+        """Return whether rows may still ask this model."""
+        if self._waiting and self._waiting[0][0] == key:
+            return True
+        return any(process.key == key and not process.is_scored for process in self._busy)
+
+    def _serve(self, process: RowProcess, request: AskModel) -> None:
+        assert self._model is not None and process.row is not None
+        self._model.ask(Ask(process.row["eval_id"], self._answers, request.call))
+        self._served = process
+        process.asks = None
+        process.is_scored = request.is_last
+
+    def _load(self, key: ModelKey, row: Row) -> None:
+        self._handle = None
+        if self._model is not None and not (
+            self._model.is_replaceable
+            and self._model.key is not None
+            and self._model.key.eval_suite == key.eval_suite
+        ):
+            self._end_model()
+        if self._model is None:
+            self._model = ModelProcess()
+        self._model.load(key, row)
+
+    def _hear_model(self, model: ModelProcess) -> None:
         try:
-            session = self._session(key)
-            self._book("model_load_s", session.load(key, row))
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
-            # Its text: the error itself would keep alive what was loaded so far.
-            self._unloadable[key] = f"{type(error).__name__}: {error}"
-            raise
-        return session
+            message = model.receive()
+        except (EOFError, ConnectionError):
+            self._hear_crash(model)
+            return
+        if isinstance(message, Said):
+            self._report(message.text)
+        elif isinstance(message, Loaded):
+            model.is_replaceable = message.is_replaceable
+            self._handle = Given(message.handle, message.seconds)
+        elif isinstance(message, Answered):
+            self._answer(Given(message.reply))
+        elif isinstance(message, Failed):
+            if self._handle is None:
+                model.is_replaceable = not message.is_broken
+                self._cannot_load(message.failure, model)
+            else:
+                self._answer(message.failure)
+            if message.is_broken:
+                self._end_model()
+        elif isinstance(message, Stopped):
+            self._answer(None)
 
-    def _session(self, key: ModelKey) -> Session:
-        if key.eval_suite not in self._sessions:
-            started = time.perf_counter()
-            session = frameworks.session(key.eval_suite)
-            session.prepare()
-            self._book("imports_s", time.perf_counter() - started)
-            self._sessions[key.eval_suite] = session
-        return self._sessions[key.eval_suite]
+    def _hear_crash(self, model: ModelProcess) -> None:
+        failure = Failure("ProcessEnded", f"the model's process {model.child.crashed()}")
+        is_loaded = self._handle is not None
+        self._model = self._handle = None
+        if model.is_busy and is_loaded:
+            self._answer(failure)
+        elif model.is_busy:
+            self._cannot_load(failure, model)
 
-    def _keep(self, row: Row, evaluation: Evaluation, record: dict[str, Any]) -> Result:
-        record["metrics"] = evaluation.metrics
-        record["remarks"] = evaluation.remarks
-        result = {**evaluation.native, "oellm": record}
-        if self._store is not None:
-            if row.value("log_samples"):
-                self._store.write_samples(row["eval_id"], evaluation.samples)
-            self._store.write_result(result)
-        elif reason := problem(result):
-            raise ValueError(f"the result is not valid: {reason}")
-        return result
+    def _cannot_load(self, failure: Failure, model: ModelProcess) -> None:
+        """Note that no row of a model can be evaluated; its next row does not try again."""
+        assert model.key is not None
+        message = f"the model did not load: {failure.message}"
+        self._unloadable[model.key] = failure._replace(message=message)
 
-    def _keep_failure(self, error: BaseException, record: dict[str, Any]) -> Result:
-        record["failure"] = {
-            "class": type(error).__name__,
-            "message": str(error),
-            "traceback": "".join(traceback.format_exception(error)),
-            "attempts": 1,
-            "log": _log_file(),
-        }
-        if self._store is not None:
-            self._store.write_failure({"oellm": record})
-        return {"oellm": record}
+    def _answer(self, answer: Given | Failure | None) -> None:
+        """Give the row that was served what came; it may have ended meanwhile."""
+        process, self._served = self._served, None
+        if process is None or answer is None:
+            return
+        # One that failed asks no more.
+        process.is_scored = process.is_scored or isinstance(answer, Failure)
+        process.give(answer)
 
-    def _record(self, row: Row, status: str, started: str) -> dict[str, Any]:
-        session = self._sessions.get(row.value("eval_suite"))
-        timing = {
-            "imports_s": 0.0,
-            "task_index_s": 0.0,
-            "model_load_s": 0.0,
-            "evaluate_s": 0.0,
-            **self._unbooked,
-        }
-        return {
-            "schema_version": schema.VERSION,
-            "eval_id": row["eval_id"],
-            "status": status,
-            "row": {name: text for name, text in row.cells.items() if name != "shard"},
-            "timing": {
-                **{name: round(value, 6) for name, value in timing.items()},
-                "started": started,
-                "finished": _now(),
-            },
-            "provenance": {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "slurm": {
-                    name: os.environ[name] for name in _SLURM_VARIABLES if name in os.environ
-                },
-                "run_dir": str(self._store.directory) if self._store else "",
-                "versions": {
-                    "oellm": __version__,
-                    "python": platform.python_version(),
-                    **(session.versions() if session else {}),
-                },
-            },
-        }
+    # Stopping.
 
+    def _stop(self) -> None:
+        """Let the model end its batch, and rows that are scored write their results."""
+        self._deadline = time.monotonic() + _TIME_TO_STOP
+        for process in list(self._busy):
+            is_answered = process.is_scored and process is not self._served
+            if not is_answered:
+                self._busy.remove(process)
+                self._unserve(process)
+                process.child.kill()
+        if self._model is not None and self._model.is_busy and self._handle is not None:
+            self._model.child.terminate()
+        else:
+            self._end_model()
 
-def _headline(evaluation: Evaluation) -> str:
-    first = evaluation.metrics[0] if evaluation.metrics else None
-    return f"{first['metric']} {first['value']:.4f}" if first else "no metrics"
+    def _is_over(self) -> bool:
+        assert self._deadline is not None
+        is_late = time.monotonic() > self._deadline
+        if self._model is not None and not self._model.is_busy:
+            self._end_model()
+        return self._signals.is_urgent or is_late or not (self._busy or self._model)
 
+    def _end_model(self) -> None:
+        if self._model is not None:
+            self._model.child.kill()
+        self._model = self._handle = None
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _log_file() -> str:
-    """Return the file that stderr goes to, where it is a file: the log of the job."""
-    try:
-        path = os.readlink(f"/proc/self/fd/{sys.stderr.fileno()}")
-    except (OSError, ValueError):
-        return ""
-    return path if os.path.isfile(path) else ""
+    def _end(self) -> None:
+        self._end_model()
+        for process in [*self._busy, *self._idle]:
+            process.child.kill()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from processes import DEMO_TASKS, ROOT, Run
+from processes import DEMO_TASKS, ROOT, Run, runner
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -119,6 +119,11 @@ class Cluster:
             assert time.monotonic() < deadline, queue
             time.sleep(0.5)
 
+    def stop(self) -> None:
+        """Cancel what is in the queue, and wait until it is empty."""
+        self.run("scancel", "--user=root")
+        self.wait(60)
+
     def job(self, job_id: object, shard: int) -> dict[str, str]:
         """Return what Slurm itself says about one array element."""
         text = self.run("scontrol", "show", "job", f"{job_id}_{shard}", "--oneliner")
@@ -129,5 +134,15 @@ class Cluster:
 def cluster(run: Run, tmp_path: Path, slurm_conf: Path, image: Path) -> Iterator[Cluster]:
     made = Cluster(run, tmp_path, slurm_conf, image)
     yield made
-    made.run("scancel", "--user=root")
-    made.wait(60)
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def shared_cluster(
+    tmp_path_factory: pytest.TempPathFactory, slurm_conf: Path, image: Path
+) -> Iterator[Cluster]:
+    """The dev cluster for all tests of a module, whose jobs may run at the same time."""
+    directory = tmp_path_factory.mktemp("cluster")
+    made = Cluster(runner(directory), directory, slurm_conf, image)
+    yield made
+    made.stop()

@@ -1,12 +1,13 @@
-"""Evaluation frameworks, one adapter module each, by the name that eval_suite gives them."""
+"""Evaluation frameworks, one adapter package each, by the name that eval_suite gives them."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
+from oellm.answers import Answers
 from oellm.errors import UsageError, nearest
 from oellm.manifest import Row
 from oellm.shards import ModelKey
@@ -26,29 +27,63 @@ class Evaluation:
     samples: Mapping[str, list[Any]]
     # What the user should know about the score.
     remarks: list[str] = field(default_factory=list)
+    # Seconds that its parts took, and what the model did (schema.json, table `result`).
+    timing: dict[str, float] = field(default_factory=dict)
+    usage: dict[str, Any] = field(default_factory=dict)
+    # Where the numbers come from: versions, data sets, tasks, model.
+    provenance: dict[str, Any] = field(default_factory=dict)
 
 
-class Session(Protocol):
-    """One process's use of a framework: it keeps the model that was loaded last."""
+class StoppedError(Exception):
+    """The model was asked to stop, and did so between two batches."""
 
-    def prepare(self) -> None:
-        """Import the framework."""
+
+class Model(Protocol):
+    """A loaded model; it has a process of its own."""
+
+    # Whether another model can be loaded in this process after this one.
+    replaceable: bool
+    # On what its answers depend, besides what it is asked.
+    origin: str
+
+    def load(self, key: ModelKey, row: Row) -> Any:
+        """Make the row's model the loaded one; return what rows must know of it (pickled)."""
         ...
 
-    def load(self, key: ModelKey, row: Row) -> float:
-        """Make the row's model the loaded one; return the seconds it took, 0 if it was there."""
+    def answer(self, call: Any, answers: Answers | None, is_stopping: Callable[[], bool]) -> Any:
+        """Return what a row asks of the model (both pickled).
+
+        `answers` keeps what the row's requests were answered, and has what was answered before.
+        Raises StoppedError at the end of a batch where `is_stopping` says so.
+        """
         ...
 
-    def index_tasks(self, row: Row) -> float:
-        """Index the tasks that the row can name; return the seconds it took."""
+    def is_broken_by(self, error: BaseException) -> bool:
+        """Return whether nothing works in this process any more after this error."""
         ...
 
-    def evaluate(self, row: Row) -> Evaluation:
-        """Evaluate one row on the loaded model; any exception means that the row failed."""
+
+class ModelClient(Protocol):
+    """The model, as a row's process sees it."""
+
+    def handle(self) -> Any:
+        """Return what Model.load returned; waits for it. Raises OellmError if it did not load."""
         ...
 
-    def versions(self) -> dict[str, str]:
-        """Return the versions of the packages that a score depends on."""
+    def ask(self, call: Any, last: bool) -> Any:
+        """Return what Model.answer returns; `last`: the row will ask nothing more."""
+        ...
+
+
+class Evaluator(Protocol):
+    """A framework without its models: builds tasks, asks a model, computes metrics."""
+
+    def prepare(self, rows: Sequence[Row]) -> None:
+        """Import what these rows need; nothing of it may touch a GPU, or start a thread."""
+        ...
+
+    def evaluate(self, row: Row, model: ModelClient, bootstrap_iters: int) -> Evaluation:
+        """Evaluate one row; any exception means that it failed."""
         ...
 
 
@@ -120,19 +155,25 @@ def require(row: Row) -> str:
     return name
 
 
-def session(name: str) -> Session:
-    """Start the use of a framework."""
-    made: Session = _adapter(name).Session()
+def model(name: str, report: Callable[[str], None]) -> Model:
+    """Import a framework and return its model, with nothing loaded; `report` gets messages."""
+    made: Model = _module(name, "model").Model(report)
+    return made
+
+
+def evaluator(name: str) -> Evaluator:
+    """Return what evaluates rows with a framework."""
+    made: Evaluator = _module(name, "evaluator").Evaluator()
     return made
 
 
 def tasks(name: str) -> Tasks:
     """Return the tasks of a framework."""
-    made: Tasks = _adapter(name).Tasks()
+    made: Tasks = _module(name, "tasks").Tasks()
     return made
 
 
-def _adapter(name: str) -> Any:
+def _module(name: str, part: str) -> Any:
     if name not in _ADAPTERS:
         raise UsageError(f"unknown framework {name!r}{nearest(name, _ADAPTERS)}")
-    return importlib.import_module(_ADAPTERS[name])
+    return importlib.import_module(f"{_ADAPTERS[name]}.{part}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -83,6 +85,11 @@ class TaskManagers:
             config = _config_of_file(task)
             members = _listed(config.get("task")) if "group" in config else []
         return not _is_complete(members, self._indices.directory(include_path).entries)
+
+
+def task_managers() -> TaskManagers:
+    """Return the TaskManagers of this process, whose indices are kept where the user's are."""
+    return TaskManagers(TaskIndices(os.environ, logging.getLogger("oellm").warning))
 
 
 def _manager(indices: Iterable[TaskIndex]) -> Any:

@@ -1,0 +1,152 @@
+"""The process that holds the model: it loads it, and answers what rows ask."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import signal
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oellm import children, frameworks
+from oellm.answers import Answers
+from oellm.frameworks import StoppedError
+from oellm.manifest import Row
+from oellm.row_record import Failure
+from oellm.shards import ModelKey
+
+
+class Load(NamedTuple):
+    """Asks the model's process to load a model, in the place of the one that it has."""
+
+    key: ModelKey
+    row: Row
+
+
+class Ask(NamedTuple):
+    """Asks the model's process for answers, which are kept in a directory meanwhile."""
+
+    eval_id: str
+    directory: Path | None
+    call: bytes
+
+
+class Loaded(NamedTuple):
+    """A model is there: what rows must know of it, and whether another can take its place."""
+
+    handle: bytes
+    seconds: float
+    is_replaceable: bool
+
+
+class Answered(NamedTuple):
+    """What a row asked for."""
+
+    reply: bytes
+
+
+class Failed(NamedTuple):
+    """What was asked for cannot be had; `is_broken`: nor can anything else in that process."""
+
+    failure: Failure
+    is_broken: bool
+
+
+class Stopped(NamedTuple):
+    """The model stopped between two batches."""
+
+
+class Said(NamedTuple):
+    """A message for the user."""
+
+    text: str
+
+
+Message = Loaded | Answered | Failed | Stopped | Said
+
+
+class ModelProcess:
+    """The model's process, as its parent sees it."""
+
+    def __init__(self) -> None:
+        self.child = children.started("oellm.model_process")
+        # What is loaded, or is being loaded.
+        self.key: ModelKey | None = None
+        self.is_busy = False
+        self.is_replaceable = False
+
+    def load(self, key: ModelKey, row: Row) -> None:
+        """Begin to load the model of a row."""
+        self.key = key
+        self._send(Load(key, row))
+
+    def ask(self, request: Ask) -> None:
+        """Begin to answer."""
+        self._send(request)
+
+    def receive(self) -> Message:
+        """Return its next message; raises EOFError or ConnectionError where it has ended."""
+        message: Message = self.child.connection.recv()
+        if not isinstance(message, Said):
+            self.is_busy = False
+        return message
+
+    def _send(self, request: Load | Ask) -> None:
+        self.is_busy = True
+        # That it has ended is seen when its answer is received.
+        with contextlib.suppress(ConnectionError):
+            self.child.connection.send(request)
+
+
+def serve(connection: Connection) -> None:
+    """Be the model's process; a signal SIGTERM asks it to stop after the batch that it is at."""
+    _Server(connection).serve()
+
+
+class _Server:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._model: Any = None
+        self._is_stopping = False
+        signal.signal(signal.SIGTERM, self._stop)
+
+    def serve(self) -> None:
+        while True:
+            request: Load | Ask = self._connection.recv()
+            try:
+                message = self._done(request)
+            except StoppedError:
+                message = Stopped()
+            # Model code may raise anything, and call sys.exit.
+            except BaseException as error:
+                message = Failed(Failure.of(error), self._is_broken_by(error, request))
+            self._connection.send(message)
+
+    def _is_broken_by(self, error: BaseException, request: Load | Ask) -> bool:
+        if self._model is None or self._model.is_broken_by(error):
+            return True
+        return isinstance(request, Load) and not self._model.replaceable
+
+    def _done(self, request: Load | Ask) -> Message:
+        if isinstance(request, Load):
+            if self._model is None:
+                self._model = frameworks.model(request.key.eval_suite, self._say)
+            handle = self._model.load(request.key, request.row)
+            return Loaded(pickle.dumps(handle), handle.seconds, self._model.replaceable)
+        answers = None
+        if request.directory is not None:
+            answers = Answers(request.directory, request.eval_id, self._model.origin, self._say)
+        try:
+            call = pickle.loads(request.call)  # noqa: S301
+            reply = self._model.answer(call, answers, lambda: self._is_stopping)
+        finally:
+            if answers is not None:
+                answers.flush()
+        return Answered(pickle.dumps(reply))
+
+    def _say(self, text: str) -> None:
+        self._connection.send(Said(text))
+
+    def _stop(self, *_: object) -> None:
+        self._is_stopping = True

@@ -1,0 +1,306 @@
+"""Jobs on real Slurm that run out of time, are cancelled, killed, or lose their node.
+
+The same twelve rows each time; the model is slow, so that there is something to interrupt. All
+of it runs at the same time, on two nodes, and each test looks at what became of one run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from processes import make_tiny_model
+
+TASKS = "oellm_choice,oellm_copy,oellm_prose"
+ROWS = 12
+
+SLOW_MODEL = """\
+import time
+
+from transformers import LlamaForCausalLM
+
+
+class SlowLlama(LlamaForCausalLM):
+    def forward(self, *arguments, **options):
+        time.sleep(0.2)
+        return super().forward(*arguments, **options)
+"""
+
+# Half an hour passes before its first request is there.
+ENDLESS_TASK = """\
+task: endless
+custom_dataset: !function endless.load
+output_type: multiple_choice
+test_split: test
+doc_to_text: !function endless.ask
+doc_to_choice: ["a", "b"]
+doc_to_target: 0
+metric_list: [{metric: acc}]
+"""
+ENDLESS_CODE = """\
+import time
+
+import datasets
+
+
+def load(**_):
+    return {"test": datasets.Dataset.from_list([{"n": 1}])}
+
+
+def ask(doc):
+    time.sleep(1800)
+    return "?"
+"""
+
+
+class Evaluation:
+    """A run on the dev cluster, and all the result files that were ever seen in it."""
+
+    def __init__(self, cluster: Any, rows: str, *settings: str) -> None:
+        self._cluster = cluster
+        record = cluster.submitted(rows, *(f"--set={setting}" for setting in settings))
+        self.path = Path(record["run_dir"])
+        self.job_id = record["jobs"][0]["job_id"]
+        self._seen: dict[str, set[tuple[int, int]]] = {}
+
+    def submit_again(self) -> None:
+        record = json.loads(self._cluster.run("oe-submit", self.path))
+        self.job_id = record["jobs"][-1]["job_id"]
+
+    def state(self) -> str:
+        """Return what the job does, nothing where it is not in the queue any more."""
+        queue = dict(line.split() for line in self._cluster.queue())
+        return str(queue.get(f"{self.job_id}_0", ""))
+
+    def until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
+        """Wait; look at the results meanwhile."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            self.finished()
+            assert time.monotonic() < deadline, f"{self.path}: {self.state()}\n{self.log()}"
+            time.sleep(0.2)
+
+    def until_it_ends(self) -> None:
+        self.until(lambda: not self.state())
+
+    def until_it_gets_on(self) -> None:
+        """Wait for the next answer, or the next result."""
+        before = self._progress()
+        self.until(lambda: self._progress() != before or not self.state())
+
+    def _progress(self) -> tuple[int, int]:
+        answers = 0
+        for path in self._answers():
+            # Another row may have just ended, and its answers with it.
+            with contextlib.suppress(FileNotFoundError):
+                answers += path.stat().st_size
+        return self.finished(), answers
+
+    def _answers(self) -> list[Path]:
+        return [path for path in (self.path / "answers").rglob("*") if not path.is_dir()]
+
+    def finished(self) -> int:
+        """Return the number of rows with a result."""
+        for path in (self.path / "results").glob("*.json"):
+            status = path.stat()
+            self._seen.setdefault(path.stem, set()).add((status.st_ino, status.st_mtime_ns))
+        return len(self._seen)
+
+    def log(self) -> str:
+        logs = sorted((self.path / "slurm_logs").iterdir())
+        return "".join(path.read_text(errors="replace") for path in logs)
+
+    def job(self) -> dict[str, str]:
+        described: dict[str, str] = self._cluster.job(self.job_id, 0)
+        return described
+
+    def scores(self) -> dict[str, Any]:
+        """Return what must not depend on what happened, by row."""
+        found = {}
+        for path in (self.path / "results").glob("*.json"):
+            result = json.loads(path.read_bytes())
+            samples = self.path / "samples" / f"{path.stem}.jsonl"
+            metrics = result["oellm"]["metrics"]
+            found[path.stem] = (result["results"], metrics, samples.read_bytes())
+        return found
+
+    def assert_like(self, undisturbed: Evaluation) -> None:
+        assert self.finished() == ROWS
+        assert self.scores() == undisturbed.scores()
+        written_twice = {row: files for row, files in self._seen.items() if len(files) > 1}
+        assert not written_twice
+        assert not self._answers()
+        assert not list(self.path.rglob("*.tmp"))
+        assert not list(self.path.glob("failures/*"))
+
+
+@pytest.fixture(scope="module")
+def runs(
+    shared_cluster: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Evaluation]]]:
+    """Start everything; what each test looks at is there when it asks for it."""
+    directory = tmp_path_factory.mktemp("interruptions")
+    shared_cluster.env["HF_HOME"] = str(directory / "hf")
+    rows = shared_cluster.manifest(
+        *(slow_model(directory / "slow"), TASKS, "--n_shot=0,1,2,3"),
+        *("--trust_remote_code=true", "--log_samples=true"),
+    )
+    endless = shared_cluster.manifest(directory / "slow", endless_task(directory), "--n_shot=0")
+    with ThreadPoolExecutor() as pool:
+        started = {
+            "undisturbed": pool.submit(undisturbed, shared_cluster, rows),
+            "killed": pool.submit(killed, shared_cluster, rows),
+            "out of time": pool.submit(out_of_time, shared_cluster, rows),
+            "node lost": pool.submit(node_lost, shared_cluster, rows),
+            "cancelled": pool.submit(cancelled, shared_cluster, rows),
+            "stuck": pool.submit(stuck, shared_cluster, endless),
+        }
+        yield started
+
+
+def slow_model(directory: Path) -> Path:
+    make_tiny_model(directory)
+    (directory / "slow.py").write_text(SLOW_MODEL)
+    config = json.loads((directory / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "slow.SlowLlama"}
+    (directory / "config.json").write_text(json.dumps(config))
+    return directory
+
+
+def endless_task(directory: Path) -> Path:
+    (directory / "endless.py").write_text(ENDLESS_CODE)
+    path = directory / "endless.yaml"
+    path.write_text(ENDLESS_TASK)
+    return path
+
+
+# What happens to each run. Only the node n2 is lost.
+ELSEWHERE = "sbatch.nodelist=n1"
+# Slurm tells the job 20 to 50 seconds after it has started.
+ONE_MINUTE = ("time_limit=00:01:00", "stop_before=10")
+
+
+def undisturbed(cluster: Any, rows: str) -> Evaluation:
+    run = Evaluation(cluster, rows, ELSEWHERE)
+    run.until_it_ends()
+    return run
+
+
+def out_of_time(cluster: Any, rows: str) -> Evaluation:
+    run = Evaluation(cluster, rows, ELSEWHERE, *ONE_MINUTE)
+    run.until_it_ends()
+    return run
+
+
+def stuck(cluster: Any, rows: str) -> Evaluation:
+    run = Evaluation(cluster, rows, ELSEWHERE, *ONE_MINUTE, "requeues=1")
+    run.until_it_ends()
+    return run
+
+
+def node_lost(cluster: Any, rows: str) -> Evaluation:
+    run = Evaluation(cluster, rows, "sbatch.nodelist=n2")
+    run.until(lambda: run.finished() > 0)
+    run.until_it_gets_on()
+    cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+    run.until_it_ends()
+    return run
+
+
+def cancelled(cluster: Any, rows: str) -> Evaluation:
+    run = Evaluation(cluster, rows, ELSEWHERE)
+    run.until(lambda: run.finished() > 0)
+    run.until_it_gets_on()
+    cluster.run("scancel", str(run.job_id))
+    run.until_it_ends()
+    first = run.job()
+    assert (first["JobState"], first["Restarts"]) == ("CANCELLED", "0")
+    assert run.finished() < ROWS
+    run.submit_again()
+    run.until_it_ends()
+    return run
+
+
+def killed(cluster: Any, rows: str) -> Evaluation:
+    seed = random.randrange(2**32)
+    draw = random.Random(seed)
+    run = Evaluation(cluster, rows, ELSEWHERE)
+    for attempt in range(10):
+        if not run.state():
+            run.submit_again()
+        run.until(lambda: run.state() in ("RUNNING", ""))
+        is_early = draw.random() < 0.3
+        if not is_early:
+            run.until_it_gets_on()
+        time.sleep(draw.uniform(0, 8 if is_early else 2))
+        assert run.state() == "RUNNING", f"seed {seed}, attempt {attempt}\n{run.log()}"
+        name = draw.choice(["KILL", "TERM", "USR1"])
+        if draw.random() < 0.5:
+            cluster.run("scancel", "--batch", f"--signal={name}", f"{run.job_id}_0")
+        elif (pid := supervisor(run.path)) is not None:
+            os.kill(pid, signal.Signals[f"SIG{name}"])
+        run.until(lambda: run.state() in ("PENDING", ""))
+    if not run.state():
+        run.submit_again()
+    run.until_it_ends()
+    return run
+
+
+def supervisor(run_dir: Path) -> int | None:
+    """Return the process of oe-run-task that the others of its run are children of."""
+    parents = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_text().split("\0")
+            name, status = (process / "stat").read_text().rsplit(")", 1)
+            if "python" in name and ["--run_dir", str(run_dir)] == words[2:4]:
+                parents[int(process.name)] = int(status.split()[1])
+    return next((pid for pid, parent in parents.items() if parent not in parents), None)
+
+
+def test_a_job_that_runs_out_of_time_requeues_itself_until_all_is_done(
+    runs: dict[str, Future[Evaluation]],
+) -> None:
+    run = runs["out of time"].result()
+    run.assert_like(runs["undisturbed"].result())
+    job = run.job()
+    assert job["JobState"] == "COMPLETED"
+    assert int(job["Restarts"]) >= 1
+    told = f"stopped before the time limit: job {run.job_id}_0 requeues itself\n"
+    assert run.log().count(told) == int(job["Restarts"])
+
+
+def test_a_job_that_loses_its_node_goes_on(runs: dict[str, Future[Evaluation]]) -> None:
+    run = runs["node lost"].result()
+    run.assert_like(runs["undisturbed"].result())
+    job = run.job()
+    assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
+
+
+def test_a_job_that_is_cancelled_stays_so_until_it_is_submitted_again(
+    runs: dict[str, Future[Evaluation]],
+) -> None:
+    runs["cancelled"].result().assert_like(runs["undisturbed"].result())
+
+
+def test_whatever_is_killed_whenever_nothing_is_lost_or_done_twice(
+    runs: dict[str, Future[Evaluation]],
+) -> None:
+    runs["killed"].result().assert_like(runs["undisturbed"].result())
+
+
+def test_a_job_that_gets_nowhere_ends(runs: dict[str, Future[Evaluation]]) -> None:
+    run = runs["stuck"].result()
+    job = run.job()
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "1:0", "1")
+    assert not run.finished()
