@@ -143,13 +143,24 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             stdout.flush()
 
         facts = {**provenance.process(), **_origin(run, store)}
-        course = Course(draws, facts, provenance.start_seconds())
+        course = Course(draws, facts, provenance.start_seconds(), _notice(run))
         tally = Worker(store, emit, cli.message, signals, course).run(rows)
     left = f", {tally.left} left" if tally.left else ""
     cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed{left}")
     if tally.left and signals.first is not None:
         return _stopped(run, options.shard, tally, signals.first)
     return ExitStatus.FAILED if tally.failed else ExitStatus.DONE
+
+
+def _notice(run: Run | None) -> float:
+    """Return how many seconds there are between the signal before the time limit and the end.
+
+    But for a minute, in which the job requeues itself.
+    """
+    from oellm.worker import TIME_TO_STOP
+
+    told = run.setting("stop_before") if run is not None else None
+    return max(TIME_TO_STOP, (told or 0) - 60.0)
 
 
 def _origin(run: Run | None, store: ResultStore | None) -> dict[str, object]:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 COLUMNS = (
     *("model_path", "task_path", "n_shot", "limit", "include_path", "batch_size", "log_samples"),
     *("apply_chat_template", "gen_kwargs", "seed", "tp", "trust_remote_code", "model_args"),
-    *("confirm_run_unsafe_code", "note"),
+    *("confirm_run_unsafe_code", "backend", "note"),
 )
 
 FIXED_SHOTS = """\

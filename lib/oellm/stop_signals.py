@@ -16,6 +16,9 @@ class StopSignals:
 
     def __init__(self) -> None:
         self.first: signal.Signals | None = None
+        # Somebody wants an end soon: not only the time limit comes near.
+        self.is_pressing = False
+        # Somebody wants an end now.
         self.is_urgent = False
         self._came_at = 0.0
         self._ours, self._theirs = socket.socketpair()
@@ -48,6 +51,8 @@ class StopSignals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
+        if number != signal.SIGUSR1:
+            self.is_pressing = True
         # A second Ctrl-C means it; what comes at once is one signal that was sent to all processes.
         if self.first is not None and number == signal.SIGINT and now - self._came_at > 0.5:
             self.is_urgent = True

@@ -40,9 +40,9 @@ from oellm.stop_signals import StopSignals
 BOOTSTRAP_ITERS = 1000
 # Rows at the same time, as far as there are cores: one is scored, the others prepared or finished.
 _ROWS_AT_ONCE = 4
-# Seconds that the model has to end its batch, and rows to write their results, when a signal came;
-# after SIGTERM Slurm usually waits 30 seconds before it kills.
-_TIME_TO_STOP = 20.0
+# Seconds that the model has to end its batch, and rows to write their results, when a signal came:
+# after SIGTERM Slurm usually waits 30 before it kills.
+TIME_TO_STOP = 20.0
 
 
 @dataclass
@@ -65,6 +65,8 @@ class Course(NamedTuple):
     provenance: Mapping[str, Any]
     # Seconds from the start of this process to its first row; they are booked on that.
     start_s: float
+    # Seconds to stop in when the time limit comes near, and not another signal.
+    notice_s: float = TIME_TO_STOP
 
 
 class Worker:
@@ -105,8 +107,9 @@ class Worker:
         # The row that the model answers for.
         self._served: RowProcess | None = None
         self._unloadable: dict[ModelKey, Failure] = {}
-        # Of time.monotonic, once a signal has come.
+        # Of time.monotonic, once a signal has come; and whether that was one that leaves less time.
         self._deadline: float | None = None
+        self._is_pressed = False
 
     def run(self, rows: Iterable[Row]) -> Tally:
         """Evaluate rows, those of one model together, in the order in which models appear."""
@@ -178,8 +181,8 @@ class Worker:
 
     def _evaluate_all(self) -> None:
         while True:
-            if self._signals.first is not None and self._deadline is None:
-                self._stop()
+            if self._signals.first is not None:
+                self._set_deadline()
             if self._deadline is None:
                 self._begin_rows()
                 if not self._busy:
@@ -378,9 +381,16 @@ class Worker:
 
     # Stopping.
 
+    def _set_deadline(self) -> None:
+        if self._deadline is None:
+            self._stop()
+            self._deadline = time.monotonic() + self._course.notice_s
+        if self._signals.is_pressing and not self._is_pressed:
+            self._is_pressed = True
+            self._deadline = min(self._deadline, time.monotonic() + TIME_TO_STOP)
+
     def _stop(self) -> None:
         """Let the model end its batch, and rows that are scored write their results."""
-        self._deadline = time.monotonic() + _TIME_TO_STOP
         for process in list(self._busy):
             is_answered = process.is_scored and process is not self._served
             if not is_answered:

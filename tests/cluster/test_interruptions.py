@@ -156,16 +156,16 @@ def runs(
         *("--trust_remote_code=true", "--log_samples=true"),
     )
     endless = shared_cluster.manifest(directory / "slow", endless_task(directory), "--n_shot=0")
-    with ThreadPoolExecutor() as pool:
-        started = {
-            "undisturbed": pool.submit(undisturbed, shared_cluster, rows),
+    # More at a time would only make each other slow to start.
+    with ThreadPoolExecutor(3) as pool:
+        yield {
             "killed": pool.submit(killed, shared_cluster, rows),
             "out of time": pool.submit(out_of_time, shared_cluster, rows),
+            "undisturbed": pool.submit(undisturbed, shared_cluster, rows),
             "node lost": pool.submit(node_lost, shared_cluster, rows),
             "cancelled": pool.submit(cancelled, shared_cluster, rows),
             "stuck": pool.submit(stuck, shared_cluster, endless),
         }
-        yield started
 
 
 def slow_model(directory: Path) -> Path:
@@ -186,8 +186,6 @@ def endless_task(directory: Path) -> Path:
 
 # What happens to each run. Only the node n2 is lost.
 ELSEWHERE = "sbatch.nodelist=n1"
-# Slurm tells the job 20 to 50 seconds after it has started.
-ONE_MINUTE = ("time_limit=00:01:00", "stop_before=10")
 
 
 def undisturbed(cluster: Any, rows: str) -> Evaluation:
@@ -197,13 +195,15 @@ def undisturbed(cluster: Any, rows: str) -> Evaluation:
 
 
 def out_of_time(cluster: Any, rows: str) -> Evaluation:
-    run = Evaluation(cluster, rows, ELSEWHERE, *ONE_MINUTE)
+    # Slurm tells the job 30 to 60 seconds after it has started.
+    run = Evaluation(cluster, rows, ELSEWHERE, "time_limit=00:02:00", "stop_before=60")
     run.until_it_ends()
     return run
 
 
 def stuck(cluster: Any, rows: str) -> Evaluation:
-    run = Evaluation(cluster, rows, ELSEWHERE, *ONE_MINUTE, "requeues=1")
+    short = ("time_limit=00:01:00", "stop_before=20", "requeues=1")
+    run = Evaluation(cluster, rows, ELSEWHERE, *short)
     run.until_it_ends()
     return run
 
@@ -304,3 +304,4 @@ def test_a_job_that_gets_nowhere_ends(runs: dict[str, Future[Evaluation]]) -> No
     job = run.job()
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "1:0", "1")
     assert not run.finished()
+    assert "oe-run-task: stuck: 2 times in a row the time was over before " in run.log()
