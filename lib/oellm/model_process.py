@@ -76,6 +76,12 @@ class ModelProcess:
         self.is_busy = False
         self.is_replaceable = False
 
+    def can_load(self, key: ModelKey) -> bool:
+        """Return whether a model can be loaded in the place of the one that is there."""
+        return (
+            self.is_replaceable and self.key is not None and self.key.eval_suite == key.eval_suite
+        )
+
     def load(self, key: ModelKey, row: Row) -> None:
         """Begin to load the model of a row."""
         self.key = key

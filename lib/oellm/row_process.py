@@ -184,9 +184,9 @@ class _Evaluation:
         record["metrics"], record["remarks"] = found.metrics, found.remarks
         record["usage"] = found.usage
         result: Result = {**found.native, "oellm": record}
+        if reason := problem(result):
+            raise ValueError(f"the result is not valid: {reason}")
         if self._store is None:
-            if reason := problem(result):
-                raise ValueError(f"the result is not valid: {reason}")
             return _line(result), True
         record["timing"]["writing_s"] = round(time.perf_counter() - clock, 6)
         samples = found.samples if row.value("log_samples") else None

@@ -13,24 +13,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from oellm import answers, frameworks, json_codec, row_record
 from oellm.frameworks import Evaluator
 from oellm.manifest import Row
-from oellm.model_process import Answered, Ask, Failed, Loaded, ModelProcess, Said, Stopped
+from oellm.model_service import ModelService
 from oellm.results import Result, ResultStore
-from oellm.row_process import (
-    ANSWERS,
-    AskHandle,
-    AskModel,
-    Ended,
-    Given,
-    Job,
-    RowProcess,
-    kept_failure,
-)
+from oellm.row_process import ANSWERS, Ended, Job, RowProcess, kept_failure
 from oellm.row_record import Failure
 from oellm.shards import ModelKey, model_key
 from oellm.stop_signals import StopSignals
@@ -101,12 +92,7 @@ class Worker:
         # In the order in which their rows began.
         self._busy: list[RowProcess] = []
         self._idle: list[RowProcess] = []
-        self._model: ModelProcess | None = None
-        # What rows get that ask for the loaded model, once it is there.
-        self._handle: Given | None = None
-        # The row that the model answers for.
-        self._served: RowProcess | None = None
-        self._unloadable: dict[ModelKey, Failure] = {}
+        self._model = ModelService(self._answers, report)
         # Of time.monotonic, once a signal has come; and whether that was one that leaves less time.
         self._deadline: float | None = None
         self._is_pressed = False
@@ -132,7 +118,7 @@ class Worker:
         if self._waiting:
             kept = self._kept_bytes()
             try:
-                self._load(*self._waiting[0])
+                self._model.load(*self._waiting[0])
                 self._prepare()
                 self._evaluate_all()
             finally:
@@ -172,7 +158,7 @@ class Worker:
             # Whatever an image lacks, or has in a state that cannot be imported.
             except Exception as error:
                 failure = Failure.of(error)
-                self._unloadable |= {model_key(row): failure for row in rows}
+                self._model.unloadable |= {model_key(row): failure for row in rows}
             self._evaluators[suite] = evaluator
         self._booked["imports_s"] = time.perf_counter() - started
         # What is there now is shared by all processes of rows, and garbage in none of them.
@@ -187,26 +173,23 @@ class Worker:
                 self._begin_rows()
                 if not self._busy:
                     return
-                self._direct_model()
+                self._model.direct(self._busy, self._waiting[0][0] if self._waiting else None)
             elif self._is_over():
                 return
             self._wait()
 
     def _wait(self) -> None:
         """Wait for a message of any process, or a signal, and see to it."""
-        sources: dict[Any, RowProcess | ModelProcess | None] = {self._signals: None}
-        sources |= {process.child.connection: process for process in self._busy}
-        if self._model is not None:
-            sources[self._model.child.connection] = self._model
+        rows = {process.child.connection: process for process in self._busy}
         patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
-        for ready in wait(list(sources), patience):
-            source = sources[ready]
-            if source is None:
+        signals = self._signals.fileno()
+        for ready in wait([signals, *rows, *self._model.connections], patience):
+            if ready == signals:
                 self._signals.drain()
-            elif isinstance(source, RowProcess):
-                self._hear_row(source)
+            elif isinstance(ready, Connection) and ready in rows:
+                self._hear_row(rows[ready])
             else:
-                self._hear_model(source)
+                self._model.hear()
 
     # Rows.
 
@@ -224,25 +207,23 @@ class Worker:
             label += f" n_shot={row['n_shot']}"
             job = Job(row, self._booked, self._course.provenance, self._course.bootstrap_iters)
             self._booked = {}
-            if key in self._unloadable:
-                self._fail(label, job, self._unloadable[key], row_record.now())
+            if key in self._model.unloadable:
+                self._fail(label, job, self._model.unloadable[key], row_record.now())
                 continue
             process = self._idle.pop() if self._idle else self._forked()
             self._busy.append(process)
             process.evaluate(key, label, job)
 
     def _forked(self) -> RowProcess:
-        inherited = [process.child.connection for process in [*self._busy, *self._idle]]
-        if self._model is not None:
-            inherited.append(self._model.child.connection)
-        return RowProcess(self._evaluators, self._store, inherited)
+        others = [process.child.connection for process in [*self._busy, *self._idle]]
+        return RowProcess(self._evaluators, self._store, [*others, *self._model.connections])
 
     def _hear_row(self, process: RowProcess) -> None:
         try:
             message = process.receive()
         except (EOFError, ConnectionError):
             self._busy.remove(process)
-            self._unserve(process)
+            self._model.forget(process)
             failure = Failure("ProcessEnded", f"the process of the row {process.child.crashed()}")
             assert process.row is not None
             job = Job(process.row, {}, self._course.provenance, self._course.bootstrap_iters)
@@ -251,14 +232,10 @@ class Worker:
         if isinstance(message, Ended):
             self._busy.remove(process)
             self._idle.append(process)
-            self._unserve(process)
+            self._model.forget(process)
             self._note(process.label, message)
         elif self._deadline is None:
             process.asks = message
-
-    def _unserve(self, process: RowProcess) -> None:
-        if self._served is process:
-            self._served = None
 
     def _fail(self, label: str, job: Job, failure: Failure, started: str) -> None:
         """Record that a row failed whose own process cannot."""
@@ -275,110 +252,6 @@ class Worker:
             self._report(f"{label}: {remark}")
         self._emit(ended.line)
 
-    # The model.
-
-    def _direct_model(self) -> None:
-        """Give rows what they ask for, and have the model do the next thing."""
-        loaded = self._model.key if self._model is not None and self._handle is not None else None
-        for process in self._busy:
-            assert process.key is not None
-            if process.asks is not None and process.key in self._unloadable:
-                process.give(self._unloadable[process.key])
-            elif (
-                isinstance(process.asks, AskHandle)
-                and self._handle is not None
-                and process.key == loaded
-            ):
-                process.give(self._handle)
-                # The first row that uses a model pays for its loading.
-                self._handle = self._handle._replace(seconds=0.0)
-        if self._model is not None and self._model.is_busy:
-            return
-        for process in self._busy:
-            if isinstance(process.asks, AskModel) and process.key == loaded:
-                self._serve(process, process.asks)
-                return
-        if loaded is not None and self._is_wanted(loaded):
-            return
-        for process in self._busy:
-            assert process.key is not None and process.row is not None
-            if not process.is_scored and process.key not in self._unloadable:
-                self._load(process.key, process.row)
-                return
-
-    def _is_wanted(self, key: ModelKey) -> bool:
-        """Return whether rows may still ask this model."""
-        if self._waiting and self._waiting[0][0] == key:
-            return True
-        return any(process.key == key and not process.is_scored for process in self._busy)
-
-    def _serve(self, process: RowProcess, request: AskModel) -> None:
-        assert self._model is not None and process.row is not None
-        self._model.ask(Ask(process.row["eval_id"], self._answers, request.call))
-        self._served = process
-        process.asks = None
-        process.is_scored = request.is_last
-
-    def _load(self, key: ModelKey, row: Row) -> None:
-        self._handle = None
-        if self._model is not None and not (
-            self._model.is_replaceable
-            and self._model.key is not None
-            and self._model.key.eval_suite == key.eval_suite
-        ):
-            self._end_model()
-        if self._model is None:
-            self._model = ModelProcess()
-        self._model.load(key, row)
-
-    def _hear_model(self, model: ModelProcess) -> None:
-        try:
-            message = model.receive()
-        except (EOFError, ConnectionError):
-            self._hear_crash(model)
-            return
-        if isinstance(message, Said):
-            self._report(message.text)
-        elif isinstance(message, Loaded):
-            model.is_replaceable = message.is_replaceable
-            self._handle = Given(message.handle, message.seconds)
-        elif isinstance(message, Answered):
-            self._answer(Given(message.reply))
-        elif isinstance(message, Failed):
-            if self._handle is None:
-                model.is_replaceable = not message.is_broken
-                self._cannot_load(message.failure, model)
-            else:
-                self._answer(message.failure)
-            if message.is_broken:
-                self._end_model()
-        elif isinstance(message, Stopped):
-            self._answer(None)
-
-    def _hear_crash(self, model: ModelProcess) -> None:
-        failure = Failure("ProcessEnded", f"the model's process {model.child.crashed()}")
-        is_loaded = self._handle is not None
-        self._model = self._handle = None
-        if model.is_busy and is_loaded:
-            self._answer(failure)
-        elif model.is_busy:
-            self._cannot_load(failure, model)
-
-    def _cannot_load(self, failure: Failure, model: ModelProcess) -> None:
-        """Note that no row of a model can be evaluated; its next row does not try again."""
-        assert model.key is not None
-        message = f"the model did not load: {failure.message}"
-        self._unloadable[model.key] = failure._replace(message=message)
-
-    def _answer(self, answer: Given | Failure | None) -> None:
-        """Give the row that was served what came; it may have ended meanwhile."""
-        process, self._served = self._served, None
-        if process is None or answer is None:
-            return
-        # One that failed asks no more.
-        process.is_scored = process.is_scored or isinstance(answer, Failure)
-        process.give(answer)
-
     # Stopping.
 
     def _set_deadline(self) -> None:
@@ -392,29 +265,19 @@ class Worker:
     def _stop(self) -> None:
         """Let the model end its batch, and rows that are scored write their results."""
         for process in list(self._busy):
-            is_answered = process.is_scored and process is not self._served
-            if not is_answered:
+            if not process.is_scored or self._model.serves(process):
                 self._busy.remove(process)
-                self._unserve(process)
+                self._model.forget(process)
                 process.child.kill()
-        if self._model is not None and self._model.is_busy and self._handle is not None:
-            self._model.child.terminate()
-        else:
-            self._end_model()
+        self._model.stop()
 
     def _is_over(self) -> bool:
         assert self._deadline is not None
+        self._model.end_if_idle()
         is_late = time.monotonic() > self._deadline
-        if self._model is not None and not self._model.is_busy:
-            self._end_model()
-        return self._signals.is_urgent or is_late or not (self._busy or self._model)
-
-    def _end_model(self) -> None:
-        if self._model is not None:
-            self._model.child.kill()
-        self._model = self._handle = None
+        return self._signals.is_urgent or is_late or not (self._busy or self._model.is_there)
 
     def _end(self) -> None:
-        self._end_model()
+        self._model.end()
         for process in [*self._busy, *self._idle]:
             process.child.kill()

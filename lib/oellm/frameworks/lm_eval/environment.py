@@ -28,6 +28,8 @@ def prepare() -> None:
     # job's cores.
     os.environ.setdefault("DISABLE_MULTIPROC", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # By default vLLM forks, which fails where anything has asked CUDA for the number of GPUs.
+    os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
 
 
 def mend() -> None:

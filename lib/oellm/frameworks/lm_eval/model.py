@@ -153,9 +153,11 @@ class Model:
 
         import torch
 
+        if self._scoring is None:
+            return
         self._scoring = None
         gc.collect()
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():
             torch.cuda.empty_cache()
 
 

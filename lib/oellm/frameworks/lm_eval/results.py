@@ -73,12 +73,18 @@ def task_hashes(samples: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
 
 
 def remarks(native: dict[str, Any], row: Row) -> list[str]:
-    """Return what to know about the scores: the shots of tasks that fix them."""
+    """Return what to know about the scores: shots that are fixed, documents without a value."""
     asked = row.value("n_shot")
-    return [
+    fixed = [
         f"{task} fixes its shots: {used} were used, {asked} were asked for"
         for task, used in native["n-shot"].items()
         if asked is not None and used != asked
+    ]
+    scored = _documents(native, row)
+    return fixed + [
+        f"{task} has a metric for only {count['effective']} of {scored[task]} documents"
+        for task, count in native["n-samples"].items()
+        if int(count["effective"]) < scored[task]
     ]
 
 
@@ -86,12 +92,19 @@ def require_complete(
     native: Mapping[str, Any], samples: Mapping[str, list[dict[str, Any]]], row: Row
 ) -> None:
     """Raise ValueError where a task was not scored on as many documents as the row asks for."""
+    for task, expected in _documents(native, row).items():
+        scored = len({sample["doc_id"] for sample in samples.get(task, [])})
+        if scored != expected:
+            raise ValueError(f"{task}: {scored} documents were scored, {expected} were asked for")
+
+
+def _documents(native: Mapping[str, Any], row: Row) -> dict[str, int]:
+    """Return for each task how many documents the row asks for."""
     limit = row.value("limit")
+    found = {}
     for task, count in native["n-samples"].items():
-        expected = original = int(count["original"])
+        found[task] = original = int(count["original"])
         if limit is not None:
             asked = math.ceil(original * limit) if limit < 1 else int(limit)
-            expected = min(original, asked)
-        scored = len({sample["doc_id"] for sample in samples.get(task, [])})
-        if not expected == scored == int(count["effective"]):
-            raise ValueError(f"{task}: {scored} documents were scored, {expected} were asked for")
+            found[task] = min(original, asked)
+    return found

@@ -65,9 +65,9 @@ class Scoring:
         """
         import torch
 
-        on_gpu = torch.cuda.is_available() and torch.cuda.is_initialized()
-        if on_gpu:
-            torch.cuda.reset_peak_memory_stats()
+        gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+        for gpu in gpus:
+            torch.cuda.reset_peak_memory_stats(gpu)
         started = time.perf_counter()
         attempt = _Attempt(self.model, call, answers, is_stopping)
         self._restore(call)
@@ -81,9 +81,7 @@ class Scoring:
             kept,
             attempt.tokens,
             self._sizes.used,
-            max(map(torch.cuda.max_memory_allocated, range(torch.cuda.device_count())))
-            if on_gpu
-            else 0,
+            max(map(torch.cuda.max_memory_allocated, gpus), default=0),
         )
 
     def _restore(self, call: Call) -> None:
@@ -116,9 +114,10 @@ class Scoring:
 
     def _in_pieces(self, attempt: _Attempt) -> list[Any]:
         """Answer all requests at once, or, where no one can look between batches, in pieces."""
-        size = _FIRST_PIECE
-        while todo := attempt.unanswered():
-            piece = todo if self.module is not None else todo[:size]
+        todo = attempt.unanswered()
+        size = _FIRST_PIECE if self.module is None else len(todo)
+        while todo:
+            piece, todo = todo[:size], todo[size:]
             started = time.perf_counter()
             attempt.ask(piece)
             attempt.end_batch()
@@ -344,7 +343,7 @@ def _free_memory() -> None:
     import torch
 
     gc.collect()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
 
@@ -378,8 +377,9 @@ def _states() -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:
     yield random.getstate, random.setstate
     yield np.random.get_state, np.random.set_state
     yield torch.get_rng_state, torch.set_rng_state
-    if torch.cuda.is_available():
-        yield torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
+    # Where this process computes on a GPU; asking others about theirs would take their memory.
+    if torch.cuda.is_initialized():
+        yield torch.cuda.get_rng_state, torch.cuda.set_rng_state
 
 
 def _seed(python: int | None, numpy: int | None, torch: int | None) -> None:
