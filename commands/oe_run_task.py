@@ -125,7 +125,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
 
     from oellm import provenance
     from oellm.results import ResultStore
-    from oellm.worker import BOOTSTRAP_ITERS, Course, Worker
+    from oellm.worker import BOOTSTRAP_ITERS, Course, Output, Worker
 
     directory = options.run_dir or options.output_dir
     store = ResultStore(Path(directory).absolute()) if directory else None
@@ -143,8 +143,9 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             stdout.flush()
 
         facts = {**provenance.process(), **_origin(run, store)}
+        output = Output(emit, cli.message, cli.status_line())
         course = Course(draws, facts, provenance.start_seconds(), _notice(run))
-        tally = Worker(store, emit, cli.message, signals, course).run(rows)
+        tally = Worker(store, output, signals, course).run(rows)
     left = f", {tally.left} left" if tally.left else ""
     cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed{left}")
     if tally.left and signals.first is not None:

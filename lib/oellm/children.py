@@ -100,6 +100,18 @@ def begin(serve: Callable[[Connection], None], descriptor: int, parent: int) -> 
         serve(Connection(descriptor))
 
 
+def silence_bars() -> None:
+    """Let no library draw bars in this process: those of several would mix with messages."""
+    from tqdm import tqdm  # type: ignore[import-untyped]
+
+    draw = tqdm.__init__
+
+    def draw_nothing(bar: Any, *arguments: Any, **options: Any) -> None:
+        draw(bar, *arguments, **{**options, "disable": True})
+
+    tqdm.__init__ = draw_nothing
+
+
 def _begin_fork(
     serve: Callable[[Connection], None], connection: Connection, inherited: Iterable[Connection]
 ) -> None:

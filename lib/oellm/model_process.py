@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import signal
+import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,13 +58,24 @@ class Stopped(NamedTuple):
     """The model stopped between two batches."""
 
 
+class Advanced(NamedTuple):
+    """So many requests are answered, of so many; so many had been before."""
+
+    done: int
+    total: int
+    kept: int
+
+
 class Said(NamedTuple):
     """A message for the user."""
 
     text: str
 
 
-Message = Loaded | Answered | Failed | Stopped | Said
+Message = Loaded | Answered | Failed | Stopped | Advanced | Said
+
+# Seconds between two messages about how far it is.
+_TELL_EVERY = 1.0
 
 
 class ModelProcess:
@@ -94,7 +106,7 @@ class ModelProcess:
     def receive(self) -> Message:
         """Return its next message; raises EOFError or ConnectionError where it has ended."""
         message: Message = self.child.connection.recv()
-        if not isinstance(message, Said):
+        if not isinstance(message, (Said, Advanced)):
             self.is_busy = False
         return message
 
@@ -107,6 +119,7 @@ class ModelProcess:
 
 def serve(connection: Connection) -> None:
     """Be the model's process; a signal SIGTERM asks it to stop after the batch that it is at."""
+    children.silence_bars()
     _Server(connection).serve()
 
 
@@ -115,6 +128,7 @@ class _Server:
         self._connection = connection
         self._model: Any = None
         self._is_stopping = False
+        self._told = 0.0
         signal.signal(signal.SIGTERM, self._stop)
 
     def serve(self) -> None:
@@ -145,11 +159,19 @@ class _Server:
             answers = Answers(request.directory, request.eval_id, self._model.origin, self._say)
         try:
             call = pickle.loads(request.call)  # noqa: S301
-            reply = self._model.answer(call, answers, lambda: self._is_stopping)
+            reply = self._model.answer(call, answers, self._go_on)
         finally:
             if answers is not None:
                 answers.flush()
         return Answered(pickle.dumps(reply))
+
+    def _go_on(self, done: int, total: int, kept: int) -> bool:
+        """Tell how far the model is, now and then; return whether it should go on."""
+        now = time.monotonic()
+        if now - self._told >= _TELL_EVERY:
+            self._told = now
+            self._connection.send(Advanced(done, total, kept))
+        return not self._is_stopping
 
     def _say(self, text: str) -> None:
         self._connection.send(Said(text))

@@ -7,9 +7,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from oellm.manifest import Row
-from oellm.model_process import Answered, Ask, Failed, Loaded, ModelProcess, Said
+from oellm.model_process import Advanced, Answered, Ask, Failed, Loaded, ModelProcess, Said
 from oellm.row_process import AskHandle, AskModel, Given, RowProcess
 from oellm.row_record import Failure
+from oellm.scoring_progress import ScoringProgress
 from oellm.shards import ModelKey
 
 
@@ -17,12 +18,18 @@ class ModelService:
     """Loads models as rows need them, answers rows in turn, and survives the model's crash.
 
     `answers` is where answers to the requests of unfinished rows are kept, if anywhere; `report`
-    gets messages for the user.
+    gets messages for the user, `status` shows a line on the terminal, where there is one.
     """
 
-    def __init__(self, answers: Path | None, report: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        answers: Path | None,
+        report: Callable[[str], None],
+        status: Callable[[str], None] | None,
+    ) -> None:
         self._answers = answers
         self._report = report
+        self._progress = ScoringProgress(report, status)
         self._process: ModelProcess | None = None
         # What rows get that ask for the loaded model, once it is there.
         self._handle: Given | None = None
@@ -91,6 +98,8 @@ class ModelService:
             return
         if isinstance(message, Said):
             self._report(message.text)
+        elif isinstance(message, Advanced):
+            self._progress.note(*message)
         elif isinstance(message, Loaded):
             process.is_replaceable = message.is_replaceable
             self._handle = Given(message.handle, message.seconds)
@@ -139,6 +148,7 @@ class ModelService:
         assert self._process is not None and process.row is not None
         self._process.ask(Ask(process.row["eval_id"], self._answers, request.call))
         self._served = process
+        self._progress.begin(process.label)
         process.asks = None
         process.is_scored = request.is_last
 
@@ -160,6 +170,7 @@ class ModelService:
     def _give(self, answer: Given | Failure) -> None:
         """Give the row that was served what came; it may have ended meanwhile."""
         process, self._served = self._served, None
+        self._progress.end()
         if process is not None:
             # One that failed asks no more.
             process.is_scored = process.is_scored or isinstance(answer, Failure)

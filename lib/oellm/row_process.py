@@ -104,7 +104,7 @@ def _server(
     evaluators: Mapping[str, Evaluator], store: ResultStore | None
 ) -> Callable[[Connection], None]:
     def serve(connection: Connection) -> None:
-        _silence_bars()
+        children.silence_bars()
         while True:
             job: Job = connection.recv()
             row = job.row
@@ -116,15 +116,6 @@ def _server(
 def _suite(row: Row) -> str:
     suite: str = row.value("eval_suite")
     return suite
-
-
-def _silence_bars() -> None:
-    """Let the model's process alone draw bars: those of several rows would mix."""
-    import functools
-
-    import tqdm  # type: ignore[import-untyped]
-
-    tqdm.tqdm.__init__ = functools.partialmethod(tqdm.tqdm.__init__, disable=True)
 
 
 class _Evaluation:

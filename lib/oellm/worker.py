@@ -60,26 +60,31 @@ class Course(NamedTuple):
     notice_s: float = TIME_TO_STOP
 
 
+class Output(NamedTuple):
+    """Where a worker tells what it does."""
+
+    # Gets the record of each row, as JSON on one line, when it is there.
+    emit: Callable[[bytes], None]
+    # Gets messages for the user.
+    report: Callable[[str], None]
+    # Shows a line on the terminal, where there is one.
+    status: Callable[[str], None] | None
+
+
 class Worker:
     """Evaluates rows; each becomes a result or a recorded failure, and the others go on.
 
-    `store` keeps results and failures (None: they are only emitted); `emit` gets the record of
-    each row, as JSON on one line, when it is there; `report` gets messages for the user.
+    `store` keeps results and failures; without one they are only emitted.
     """
 
     def __init__(
-        self,
-        store: ResultStore | None,
-        emit: Callable[[bytes], None],
-        report: Callable[[str], None],
-        signals: StopSignals,
-        course: Course,
+        self, store: ResultStore | None, output: Output, signals: StopSignals, course: Course
     ) -> None:
         self._store = store
         # Where answers to requests of unfinished rows are kept.
         self._answers = store.directory / ANSWERS if store is not None else None
-        self._emit = emit
-        self._report = report
+        self._emit = output.emit
+        self._report = output.report
         self._signals = signals
         self._course = course
         self._tally = Tally()
@@ -92,7 +97,7 @@ class Worker:
         # In the order in which their rows began.
         self._busy: list[RowProcess] = []
         self._idle: list[RowProcess] = []
-        self._model = ModelService(self._answers, report)
+        self._model = ModelService(self._answers, output.report, output.status)
         # Of time.monotonic, once a signal has come; and whether that was one that leaves less time.
         self._deadline: float | None = None
         self._is_pressed = False

@@ -38,6 +38,11 @@ class StoppedError(Exception):
     """The model was asked to stop, and did so between two batches."""
 
 
+# Called with the numbers of requests that are answered, of all, and of those that were answered
+# before; returns whether to go on.
+GoOn = Callable[[int, int, int], bool]
+
+
 class Model(Protocol):
     """A loaded model; it has a process of its own."""
 
@@ -50,11 +55,11 @@ class Model(Protocol):
         """Make the row's model the loaded one; return what rows must know of it (pickled)."""
         ...
 
-    def answer(self, call: Any, answers: Answers | None, is_stopping: Callable[[], bool]) -> Any:
+    def answer(self, call: Any, answers: Answers | None, go_on: GoOn) -> Any:
         """Return what a row asks of the model (both pickled).
 
         `answers` keeps what the row's requests were answered, and has what was answered before.
-        Raises StoppedError at the end of a batch where `is_stopping` says so.
+        `go_on` is called after each batch; where it says no, this raises StoppedError.
         """
         ...
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from oellm import model_identity, provenance
 from oellm.answers import Answers
+from oellm.frameworks import GoOn
 from oellm.frameworks.lm_eval import environment, scoring
 from oellm.hub import COMPANIONS
 from oellm.manifest import Row
@@ -119,13 +120,13 @@ class Model:
             time.perf_counter() - started,
         )
 
-    def answer(self, call: Call, answers: Answers | None, is_stopping: Callable[[], bool]) -> Reply:
+    def answer(self, call: Call, answers: Answers | None, go_on: GoOn) -> Reply:
         """Call a method of the loaded model."""
         assert self._scoring is not None
         if not call.keys:
             replied = getattr(self._scoring.model, call.method)(*call.arguments)
             return Reply(replied, scoring.Usage(), {}, "")
-        replied, usage = self._scoring.score(call, answers, is_stopping)
+        replied, usage = self._scoring.score(call, answers, go_on)
         self._asking.join()
         sizes = dict(getattr(self._scoring.model, "batch_sizes", {}))
         return Reply(replied, usage, sizes, self._environment)

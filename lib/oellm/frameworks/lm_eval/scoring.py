@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm.answers import Answer, Answers
-from oellm.frameworks import StoppedError
+from oellm.frameworks import GoOn, StoppedError
 
 if TYPE_CHECKING:
     from oellm.frameworks.lm_eval.model import Call
@@ -56,9 +56,7 @@ class Scoring:
         self._sizes = _BatchSizes(model)
         self._generators: Any = None
 
-    def score(
-        self, call: Call, answers: Answers | None, is_stopping: Callable[[], bool]
-    ) -> tuple[list[Any], Usage]:
+    def score(self, call: Call, answers: Answers | None, go_on: GoOn) -> tuple[list[Any], Usage]:
         """Return the answers to requests, in their order, and what they took.
 
         Raises StoppedError at the end of a batch, and whatever lm-eval raises.
@@ -69,16 +67,15 @@ class Scoring:
         for gpu in gpus:
             torch.cuda.reset_peak_memory_stats(gpu)
         started = time.perf_counter()
-        attempt = _Attempt(self.model, call, answers, is_stopping)
+        attempt = _Attempt(self.model, call, answers, go_on)
         self._restore(call)
         with attempt.watching(self.module):
-            kept = attempt.answered
             replies = self._answered(call, attempt)
         self._generators = _generators()
         return replies, Usage(
             time.perf_counter() - started,
             len(call.arguments),
-            kept,
+            attempt.kept,
             attempt.tokens,
             self._sizes.used,
             max(map(torch.cuda.max_memory_allocated, gpus), default=0),
@@ -128,13 +125,11 @@ class Scoring:
 class _Attempt:
     """One call: which of its requests are answered, and the model's hooks while it lasts."""
 
-    def __init__(
-        self, model: Any, call: Call, answers: Answers | None, is_stopping: Callable[[], bool]
-    ) -> None:
+    def __init__(self, model: Any, call: Call, answers: Answers | None, go_on: GoOn) -> None:
         self._model = model
         self._call = call
         self._answers = answers
-        self._is_stopping = is_stopping
+        self._go_on = go_on
         self._earlier: dict[str, Answer] = answers.earlier() if answers else {}
         self._replies: list[Any] = [
             self._earlier.get(key) if key is not None else None for key in call.keys
@@ -145,12 +140,9 @@ class _Attempt:
             name = _name(call.method, call.arguments[position])
             self._positions.setdefault(name, []).append(position)
         self._has_ended_batch = True
+        # Requests that have an answer, and those of them that had it before.
+        self.answered = self.kept = sum(reply is not None for reply in self._replies)
         self.tokens = 0
-
-    @property
-    def answered(self) -> int:
-        """How many requests have an answer."""
-        return sum(reply is not None for reply in self._replies)
 
     def unanswered(self) -> list[int]:
         """Return the positions of the requests that have no answer yet."""
@@ -184,7 +176,7 @@ class _Attempt:
         self._has_ended_batch = True
         if self._answers is not None:
             self._answers.complete()
-        if self._is_stopping():
+        if not self._go_on(self.answered, len(self._replies), self.kept):
             raise StoppedError
 
     def add(self, request: Any, reply: Any) -> None:
@@ -194,6 +186,7 @@ class _Attempt:
         if waiting:
             position = waiting.pop()
             self._replies[position] = reply
+            self.answered += 1
             self.keep(self._call.keys[position], reply)
 
     def keep(self, key: str | None, reply: Any) -> None:
