@@ -172,7 +172,10 @@ BAD_SETTINGS = [
     (["env={A: 1}"], "--set: env: expected JSON: "),
     (["binds=[1"], "--set: binds: expected JSON: "),
     (['env={"A": ["x"]}'], "--set env: env: expected texts or numbers, got ['x']"),
-    (["env.HF_TOKEN=hf_x"], "--set env.HF_TOKEN: env: expected no secret, got HF_TOKEN, which run.json"),
+    (
+        ["env.HF_TOKEN=hf_x"],
+        "--set env.HF_TOKEN: env: expected no secret, got HF_TOKEN, which run.json",
+    ),
     (["binds=[null]"], "--set binds: binds: expected texts or numbers, got None"),
     (["account=\udcff"], "--set account: account: expected UTF-8 text, got '\\udcff'"),
     (["mem={qos}"], f"setting mem needs {{qos}}, {UNSET}"),

@@ -13,6 +13,7 @@ import fcntl
 import math
 import os
 import re
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
@@ -99,6 +100,7 @@ class ResultStore:
         none. A result is read back and checked before it gets its name; then the failure of an
         earlier attempt is removed. Raises ValueError where the result is not valid; nothing of it
         is left. Samples are JSON lines, one for each document and task, each with its task's name.
+        The result's timing, if it has any, gets the seconds of all but its own file, as writing_s.
         """
         eval_id = result["oellm"]["eval_id"]
         is_ours = _repeated(lambda: self._write_first(eval_id, result, samples))
@@ -131,11 +133,17 @@ class ResultStore:
 
     def _write_first(self, eval_id: str, result: Result, samples: Samples | None) -> bool:
         staged = self._staged(eval_id, atomic.new_attempt())
+        started = time.perf_counter()
         try:
             if samples is not None:
                 staged.samples.parent.mkdir(parents=True, exist_ok=True)
                 atomic.stage(staged.samples, lambda stream: _write_samples(stream, samples))
             staged.result.parent.mkdir(parents=True, exist_ok=True)
+            if "timing" in result["oellm"]:
+                # Once for the time that it takes, which is a part of it.
+                _encoded(result)
+                seconds = round(time.perf_counter() - started, 6)
+                result["oellm"]["timing"]["writing_s"] = seconds
             atomic.stage(staged.result, lambda stream: stream.write(_encoded(result)))
             if reason := _content_problem(staged.result.read_bytes(), eval_id):
                 raise ValueError(f"the result is not valid: {reason}")

@@ -89,12 +89,13 @@ class Model:
         """Load the row's model in the place of the one that is loaded."""
         from lm_eval.api.registry import get_model
 
+        made = get_model(key.backend)
         started = time.perf_counter()
         self._unload()
         # A load that fails halfway leaves nothing behind, but in backends with processes of theirs.
         self.replaceable = key.backend == "hf"
         arguments = _arguments(key, row)
-        loaded = get_model(key.backend).create_from_arg_obj(
+        loaded = made.create_from_arg_obj(
             # cuda:0 is what lm-eval's command line asks for; without a GPU it means the CPU.
             {"device": "cuda:0", **arguments},
             {"batch_size": row.value("batch_size") or 1},
