@@ -76,13 +76,17 @@ def _render(arguments: cli.Arguments) -> int:
         arguments["--run_dir"],
         arguments["--dry_run"],
     )
-    cluster = resolve(options.cluster, options.overrides, os.environ)
+    given = resolve(options.cluster, options.overrides, os.environ)
+    cluster = batch_script.fitted(given)
+    if cluster != given:
+        cli.message(
+            f"jobs are told to stop {cluster.number('stop_before')} s before their end, not "
+            f"{given.number('stop_before')}: that is half of time_limit"
+        )
     name = cli.input_name(options.manifest)
     with contextlib.nullcontext() if options.dry_run else RowSpool() as spool:
         with cli.open_input(options.manifest) as stream:
             jobs = rendering.read_jobs(stream, name, cluster, cli.message, spool)
-        if remark := batch_script.remark(cluster):
-            cli.message(remark)
         if spool is None:
             for line in rendering.plan_lines(jobs):
                 cli.message(line)

@@ -59,23 +59,18 @@ def render(cluster: Cluster, run_dir: Path, shards: int, eval_suite: str) -> str
     )
 
 
-def remark(cluster: Cluster) -> str:
-    """Return what to tell the user about the script: where a setting could not be followed."""
-    wanted, seconds = cluster.number("stop_before") or 0, _stop_before(cluster)
-    if seconds == wanted:
-        return ""
-    return (
-        f"jobs are told to stop {seconds} s before their end: stop_before ({wanted} s) would be "
-        f"more than half of time_limit ({cluster.text('time_limit')})"
+def fitted(cluster: Cluster) -> Cluster:
+    """Return the cluster with a stop_before of at most half of its time_limit.
+
+    A job that is told when it starts would do nothing else than requeue itself.
+    """
+    wanted, limit = cluster.number("stop_before"), parse_duration(cluster.text("time_limit"))
+    if wanted is None or limit is None or wanted <= limit // 2:
+        return cluster
+    return Cluster(
+        {**cluster.settings, "stop_before": limit // 2},
+        {**cluster.origins, "stop_before": "half of time_limit"},
     )
-
-
-def _stop_before(cluster: Cluster) -> int:
-    """Return how many seconds before its end a job is told to stop; 0 means never."""
-    wanted = cluster.number("stop_before") or 0
-    limit = parse_duration(cluster.text("time_limit"))
-    # A job that is told when it starts would do nothing else than requeue itself.
-    return wanted if limit is None else min(wanted, limit // 2)
 
 
 def _sbatch_options(cluster: Cluster, run_dir: Path, shards: int) -> list[tuple[str, Any]]:
@@ -96,7 +91,7 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, shards: int) -> list[tuple[
     for option, key in _SBATCH_OPTIONS.items():
         if cluster.text(key):
             options[option] = cluster.text(key)
-    if seconds := _stop_before(cluster):
+    if seconds := cluster.number("stop_before"):
         # B: only the script gets it, which passes it on.
         options["signal"] = f"B:USR1@{seconds}"
     return list({**options, **cluster.mapping("sbatch")}.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import random
 import signal
@@ -32,7 +33,7 @@ from transformers import LlamaForCausalLM
 
 class SlowLlama(LlamaForCausalLM):
     def forward(self, *arguments, **options):
-        time.sleep(0.2)
+        time.sleep(0.3)
         return super().forward(*arguments, **options)
 """
 
@@ -72,6 +73,8 @@ class Evaluation:
         self.path = Path(record["run_dir"])
         self.job_id = record["jobs"][0]["job_id"]
         self._seen: dict[str, set[tuple[int, int]]] = {}
+        # What was done to it, for whoever reads why a test has failed.
+        self.history: list[str] = []
 
     def submit_again(self) -> None:
         record = json.loads(self._cluster.run("oe-submit", self.path))
@@ -106,8 +109,13 @@ class Evaluation:
                 answers += path.stat().st_size
         return self.finished(), answers
 
+    def is_within_a_row(self) -> bool:
+        return bool(self._answers())
+
     def _answers(self) -> list[Path]:
-        return [path for path in (self.path / "answers").rglob("*") if not path.is_dir()]
+        # Not rglob, which does not bear that a directory goes meanwhile.
+        found = os.walk(self.path / "answers")
+        return [Path(directory, name) for directory, _, names in found for name in names]
 
     def finished(self) -> int:
         """Return the number of rows with a result."""
@@ -124,14 +132,20 @@ class Evaluation:
         described: dict[str, str] = self._cluster.job(self.job_id, 0)
         return described
 
+    def resumed(self) -> int:
+        """Return how many answers an earlier attempt at the same row had left."""
+        return sum(result["oellm"]["usage"]["requests_kept"] for result in self._results().values())
+
+    def _results(self) -> dict[str, Any]:
+        paths = (self.path / "results").glob("*.json")
+        return {path.stem: json.loads(path.read_bytes()) for path in paths}
+
     def scores(self) -> dict[str, Any]:
         """Return what must not depend on what happened, by row."""
         found = {}
-        for path in (self.path / "results").glob("*.json"):
-            result = json.loads(path.read_bytes())
-            samples = self.path / "samples" / f"{path.stem}.jsonl"
-            metrics = result["oellm"]["metrics"]
-            found[path.stem] = (result["results"], metrics, samples.read_bytes())
+        for row, result in self._results().items():
+            samples = (self.path / "samples" / f"{row}.jsonl").read_bytes()
+            found[row] = (result["results"], result["oellm"]["metrics"], samples)
         return found
 
     def assert_like(self, undisturbed: Evaluation) -> None:
@@ -195,23 +209,23 @@ def undisturbed(cluster: Any, rows: str) -> Evaluation:
 
 
 def out_of_time(cluster: Any, rows: str) -> Evaluation:
-    # Slurm tells the job 30 to 60 seconds after it has started.
-    run = Evaluation(cluster, rows, ELSEWHERE, "time_limit=00:02:00", "stop_before=60")
+    # Slurm tells the job 60 to 90 seconds after it has started.
+    run = Evaluation(cluster, rows, ELSEWHERE, "time_limit=00:03:00", "stop_before=90")
     run.until_it_ends()
     return run
 
 
 def stuck(cluster: Any, rows: str) -> Evaluation:
     short = ("time_limit=00:01:00", "stop_before=20", "requeues=1")
-    run = Evaluation(cluster, rows, ELSEWHERE, *short)
+    # In a clean environment the worker sees nothing of Slurm; it must count all the same.
+    run = Evaluation(cluster, rows, ELSEWHERE, *short, "container_args=--cleanenv")
     run.until_it_ends()
     return run
 
 
 def node_lost(cluster: Any, rows: str) -> Evaluation:
     run = Evaluation(cluster, rows, "sbatch.nodelist=n2")
-    run.until(lambda: run.finished() > 0)
-    run.until_it_gets_on()
+    run.until(lambda: run.finished() > 0 and run.is_within_a_row())
     cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
     run.until_it_ends()
     return run
@@ -219,8 +233,7 @@ def node_lost(cluster: Any, rows: str) -> Evaluation:
 
 def cancelled(cluster: Any, rows: str) -> Evaluation:
     run = Evaluation(cluster, rows, ELSEWHERE)
-    run.until(lambda: run.finished() > 0)
-    run.until_it_gets_on()
+    run.until(lambda: run.finished() > 0 and run.is_within_a_row())
     cluster.run("scancel", str(run.job_id))
     run.until_it_ends()
     first = run.job()
@@ -232,28 +245,38 @@ def cancelled(cluster: Any, rows: str) -> Evaluation:
 
 
 def killed(cluster: Any, rows: str) -> Evaluation:
-    seed = random.randrange(2**32)
-    draw = random.Random(seed)
     run = Evaluation(cluster, rows, ELSEWHERE)
-    for attempt in range(10):
+    seed = random.randrange(2**32)
+    run.history.append(f"seed {seed}")
+    draw = random.Random(seed)
+    for _ in range(10):
         if not run.state():
             run.submit_again()
-        run.until(lambda: run.state() in ("RUNNING", ""))
-        is_early = draw.random() < 0.3
+        run.until(lambda: supervisor(run.path) is not None)
+        is_early = draw.random() < 0.4
         if not is_early:
             run.until_it_gets_on()
-        time.sleep(draw.uniform(0, 8 if is_early else 2))
-        assert run.state() == "RUNNING", f"seed {seed}, attempt {attempt}\n{run.log()}"
-        name = draw.choice(["KILL", "TERM", "USR1"])
-        if draw.random() < 0.5:
+        time.sleep(draw.uniform(0, 10 if is_early else 2))
+        assert run.state() == "RUNNING", f"{run.history}\n{run.log()}"
+        name, target = draw.choice(["KILL", "TERM", "USR1"]), draw.choice(["script", "worker"])
+        run.history.append(f"{name} to the {target} of job {run.job_id}")
+        if target == "script":
             cluster.run("scancel", "--batch", f"--signal={name}", f"{run.job_id}_0")
-        elif (pid := supervisor(run.path)) is not None:
-            os.kill(pid, signal.Signals[f"SIG{name}"])
+        else:
+            kill_worker(run, name)
         run.until(lambda: run.state() in ("PENDING", ""))
+        # What a Slurm with cgroups does: this one loses track of what the script started.
+        kill_worker(run, "KILL")
     if not run.state():
         run.submit_again()
     run.until_it_ends()
     return run
+
+
+def kill_worker(run: Evaluation, name: str) -> None:
+    if (pid := supervisor(run.path)) is not None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.Signals[f"SIG{name}"])
 
 
 def supervisor(run_dir: Path) -> int | None:
@@ -285,18 +308,24 @@ def test_a_job_that_loses_its_node_goes_on(runs: dict[str, Future[Evaluation]]) 
     run.assert_like(runs["undisturbed"].result())
     job = run.job()
     assert (job["JobState"], job["Restarts"]) == ("COMPLETED", "1")
+    assert run.resumed() > 0
 
 
 def test_a_job_that_is_cancelled_stays_so_until_it_is_submitted_again(
     runs: dict[str, Future[Evaluation]],
 ) -> None:
-    runs["cancelled"].result().assert_like(runs["undisturbed"].result())
+    run = runs["cancelled"].result()
+    run.assert_like(runs["undisturbed"].result())
+    assert run.resumed() > 0
 
 
 def test_whatever_is_killed_whenever_nothing_is_lost_or_done_twice(
     runs: dict[str, Future[Evaluation]],
 ) -> None:
-    runs["killed"].result().assert_like(runs["undisturbed"].result())
+    run = runs["killed"].result()
+    # Shown where the test fails.
+    logging.getLogger(__name__).warning("%s", run.history)
+    run.assert_like(runs["undisturbed"].result())
 
 
 def test_a_job_that_gets_nowhere_ends(runs: dict[str, Future[Evaluation]]) -> None:
