@@ -89,6 +89,7 @@ class FaultyModel:
 
     def __init__(self, source: Path, directory: Path, **faults: Any) -> None:
         self.directory = directory
+        self.log = Path(f"{directory}.log")
         directory.mkdir(parents=True)
         for path in source.iterdir():
             if path.name != "config.json":
@@ -105,15 +106,14 @@ class FaultyModel:
         (directory / "config.json").write_text(json.dumps(config))
 
     def set_pace(self, seconds: float) -> None:
-        """Have each batch, and each generated token, take so long; also the one that is computed."""
+        """Have each batch, and each generated token, take so long, also the one that is begun."""
         staged = Path(f"{self.directory}.pace.new")
         staged.write_text(str(seconds))
         staged.replace(f"{self.directory}.pace")
 
     def noted(self, what: str) -> list[list[str]]:
         """Return what it has noted of one kind: process id and details, each time."""
-        path = Path(f"{self.directory}.log")
-        lines = path.read_text().splitlines() if path.exists() else []
+        lines = self.log.read_text().splitlines() if self.log.exists() else []
         found = [line.split(maxsplit=2) for line in lines]
         return [[pid, *rest] for pid, kind, *rest in found if kind == what]
 

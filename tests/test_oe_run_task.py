@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 COLUMNS = (
     *("model_path", "task_path", "n_shot", "limit", "include_path", "batch_size", "log_samples"),
     *("apply_chat_template", "gen_kwargs", "seed", "tp", "trust_remote_code", "model_args"),
-    *("confirm_run_unsafe_code", "backend", "note"),
+    *("confirm_run_unsafe_code", "backend", "fewshot_as_multiturn", "system_instruction", "note"),
 )
 
 FIXED_SHOTS = """\
@@ -231,6 +231,69 @@ def test_scores_are_those_of_the_lm_eval_command_line(
         assert ours[task]["task_hashes"][task] == theirs["task_hashes"][task]
         for key in ("versions", "n-shot", "n-samples", "higher_is_better"):
             assert ours[task][key][task] == theirs[key][task]
+
+
+def test_sampled_texts_and_conversations_are_those_of_the_lm_eval_command_line(
+    run: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for path in DEMO_TASKS.glob("*.*"):
+        (tasks / path.name).symlink_to(path)
+    # Of two types of requests: the model is asked twice, and may answer another row in between.
+    (tasks / "both.yaml").write_text(
+        "group: both\ntask: [oellm_choice, oellm_copy]\n"
+        "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    )
+    sampling = "do_sample=true,temperature=0.8,top_k=20"
+    group = {"task_path": "both", "batch_size": 4, "gen_kwargs": sampling, "note": "group"}
+    chat = {
+        "task_path": "oellm_copy",
+        "apply_chat_template": "true",
+        "fewshot_as_multiturn": "true",
+        "system_instruction": "Be brief, and exact.",
+        "note": "chat",
+    }
+    other = {"task_path": "oellm_copy", "gen_kwargs": sampling, "seed": 7, "note": "other"}
+    again = {**group, "limit": 20, "note": "again"}
+    common = {"model_path": tiny_model, "n_shot": 2, "include_path": tasks, "log_samples": "true"}
+    rows = manifest(*({**common, **row} for row in (group, other, again, chat)))
+    done = run("oe-run-task", "--output_dir", tmp_path / "ours", stdin=rows)
+    ours = {
+        line["oellm"]["row"]["note"]: line for line in map(json.loads, done.stdout.splitlines())
+    }
+    options = {
+        "group": ("--tasks=both", "--batch_size=4", f"--gen_kwargs={sampling}"),
+        "chat": (
+            *("--tasks=oellm_copy", "--apply_chat_template", "--fewshot_as_multiturn=true"),
+            "--system_instruction=Be brief, and exact.",
+        ),
+    }
+    for name, given in options.items():
+        run(
+            *("lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={tiny_model}"),
+            *("--num_fewshot", "2", "--include_path", tasks, *given),
+            *("--output_path", tmp_path / name, "--log_samples"),
+        )
+        (path,) = (tmp_path / name).rglob("results_*.json")
+        theirs = json.loads(path.read_text())
+        for key in ("results", "groups", "task_hashes", "n-samples", "n-shot"):
+            assert ours[name].get(key) == theirs.get(key)
+        (path,) = (tmp_path / name).rglob("samples_oellm_copy_*.jsonl")
+        assert texts(tmp_path / "ours", ours[name]) == texts_of(path)
+    assert ours["again"]["results"] == ours["group"]["results"]
+    assert texts(tmp_path / "ours", ours["again"]) == texts(tmp_path / "ours", ours["group"])
+    assert texts(tmp_path / "ours", ours["other"]) != texts(tmp_path / "ours", ours["group"])
+
+
+def texts(directory: Path, result: dict[str, Any]) -> dict[int, str]:
+    return texts_of(directory / "samples" / f"{result['oellm']['eval_id']}.jsonl")
+
+
+def texts_of(samples: Path) -> dict[int, str]:
+    """Return what the model wrote for each document of oellm_copy."""
+    documents = map(json.loads, samples.read_text().splitlines())
+    return {each["doc_id"]: each["resps"][0][0] for each in documents if "words" in each["doc"]}
 
 
 def test_what_is_wrong_on_stdin_is_told_before_anything_runs(run: Run) -> None:

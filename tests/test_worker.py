@@ -12,33 +12,25 @@ import pytest
 
 from faulty_model import CUDA_ERROR, NEVER_FITS, SEGFAULT, FaultyModel
 from processes import BIN, DEMO_TASKS, clean_environment
+from task_files import write_task
 from test_oe_run_task import manifest
 
 pytestmark = pytest.mark.slow
 
-TASK = """\
-task: {name}
-custom_dataset: !function tasks.load
-output_type: multiple_choice
-test_split: test
-fewshot_split: fewshot
-doc_to_text: "{{{{question}}}}"
-doc_to_choice: "{{{{choices}}}}"
-doc_to_target: "{{{{answer}}}}"
-metric_list: [{{metric: acc}}]
-"""
-CODE = '''
+CODE = """
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 
 def load(mark="", count=12, **_):
     import datasets
 
-    document = {"question": "What shines" + mark, "choices": ["the moon", "the sun"], "answer": 1}
-    documents = [document | {"question": f"{document['question']} {n:02}?"} for n in range(count)]
+    document = {"choices": ["the moon", "the sun"], "answer": 1}
+    documents = [document | {"text": f"What shines{mark} {n:02}?"} for n in range(count)]
     splits = {"test": documents, "fewshot": documents[:2]}
     return datasets.DatasetDict(
         {split: datasets.Dataset.from_list(each) for split, each in splits.items()}
@@ -58,15 +50,29 @@ def ends(*_):
 
 
 def refuses(document):
-    raise LookupError(f"no prompt for {document['question']}")
+    raise LookupError(f"no prompt for {document['text']}")
 
 
 def is_unknown(*_):
     return {"acc": float("nan")}
 
 
+def is_for_some(document, _):
+    return {"acc": 1.0} if "01" in document["text"] else {}
+
+
 def reads(**_):
     assert (sys.stdin.read(), os.read(0, 1)) == ("", b"")
+    return load()
+
+
+def dies_while_it_is_served(log, **_):
+    def die():
+        while not (os.path.exists(log) and "batch" in open(log).read()):
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=die).start()
     return load()
 
 
@@ -76,24 +82,25 @@ def prints(**_):
     os.write(1, b"written\\n")
     subprocess.run(["echo", "echoed"], check=True)
     return load()
-'''
-# By the name of a task: the lines that it has besides those of TASK, or in their place.
+"""
+# By the name of a task: what it has besides the keys of all, or in their place.
 TASKS = {
-    "sound": "",
-    "leaves": "custom_dataset: !function tasks.leaves",
-    "lacks_a_package": "custom_dataset: !function needs_a_package.load",
-    "crashes_when_built": "custom_dataset: !function tasks.crashes",
-    "crashes_when_scored": "process_results: !function tasks.crashes",
-    "ends_when_scored": "process_results: !function tasks.ends",
-    "refuses": "doc_to_text: !function tasks.refuses",
-    "is_unknown": "process_results: !function tasks.is_unknown",
-    "has_no_metric": "metric_list: [{metric: bypass}]",
-    "has_no_documents": "dataset_kwargs: {count: 0}",
-    "reads": "custom_dataset: !function tasks.reads",
-    "prints": "custom_dataset: !function tasks.prints",
-    "segfault": f"dataset_kwargs: {{mark: {SEGFAULT}}}",
-    "cuda_error": f"dataset_kwargs: {{mark: {CUDA_ERROR}}}",
-    "never_fits": f"dataset_kwargs: {{mark: {NEVER_FITS}}}",
+    "sound": {},
+    "leaves": {"custom_dataset": "!function tasks.leaves"},
+    "lacks_a_package": {"custom_dataset": "!function needs_a_package.load"},
+    "crashes_when_built": {"custom_dataset": "!function tasks.crashes"},
+    "crashes_when_scored": {"process_results": "!function tasks.crashes"},
+    "ends_when_scored": {"process_results": "!function tasks.ends"},
+    "refuses": {"doc_to_text": "!function tasks.refuses"},
+    "is_unknown": {"process_results": "!function tasks.is_unknown"},
+    "has_no_metric": {"metric_list": "[{metric: bypass}]"},
+    "has_no_documents": {"dataset_kwargs": "{count: 0}"},
+    "is_for_some": {"process_results": "!function tasks.is_for_some"},
+    "reads": {"custom_dataset": "!function tasks.reads"},
+    "prints": {"custom_dataset": "!function tasks.prints"},
+    "segfault": {"dataset_kwargs": f"{{mark: {SEGFAULT}}}"},
+    "cuda_error": {"dataset_kwargs": f"{{mark: {CUDA_ERROR}}}"},
+    "never_fits": {"dataset_kwargs": f"{{mark: {NEVER_FITS}}}"},
 }
 # What the failure of a row says: class, a part of the message, and a part of the traceback.
 REASONS = {
@@ -103,9 +110,9 @@ REASONS = {
     "crashes_when_scored": ("ProcessEnded", "the process of the row was ended by signal 11", ""),
     "ends_when_scored": ("ProcessEnded", "the process of the row ended with status 0", ""),
     "refuses": ("LookupError", "no prompt for What shines 00?", "in refuses"),
-    "is_unknown": ("ValueError", "the value of acc is nan", "write_result"),
-    "has_no_metric": ("ValueError", "it has no metrics", "write_result"),
-    "has_no_documents": ("", "", "Traceback"),
+    "is_unknown": ("ValueError", "the value of acc is nan", ""),
+    "has_no_metric": ("ValueError", "it has no metrics", ""),
+    "has_no_documents": ("IndexError", "is out of bounds for size 0", "self.task_docs[0]"),
 }
 
 
@@ -149,15 +156,40 @@ class Session:
 
 
 @pytest.fixture(scope="module")
-def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FaultyModel]:
+    home = tmp_path_factory.mktemp("models")
+    faults: dict[str, dict[str, Any]] = {
+        "crashing": {},
+        "unloadable": {"loading": True},
+        "sound": {},
+        "small": {"fits": 3},
+        "small_hip": {"fits": 3, "accelerator": "hip"},
+        "large": {"fits": 40},
+        "slow": {},
+    }
+    made = {name: FaultyModel(tiny_model, home / name, **each) for name, each in faults.items()}
+    made["slow"].set_pace(0.3)
+    return made
+
+
+@pytest.fixture(scope="module")
+def tasks(models: dict[str, FaultyModel], tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("tasks")
     (directory / "tasks.py").write_text(CODE)
     (directory / "needs_a_package.py").write_text("import no_such_package\n")
-    for name, line in TASKS.items():
-        key = line.partition(":")[0]
-        common = [each for each in TASK.format(name=name).splitlines() if not each.startswith(key)]
-        lines = [*common, line] if line else TASK.format(name=name).splitlines()
-        (directory / f"{name}.yaml").write_text("\n".join(lines) + "\n")
+    common = {
+        "fewshot_split": "fewshot",
+        "doc_to_choice": '"{{choices}}"',
+        "doc_to_target": '"{{answer}}"',
+    }
+    for name, keys in TASKS.items():
+        write_task(directory, name, **{**common, **keys})
+    # Its process ends when the model has begun with a batch.
+    dying = {
+        "custom_dataset": "!function tasks.dies_while_it_is_served",
+        "dataset_kwargs": f"{{log: {models['slow'].log}}}",
+    }
+    write_task(directory, "dies", **{**common, **dying})
     return directory
 
 
@@ -174,6 +206,7 @@ def faulty_rows(
     rows += [{**common, "task_path": name, "note": name} for name in REASONS]
     rows.insert(5, {**common, "task_path": "reads", "note": "reads"})
     rows.insert(7, {**common, "task_path": "prints", "note": "prints"})
+    rows.append({**common, "task_path": "is_for_some", "note": "is for some"})
     rows.append({**common, "task_path": "sound", "n_shot": 1, "note": "after"})
     home = tmp_path_factory.mktemp("rows")
     return Session(manifest(*rows), home), Session(manifest(*rows), home)
@@ -182,12 +215,12 @@ def faulty_rows(
 def test_a_faulty_row_fails_and_those_around_it_do_not(
     faulty_rows: tuple[Session, Session],
 ) -> None:
-    sound = dict.fromkeys(("before", "reads", "prints", "after"), "done")
+    sound = dict.fromkeys(("before", "reads", "prints", "is for some", "after"), "done")
     for session in faulty_rows:
         assert session.statuses() == {**sound, **dict.fromkeys(REASONS, "failed")}
         assert session.status == 1
-    assert "4 rows done, 0 were there, 9 failed" in faulty_rows[0].messages
-    assert "0 rows done, 4 were there, 9 failed" in faulty_rows[1].messages
+    assert "5 rows done, 0 were there, 9 failed" in faulty_rows[0].messages
+    assert "0 rows done, 5 were there, 9 failed" in faulty_rows[1].messages
 
 
 @pytest.mark.parametrize("note", REASONS)
@@ -205,24 +238,18 @@ def test_the_failure_of_a_row_has_its_reason(
 
 
 def test_what_a_task_prints_is_in_the_log(faulty_rows: tuple[Session, Session]) -> None:
-    assert {"printed", "written", "echoed"} <= set(faulty_rows[0].messages.splitlines())
+    # Records alone are on stdout: each line of it was read as one.
+    for text in ("printed", "written", "echoed"):
+        assert text in faulty_rows[0].messages
+
+
+def test_a_metric_that_some_documents_lack_is_told(faulty_rows: tuple[Session, Session]) -> None:
+    record = faulty_rows[0].records["is for some"]["oellm"]
+    assert record["remarks"] == ["is_for_some has a metric for only 1 of 12 documents"]
+    assert record["metrics"][0]["n_samples"] == 1
 
 
 # Models.
-
-
-@pytest.fixture(scope="module")
-def models(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FaultyModel]:
-    home = tmp_path_factory.mktemp("models")
-    faults: dict[str, dict[str, Any]] = {
-        "crashing": {},
-        "unloadable": {"loading": True},
-        "sound": {},
-        "small": {"fits": 3},
-        "small_hip": {"fits": 3, "accelerator": "hip"},
-        "large": {"fits": 40},
-    }
-    return {name: FaultyModel(tiny_model, home / name, **each) for name, each in faults.items()}
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +278,8 @@ def faulty_models(
         row("small_hip", "oellm_copy", "texts", batch_size=8, log_samples="true"),
         row("small_hip", "never_fits", "never fits", batch_size=8),
         row("small_hip", "sound", "fits", batch_size=3),
+        row("slow", "dies", "dies", batch_size=4),
+        row("slow", "sound", "goes on", batch_size=8),
         row("large", "sound", "automatic", batch_size="auto"),
         row("large", "sound", "automatic, too", batch_size="auto", limit=9),
         row("sound", "sound", "short, batches of 2", batch_size=2, log_samples="true"),
@@ -262,8 +291,9 @@ def faulty_models(
 
 def test_a_faulty_model_fails_the_rows_that_it_fails_for(faulty_models: Session) -> None:
     failed = {note for note, status in faulty_models.statuses().items() if status == "failed"}
-    assert failed == {"segfault", "cuda error", "unloadable", "unloadable, too", "never fits"}
-    assert len(faulty_models.records) == 18
+    unloadable = {"unloadable", "unloadable, too"}
+    assert failed == {"segfault", "cuda error", "never fits", "dies", *unloadable}
+    assert len(faulty_models.records) == 20
     assert faulty_models.status == 1
 
 
@@ -298,6 +328,14 @@ def test_a_model_that_crashes_while_it_loads_is_loaded_once(
         crash = "the model's process was ended by signal 11 SIGSEGV"
         assert failure["message"] == f"the model did not load: {crash}"
     assert len(models["unloadable"].noted("stdin")) == 1
+
+
+def test_a_row_that_dies_while_it_is_served_leaves_the_model_to_others(
+    faulty_models: Session, models: dict[str, FaultyModel]
+) -> None:
+    crash = faulty_models.failure("dies")["message"]
+    assert crash == "the process of the row was ended by signal 9 SIGKILL"
+    assert len(models["slow"].noted("stdin")) == 1
 
 
 def test_a_models_code_has_nothing_on_stdin(

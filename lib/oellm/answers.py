@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,12 @@ def remove(directory: Path, eval_id: str) -> None:
     shutil.rmtree(directory / eval_id, ignore_errors=True)
 
 
-def kept_bytes(directory: Path, eval_ids: Iterable[str]) -> int:
-    """Return the size of what is kept for rows: by its growth, a worker has got somewhere."""
-    total = 0
-    for eval_id in eval_ids:
-        # Another worker may finish the row and remove it.
-        with contextlib.suppress(OSError), os.scandir(directory / eval_id) as entries:
-            total += sum(entry.stat().st_size for entry in entries)
-    return total
+def kept_bytes(directory: Path, eval_id: str) -> int:
+    """Return the size of what is kept for a row: by its growth, a worker has got somewhere."""
+    # Another worker may finish the row and remove it.
+    with contextlib.suppress(OSError), os.scandir(directory / eval_id) as entries:
+        return sum(entry.stat().st_size for entry in entries)
+    return 0
 
 
 class Answers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -142,8 +143,12 @@ class _Evaluation:
         return pickle.loads(self._given(AskModel(pickle.dumps(call), last)).content)  # noqa: S301
 
     def _given(self, request: AskHandle | AskModel) -> Given:
-        self._connection.send(request)
-        answer: Given | Failure = self._connection.recv()
+        try:
+            self._connection.send(request)
+            answer: Given | Failure = self._connection.recv()
+        except (EOFError, ConnectionError):
+            # The worker has ended, and this row with it: it did not fail.
+            os._exit(1)
         if isinstance(answer, Failure):
             raise FailedElsewhereError(answer)
         return answer
@@ -168,7 +173,6 @@ class _Evaluation:
     def _kept(self, found: Evaluation) -> tuple[bytes, bool]:
         """Write the result; return its line, and whether it is ours or another worker's."""
         row, eval_id = self._job.row, self._job.row["eval_id"]
-        clock = time.perf_counter()
         provenance = {**self._job.provenance, **found.provenance}
         provenance["versions"] = {**self._job.provenance["versions"], **provenance["versions"]}
         record = row_record.record(row, "done", self._started, self._timing, provenance)
@@ -179,7 +183,6 @@ class _Evaluation:
             raise ValueError(f"the result is not valid: {reason}")
         if self._store is None:
             return _line(result), True
-        record["timing"]["writing_s"] = round(time.perf_counter() - clock, 6)
         samples = found.samples if row.value("log_samples") else None
         is_ours = self._store.write_result(result, samples)
         answers.remove(self._store.directory / ANSWERS, eval_id)

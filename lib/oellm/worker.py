@@ -121,21 +121,23 @@ class Worker:
                 f"{self._tally.skipped} rows have results already, {self._total} to evaluate"
             )
         if self._waiting:
-            kept = self._kept_bytes()
+            before = self._kept_bytes()
             try:
                 self._model.load(*self._waiting[0])
                 self._prepare()
                 self._evaluate_all()
             finally:
                 self._end()
-            self._tally.kept_bytes = self._kept_bytes() - kept
+            # Nothing is left of rows that are done, whatever had been kept for them.
+            added = (size - before[row] for row, size in self._kept_bytes().items())
+            self._tally.kept_bytes = sum(max(0, size) for size in added)
         self._tally.left = self._total - self._tally.done - self._tally.failed
         return self._tally
 
-    def _kept_bytes(self) -> int:
+    def _kept_bytes(self) -> dict[str, int]:
         if self._answers is None:
-            return 0
-        return answers.kept_bytes(self._answers, self._eval_ids)
+            return {}
+        return {each: answers.kept_bytes(self._answers, each) for each in self._eval_ids}
 
     def _finished(self, row: Row) -> Result | None:
         if self._store is None:

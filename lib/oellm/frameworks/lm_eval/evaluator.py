@@ -15,7 +15,8 @@ from oellm.frameworks.lm_eval.model import typed
 from oellm.manifest import Row
 
 if TYPE_CHECKING:
-    from oellm.frameworks.lm_eval.remote_model import RemoteModel, Seeds
+    from oellm.frameworks.lm_eval.remote_model import RemoteModel
+    from oellm.frameworks.lm_eval.scoring import Seeds
 
 
 class Evaluator:

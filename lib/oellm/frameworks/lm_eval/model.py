@@ -52,8 +52,9 @@ class Call(NamedTuple):
     # By what the answer to each request is kept; None for those that are not.
     keys: list[str | None]
     batch_size: int | str
-    # For the generators random, NumPy, torch; None in the later calls of a row.
-    seeds: tuple[int | None, int | None, int | None] | None
+    # Where random, NumPy and torch are: their seeds, then what the reply before says. The model
+    # may answer other rows between two calls of one, and be another process.
+    generators: scoring.Seeds | bytes
 
 
 class Reply(NamedTuple):
@@ -65,6 +66,7 @@ class Reply(NamedTuple):
     batch_sizes: dict[int, int]
     # What lm-eval writes into results about the machine.
     environment: str
+    generators: bytes
 
 
 class Model:
@@ -126,11 +128,11 @@ class Model:
         assert self._scoring is not None
         if not call.keys:
             replied = getattr(self._scoring.model, call.method)(*call.arguments)
-            return Reply(replied, scoring.Usage(), {}, "")
+            return Reply(replied, scoring.Usage(), {}, "", b"")
         replied, usage = self._scoring.score(call, answers, go_on)
         self._asking.join()
         sizes = dict(getattr(self._scoring.model, "batch_sizes", {}))
-        return Reply(replied, usage, sizes, self._environment)
+        return Reply(replied, usage, sizes, self._environment, scoring.generators())
 
     def is_broken_by(self, error: BaseException) -> bool:
         """Return whether an accelerator answers nothing any more after this error."""

@@ -17,9 +17,7 @@ from lm_eval.api.model import LM
 from oellm.answers import request_key
 from oellm.frameworks import ModelClient
 from oellm.frameworks.lm_eval.model import Call, Handle, Reply
-from oellm.frameworks.lm_eval.scoring import TOKENS
-
-Seeds = tuple[int | None, int | None, int | None]
+from oellm.frameworks.lm_eval.scoring import TOKENS, Seeds
 
 
 class RemoteModel(LM):  # type: ignore[misc]
@@ -35,7 +33,7 @@ class RemoteModel(LM):  # type: ignore[misc]
         super().__init__()
         self._client = client
         self._batch_size = batch_size
-        self._seeds: Seeds | None = seeds
+        self._generators: Seeds | bytes = seeds
         self._tasks = tasks
         self._shell: Any = None
         self._was_opened = False
@@ -114,14 +112,14 @@ class RemoteModel(LM):  # type: ignore[misc]
         return self._ask(method, arguments, [request_key(method, each) for each in arguments])
 
     def _ask(self, method: str, arguments: list[Any], keys: list[str | None]) -> list[Any]:
-        call = Call(method, arguments, keys, self._batch_size, self._seeds)
-        self._seeds = None
+        call = Call(method, arguments, keys, self._batch_size, self._generators)
         # Now: when the row is scored, the model may be another one.
         _ = self.handle
         # lm-eval asks once for each type of requests.
         types = {each.request_type for task in self._tasks.values() for each in task.instances}
         reply: Reply = self._client.ask(call, last=len(self.replies) + 1 >= len(types))
         self.replies.append(reply)
+        self._generators = reply.generators
         self.answered_at = time.perf_counter()
         answers: list[Any] = reply.answers
         return answers
@@ -131,7 +129,7 @@ class RemoteModel(LM):  # type: ignore[misc]
         shell = self._opened()
         if shell is not None:
             return getattr(shell, method)(*arguments)
-        return self._client.ask(Call(method, arguments, [], 1, None), last=False).answers
+        return self._client.ask(Call(method, arguments, [], 1, b""), last=False).answers
 
     def _note_first(self) -> None:
         self.asked_at = self.asked_at or time.perf_counter()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import hashlib
+import pickle
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,9 @@ from oellm.frameworks import GoOn, StoppedError
 
 if TYPE_CHECKING:
     from oellm.frameworks.lm_eval.model import Call
+
+# For the generators random, NumPy, torch; those without are left as they are.
+Seeds = tuple[int | None, int | None, int | None]
 
 TOKENS = "_loglikelihood_tokens"
 # Seconds that a piece of the requests should take, for backends that let no one look between
@@ -54,7 +58,6 @@ class Scoring:
         # What is called once per batch or token, if the backend is one that shows it.
         self.module = module if isinstance(module, torch.nn.Module) else None
         self._sizes = _BatchSizes(model)
-        self._generators: Any = None
 
     def score(self, call: Call, answers: Answers | None, go_on: GoOn) -> tuple[list[Any], Usage]:
         """Return the answers to requests, in their order, and what they took.
@@ -68,25 +71,17 @@ class Scoring:
             torch.cuda.reset_peak_memory_stats(gpu)
         started = time.perf_counter()
         attempt = _Attempt(self.model, call, answers, go_on)
-        self._restore(call)
+        _restore(call.generators)
         with attempt.watching(self.module):
             replies = self._answered(call, attempt)
-        self._generators = _generators()
         return replies, Usage(
             time.perf_counter() - started,
             len(call.arguments),
-            attempt.kept,
+            attempt.kept_in_all(),
             attempt.tokens,
             self._sizes.used,
             max(map(torch.cuda.max_memory_allocated, gpus), default=0),
         )
-
-    def _restore(self, call: Call) -> None:
-        """Put the random generators where lm-eval has them when it makes this call."""
-        if call.seeds is None:
-            _set_generators(self._generators)
-        else:
-            _seed(*call.seeds)
 
     def _answered(self, call: Call, attempt: _Attempt) -> list[Any]:
         # Longer requests need more memory; lm-eval itself tries the longest possible ones for all
@@ -95,7 +90,7 @@ class Scoring:
         if call.method == TOKENS:
             longest = max(len(context) + len(rest) for _, context, rest in call.arguments)
         self._sizes.choose(call.method, longest, call.batch_size)
-        generators = _generators()
+        before = generators()
         while True:
             try:
                 return self._in_pieces(attempt)
@@ -107,7 +102,7 @@ class Scoring:
             # Outside the handler: the error holds what fills the memory.
             _free_memory()
             self._report(f"batch size {size} from now on: {reason}")
-            _set_generators(generators)
+            _restore(before)
 
     def _in_pieces(self, attempt: _Attempt) -> list[Any]:
         """Answer all requests at once, or, where no one can look between batches, in pieces."""
@@ -142,7 +137,14 @@ class _Attempt:
         self._has_ended_batch = True
         # Requests that have an answer, and those of them that had it before.
         self.answered = self.kept = sum(reply is not None for reply in self._replies)
+        # Of the texts that are asked for: their windows, and those that were answered before.
+        self._windows = self._kept_windows = 0
         self.tokens = 0
+
+    def kept_in_all(self) -> int:
+        """Return how many requests were answered before; where half of the windows were, half."""
+        asked = len(self._replies) - self.kept
+        return self.kept + asked * self._kept_windows // max(1, self._windows)
 
     def unanswered(self) -> list[int]:
         """Return the positions of the requests that have no answer yet."""
@@ -198,8 +200,10 @@ class _Attempt:
     def of_windows(self, score: Callable[..., Any], requests: Any, **options: Any) -> list[Any]:
         """Answer windows of long texts; lm-eval's hook only tells of whole texts, at the end."""
         keys = [_window_key(context, rest) for _, context, rest in requests]
+        self._windows += len(keys)
         # All or nothing: a batch of other windows would differ in the last digits.
         if all(key in self._earlier for key in keys):
+            self._kept_windows += len(keys)
             return [self._earlier[key] for key in keys]
         replies: list[Any] = score(requests=requests, **options)
         for key, reply in zip(keys, replies, strict=True):
@@ -354,12 +358,17 @@ def _window_key(context: list[int], rest: list[int]) -> str:
     return f"window {hashlib.blake2b(tokens, digest_size=16).hexdigest()}"
 
 
-def _generators() -> tuple[Any, ...]:
-    return tuple(get() for get, _ in _states())
+def generators() -> bytes:
+    """Return where the generators of random numbers are, pickled."""
+    return pickle.dumps([get() for get, _ in _states()])
 
 
-def _set_generators(states: tuple[Any, ...]) -> None:
-    for (_, put), state in zip(_states(), states, strict=True):
+def _restore(known: Seeds | bytes) -> None:
+    """Put the generators where lm-eval has them when it makes a call."""
+    if not isinstance(known, bytes):
+        _seed(*known)
+        return
+    for (_, put), state in zip(_states(), pickle.loads(known), strict=True):  # noqa: S301
         put(state)
 
 
