@@ -35,6 +35,16 @@ doc_to_target: "{{answer}}"
 metric_list: [{metric: acc}]
 """
 
+# As libraries do that put the request they sent into their error.
+LEAK = """\
+import os
+
+
+def load(**_):
+    raise PermissionError(f"403 for Bearer {os.environ['HF_TOKEN']}")
+"""
+TOKEN = "hf_" + "NotARealToken" * 3
+
 
 def manifest(*rows: dict[str, object]) -> str:
     text = io.StringIO()
@@ -69,6 +79,9 @@ def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ses
     (tasks / "fixed_shots.yaml").write_text(FIXED_SHOTS)
     executes = tasks / "executes.yaml"
     executes.write_text(FIXED_SHOTS.replace("fixed_shots", "executes") + "unsafe_code: true\n")
+    (tasks / "leak.py").write_text(LEAK)
+    leaks = tasks / "leaks.yaml"
+    leaks.write_text(FIXED_SHOTS.replace("local_data", "leak").replace("fixed_shots", "leaks"))
     tiny = {"model_path": tiny_model, "n_shot": 0, "include_path": DEMO_TASKS}
     broken = {"model_path": "/no/such/model", "n_shot": 0, "include_path": DEMO_TASKS}
     text = manifest(
@@ -104,6 +117,7 @@ def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ses
             "note": "arguments",
         },
         {**tiny, "task_path": "oellm_copy", "n_shot": 1, "tp": 64, "note": "split"},
+        {**tiny, "task_path": leaks, "note": "leaks"},
     )
     done = subprocess.run(
         ["oe-run-task", "--output_dir", home / "out"],
@@ -111,7 +125,9 @@ def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ses
         capture_output=True,
         text=True,
         # Launchers leave these behind; in a single process they would make lm-eval hang or go mute.
-        env=clean_environment(home, {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1"}),
+        env=clean_environment(
+            home, {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "HF_TOKEN": TOKEN}
+        ),
         cwd=home,
         check=False,
     )
@@ -122,9 +138,9 @@ def test_every_row_gives_one_line_and_a_failing_row_the_status(evaluated: Sessio
     assert evaluated.status == 1
     statuses = {line["oellm"]["row"]["note"]: line["oellm"]["status"] for line in evaluated.lines}
     done = ("first", "batch", "samples", "fixed", "settings", "permitted", "arguments")
-    failed = ("no model", "no task", "no model again", "forbidden", "split")
+    failed = ("no model", "no task", "no model again", "forbidden", "split", "leaks")
     assert statuses == {**dict.fromkeys(done, "done"), **dict.fromkeys(failed, "failed")}
-    assert "oe-run-task: 7 rows done, 0 were there, 5 failed" in evaluated.stderr
+    assert "oe-run-task: 7 rows done, 0 were there, 6 failed" in evaluated.stderr
 
 
 def test_six_rows_of_one_model_load_it_once(evaluated: Session) -> None:
@@ -151,6 +167,17 @@ def test_failures_are_recorded_with_their_reason(evaluated: Session) -> None:
     assert again["message"].startswith("the model did not load: ")
     kept = evaluated.directory / "failures" / f"{task['eval_id']}.json"
     assert json.loads(kept.read_text())["oellm"]["failure"]["attempts"] == 1
+
+
+def test_tokens_are_in_no_file_and_no_message(evaluated: Session) -> None:
+    failure = evaluated.row("leaks")["oellm"]["failure"]
+    assert failure["message"] == "403 for Bearer [redacted]"
+    files = [path for path in evaluated.directory.rglob("*") if path.is_file()]
+    written = [path.read_text() for path in files]
+    assert len(written) > 12
+    assert not [
+        text for text in (*written, evaluated.stderr, json.dumps(evaluated.lines)) if TOKEN in text
+    ]
 
 
 def test_a_result_file_is_the_line_and_native_at_top_level(evaluated: Session) -> None:
