@@ -85,6 +85,8 @@ class Job:
                 ["bash", run_dir / "submit_evals.sbatch"],
                 env={name: value for name, value in given.items() if value},
                 stderr=log,
+                # Below nohup it would be ignored, and bash cannot trap what is.
+                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
         self.worker = int(self._line(0).split()[1])
 

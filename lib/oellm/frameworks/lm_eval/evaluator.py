@@ -62,7 +62,7 @@ class Evaluator:
             samples,
             results.remarks(native, row),
             timing,
-            _usage(remote),
+            _usage(remote, native),
             {
                 "versions": environment.versions(),
                 "model": remote.handle.identity,
@@ -157,12 +157,17 @@ def _timing(manager: _Loading, remote: RemoteModel, ended: float) -> dict[str, f
     }
 
 
-def _usage(remote: RemoteModel) -> dict[str, Any]:
+def _usage(remote: RemoteModel, native: dict[str, Any]) -> dict[str, Any]:
     parts = [reply.usage for reply in remote.replies]
     seconds = sum(part.seconds for part in parts)
     requests, kept = sum(part.requests for part in parts), sum(part.kept for part in parts)
     tokens = sum(part.tokens for part in parts)
+    documents = sum(int(count["effective"]) for count in native["n-samples"].values())
+    # Of documents that an earlier attempt had answered in part no rate can be told.
+    answered = documents if seconds and not kept else None
     return {
+        "documents": documents,
+        "documents_per_s": round(answered / seconds, 3) if answered else None,
         "requests": requests,
         "requests_kept": kept,
         "requests_per_s": round((requests - kept) / seconds, 3) if seconds else None,
