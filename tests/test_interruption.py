@@ -17,6 +17,7 @@ import pytest
 
 from faulty_model import FaultyModel
 from oellm.manifest import identified, located, read
+from process_tree import children, is_alive
 from processes import BIN, clean_environment
 from task_files import write_task
 from test_oe_run_task import manifest
@@ -94,27 +95,6 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str] | None
         assert time.monotonic() < deadline
         assert process is None or process.poll() is None
         time.sleep(0.02)
-    return found
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
-def children(pid: int) -> set[int]:
-    """Return the processes that a process has started and that are alive."""
-    found = set()
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parent = int(stat.read_text().rpartition(")")[2].split()[1])
-        except OSError:
-            continue
-        if parent == pid and is_alive(int(stat.parent.name)):
-            found.add(int(stat.parent.name))
     return found
 
 

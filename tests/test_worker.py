@@ -114,6 +114,7 @@ REASONS = {
     "has_no_metric": ("ValueError", "it has no metrics", ""),
     "has_no_documents": ("IndexError", "is out of bounds for size 0", "self.task_docs[0]"),
 }
+UNLOADABLE = {"unloadable", "unloadable, too"}
 
 
 class Session:
@@ -193,9 +194,6 @@ def tasks(models: dict[str, FaultyModel], tmp_path_factory: pytest.TempPathFacto
     return directory
 
 
-# Rows.
-
-
 @pytest.fixture(scope="module")
 def faulty_rows(
     tiny_model: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactory
@@ -249,9 +247,6 @@ def test_a_metric_that_some_documents_lack_is_told(faulty_rows: tuple[Session, S
     assert record["metrics"][0]["n_samples"] == 1
 
 
-# Models.
-
-
 @pytest.fixture(scope="module")
 def faulty_models(
     models: dict[str, FaultyModel], tasks: Path, tmp_path_factory: pytest.TempPathFactory
@@ -291,8 +286,7 @@ def faulty_models(
 
 def test_a_faulty_model_fails_the_rows_that_it_fails_for(faulty_models: Session) -> None:
     failed = {note for note, status in faulty_models.statuses().items() if status == "failed"}
-    unloadable = {"unloadable", "unloadable, too"}
-    assert failed == {"segfault", "cuda error", "never fits", "dies", *unloadable}
+    assert failed == {"segfault", "cuda error", "never fits", "dies"} | UNLOADABLE
     assert len(faulty_models.records) == 20
     assert faulty_models.status == 1
 
@@ -322,7 +316,7 @@ def test_after_a_crash_the_model_is_loaded_again(
 def test_a_model_that_crashes_while_it_loads_is_loaded_once(
     faulty_models: Session, models: dict[str, FaultyModel]
 ) -> None:
-    for note in ("unloadable", "unloadable, too"):
+    for note in UNLOADABLE:
         failure = faulty_models.failure(note)
         assert failure["class"] == "ProcessEnded"
         crash = "the model's process was ended by signal 11 SIGSEGV"
