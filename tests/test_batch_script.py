@@ -82,11 +82,10 @@ class Job:
         given |= slurm | scontrol | worker | environment | {"PATH": f"{base}/bin:{given['PATH']}"}
         with open(self._log, "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                ["bash", run_dir / "submit_evals.sbatch"],
+                # Below nohup HUP would be ignored, and bash cannot trap what is.
+                ["env", "--default-signal=HUP", "bash", run_dir / "submit_evals.sbatch"],
                 env={name: value for name, value in given.items() if value},
                 stderr=log,
-                # Below nohup it would be ignored, and bash cannot trap what is.
-                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
             )
         self.worker = int(self._line(0).split()[1])
 

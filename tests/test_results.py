@@ -154,6 +154,8 @@ def test_a_result_takes_the_place_of_a_damaged_one_and_of_a_failure(tmp_path: Pa
         assert record["oellm"]["failure"]["attempts"] == attempts
     assert store.write_result(result())
     assert not store.write_result(result(value=0.25))
+    # Another worker that fails does not take anything back.
+    store.write_failure(failure())
     assert store.valid_result(EVAL_ID) == result()
     aside, there = sorted(files(tmp_path), key=lambda name: ".invalid-" not in name)
     assert aside.startswith(f"results/{EVAL_ID}.json.invalid-")

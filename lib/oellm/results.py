@@ -123,7 +123,12 @@ class ResultStore:
                 staged.remove()
 
     def write_failure(self, record: Result) -> None:
-        """Write the record of a failed attempt, counting the attempts before it."""
+        """Write the record of a failed attempt, counting the attempts before it.
+
+        Not where another worker has evaluated the row meanwhile.
+        """
+        if self.valid_result(record["oellm"]["eval_id"]) is not None:
+            return
         path = self.failure_path(record["oellm"]["eval_id"])
         path.parent.mkdir(parents=True, exist_ok=True)
         before = _load(path) or {}
