@@ -32,7 +32,8 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            # Who repeats a signal that is being followed would only spoil the exit status.
+            signal.signal(number, handler if self.first is None else signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup)
         self._ours.close()
         self._theirs.close()
