@@ -216,9 +216,8 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     from oellm import frameworks, manifest
 
     if run is not None:
-        if shard not in run.shard_indices:
-            last = run.shard_indices[-1]
-            raise UsageError(f"--shard: expected 0 to {last}, got {shard}")
+        if shard is not None and shard >= len(run.shards):
+            raise UsageError(f"--shard: expected 0 to {len(run.shards) - 1}, got {shard}")
         yield from run.rows(shard)
         return
     with cli.open_input(None) as stream:

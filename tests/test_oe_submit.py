@@ -85,7 +85,7 @@ def test_all_shards_go_to_sbatch_and_the_job_id_comes_back(
     record = json.loads(done.stdout)
     assert record == json.loads((Path(rendered["run_dir"]) / "run.json").read_text())
     (job,) = record["jobs"]
-    assert (job["executor"], job["job_id"], job["shards"]) == ("slurm", 4711, [0, 1, 2, 3])
+    assert (job["executor"], job["job_id"], job["elements"]) == ("slurm", 4711, [0, 1, 2, 3])
     assert job["command"] == [
         *("sbatch", "--parsable", "--array=0-3", f"{rendered['run_dir']}/submit_evals.sbatch")
     ]

@@ -10,6 +10,7 @@ from oellm import __version__
 from oellm.cluster import Cluster
 from oellm.data_files import data_file
 from oellm.run_directory import LOGS
+from oellm.shards import Array
 from oellm.slurm import parse_duration
 from oellm.worker_environment import launcher, variables
 
@@ -31,8 +32,8 @@ _SBATCH_OPTIONS = {
 }
 
 
-def render(cluster: Cluster, run_dir: Path, shards: int, eval_suite: str) -> str:
-    """Return the text of the batch script for a run with `shards` array tasks."""
+def render(cluster: Cluster, run_dir: Path, array: Array) -> str:
+    """Return the text of the batch script of an array."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -45,10 +46,10 @@ def render(cluster: Cluster, run_dir: Path, shards: int, eval_suite: str) -> str
     )
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     environment.filters["directive"] = _directive
-    image, python = launcher(cluster, eval_suite)
+    image, python = launcher(cluster, array.eval_suite)
     return environment.get_template("submit_evals.sbatch.j2").render(
         version=__version__,
-        sbatch_options=_sbatch_options(cluster, run_dir, shards),
+        sbatch_options=_sbatch_options(cluster, run_dir, array.elements),
         run_dir=run_dir,
         setup=cluster.items("setup"),
         environment=variables(cluster, image, _OFFLINE).items(),
@@ -73,9 +74,9 @@ def fitted(cluster: Cluster) -> Cluster:
     )
 
 
-def _sbatch_options(cluster: Cluster, run_dir: Path, shards: int) -> list[tuple[str, Any]]:
+def _sbatch_options(cluster: Cluster, run_dir: Path, elements: int) -> list[tuple[str, Any]]:
     throttle = cluster.number("concurrency")
-    array = f"0-{shards - 1}" + (f"%{throttle}" if throttle else "")
+    array = f"0-{elements - 1}" + (f"%{throttle}" if throttle else "")
     # In file names Slurm replaces %-patterns.
     logs = str(run_dir / LOGS).replace("%", "%%")
     options: dict[str, Any] = {

@@ -51,7 +51,7 @@ class LocalExecutor:
                 if self._stopped:
                     return
                 process = subprocess.Popen(
-                    ["bash", str(self._run.script)],
+                    ["bash", str(self._run.path / self._run.arrays[0].script)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

@@ -21,7 +21,7 @@ from oellm.manifest import Row
 from oellm.models import ModelSpec
 from oellm.row_spool import RowSpool
 from oellm.run_directory import Run
-from oellm.shards import ModelKey, Shard, model_key, plan
+from oellm.shards import Array, ModelKey, Shard, model_key, plan
 from oellm.slurm import ranges
 from oellm.worker_environment import binds, require
 
@@ -36,14 +36,10 @@ class Jobs:
     """What is to know of a run's rows, and the shards that evaluate them."""
 
     count: int
+    arrays: list[Array]
     shards: list[Shard]
     shard_of: Mapping[ModelKey, int]
     task_directories: frozenset[str]
-
-    @property
-    def eval_suite(self) -> str:
-        """The framework of all shards."""
-        return self.shards[0].eval_suite
 
 
 def read_jobs(
@@ -73,8 +69,8 @@ def read_jobs(
             spool.add(row, key)
     if not counts:
         raise InputError("the manifest has no rows", source)
-    shards, shard_of = plan(counts, cluster.number("queue_limit") or len(counts))
-    return Jobs(sum(counts.values()), shards, shard_of, frozenset(directories))
+    arrays, shards, shard_of = plan(counts, cluster.number("queue_limit") or len(counts))
+    return Jobs(sum(counts.values()), arrays, shards, shard_of, frozenset(directories))
 
 
 def plan_lines(jobs: Jobs) -> Iterator[str]:
@@ -90,7 +86,7 @@ def plan_lines(jobs: Jobs) -> Iterator[str]:
 def script(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> str:
     """Return the batch script that `write` would write, for a directory not made yet."""
     run_dir = Path(explicit_dir or _output_dir(cluster) / user_name() / "TIME").absolute()
-    return batch_script.render(cluster, run_dir, len(jobs.shards), jobs.eval_suite)
+    return batch_script.render(cluster, run_dir, jobs.arrays[0])
 
 
 def write(
@@ -105,9 +101,12 @@ def write(
     Raises MachineError where the image or the shared directory is missing, and InputError where
     the directory asked for exists; an incomplete run directory is removed.
     """
-    image, _ = require(cluster, jobs.eval_suite)
+    images = []
     # Before there is a directory that an interrupted command would leave.
-    images = [digests.record(jobs.eval_suite, image)] if image else []
+    for eval_suite in dict.fromkeys(array.eval_suite for array in jobs.arrays):
+        image, _ = require(cluster, eval_suite)
+        if image:
+            images.append(digests.record(eval_suite, image))
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
     try:
         return _fill(path, jobs, spool, cluster, images)
@@ -125,8 +124,9 @@ def _fill(
         spool.write(stream, jobs.shard_of)
     worker = frozen_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
-    script = batch_script.render(cluster, path, len(jobs.shards), jobs.eval_suite)
-    atomic.write_file(path / run_directory.SCRIPT, script.encode("utf-8", "surrogateescape"))
+    for array in jobs.arrays:
+        script = batch_script.render(cluster, path, array)
+        atomic.write_file(path / array.script, script.encode("utf-8", "surrogateescape"))
     if images:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
         models = {ModelSpec.parse(key.model_path) for key in jobs.shard_of}
@@ -146,6 +146,8 @@ def _fill(
             },
             "images": images,
             "n_rows": jobs.count,
+            "plan": {},
+            "arrays": [dataclasses.asdict(array) for array in jobs.arrays],
             "shards": [dataclasses.asdict(shard) for shard in jobs.shards],
             "jobs": [],
         },

@@ -13,10 +13,10 @@ from oellm import atomic, json_codec, manifest, schema
 from oellm.errors import InputError
 from oellm.manifest import Row
 from oellm.results import ResultStore
+from oellm.shards import Array, Shard
 
 JOBS = "jobs.csv"
 RUN = "run.json"
-SCRIPT = "submit_evals.sbatch"
 WORKER = "oe-run-task.pyz"
 BINDS = "binds"
 LOGS = "slurm_logs"
@@ -35,14 +35,14 @@ class Run:
         return ResultStore(self.path)
 
     @property
-    def script(self) -> Path:
-        """The batch script."""
-        return self.path / SCRIPT
+    def arrays(self) -> list[Array]:
+        """The job arrays."""
+        return [Array(**array) for array in self.record["arrays"]]
 
     @property
-    def shard_indices(self) -> list[int]:
-        """The array index of every shard."""
-        return [int(shard["index"]) for shard in self.record["shards"]]
+    def shards(self) -> list[Shard]:
+        """The shards, by their index."""
+        return [Shard(**shard) for shard in self.record["shards"]]
 
     def setting(self, key: str) -> Any:
         """Return a setting of the cluster as it was when the run was rendered."""

@@ -27,13 +27,36 @@ class ModelKey(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Array:
+    """One job array: a batch script whose elements differ in nothing but their rows.
+
+    Each element has `workers` workers, the last one maybe fewer; worker W of element E evaluates
+    the shard first_shard + E * workers + W.
+    """
+
+    script: str
+    eval_suite: str
+    # GPUs of each worker; 0 where the cluster's jobs have none.
+    gpus: int
+    workers: int
+    elements: int
+    first_shard: int
+    # As Slurm writes it; empty where jobs have no limit of their own.
+    time_limit: str = ""
+
+
+@dataclass(frozen=True)
 class Shard:
-    """One array task: its index, its framework, and how many models and rows it evaluates."""
+    """What one worker evaluates: its place, and how many models and rows that are."""
 
     index: int
-    eval_suite: str
+    # Position of its array in the run, and the element of that.
+    array: int
+    element: int
     models: int
     rows: int
+    # With start-up and model loads.
+    estimate_s: float
 
 
 def model_key(row: Row) -> ModelKey:
@@ -58,8 +81,10 @@ def _model_key(*texts: str | None) -> ModelKey:
     )
 
 
-def plan(rows_of: Mapping[ModelKey, int], most: int) -> tuple[list[Shard], dict[ModelKey, int]]:
-    """Return the shards, and the shard of each model.
+def plan(
+    rows_of: Mapping[ModelKey, int], most: int
+) -> tuple[list[Array], list[Shard], dict[ModelKey, int]]:
+    """Return the arrays, the shards, and the shard of each model.
 
     One shard for each model; where that gives more than `most`, models of one framework share
     shards, packed longest-first by number of rows. Each framework has at least one shard. The
@@ -78,13 +103,20 @@ def plan(rows_of: Mapping[ModelKey, int], most: int) -> tuple[list[Shard], dict[
             rows, number = heapq.heappop(bins)
             bin_of[key] = (suite, number)
             heapq.heappush(bins, (rows + rows_of[key], number))
-    # Shards are numbered in the order in which their first models appear.
+    # Shards are numbered in the order in which their first models appear, suite after suite.
     members: dict[tuple[str, int], list[ModelKey]] = {}
-    for key in rows_of:
-        members.setdefault(bin_of[key], []).append(key)
-    shards = []
+    for keys in models_of.values():
+        for key in keys:
+            members.setdefault(bin_of[key], []).append(key)
+    arrays: list[Array] = []
+    shards: list[Shard] = []
     shard_of: dict[ModelKey, int] = {}
-    for index, ((suite, _), models) in enumerate(members.items()):
-        shards.append(Shard(index, suite, len(models), sum(rows_of[key] for key in models)))
-        shard_of.update(dict.fromkeys(models, index))
-    return shards, shard_of
+    for position, suite in enumerate(models_of):
+        mine = [keys for (owner, _), keys in members.items() if owner == suite]
+        script = "submit_evals.sbatch" if not position else f"submit_evals-{suite}.sbatch"
+        arrays.append(Array(script, suite, 1, 1, len(mine), len(shards)))
+        for element, keys in enumerate(mine):
+            rows = sum(rows_of[key] for key in keys)
+            shard_of.update(dict.fromkeys(keys, len(shards)))
+            shards.append(Shard(len(shards), position, element, len(keys), rows, 0.0))
+    return arrays, shards, shard_of

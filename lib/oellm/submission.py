@@ -42,7 +42,8 @@ def submit(run: Run, shards: list[int]) -> int:
 
     Raises OellmError with sbatch's own words where it refuses.
     """
-    command = slurm.submit_command(str(run.script), shards, run.setting("concurrency"))
+    script = str(run.path / run.arrays[0].script)
+    command = slurm.submit_command(script, shards, run.setting("concurrency"))
     job_id = slurm.parse_job_id(slurm.ask(command))
     record(run, "slurm", job_id, shards, command)
     return job_id
@@ -55,7 +56,9 @@ def record(
     entry = {
         "executor": executor,
         "job_id": job_id,
-        "shards": shards,
+        "array": 0,
+        "elements": shards,
+        "offset": 0,
         "submitted": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     run.record["jobs"].append(entry | ({"command": command} if command else {}))
