@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from hub import hub  # noqa: F401
+from preparing import preparing  # noqa: F401
 from processes import Run, make_tiny_model, runner
 
 # A shell starts what runs in its background with SIGINT ignored, and the commands under test
