@@ -1,15 +1,19 @@
-"""Shards: which array task evaluates which rows."""
+"""Shards: which worker of which job array evaluates which rows."""
 
 from __future__ import annotations
 
 import functools
-import heapq
 import json
-from collections.abc import Mapping
+from array import array
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from oellm.array_sizes import Group, Room, element_shares, group_packing
 from oellm.manifest import Row
+from oellm.packed_rows import ModelRows, Packing, longest_first
+
+__all__ = ["Array", "ModelKey", "Plan", "Room", "Shard", "Work", "model_key", "plan"]
 
 
 class ModelKey(NamedTuple):
@@ -59,6 +63,22 @@ class Shard:
     estimate_s: float
 
 
+class Work(NamedTuple):
+    """The rows of one model: what loading it takes, and each row, in the manifest's order."""
+
+    key: ModelKey
+    load_s: float
+    rows: Sequence[float]
+
+
+class Plan(NamedTuple):
+    """Where each row is evaluated; `shard_of` has, for each Work, the shard of each row."""
+
+    arrays: list[Array]
+    shards: list[Shard]
+    shard_of: list[array[int]]
+
+
 def model_key(row: Row) -> ModelKey:
     """Return what the row's model is loaded by; the row is a checked one."""
     return _model_key(*map(row.cells.get, ModelKey._fields))
@@ -81,42 +101,53 @@ def _model_key(*texts: str | None) -> ModelKey:
     )
 
 
-def plan(
-    rows_of: Mapping[ModelKey, int], most: int
-) -> tuple[list[Array], list[Shard], dict[ModelKey, int]]:
-    """Return the arrays, the shards, and the shard of each model.
+def plan(work: Sequence[Work], room: Room, workers: Callable[[int], int]) -> Plan:
+    """Return the arrays, the shards and the shard of each row.
 
-    One shard for each model; where that gives more than `most`, models of one framework share
-    shards, packed longest-first by number of rows. Each framework has at least one shard. The
-    result depends on the order and the counts of `rows_of` alone.
+    There is one array for each framework and each number of GPUs, in the order in which they
+    appear; `workers` says how many workers an element has, given a worker's number of GPUs. The
+    result depends on the values of `work` and their order alone. Times are finite and not below 0;
+    each model has a row at least.
     """
-    total = sum(rows_of.values())
-    models_of: dict[str, list[ModelKey]] = {}
-    for key in rows_of:
-        models_of.setdefault(key.eval_suite, []).append(key)
-    bin_of: dict[ModelKey, tuple[str, int]] = {}
-    for suite, models in models_of.items():
-        share = max(1, most * sum(rows_of[key] for key in models) // total)
-        bins = [(0, number) for number in range(min(len(models), share))]
-        # The sort is stable, so equal models keep their order.
-        for key in sorted(models, key=lambda key: -rows_of[key]):
-            rows, number = heapq.heappop(bins)
-            bin_of[key] = (suite, number)
-            heapq.heappush(bins, (rows + rows_of[key], number))
-    # Shards are numbered in the order in which their first models appear, suite after suite.
-    members: dict[tuple[str, int], list[ModelKey]] = {}
-    for keys in models_of.values():
-        for key in keys:
-            members.setdefault(bin_of[key], []).append(key)
-    arrays: list[Array] = []
-    shards: list[Shard] = []
-    shard_of: dict[ModelKey, int] = {}
-    for position, suite in enumerate(models_of):
-        mine = [keys for (owner, _), keys in members.items() if owner == suite]
-        script = "submit_evals.sbatch" if not position else f"submit_evals-{suite}.sbatch"
-        arrays.append(Array(script, suite, 1, 1, len(mine), len(shards)))
-        for element, keys in enumerate(mine):
-            rows = sum(rows_of[key] for key in keys)
-            shard_of.update(dict.fromkeys(keys, len(shards)))
-            shards.append(Shard(len(shards), position, element, len(keys), rows, 0.0))
-    return arrays, shards, shard_of
+    numbers_of: dict[tuple[str, int], list[int]] = {}
+    for number, (key, _, _) in enumerate(work):
+        numbers_of.setdefault((key.eval_suite, key.tp), []).append(number)
+    models = [ModelRows.of(load_s, rows) for _, load_s, rows in work]
+    groups = [
+        Group([models[number] for number in numbers], workers(tp))
+        for (_, tp), numbers in numbers_of.items()
+    ]
+    shares = element_shares(groups, room)
+    result = Plan([], [], [array("i") for _ in work])
+    for (suite, tp), group, share in zip(numbers_of, groups, shares, strict=True):
+        packing = longest_first(group_packing(group, room, share))
+        _add(result, (suite, tp), group, packing, room.start_s)
+        first = result.arrays[-1].first_shard
+        for number, place in zip(numbers_of[suite, tp], packing.places, strict=True):
+            result.shard_of[number] = array("i", (first + shard for shard in place))
+    return result
+
+
+def _add(
+    result: Plan, kind: tuple[str, int], group: Group, packing: Packing, start_s: float
+) -> None:
+    """Add the array of a group, and its shards, to the plan; `kind` is their framework and GPUs."""
+    suite, tp = kind
+    count, first = len(packing.times), len(result.shards)
+    position = len(result.arrays)
+    name = f"submit_evals-{suite}-tp{tp}.sbatch" if position else "submit_evals.sbatch"
+    elements = -(-count // group.workers)
+    result.arrays.append(Array(name, suite, tp, group.workers, elements, first))
+    models, rows, seconds = [0] * count, [0] * count, [start_s] * count
+    for model, place in zip(group.models, packing.places, strict=True):
+        for shard in sorted(set(place)):
+            models[shard] += 1
+            seconds[shard] += model.load_s
+        for row_s, shard in zip(model.rows, place, strict=True):
+            rows[shard] += 1
+            seconds[shard] += row_s
+    for shard in range(count):
+        element = shard // group.workers
+        result.shards.append(
+            Shard(first + shard, position, element, models[shard], rows[shard], seconds[shard])
+        )
