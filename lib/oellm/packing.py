@@ -28,8 +28,8 @@ def pack(models: Sequence[ModelRows], count: int, spare_loads: bool) -> Packing:
 
     Of several ways to fill shards the best is taken and refined. What holds then, with m shards:
 
-    - The longest takes at most `guarantee(m)` times the shortest possible. Nobody has proved
-      that; a search through millions of small packings has found no exception.
+    - The longest takes at most `guarantee(m)` times the shortest possible. That is not
+      proved; a search through 50,000 small packings has found no exception.
     - A model has parts in two shards only where either of these, with both parts, would be longer
       than the longest shard is; and with spare_loads, longer than the lower bound by more than
       the model's load, or than `guarantee(m)` allows.
