@@ -1,12 +1,14 @@
 """oe-render: plan shards for a manifest and write a run directory.
 
 Usage:
-  oe-render [options] [--set=KEY=VALUE]... [--] [MANIFEST]
+  oe-render [options] [--set=KEY=VALUE]... [--sbatch=OPTION]... [--] [MANIFEST]
 
 Options:
   --cluster=NAME   Cluster to render for: a name, or a JSON file that oe-detect wrote (with a
                    slash in its name, or ending in .json); left out, this machine's.
   --set=KEY=VALUE  Override a setting of the cluster; KEY.MEMBER=VALUE sets a member of a map.
+  --sbatch=OPTION  A further option for sbatch by its long name, NAME=VALUE, or NAME alone where
+                   it takes no value; the same as --set=sbatch.NAME=VALUE.
   --run_dir=DIR    Create this directory instead of one named after the time.
   --dry_run        Print the plan on stderr and the batch script on stdout, write nothing.
   --help           Print this text.
@@ -32,7 +34,7 @@ Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
 
 Examples:
   oe-manifest --models acme/tiny --tasks hellaswag | oe-render | oe-submit
-  oe-render --dry_run --cluster leonardo evals.csv
+  oe-render --dry_run --cluster leonardo --sbatch mail-type=FAIL evals.csv
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus
+from oellm.errors import ExitStatus, UsageError
 
 
 class Options(NamedTuple):
@@ -60,6 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run("oe-render", __doc__, _render, argv)
 
 
+def _setting(text: str) -> str:
+    """Return an option for sbatch as the text of --set."""
+    name, _, value = text.partition("=")
+    if not name.strip():
+        raise UsageError(f"--sbatch: expected NAME=VALUE, or NAME, got {text!r}")
+    return f"sbatch.{name}={value}"
+
+
 def _render(arguments: cli.Arguments) -> int:
     import contextlib
     import os
@@ -72,7 +82,7 @@ def _render(arguments: cli.Arguments) -> int:
     options = Options(
         arguments["MANIFEST"],
         arguments["--cluster"],
-        arguments["--set"],
+        arguments["--set"] + [_setting(text) for text in arguments["--sbatch"]],
         arguments["--run_dir"],
         arguments["--dry_run"],
     )

@@ -164,7 +164,23 @@ BAD_SETTINGS = [
     (["account.x=1"], "--set: 'account' is not a map, so it has no member 'x'"),
     (["mem=64\nG"], "--set mem: mem: expected no line ends or control characters"),
     (["binds=/a,/b\x1b[0m"], "--set binds: binds: expected no line ends or control "),
-    (["env.A\nB=1"], "--set env.A\nB: env: expected no line ends or control characters"),
+    (["env.A\nB=1"], "--set env.A\nB: env: expected names of variables, got 'A\\nB'"),
+    # env itself would take that for an option of its own.
+    (["env.-Stouch x=1"], "--set env.-Stouch x: env: expected names of variables, got '-Stouch x'"),
+    (["whole_node=yes"], "--set: whole_node: expected true or false, got 'yes'"),
+    (
+        ["sbatch.array=0-3"],
+        "--set sbatch.array: sbatch: --array is not to be changed: "
+        "oe-submit chooses the elements of each job array",
+    ),
+    # sbatch takes the beginning of a name for it.
+    (["sbatch.expor=ALL"], "--set sbatch.expor: sbatch: --export is not to be changed: nothing of"),
+    (
+        ["sbatch.--exclusive="],
+        "--set sbatch.--exclusive: sbatch: expected the long name of an sbatch option "
+        "without its dashes, got '--exclusive'",
+    ),
+    (["sbatch.mail-user=a\nb"], "--set sbatch.mail-user: sbatch: expected no line ends or control"),
     (["queue_limit=ten"], "--set: queue_limit: expected an integer, got 'ten'"),
     (["queue_limit=0"], "--set queue_limit: queue_limit: expected a positive integer, got 0"),
     (["time_limit=1 day"], "expected [days-]hours:minutes:seconds, got '1 day'"),

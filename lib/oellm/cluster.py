@@ -41,6 +41,10 @@ class Cluster:
         value = self.settings.get(key)
         return None if value is None else int(value)
 
+    def switch(self, key: str) -> bool:
+        """Return a switch, False where it is not set."""
+        return bool(self.settings.get(key))
+
     def items(self, key: str) -> list[str]:
         """Return a list setting, empty where it is not set."""
         return [str(item) for item in self.settings.get(key) or []]

@@ -8,12 +8,15 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from oellm import schema
+from oellm import sbatch_options, schema
 from oellm.errors import InputError, UsageError, nearest
 
 _DURATION = re.compile(r"(?:\d+-)?\d+(?::\d{1,2}){0,2}|UNLIMITED|INFINITE", re.IGNORECASE)
+_TYPES = {"list": list, "map": dict, "integer": int, "switch": bool}
+_SWITCHES = {"true": True, "false": False}
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Shell and file name patterns, where braces have a meaning of their own.
-_LITERAL = ("setup", "hostnames")
+_LITERAL = ("setup", "hostnames", "stage_dir")
 
 
 def parse(key: str, text: str, origin: str) -> Any:
@@ -36,6 +39,10 @@ def parse(key: str, text: str, origin: str) -> Any:
             return int(text)
         except ValueError:
             raise UsageError(f"{origin}: {key}: expected an integer, got {text!r}") from None
+    if kind == "switch":
+        if text.lower() not in _SWITCHES:
+            raise UsageError(f"{origin}: {key}: expected true or false, got {text!r}")
+        return _SWITCHES[text.lower()]
     return text
 
 
@@ -45,11 +52,15 @@ def check(key: str, value: Any, origin: str) -> None:
     if key not in table:
         raise InputError(f"no setting is called {key!r}{nearest(key, table)}", origin)
     spec = table[key]
-    expected: type = {"list": list, "map": dict, "integer": int}.get(spec["type"], str)
     if value is None:
         return
-    if not isinstance(value, expected) or isinstance(value, bool):
-        raise InputError(f"expected {spec['type']}, got {value!r}", origin, column=key)
+    expected: type = _TYPES.get(spec["type"], str)
+    # To Python a bool is an int, too.
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        wanted = "true or false" if expected is bool else spec["type"]
+        raise InputError(f"expected {wanted}, got {value!r}", origin, column=key)
+    if expected is bool:
+        return
     least = spec.get("minimum", 1)
     if isinstance(value, int) and value < least:
         wanted = "a positive integer" if least == 1 else f"at least {least}"
@@ -60,19 +71,35 @@ def check(key: str, value: Any, origin: str) -> None:
         )
     if spec["type"] == "duration" and not _DURATION.fullmatch(str(value)):
         raise InputError(f"expected {spec['unit']}, got {value!r}", origin, column=key)
-    if key == "env" and isinstance(value, dict):
-        _require_no_secret(value, origin)
+    if isinstance(value, dict):
+        _check_names(key, value, origin)
+    _check_members(key, value, origin)
+
+
+def _check_members(key: str, value: Any, origin: str) -> None:
+    """Raise InputError unless all that a value consists of can be written into a script."""
     for item in _members(value):
         if item is None or isinstance(item, (dict, list, bool)):
             raise InputError(f"expected texts or numbers, got {item!r}", origin, column=key)
         _check_text(key, str(item), origin)
 
 
-def _require_no_secret(variables: Iterable[str], origin: str) -> None:
-    """Raise InputError where a variable for jobs is named like a secret."""
+def _check_names(key: str, names: Iterable[str], origin: str) -> None:
+    """Raise InputError where a map has a member that it must not have."""
+    if key == "sbatch":
+        for reason in filter(None, map(sbatch_options.reason_against, names)):
+            raise InputError(reason, origin, column=key)
+    if key == "env":
+        _check_variables(names, origin)
+
+
+def _check_variables(names: Iterable[str], origin: str) -> None:
+    """Raise InputError where a variable for jobs is none, or is named like a secret."""
     from oellm.redaction import is_secret
 
-    for name in variables:
+    for name in names:
+        if not _VARIABLE.fullmatch(name):
+            raise InputError(f"expected names of variables, got {name!r}", origin, column="env")
         if is_secret(name):
             raise InputError(
                 f"expected no secret, got {name}, which run.json and the batch script would show: "
