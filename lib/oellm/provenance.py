@@ -21,7 +21,7 @@ from oellm import __version__
 from oellm.redaction import redact
 
 # What leads to a job in the accounting, and to the kind of node that it ran on.
-_SLURM = (
+SLURM_VARIABLES = (
     "SLURM_CLUSTER_NAME",
     "SLURM_JOB_ID",
     "SLURM_ARRAY_JOB_ID",
@@ -37,7 +37,7 @@ def process() -> dict[str, Any]:
     return {
         "pid": os.getpid(),
         "command": [redact(word) for word in sys.orig_argv],
-        "slurm": {name: os.environ[name] for name in _SLURM if name in os.environ},
+        "slurm": {name: os.environ[name] for name in SLURM_VARIABLES if name in os.environ},
         **_machine(),
     }
 

@@ -11,7 +11,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from oellm import __version__, atomic, batch_script, frameworks, manifest, run_directory, schema
+from oellm import (
+    __version__,
+    atomic,
+    batch_script,
+    frameworks,
+    manifest,
+    node_shape,
+    run_directory,
+    schema,
+)
 from oellm.cluster import Cluster, user_name
 from oellm.errors import InputError, MachineError
 from oellm.first_lines import FirstLines
@@ -26,7 +35,7 @@ from oellm.slurm import ranges
 from oellm.worker_environment import binds, require
 
 # Row columns that a setting of the same name fills where they are empty.
-_DEFAULTED = ("batch_size", "dtype")
+_DEFAULTED = ("batch_size", "dtype", "tp")
 # Rows that are there twice and have a message of their own.
 _REPEATED_SHOWN = 10
 
@@ -40,6 +49,10 @@ class Jobs:
     shards: list[Shard]
     shard_of: Mapping[ModelKey, int]
     task_directories: frozenset[str]
+
+    def shards_of(self, array: int) -> int:
+        """Return how many shards an array has."""
+        return sum(shard.array == array for shard in self.shards)
 
 
 def read_jobs(
@@ -70,7 +83,33 @@ def read_jobs(
     if not counts:
         raise InputError("the manifest has no rows", source)
     arrays, shards, shard_of = plan(counts, cluster.number("queue_limit") or len(counts))
+    arrays, shards = _on_nodes(arrays, shards, shard_of, cluster)
     return Jobs(sum(counts.values()), arrays, shards, shard_of, frozenset(directories))
+
+
+def _on_nodes(
+    arrays: list[Array], shards: list[Shard], shard_of: Mapping[ModelKey, int], cluster: Cluster
+) -> tuple[list[Array], list[Shard]]:
+    """Return the arrays with as many workers as a node has room for, and their shards."""
+    tp = [1] * len(arrays)
+    for key, shard in shard_of.items():
+        position = shards[shard].array
+        tp[position] = max(tp[position], key.tp)
+    workers = [node_shape.workers(cluster, gpus) for gpus in tp]
+    placed = [
+        dataclasses.replace(shard, element=shard.element // workers[shard.array])
+        for shard in shards
+    ]
+    changed = [
+        dataclasses.replace(
+            array,
+            gpus=node_shape.gpus_of_worker(cluster, tp[position]),
+            workers=workers[position],
+            elements=-(-array.elements // workers[position]),
+        )
+        for position, array in enumerate(arrays)
+    ]
+    return changed, placed
 
 
 def plan_lines(jobs: Jobs) -> Iterator[str]:
@@ -86,7 +125,7 @@ def plan_lines(jobs: Jobs) -> Iterator[str]:
 def script(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> str:
     """Return the batch script that `write` would write, for a directory not made yet."""
     run_dir = Path(explicit_dir or _output_dir(cluster) / user_name() / "TIME").absolute()
-    return batch_script.render(cluster, run_dir, jobs.arrays[0])
+    return batch_script.render(cluster, run_dir, jobs.arrays[0], jobs.shards_of(0))
 
 
 def write(
@@ -124,8 +163,8 @@ def _fill(
         spool.write(stream, jobs.shard_of)
     worker = frozen_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
-    for array in jobs.arrays:
-        script = batch_script.render(cluster, path, array)
+    for position, array in enumerate(jobs.arrays):
+        script = batch_script.render(cluster, path, array, jobs.shards_of(position))
         atomic.write_file(path / array.script, script.encode("utf-8", "surrogateescape"))
     if images:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
