@@ -1,0 +1,126 @@
+"""Whole nodes on real Slurm: four pretended GPUs, several workers in one job."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HEADER = "model_path,task_path,n_shot\n"
+WHOLE_NODE = ["--set=whole_node=true", "--set=gpus_per_node=4", "--set=cpus_per_task=4"]
+HOSTILE = "a b'c\"d$(touch PWNED)`touch PWNED`;touch PWNED%j#é世  $HOME*?%A"
+
+# Notes its environment and waits for a signal; at USR1 rows are left.
+STUB = """#!/bin/bash
+trap 'echo USR1 >>"$3/told.$5"; exit 75' USR1
+restarts=${SLURM_RESTART_COUNT:-0}
+env >"$3/environment.$5.$restarts"
+((restarts == 0 && ${WAIT:-0})) || exit 0
+for ((n = 0; n < 600; n++)); do sleep 0.1; done
+"""
+
+
+def submit(cluster: Any, models: int, *options: str) -> tuple[Path, str]:
+    """Submit a run of stubs, one for each model, by its script alone; return it, and the job."""
+    probe = cluster.base / "venv" / "bin" / "python"
+    probe.parent.mkdir(parents=True, exist_ok=True)
+    probe.write_text(STUB)
+    probe.chmod(0o755)
+    settings = [f"--set=venv={cluster.base}/venv", "--set=container_runtime=none", "--set=mem=100M"]
+    rows = HEADER + "".join(f"acme/m{number},mmlu,0\n" for number in range(models))
+    rendered = cluster.run("oe-render", *settings, *options, stdin=rows)
+    run_dir = Path(json.loads(rendered)["run_dir"])
+    return run_dir, sbatch(cluster, run_dir)
+
+
+def sbatch(cluster: Any, run_dir: Path) -> str:
+    return str(cluster.run("sbatch", "--parsable", run_dir / "submit_evals.sbatch").strip())
+
+
+def environment(run_dir: Path, shard: int, restarts: int = 0) -> dict[str, str]:
+    lines = (run_dir / f"environment.{shard}.{restarts}").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def until(condition: Any, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("tp", "expected"),
+    [(1, ["0", "1", "2", "3"]), (2, ["0,1", "2,3"])],
+)
+def test_each_worker_of_a_node_sees_gpus_of_its_own(
+    shared_cluster: Any, tp: int, expected: list[str]
+) -> None:
+    options = [*WHOLE_NODE, f"--set=tp={tp}"]
+    run_dir, job = submit(shared_cluster, len(expected), *options)
+    shared_cluster.wait(60)
+    element = shared_cluster.job(job, 0)
+    assert element["JobState"] == "COMPLETED"
+    # Slurm 22 writes gres:gpu:4, later ones gres/gpu:4.
+    assert element["TresPerNode"].endswith("gpu:4")
+    seen = [environment(run_dir, shard) for shard in range(len(expected))]
+    assert [found["CUDA_VISIBLE_DEVICES"] for found in seen] == expected
+    # The dev cluster sets the variables of all vendors.
+    assert all("ROCR_VISIBLE_DEVICES" not in found for found in seen)
+    assert {found["SLURM_ARRAY_JOB_ID"] for found in seen} == {job}
+
+
+def test_a_node_that_is_told_to_stop_requeues_once_and_goes_on(shared_cluster: Any) -> None:
+    run_dir, job = submit(shared_cluster, 4, *WHOLE_NODE, "--set=env.WAIT=1")
+    until(lambda: len(list(run_dir.glob("environment.*.0"))) == 4)
+    shared_cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_0")
+    until(lambda: len(list(run_dir.glob("environment.*.1"))) == 4, 90)
+    shared_cluster.wait(60)
+    assert [(run_dir / f"told.{shard}").read_text() for shard in range(4)] == ["USR1\n"] * 4
+    element = shared_cluster.job(job, 0)
+    assert (element["JobState"], element["Restarts"]) == ("COMPLETED", "1")
+    log = (run_dir / "slurm_logs" / f"{job}_0.log").read_text()
+    assert log.count("requeues itself") == 1
+
+
+def test_sbatch_reads_hostile_settings_as_they_are(shared_cluster: Any) -> None:
+    run_dir = shared_cluster.base / (HOSTILE + "x" * 150)
+    # A directory cannot have a backslash, another value can.
+    user = f"{HOSTILE}\\"
+    options = [f"--sbatch=mail-user={user}", f"--run_dir={run_dir}", "--sbatch=mail-type=FAIL"]
+    _, job = submit(shared_cluster, 1, *options)
+    shared_cluster.wait(60)
+    described = shared_cluster.run("scontrol", "show", "job", f"{job}_0")
+    assert f"MailUser={user} MailType=FAIL\n" in described
+    assert f"JobName=oellm-{run_dir.name}\n" in described
+    assert (run_dir / "slurm_logs" / f"{job}_0.log").exists()
+    assert environment(run_dir, 0)["SLURM_ARRAY_TASK_ID"] == "0"
+    assert not list(shared_cluster.base.rglob("PWNED"))
+
+
+def test_real_workers_of_one_node_evaluate_a_model_each(
+    shared_cluster: Any, tiny_model: Path, tmp_path: Path
+) -> None:
+    for number in range(4):
+        shutil.copytree(tiny_model, tmp_path / f"m{number}")
+    models = ",".join(str(tmp_path / f"m{number}") for number in range(4))
+    rows = shared_cluster.manifest(models, "oellm_choice", "--n_shot=0", "--limit=2")
+    # A container that begins with a clean environment, too.
+    clean = '--set=container_args=["--cleanenv"]'
+    rendered = shared_cluster.run("oe-render", *WHOLE_NODE, clean, stdin=rows)
+    run_dir = Path(json.loads(rendered)["run_dir"])
+    job = sbatch(shared_cluster, run_dir)
+    shared_cluster.wait(240)
+    logs = sorted(path.name for path in (run_dir / "slurm_logs").iterdir())
+    assert logs == [f"{job}_0.{number}.log" for number in range(4)] + [f"{job}_0.log"]
+    said = "".join(path.read_text() for path in (run_dir / "slurm_logs").iterdir())
+    results = [json.loads(path.read_text()) for path in (run_dir / "results").glob("*.json")]
+    assert len(results) == 4, said
+    provenance = [result["oellm"]["provenance"]["slurm"] for result in results]
+    assert {
+        (found["SLURM_ARRAY_JOB_ID"], found["SLURM_ARRAY_TASK_ID"]) for found in provenance
+    } == {(job, "0")}
