@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -125,12 +126,12 @@ class Job:
         calls = self._calls.read_text() if self._calls.exists() else ""
         return self._process.returncode, calls, said
 
-    def seen(self) -> dict[int, dict[str, object]]:
+    def seen(self) -> dict[int, dict[str, Any]]:
         """Return what the worker of each shard was given."""
         paths = self._run_dir.glob("shard.?")
         return {int(path.suffix[1:]): json.loads(path.read_text()) for path in paths}
 
-    def gpus(self) -> dict[int, object]:
+    def gpus(self) -> dict[int, dict[str, str]]:
         return {shard: seen["gpus"] for shard, seen in sorted(self.seen().items())}
 
 
@@ -148,7 +149,7 @@ def test_workers_share_the_cpus_of_the_job_evenly(pairs: Path) -> None:
         pytest.skip("an even number of CPUs is needed")
     job = Job(pairs, **CUDA)
     assert job.end()[0] == 0
-    first, second = (set(seen["cpus"]) for _, seen in sorted(job.seen().items()))  # type: ignore[call-overload]
+    first, second = (set(seen["cpus"]) for _, seen in sorted(job.seen().items()))
     assert len(first) == len(second)
     assert (first | second, first & second) == (allowed, set())
 
