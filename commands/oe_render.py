@@ -10,7 +10,8 @@ Options:
   --sbatch=OPTION  A further option for sbatch by its long name, NAME=VALUE, or NAME alone where
                    it takes no value; the same as --set=sbatch.NAME=VALUE.
   --run_dir=DIR    Create this directory instead of one named after the time.
-  --dry_run        Print the plan on stderr and the batch script on stdout, write nothing.
+  --explain        Print what each row should take on stdout, and the plan on stderr; write nothing.
+  --dry_run        Print the plan on stderr and the batch scripts on stdout, write nothing.
   --help           Print this text.
   --version        Print the version.
 
@@ -18,8 +19,10 @@ Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every
   gets its eval_id; a row that is there twice is evaluated once. Where a row leaves
   batch_size or dtype empty, the cluster's settings of these names fill it.
 
-One shard is made for each model, so that it is loaded once; more models than the
-setting queue_limit share shards.
+Rows are put into shards, each for one worker and about as long as the setting shard_time,
+by what they should take: as measured in earlier runs below eval_output_dir, or guessed
+(docs/PLANNING.md). A model is loaded by several workers only where that pays. There are
+never more jobs than the setting queue_limit.
 
 Output: the run as one JSON object on one line (schema.json, table `run`), for
   oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv, run.json,
@@ -35,16 +38,22 @@ Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
 Examples:
   oe-manifest --models acme/tiny --tasks hellaswag | oe-render | oe-submit
   oe-render --dry_run --cluster leonardo --sbatch mail-type=FAIL evals.csv
+  oe-render --explain evals.csv | sort -t, -k7 -g | tail
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from oellm.cluster import Cluster
+    from oellm.planning import Jobs
+    from oellm.row_spool import RowSpool
 
 
 class Options(NamedTuple):
@@ -54,12 +63,26 @@ class Options(NamedTuple):
     cluster: str | None
     overrides: list[str]
     run_dir: str | None
+    explain: bool
     dry_run: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     return cli.run("oe-render", __doc__, _render, argv)
+
+
+def _options(arguments: cli.Arguments) -> Options:
+    if arguments["--explain"] and arguments["--dry_run"]:
+        raise UsageError("--explain and --dry_run print different things: give one of them")
+    return Options(
+        arguments["MANIFEST"],
+        arguments["--cluster"],
+        arguments["--set"] + [_setting(text) for text in arguments["--sbatch"]],
+        arguments["--run_dir"],
+        arguments["--explain"],
+        arguments["--dry_run"],
+    )
 
 
 def _setting(text: str) -> str:
@@ -74,18 +97,39 @@ def _render(arguments: cli.Arguments) -> int:
     import contextlib
     import os
 
-    from oellm import batch_script, json_codec, rendering
-    from oellm.cluster import resolve
+    from oellm import json_codec, measured_times, planning, rendering
+    from oellm.costs import CostModel
     from oellm.image_digest import ImageDigests
     from oellm.row_spool import RowSpool
 
-    options = Options(
-        arguments["MANIFEST"],
-        arguments["--cluster"],
-        arguments["--set"] + [_setting(text) for text in arguments["--sbatch"]],
-        arguments["--run_dir"],
-        arguments["--dry_run"],
+    options = _options(arguments)
+    cluster = _cluster(options)
+    cluster_name = cluster.text("name")
+    measured = measured_times.read(cluster.text("eval_output_dir"), cluster_name, os.environ)
+    costs = CostModel(measured, cluster_name)
+    with contextlib.nullcontext() if options.dry_run else RowSpool() as spool:
+        with cli.open_input(options.manifest) as stream:
+            name = cli.input_name(options.manifest)
+            jobs = planning.read_jobs(stream, name, cluster, costs, report=cli.message, spool=spool)
+        if spool is None or options.explain:
+            _show(jobs, spool, cluster, options)
+            return ExitStatus.DONE
+        digests = ImageDigests(os.environ, cli.message)
+        run = rendering.write(jobs, spool, cluster, options.run_dir, digests)
+    cli.message(
+        f"rows: {jobs.count}, shards: {len(jobs.shards)}, about {jobs.gpu_hours:.2g} GPU-hours, "
+        f"in {run.path}"
     )
+    sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
+    return ExitStatus.DONE
+
+
+def _cluster(options: Options) -> Cluster:
+    import os
+
+    from oellm import batch_script
+    from oellm.cluster import resolve
+
     given = resolve(options.cluster, options.overrides, os.environ)
     cluster = batch_script.fitted(given)
     if cluster != given:
@@ -93,20 +137,22 @@ def _render(arguments: cli.Arguments) -> int:
             f"jobs are told to stop {cluster.number('stop_before')} s before their end, not "
             f"{given.number('stop_before')}: that is half of time_limit"
         )
-    name = cli.input_name(options.manifest)
-    with contextlib.nullcontext() if options.dry_run else RowSpool() as spool:
-        with cli.open_input(options.manifest) as stream:
-            jobs = rendering.read_jobs(stream, name, cluster, cli.message, spool)
-        if spool is None:
-            for line in rendering.plan_lines(jobs):
-                cli.message(line)
-            print(rendering.script(jobs, cluster, options.run_dir), end="")
-            return ExitStatus.DONE
-        digests = ImageDigests(os.environ, cli.message)
-        run = rendering.write(jobs, spool, cluster, options.run_dir, digests)
-    cli.message(f"rows: {jobs.count}, shards: {len(jobs.shards)}, in {run.path}")
-    sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
-    return ExitStatus.DONE
+    return cluster
+
+
+def _show(jobs: Jobs, spool: RowSpool | None, cluster: Cluster, options: Options) -> None:
+    """Print the plan, and what each row should take, or the batch scripts."""
+    from oellm import planning, rendering, schema, tables
+
+    for line in planning.plan_lines(jobs):
+        cli.message(line)
+    if spool is None:
+        for script in rendering.scripts(jobs, cluster, options.run_dir):
+            print(script, end="")
+        return
+    layout = "table" if sys.stdout.isatty() else "csv"
+    columns = list(schema.table("estimate"))
+    tables.write(spool.estimates(jobs.shard_of), columns, layout, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,19 @@ from __future__ import annotations
 import contextlib
 import csv
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
+from oellm import schema
+from oellm.costs import Estimate
 from oellm.errors import MachineError
 from oellm.manifest import Row, Writer
 from oellm.shards import ModelKey
+
+# The shards of each model's rows, in their order.
+ShardOf = Mapping[ModelKey, "array[int]"]
 
 
 class RowSpool:
@@ -40,7 +46,7 @@ class RowSpool:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def add(self, row: Row, key: ModelKey) -> None:
+    def add(self, row: Row, key: ModelKey, estimate: Estimate) -> None:
         """Add a row, whose model is loaded by `key`; all rows have the columns of the first.
 
         Raises MachineError where there is no room for it.
@@ -49,27 +55,37 @@ class RowSpool:
             self._columns = [name for name in row.cells if name != "shard"]
         number = self._numbers.setdefault(key, len(self._numbers))
         texts = [row.cells[name] for name in self._columns]
-        texts.append(str(number))
+        texts += (str(number), f"{estimate.seconds:.3f}", estimate.basis)
         try:
             self._writer.writerow(texts)
         except OSError as error:
             _refuse(error)
 
-    def write(self, stream: TextIO, shard_of: Mapping[ModelKey, int]) -> None:
-        """Write the rows as jobs.csv, each with the shard of its model."""
+    def write(self, stream: TextIO, shard_of: ShardOf) -> None:
+        """Write the rows as jobs.csv, each with its shard."""
+        writer = Writer(stream)
+        writer.header([*self._columns, "shard"])
+        writer.write_texts([*texts, shard] for texts, shard, _ in self._jobs(shard_of))
+
+    def estimates(self, shard_of: ShardOf) -> Iterator[dict[str, Any]]:
+        """Yield the estimate of each row (schema.json, table `estimate`)."""
+        for texts, shard, (seconds, basis) in self._jobs(shard_of):
+            cells = dict(zip(self._columns, texts, strict=True))
+            ours = {"shard": int(shard), "seconds": float(seconds), "basis": basis}
+            yield {
+                column: ours.get(column, cells.get(column)) for column in schema.table("estimate")
+            }
+
+    def _jobs(self, shard_of: ShardOf) -> Iterator[tuple[list[str], str, list[str]]]:
+        """Yield the texts of each row, its shard, and its seconds with where they are from."""
         try:
             self._file.seek(0)
         except OSError as error:
             _refuse(error)
-        writer = Writer(stream)
-        writer.header([*self._columns, "shard"])
-        writer.write_texts(self._jobs([str(shard_of[key]) for key in self._numbers]))
-
-    def _jobs(self, shards: Sequence[str]) -> Iterator[list[str]]:
-        """Yield the texts of the rows; `shards` are those of the models, by their numbers."""
+        shards = [iter(shard_of[key]) for key in self._numbers]
         for texts in csv.reader(self._file, strict=True):
-            texts[-1] = shards[int(texts[-1])]
-            yield texts
+            number, *estimate = texts[-3:]
+            yield texts[:-3], str(next(shards[int(number)])), estimate
 
 
 def _refuse(error: OSError) -> NoReturn:

@@ -1,0 +1,42 @@
+"""The time limit of a job, from what its longest shard should take."""
+
+from __future__ import annotations
+
+import math
+
+# An estimate that is half of the truth still fits.
+_MARGIN = 2.0
+# Seconds on top: a slow start, and file systems that are busy.
+_SPARE = 600
+# Limits are whole multiples of so many seconds.
+_STEP = 300
+
+
+def time_limit(longest_s: float, stop_before: int, ceiling_s: int | None) -> int | None:
+    """Return the time limit, in seconds, of a job whose longest worker should take `longest_s`.
+
+    A job is told to stop `stop_before` seconds before its limit. Never more than the ceiling; None
+    is no limit.
+    """
+    wanted = longest_s * _MARGIN + _SPARE + stop_before
+    if not math.isfinite(wanted):
+        return ceiling_s
+    # One that is told to stop when it starts would do nothing else.
+    wanted = _STEP * math.ceil(max(wanted, 2 * stop_before) / _STEP)
+    return int(wanted) if ceiling_s is None else min(int(wanted), ceiling_s)
+
+
+def as_slurm(seconds: int) -> str:
+    """Return a duration as Slurm writes it: `[days-]hours:minutes:seconds`."""
+    days, rest = divmod(seconds, 86400)
+    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    return f"{days}-{clock}" if days else clock
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration for people, in two digits or more: `45 s`, `12 min`, `3.4 h`."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s"
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
