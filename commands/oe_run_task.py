@@ -121,9 +121,10 @@ def _run_task(arguments: cli.Arguments) -> int:
 
 
 def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopSignals) -> int:
+    import os
     from pathlib import Path
 
-    from oellm import provenance
+    from oellm import provenance, staging
     from oellm.results import ResultStore
     from oellm.worker import BOOTSTRAP_ITERS, Course, Output, Worker
 
@@ -135,6 +136,8 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
     if draws is None:
         setting = run.setting("bootstrap_iters") if run is not None else None
         draws = BOOTSTRAP_ITERS if setting is None else setting
+    setting = run.setting("stage_dir") if run is not None else None
+    stage_dir = staging.directory(setting, os.environ) if setting else ""
     # The framework prints too; on stdout there are records only.
     with cli.stdout_diverted() as stdout:
 
@@ -144,7 +147,8 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
 
         facts = {**provenance.process(), **_origin(run, store)}
         output = Output(emit, cli.message, cli.status_line())
-        course = Course(draws, facts, provenance.start_seconds(), _notice(run))
+        start_s = provenance.start_seconds()
+        course = Course(draws, facts, start_s, _notice(run), stage_dir)
         tally = Worker(store, output, signals, course).run(rows)
     left = f", {tally.left} left" if tally.left else ""
     cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed{left}")

@@ -143,11 +143,11 @@ class CostModel:
 
     def row(self, row: Row) -> Estimate:
         """Return the seconds that a checked row adds to its worker, its model being loaded."""
-        size = self._sizes.size(row)
+        size, counts = self._sizes.size(row), _counts(row)
         if alike := self._alike(_setting(row), size):
-            times = (each.seconds(_requests_like(row, each.row)) for each in alike)
+            given = sum(counts.values())
+            times = (each.seconds(given or _requests_like(row, each.row)) for each in alike)
             return Estimate(median(times), "measured")
-        counts = _counts(row)
         if not counts:
             counted = self._counted.get((_task(row), row.value("limit")))
             counts = _counts(counted) if counted else _guessed_counts(row)
@@ -243,9 +243,7 @@ def _guessed_documents(row: Row) -> float:
 
 
 def _requests_like(row: Row, measured: Row) -> float:
-    """Return the requests of a row whose like was measured, perhaps with another limit."""
-    if counts := _counts(row):
-        return sum(counts.values())
+    """Return the requests of a row that nobody counted, by one that was measured."""
     limit: float | None = row.value("limit")
     other: float | None = measured.value("limit")
     documents: int = measured.value("n_docs")

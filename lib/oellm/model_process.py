@@ -16,6 +16,7 @@ from oellm.frameworks import StoppedError
 from oellm.manifest import Row
 from oellm.row_record import Failure
 from oellm.shards import ModelKey
+from oellm.staging import Source, Stage
 
 
 class Load(NamedTuple):
@@ -23,6 +24,8 @@ class Load(NamedTuple):
 
     key: ModelKey
     row: Row
+    # Where on this node's disk it is copied to before; empty for nowhere.
+    stage_dir: str
 
 
 class Ask(NamedTuple):
@@ -94,10 +97,10 @@ class ModelProcess:
             self.is_replaceable and self.key is not None and self.key.eval_suite == key.eval_suite
         )
 
-    def load(self, key: ModelKey, row: Row) -> None:
+    def load(self, request: Load) -> None:
         """Begin to load the model of a row."""
-        self.key = key
-        self._send(Load(key, row))
+        self.key = request.key
+        self._send(request)
 
     def ask(self, request: Ask) -> None:
         """Begin to answer."""
@@ -127,6 +130,7 @@ class _Server:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._model: Any = None
+        self._stage: Stage | None = None
         self._is_stopping = False
         self._told = 0.0
         signal.signal(signal.SIGTERM, self._stop)
@@ -152,7 +156,7 @@ class _Server:
         if isinstance(request, Load):
             if self._model is None:
                 self._model = frameworks.model(request.key.eval_suite, self._say)
-            handle = self._model.load(request.key, request.row)
+            handle = self._model.load(request.key, request.row, self._source(request))
             return Loaded(pickle.dumps(handle), handle.seconds, self._model.replaceable)
         answers = None
         if request.directory is not None:
@@ -164,6 +168,13 @@ class _Server:
             if answers is not None:
                 answers.flush()
         return Answered(pickle.dumps(reply))
+
+    def _source(self, request: Load) -> Source:
+        if not request.stage_dir:
+            return Source(request.row.model.path)
+        if self._stage is None:
+            self._stage = Stage(request.stage_dir, self._say)
+        return self._stage.source(request.row)
 
     def _go_on(self, done: int, total: int, kept: int) -> bool:
         """Tell how far the model is, now and then; return whether it should go on."""

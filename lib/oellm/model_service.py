@@ -7,11 +7,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from oellm.manifest import Row
-from oellm.model_process import Advanced, Answered, Ask, Failed, Loaded, ModelProcess, Said
+from oellm.model_process import Advanced, Answered, Ask, Failed, Load, Loaded, ModelProcess, Said
 from oellm.row_process import AskHandle, AskModel, Given, RowProcess
 from oellm.row_record import Failure
 from oellm.scoring_progress import ScoringProgress
 from oellm.shards import ModelKey
+from oellm.staging import Stage
 
 
 class ModelService:
@@ -19,6 +20,7 @@ class ModelService:
 
     `answers` is where answers to the requests of unfinished rows are kept, if anywhere; `report`
     gets messages for the user, `status` shows a line on the terminal, where there is one.
+    `stage_dir` is where models are copied to before they are loaded, empty for nowhere.
     """
 
     def __init__(
@@ -26,9 +28,11 @@ class ModelService:
         answers: Path | None,
         report: Callable[[str], None],
         status: Callable[[str], None] | None,
+        stage_dir: str = "",
     ) -> None:
         self._answers = answers
         self._report = report
+        self._stage_dir = stage_dir
         self._progress = ScoringProgress(report, status)
         self._process: ModelProcess | None = None
         # What rows get that ask for the loaded model, once it is there.
@@ -55,7 +59,7 @@ class ModelService:
             self.end()
         if self._process is None:
             self._process = ModelProcess()
-        self._process.load(key, row)
+        self._process.load(Load(key, row, self._stage_dir))
 
     def direct(self, rows: Sequence[RowProcess], next_key: ModelKey | None) -> None:
         """Give rows what they ask for, as far as it is there, and have the model do the next thing.
@@ -140,6 +144,9 @@ class ModelService:
         if self._process is not None:
             self._process.child.kill()
         self._process = self._handle = None
+        if self._stage_dir:
+            # That process could not do it.
+            Stage(self._stage_dir, self._report).release()
 
     def _loaded_key(self) -> ModelKey | None:
         return self._process.key if self._process is not None and self._handle is not None else None

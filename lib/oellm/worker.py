@@ -58,6 +58,8 @@ class Course(NamedTuple):
     start_s: float
     # Seconds to stop in when the time limit comes near, and not another signal.
     notice_s: float = TIME_TO_STOP
+    # Where on this node's disk models are copied to before they are loaded; empty for nowhere.
+    stage_dir: str = ""
 
 
 class Output(NamedTuple):
@@ -97,7 +99,7 @@ class Worker:
         # In the order in which their rows began.
         self._busy: list[RowProcess] = []
         self._idle: list[RowProcess] = []
-        self._model = ModelService(self._answers, output.report, output.status)
+        self._model = ModelService(self._answers, output.report, output.status, course.stage_dir)
         # Of time.monotonic, once a signal has come; and whether that was one that leaves less time.
         self._deadline: float | None = None
         self._is_pressed = False

@@ -11,6 +11,7 @@ from oellm.answers import Answers
 from oellm.errors import UsageError, nearest
 from oellm.manifest import Row
 from oellm.shards import ModelKey
+from oellm.staging import Source
 
 _ADAPTERS = {"lm_eval": "oellm.frameworks.lm_eval"}
 
@@ -51,8 +52,11 @@ class Model(Protocol):
     # On what its answers depend, besides what it is asked.
     origin: str
 
-    def load(self, key: ModelKey, row: Row) -> Any:
-        """Make the row's model the loaded one; return what rows must know of it (pickled)."""
+    def load(self, key: ModelKey, row: Row, source: Source) -> Any:
+        """Make the row's model the loaded one; return what rows must know of it (pickled).
+
+        Its files are read from `source`, which may be a copy; all that is told names the original.
+        """
         ...
 
     def answer(self, call: Any, answers: Answers | None, go_on: GoOn) -> Any:

@@ -56,6 +56,7 @@ class Evaluator:
         native |= remote.handle.tokenizer_info
         native["task_hashes"] = results.task_hashes(samples)
         results.require_complete(native, samples, row)
+        staged_s = remote.handle.staged_s
         return Evaluation(
             native,
             results.metrics(native, row["task_path"]),
@@ -69,6 +70,7 @@ class Evaluator:
                 "accelerator": remote.handle.accelerator,
                 "datasets": _data_sets(manager.tasks, revisions),
                 "chat_template_sha256": _digest_of_template(remote, row),
+                **({} if staged_s is None else {"staged_s": round(staged_s, 6)}),
             },
         )
 

@@ -17,6 +17,7 @@ from oellm.hub import COMPANIONS
 from oellm.manifest import Row
 from oellm.models import looks_local
 from oellm.shards import ModelKey
+from oellm.staging import Source
 
 # How a backend is told to use several GPUs: an argument, and its value unless it is their number.
 _SPLITTING: dict[str, tuple[str, Any]] = {
@@ -42,6 +43,8 @@ class Handle(NamedTuple):
     identity: dict[str, Any]
     accelerator: dict[str, Any]
     seconds: float
+    # Of these, until the model was copied to the node's disk; None where it was not.
+    staged_s: float | None
 
 
 class Call(NamedTuple):
@@ -87,7 +90,7 @@ class Model:
         self._asking.start()
         self._scoring: scoring.Scoring | None = None
 
-    def load(self, key: ModelKey, row: Row) -> Handle:
+    def load(self, key: ModelKey, row: Row, source: Source) -> Handle:
         """Load the row's model in the place of the one that is loaded."""
         from lm_eval.api.registry import get_model
 
@@ -99,7 +102,7 @@ class Model:
         arguments = _arguments(key, row)
         loaded = made.create_from_arg_obj(
             # cuda:0 is what lm-eval's command line asks for; without a GPU it means the CPU.
-            {"device": "cuda:0", **arguments},
+            {"device": "cuda:0", **arguments, "pretrained": source.path},
             {"batch_size": row.value("batch_size") or 1},
         )
         self._scoring = scoring.Scoring(loaded, self._report)
@@ -120,7 +123,8 @@ class Model:
             bool(getattr(loaded, "MULTIMODAL", False)),
             identity,
             provenance.accelerator(),
-            time.perf_counter() - started,
+            time.perf_counter() - started + (source.staged_s or 0.0),
+            source.staged_s,
         )
 
     def answer(self, call: Call, answers: Answers | None, go_on: GoOn) -> Reply:
