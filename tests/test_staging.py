@@ -69,7 +69,7 @@ def same_files(one: Path, other: Path) -> bool:
 
 
 def test_workers_of_a_node_copy_once_and_the_last_one_removes(tmp_path: Path) -> None:
-    model, root = write_model(tmp_path / "m", shards=3, size=5_000_000), tmp_path / "disk"
+    model, root = write_model(tmp_path / "m", shards=3, size=1_000_000), tmp_path / "disk"
     root.mkdir()
     with holders(3, root, row(model)) as processes:
         answers = [answer(process) for process in processes]

@@ -124,11 +124,12 @@ class CostModel:
         self._counted = {
             (_task(each.row), each.row.value("limit")): each.row for each in everything
         }
-        # With the sizes of their models.
-        self._by_setting: dict[_Setting, list[tuple[int, Measurement]]] = {}
+        # By setting, then by the size of the model.
+        self._by_setting: dict[_Setting, dict[int, list[Measurement]]] = {}
         for each in here:
-            pair = (self._sizes.size(each.row), each)
-            self._by_setting.setdefault(_setting(each.row), []).append(pair)
+            by_size = self._by_setting.setdefault(_setting(each.row), {})
+            alike = by_size.setdefault(self._sizes.size(each.row), [])
+            alike[:] = [*alike, each][-_LATEST:]
         self._ratios = self._calibrated(here)
         self._loads = [
             (each.row.value("tp") or 1, self._sizes.size(each.row), each.load_s)
@@ -163,8 +164,9 @@ class CostModel:
         return self._load(row.value("tp") or 1, self._sizes.size(row))
 
     def _alike_for(self, setting: _Setting, size: int) -> list[Measurement]:
-        found = self._by_setting.get(setting, ())
-        return [each for other, each in found if _is_same_size(other, size)][-_LATEST:]
+        by_size = self._by_setting.get(setting, {})
+        found = [each for other in by_size if _is_same_size(other, size) for each in by_size[other]]
+        return sorted(found, key=lambda each: each.finished)[-_LATEST:]
 
     def _load_for(self, gpus: int, size: int) -> float:
         alike = [
