@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, BinaryIO, TextIO
 
 from oellm import __version__
@@ -22,6 +23,8 @@ _program = "oellm"
 _status = ""
 # To the start of the line, and nothing right of there.
 _ERASE = "\r\x1b[K"
+# An option of a manual whose value may be left out.
+_OPTIONAL_VALUE = re.compile(r"(?<=^  )(--\w+)\[=(\w+)\]", re.MULTILINE)
 
 
 def message(text: str) -> None:
@@ -190,6 +193,9 @@ def _parse(doc: str, argv: Sequence[str]) -> Arguments:
     # with a blank line and may show command lines after it.
     head, _, rest = doc.partition("Options:\n")
     doc = f"{head}Options:\n{rest.partition(chr(10) * 2)[0]}\n"
+    # It knows no option whose value may be left out, `--wait[=WHAT]`.
+    optional = {name for name, _ in _OPTIONAL_VALUE.findall(doc)}
+    doc = _OPTIONAL_VALUE.sub(r"\1=\2", doc)
     sections = docopt.parse_docstring_sections(doc)
     takes_value = {
         option.longer: option.argcount == 1
@@ -197,15 +203,20 @@ def _parse(doc: str, argv: Sequence[str]) -> Arguments:
         if option.longer
     }
     try:
-        parsed = docopt.docopt(doc, _spelled_out(argv, takes_value), default_help=False)
+        parsed = docopt.docopt(doc, _spelled_out(argv, takes_value, optional), default_help=False)
     except docopt.DocoptExit:
         usage = " ".join(sections.usage_body.split())
         raise UsageError(f"the arguments do not fit the usage: {usage}") from None
     return dict(parsed)
 
 
-def _spelled_out(argv: Sequence[str], takes_value: dict[str, bool]) -> list[str]:
-    """Return argv with each option under its documented name and joined to its value."""
+def _spelled_out(
+    argv: Sequence[str], takes_value: dict[str, bool], optional: Collection[str]
+) -> list[str]:
+    """Return argv with each option under its documented name and joined to its value.
+
+    An `optional` value that is left out is an empty one.
+    """
     words = iter(argv)
     result: list[str] = []
     for word in words:
@@ -223,7 +234,7 @@ def _spelled_out(argv: Sequence[str], takes_value: dict[str, bool]) -> list[str]
                 raise UsageError(f"{name} takes no value")
             result.append(name)
             continue
-        if not equals:
+        if not equals and name not in optional:
             try:
                 value = next(words)
             except StopIteration:
