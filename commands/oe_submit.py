@@ -5,34 +5,56 @@ Usage:
 
 Options:
   --executor=NAME  slurm or local; left out, the cluster's.
-  --jobs=N         Shards that the local executor runs at a time. [default: 1]
+  --queue_limit=N  Jobs that you may have in the queue; left out, the run's setting.
+  --wait[=WHAT]    Stay and submit the rest as room appears, until all is submitted; where
+                   WHAT is done, until nothing of the run is in the queue any more.
+  --poll=SECONDS   With --wait: time between two looks at the queue. [default: 60]
+  --jobs=N         Array elements that the local executor runs at a time. [default: 1]
+  --dry_run        Print the command lines that would run, and do nothing.
+  --cancel         Cancel what is queued or running of this run, and nothing else.
   --help           Print this text.
   --version        Print the version.
 
 Input: a run directory, or a run object (from oe-render) on stdin.
 
-It submits the shards that lack a valid result and are not in the queue, as many
-as the setting queue_limit leaves room for. Run it again to retry what failed and
-to submit the rest; nothing that has a valid result is computed again.
+It submits the array elements that lack a valid result and are not in the queue, as
+many as there is room for: by the setting queue_limit, and by what Slurm says of
+MaxArraySize and of MaxSubmitJobs of account and QOS. All your jobs count. Run it again
+to continue, to retry what failed and to submit the rest; nothing that has a valid
+result is computed again. One call submits an element once, however long it waits.
 
-The executor `slurm` returns when sbatch has taken the shards. The executor `local`
-runs the same script's array indices on this machine, one after the other or --jobs
-at a time, with progress on stderr, and returns when all have ended.
+Two at once submit nothing twice: RUN_DIR/submit.lock says who looks and submits just
+now. A lock whose process is gone is taken over at once; that of another host when it
+has been there for 15 minutes. Who waits for more than half a minute gets status 75.
+When Slurm does not answer, questions are asked again for two minutes. A job whose
+number got lost is looked for by its comment before it is submitted again, in this call
+or the next.
 
-Output: the run object, with the job ids, on one line. The same is in run.json.
+Ctrl-C while it waits leaves in the queue what is there.
 
-Exit status: 0 done, 1 sbatch refused or rows failed (executor local), 2 bad input,
-  3 no sbatch or squeue, 130 interrupted.
+The executor `slurm` returns when sbatch has taken the elements. The executor `local`
+runs the same script's elements on this machine, one after the other or --jobs at a
+time, with progress on stderr, and returns when all have ended. The machine's GPUs
+(CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES if set, else what
+nvidia-smi or rocm-smi lists) are divided among them. A signal stops them all in order;
+a second Ctrl-C, or half a minute later, at once. What is done stays done.
+
+Output: the run object, with the job ids, on one line. The same is in run.json. With
+--dry_run shell commands, one a line; with --cancel nothing.
+
+Exit status: 0 done; 1 sbatch refused, or rows have no result (executor local,
+  --wait=done); 2 bad input; 3 no sbatch or squeue, or Slurm does not answer; 75 another
+  oe-submit has the run, or a signal stopped the executor local; 130 interrupted.
 
 Examples:
   oe-manifest --models acme/tiny --tasks hellaswag | oe-render | oe-submit
-  oe-submit /scratch/evals/ada/2024-01-15-14-30-45
+  oe-submit --wait=done /scratch/evals/ada/2024-01-15-14-30-45
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
@@ -40,6 +62,7 @@ from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.run_directory import Run
+    from oellm.submitter import Round, Submitter
 
 
 class Options(NamedTuple):
@@ -47,24 +70,49 @@ class Options(NamedTuple):
 
     run_dir: str | None
     executor: str | None
+    queue_limit: int | None
+    # None, or what to wait for: `submitted` or `done`.
+    wait: str | None
+    # Seconds.
+    poll: int
     jobs: int
+    dry_run: bool
+    cancel: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-submit", __doc__, _submit, argv)
+    return cli.run("oe-submit", __doc__, _oe_submit, argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:
     if arguments["--executor"] not in (None, "slurm", "local"):
         raise UsageError(f"--executor: expected slurm or local, got {arguments['--executor']!r}")
-    if not arguments["--jobs"].isdecimal() or int(arguments["--jobs"]) < 1:
-        raise UsageError(f"--jobs: expected a positive integer, got {arguments['--jobs']!r}")
-    return Options(arguments["RUN_DIR"], arguments["--executor"], int(arguments["--jobs"]))
+    if arguments["--wait"] not in (None, "", "done"):
+        raise UsageError(f"--wait: expected nothing or done, got {arguments['--wait']!r}")
+    if arguments["--cancel"] and (arguments["--dry_run"] or arguments["--wait"] is not None):
+        raise UsageError("--cancel submits nothing: leave --dry_run and --wait out")
+    return Options(
+        run_dir=arguments["RUN_DIR"],
+        executor=arguments["--executor"],
+        queue_limit=_number(arguments, "--queue_limit") if arguments["--queue_limit"] else None,
+        wait="submitted" if arguments["--wait"] == "" else arguments["--wait"],
+        poll=_number(arguments, "--poll"),
+        jobs=_number(arguments, "--jobs"),
+        dry_run=arguments["--dry_run"],
+        cancel=arguments["--cancel"],
+    )
 
 
-def _submit(arguments: cli.Arguments) -> int:
-    from oellm import json_codec, run_directory, submission
+def _number(arguments: cli.Arguments, name: str) -> int:
+    text = arguments[name]
+    if not (text.isascii() and text.isdecimal() and int(text)):
+        raise UsageError(f"{name}: expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def _oe_submit(arguments: cli.Arguments) -> int:
+    from oellm import run_directory
 
     options = _options(arguments)
     if options.run_dir in (None, "-"):
@@ -72,47 +120,135 @@ def _submit(arguments: cli.Arguments) -> int:
             run = run_directory.parse(stream.read(), "stdin")
     else:
         run = run_directory.load(str(options.run_dir))
-    incomplete = submission.incomplete_shards(run)
-    if not incomplete:
+    if options.cancel:
+        from oellm import submitter
+
+        submitter.cancel(run.path, cli.message)
+        return ExitStatus.DONE
+    if (options.executor or run.setting("executor")) == "local":
+        return _run_here(run, options)
+    return _submit(run, options)
+
+
+def _submit(run: Run, options: Options) -> int:
+    from oellm.submitter import Submitter
+
+    submitter = Submitter(run.path, options.queue_limit, cli.message)
+    status = ExitStatus.DONE
+    if not submitter.rows.count():
         cli.message(f"all {run.record['n_rows']} rows have results: {run.path}")
-        status = ExitStatus.DONE
-    elif (options.executor or run.setting("executor")) == "local":
-        status = _run_here(run, incomplete, options.jobs)
+    elif options.dry_run:
+        for line in submitter.command_lines():
+            print(line)
+    elif not options.wait:
+        again = f"; oe-submit {run.path} submits them later, with --wait as room appears"
+        found = submitter.round()
+        cli.message(_summary(found) + (again if found.postponed else ""))
     else:
-        status = _submit_to_slurm(run, incomplete)
-    sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
+        status = _wait(submitter, options)
+    if not options.dry_run and status != ExitStatus.INTERRUPTED:
+        _print(submitter.run)
     return status
 
 
-def _submit_to_slurm(run: Run, incomplete: list[int]) -> ExitStatus:
-    from oellm import slurm, submission
-
-    found = submission.pending(run, incomplete, slurm.queued())
-    if found.queued:
-        cli.message(f"in the queue already: shards {slurm.ranges(found.queued)}")
-    if found.ready:
-        job_id = submission.submit(run, found.ready)
-        cli.message(f"submitted as job {job_id}: shards {slurm.ranges(found.ready)} of {run.path}")
-    if found.postponed:
+def _wait(submitter: Submitter, options: Options) -> ExitStatus:
+    """Submit as room appears until there is nothing to wait for; tell what changes."""
+    show = cli.status_line() or (lambda _: None)
+    try:
+        _follow(submitter, options, show)
+    except KeyboardInterrupt:
+        path = submitter.run.path
         cli.message(
-            f"no room in the queue (queue_limit {run.setting('queue_limit')}) for shards "
-            f"{slurm.ranges(found.postponed)}; run oe-submit {run.path} again later"
+            "interrupted; what is in the queue stays there: "
+            f"oe-submit --wait={options.wait} {path} goes on, oe-submit --cancel {path} cancels it"
         )
-    return ExitStatus.DONE
+        return ExitStatus.INTERRUPTED
+    finally:
+        show("")
+    if options.wait == "submitted":
+        return ExitStatus.DONE
+    return _told(submitter.run, submitter.rows.count())
 
 
-def _run_here(run: Run, incomplete: list[int], jobs: int) -> ExitStatus:
-    import os
+def _follow(submitter: Submitter, options: Options, show: Callable[[str], None]) -> None:
+    import random
+    import time
 
-    from oellm import submission
+    from oellm.slurm import SlurmUnavailableError
+    from oellm.submit_lock import LockedError
+
+    told = None
+    while True:
+        try:
+            found = submitter.round()
+        except (SlurmUnavailableError, LockedError) as error:
+            cli.message(f"{error}; next look in about {options.poll} s")
+        else:
+            # Those that were submitted by the last round are in the queue by this one.
+            news = found._replace(submitted=0, queued=found.queued + found.submitted)
+            if news != told:
+                cli.message(_summary(found))
+                told = news
+            if not found.postponed and (options.wait == "submitted" or not news.queued):
+                return
+            show(_summary(news))
+        # Those who began at the same time are not to ask Slurm at the same time for ever.
+        time.sleep(options.poll * random.uniform(0.8, 1.2))  # noqa: S311
+
+
+def _summary(found: Round) -> str:
+    limit = f"{found.limit.name} {found.limit.most}" if found.limit else "Slurm's own limit"
+    parts = (
+        (found.submitted, "submitted"),
+        (found.queued, "in the queue already"),
+        (found.postponed, f"waiting for room ({limit})"),
+        (found.left, "ended, but not all of their rows have results"),
+        (found.finished, "finished"),
+    )
+    return "elements: " + ", ".join(f"{count} {what}" for count, what in parts if count)
+
+
+def _run_here(run: Run, options: Options) -> ExitStatus:
+    import signal
+
+    from oellm import run_directory, submission
+    from oellm.local_element import command_line
     from oellm.local_executor import LocalExecutor
+    from oellm.submit_lock import SubmitLock
+    from oellm.unfinished_rows import UnfinishedRows
 
-    submission.record(run, "local", os.getpid(), incomplete)
-    LocalExecutor(run, cli.message).execute(incomplete, jobs)
-    missing = sum(1 for _ in run.missing_rows())
-    done = run.record["n_rows"] - missing
-    cli.message(f"{done} of {run.record['n_rows']} rows have results: {run.path}")
+    rows = UnfinishedRows(run)
+    if options.dry_run:
+        for element in submission.unfinished(run, rows):
+            print(command_line(run, element))
+        return ExitStatus.DONE
+    stopped_by = None
+    with SubmitLock(run.path) as lock:
+        run = run_directory.load(run.path)
+        if elements := submission.unfinished(run, rows):
+            executor = LocalExecutor(run, cli.message, lock.refresh)
+            stopped_by = executor.execute(elements, options.jobs)
+    status = _told(run, rows.count())
+    if stopped_by is not None:
+        cli.message(f"stopped by {stopped_by.name}; oe-submit {run.path} goes on")
+        interrupted = stopped_by == signal.SIGINT
+        return ExitStatus.INTERRUPTED if interrupted else ExitStatus.TRY_AGAIN
+    _print(run)
+    return status
+
+
+def _told(run: Run, missing: int) -> ExitStatus:
+    """Tell how many rows have results, and return what that means."""
+    cli.message(
+        f"{run.record['n_rows'] - missing} of {run.record['n_rows']} rows have results: {run.path}"
+    )
     return ExitStatus.FAILED if missing else ExitStatus.DONE
+
+
+def _print(run: Run) -> None:
+    from oellm import json_codec
+
+    sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
 
 
 if __name__ == "__main__":

@@ -128,6 +128,14 @@ def test_hyphens_and_underscores_in_option_names_mean_the_same(run: Run) -> None
     assert rendered[0] == rendered[1] != ""
 
 
+def test_a_value_that_may_be_left_out_is_not_taken_from_the_next_word(
+    run: Run, tmp_path: Path
+) -> None:
+    for option, refused in (("--wait", "no run directory"), ("--wait=dane", "--wait: expected")):
+        done = run("oe-submit", option, tmp_path, status=2)
+        assert refused in only_message("oe-submit", done.stderr)
+
+
 @pytest.mark.parametrize("command", [["oe-detect", "--list"], MANY_ROWS], ids=["short", "long"])
 def test_output_that_nobody_reads_ends_a_command_silently(
     tmp_path: Path, command: list[str]

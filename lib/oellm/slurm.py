@@ -5,12 +5,27 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from oellm.errors import MachineError, OellmError
 
+Report = Callable[[str], None]
+
 _TIMEOUT_S = 60
+# Seconds from the first failure in which a question is asked again.
+_PATIENCE_S = 120.0
+# Seconds before the second try; doubled for each further one, up to the longest.
+_FIRST_PAUSE_S = 1.0
+_LONGEST_PAUSE_S = 30.0
+
+_MAY_PASS = re.compile(
+    r"timed out|unable to contact slurm controller|connection (refused|reset|aborted)"
+    r"|connect(ion)? failure|zero bytes were transmitted|temporarily un(able|available)"
+    r"|controller not responding|controller in standby|transport endpoint is not connected",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -19,20 +34,51 @@ class QueuedElement:
 
     job_id: int
     index: int | None
+    account: str = ""
+    qos: str = ""
+    # As sbatch was given it.
+    comment: str = ""
 
 
-def ask(command: Sequence[str]) -> str:
-    """Run one Slurm command and return its stdout.
+class SlurmUnavailableError(MachineError):
+    """Slurm does not answer, or says that it cannot just now."""
 
-    Raises MachineError where it is missing or does not answer, OellmError with its own words
-    where it fails.
+
+class AnswerError(OellmError):
+    """A command succeeded, but with an answer that cannot be read."""
+
+
+def ask(command: Sequence[str], report: Report = lambda _: None) -> str:
+    """Run a Slurm command that may be repeated, and return its stdout.
+
+    What may pass by itself is tried again, for two minutes; `report` is told. Raises MachineError
+    where the command is missing, SlurmUnavailableError where it did not pass, OellmError with the
+    command's own words where it fails otherwise.
     """
+    deadline = None
+    pause = _FIRST_PAUSE_S
+    while True:
+        try:
+            return call(command)
+        except SlurmUnavailableError as error:
+            now = time.monotonic()
+            deadline = deadline or now + _PATIENCE_S
+            if now + pause > deadline:
+                raise
+            report(f"{error}; next try in {pause:.0f} s")
+        time.sleep(pause)
+        pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+
+def call(command: Sequence[str]) -> str:
+    """Run a Slurm command once and return its stdout; raises what `ask` raises."""
     try:
         done = subprocess.run(
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=_TIMEOUT_S,
             env=_environment(),
             check=False,
@@ -40,11 +86,14 @@ def ask(command: Sequence[str]) -> str:
     except FileNotFoundError:
         raise MachineError(f"{command[0]} is not on PATH: is this a Slurm login node?") from None
     except subprocess.TimeoutExpired:
-        raise MachineError(f"{command[0]} did not answer within {_TIMEOUT_S} s") from None
-    if done.returncode != 0:
-        words = done.stderr.strip() or f"exit status {done.returncode}"
-        raise OellmError(f"{command[0]} failed: {words}")
-    return done.stdout
+        raise SlurmUnavailableError(f"{command[0]} did not answer within {_TIMEOUT_S} s") from None
+    if done.returncode == 0:
+        return done.stdout
+    if done.returncode < 0:
+        raise SlurmUnavailableError(f"{command[0]} was ended by signal {-done.returncode}")
+    words = done.stderr.strip() or f"exit status {done.returncode}"
+    kind = SlurmUnavailableError if _MAY_PASS.search(words) else OellmError
+    raise kind(f"{command[0]} failed: {words}")
 
 
 def _environment() -> dict[str, str]:
@@ -61,27 +110,53 @@ def _environment() -> dict[str, str]:
     }
 
 
-def queued() -> list[QueuedElement]:
-    """Return this user's jobs in the queue, each array element by itself."""
-    return parse_queue(ask(["squeue", "--me", "--noheader", "--array", "--format=%F %K"]))
+def queued(report: Report = lambda _: None, *, recent: bool = False) -> list[QueuedElement]:
+    """Return this user's jobs in the queue, each array element by itself.
+
+    With `recent`, also those that ended so lately that Slurm still knows them.
+    """
+    states = ["--states=all"] if recent else []
+    command = ["squeue", "--me", "--all", "--noheader", "--array", *states]
+    return parse_queue(ask([*command, "--format=%F %K %a %q %k"], report))
 
 
 def parse_queue(text: str) -> list[QueuedElement]:
-    """Read `squeue --format='%F %K'`: the array's job id and the element's index."""
+    """Read `squeue --format='%F %K %a %q %k'`; what follows the element's index may be missing.
+
+    These are the array's job id, the element's index, account, QOS and comment.
+    """
     elements = []
     for line in text.splitlines():
-        match = re.fullmatch(r"(\d+) (\d+|N/A)", line.strip())
+        match = re.fullmatch(r"(\d+) (\d+|N/A)(?: (\S+) (\S+)(?: (.*))?)?", line.strip())
         if not match:
             raise OellmError(f"squeue: expected a job id and an array index, got {line!r}")
-        index = None if match.group(2) == "N/A" else int(match.group(2))
-        elements.append(QueuedElement(int(match.group(1)), index))
+        job_id, index, account, qos, comment = match.groups(default="")
+        elements.append(
+            QueuedElement(
+                int(job_id), None if index == "N/A" else int(index), account, qos, comment
+            )
+        )
     return elements
 
 
-def submit_command(script: str, indices: Sequence[int], concurrency: int | None) -> list[str]:
-    """Return the sbatch command line that submits some array indices of a script."""
+def parse_configuration(text: str) -> dict[str, str]:
+    """Read `scontrol show config`: lines of the form `Name = value`."""
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name.strip(): value.strip() for name, equals, value in pairs if equals}
+
+
+def submit_command(
+    script: str, indices: Sequence[int], concurrency: int | None, offset: int, comment: str
+) -> list[str]:
+    """Return the sbatch command line that submits some array indices of a script.
+
+    `offset` is the element of array index 0; the script gets it as its argument.
+    """
     throttle = f"%{concurrency}" if concurrency else ""
-    return ["sbatch", "--parsable", f"--array={ranges(indices)}{throttle}", script]
+    return [
+        *("sbatch", "--parsable", f"--array={ranges(indices)}{throttle}"),
+        *(f"--comment={comment}", script, *([str(offset)] if offset else [])),
+    ]
 
 
 def parse_job_id(text: str) -> int:
@@ -89,7 +164,7 @@ def parse_job_id(text: str) -> int:
     lines = text.strip().splitlines()
     match = re.fullmatch(r"(\d+)(;.*)?", lines[-1].strip()) if lines else None
     if not match:
-        raise OellmError(f"sbatch: expected a job id, got {text!r}")
+        raise AnswerError(f"sbatch: expected a job id, got {text!r}")
     return int(match.group(1))
 
 
