@@ -125,7 +125,7 @@ def record(run: Run, executor: str, batch: Batch, **known: Any) -> dict[str, Any
         "array": batch.array,
         "elements": batch.elements,
         "offset": batch.offset,
-        "submitted": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "submitted": _now().isoformat(timespec="seconds"),
         **known,
     }
     run.record["jobs"].append(entry)
@@ -148,6 +148,8 @@ def submit(run: Run, batch: Batch, report: slurm.Report) -> int:
             entry["job_id"] = slurm.parse_job_id(slurm.call(entry["command"]))
         except (SlurmUnavailableError, slurm.AnswerError) as error:
             report(f"{error}; looking whether the job is in the queue")
+            # Until now sbatch may have sent it.
+            entry["submitted"] = _now().isoformat(timespec="seconds")
             resolve(run, report)
             if entry["job_id"] is None:
                 continue
@@ -185,5 +187,8 @@ def resolve(run: Run, report: slurm.Report, save: Callable[[Run], None] = Run.sa
 
 def _age(job: dict[str, Any]) -> float:
     """Return the seconds since a submission."""
-    now = datetime.datetime.now(datetime.timezone.utc)
-    return (now - datetime.datetime.fromisoformat(job["submitted"])).total_seconds()
+    return (_now() - datetime.datetime.fromisoformat(job["submitted"])).total_seconds()
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)
