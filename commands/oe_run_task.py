@@ -58,6 +58,7 @@ from oellm.errors import ExitStatus, UsageError
 if TYPE_CHECKING:
     from signal import Signals
 
+    from oellm.heartbeat import Heartbeat
     from oellm.manifest import Row
     from oellm.results import ResultStore
     from oellm.run_directory import Run
@@ -146,7 +147,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             stdout.flush()
 
         facts = {**provenance.process(), **_origin(run, store)}
-        output = Output(emit, cli.message, cli.status_line())
+        output = Output(emit, cli.message, cli.status_line(), _heartbeat(run, options.shard))
         start_s = provenance.start_seconds()
         course = Course(draws, facts, start_s, _notice(run), stage_dir)
         tally = Worker(store, output, signals, course).run(rows)
@@ -155,6 +156,15 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
     if tally.left and signals.first is not None:
         return _stopped(run, options.shard, tally, signals.first)
     return ExitStatus.FAILED if tally.failed else ExitStatus.DONE
+
+
+def _heartbeat(run: Run | None, shard: int | None) -> Heartbeat | None:
+    """Return where to write what the worker of a run's shard does."""
+    from oellm.heartbeat import Heartbeat
+
+    if run is None or shard is None:
+        return None
+    return Heartbeat(run.path, shard, run.arrays[run.shards[shard].array].gpus)
 
 
 def _notice(run: Run | None) -> float:

@@ -33,7 +33,7 @@ class ModelService:
         self._answers = answers
         self._report = report
         self._stage_dir = stage_dir
-        self._progress = ScoringProgress(report, status)
+        self.progress = ScoringProgress(report, status)
         self._process: ModelProcess | None = None
         # What rows get that ask for the loaded model, once it is there.
         self._handle: Given | None = None
@@ -51,6 +51,13 @@ class ModelService:
     def is_there(self) -> bool:
         """Whether there is a process."""
         return self._process is not None
+
+    @property
+    def loading(self) -> str:
+        """The path of the model that is being loaded, empty where none is."""
+        process = self._process
+        is_loading = process is not None and process.is_busy and self._handle is None
+        return process.key.model_path if is_loading and process and process.key else ""
 
     def load(self, key: ModelKey, row: Row) -> None:
         """Begin to load the model of a row, in the place of the one that is loaded."""
@@ -103,7 +110,7 @@ class ModelService:
         if isinstance(message, Said):
             self._report(message.text)
         elif isinstance(message, Advanced):
-            self._progress.note(*message)
+            self.progress.note(*message)
         elif isinstance(message, Loaded):
             process.is_replaceable = message.is_replaceable
             self._handle = Given(message.handle, message.seconds)
@@ -155,7 +162,7 @@ class ModelService:
         assert self._process is not None and process.row is not None
         self._process.ask(Ask(process.row["eval_id"], self._answers, request.call))
         self._served = process
-        self._progress.begin(process.label)
+        self.progress.begin(process.label)
         process.asks = None
         process.is_scored = request.is_last
 
@@ -177,7 +184,7 @@ class ModelService:
     def _give(self, answer: Given | Failure) -> None:
         """Give the row that was served what came; it may have ended meanwhile."""
         process, self._served = self._served, None
-        self._progress.end()
+        self.progress.end()
         if process is not None:
             # One that failed asks no more.
             process.is_scored = process.is_scored or isinstance(answer, Failure)

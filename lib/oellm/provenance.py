@@ -47,11 +47,16 @@ def start_seconds() -> float:
 
     A fork is a process of its own. Linux counts in hundredths.
     """
-    with open("/proc/self/stat", encoding="utf-8", errors="replace") as stream:
-        # The second field, a name in parentheses, may have blanks and parentheses of its own; the
-        # 22nd is the start, in ticks since the machine was (man 5 proc_pid_stat).
-        started = int(stream.read().rpartition(")")[2].split()[19])
+    started = start_ticks() or 0
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
+def start_ticks(pid: int | str = "self") -> int | None:
+    """Return when a process was started, in ticks since the machine was; None if it has ended."""
+    # The second field, a name in parentheses, may have blanks and parentheses of its own; the
+    # third is the state, the 22nd the start (man 5 proc_pid_stat).
+    fields = _text("/", f"proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
 def accelerator(root: str = "/") -> dict[str, Any]:

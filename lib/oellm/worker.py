@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from oellm import answers, frameworks, json_codec, row_record
 from oellm.frameworks import Evaluator
+from oellm.heartbeat import Heartbeat, RowAtWork, Work
 from oellm.manifest import Row
 from oellm.model_service import ModelService
 from oellm.results import Result, ResultStore
@@ -71,6 +72,8 @@ class Output(NamedTuple):
     report: Callable[[str], None]
     # Shows a line on the terminal, where there is one.
     status: Callable[[str], None] | None
+    # Gets what the worker does at the moment; None where there is no run.
+    heartbeat: Heartbeat | None = None
 
 
 class Worker:
@@ -87,6 +90,7 @@ class Worker:
         self._answers = store.directory / ANSWERS if store is not None else None
         self._emit = output.emit
         self._report = output.report
+        self._heartbeat = output.heartbeat
         self._signals = signals
         self._course = course
         self._tally = Tally()
@@ -126,6 +130,7 @@ class Worker:
             before = self._kept_bytes()
             try:
                 self._model.load(*self._waiting[0])
+                self._beat()
                 self._prepare()
                 self._evaluate_all()
             finally:
@@ -134,6 +139,8 @@ class Worker:
             added = (size - before[row] for row, size in self._kept_bytes().items())
             self._tally.kept_bytes = sum(max(0, size) for size in added)
         self._tally.left = self._total - self._tally.done - self._tally.failed
+        signal = self._signals.first
+        self._beat(f"stopped by {signal.name}" if self._tally.left and signal else "finished")
         return self._tally
 
     def _kept_bytes(self) -> dict[str, int]:
@@ -190,15 +197,49 @@ class Worker:
     def _wait(self) -> None:
         """Wait for a message of any process, or a signal, and see to it."""
         rows = {process.child.connection: process for process in self._busy}
-        patience = None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
         signals = self._signals.fileno()
-        for ready in wait([signals, *rows, *self._model.connections], patience):
+        for ready in wait([signals, *rows, *self._model.connections], self._patience()):
             if ready == signals:
                 self._signals.drain()
             elif isinstance(ready, Connection) and ready in rows:
                 self._hear_row(rows[ready])
             else:
                 self._model.hear()
+        self._beat()
+
+    def _patience(self) -> float | None:
+        """Return the seconds after which something is to do though nothing happens."""
+        limits = [] if self._heartbeat is None else [self._heartbeat.patience()]
+        if self._deadline is not None:
+            limits.append(max(0.0, self._deadline - time.monotonic()))
+        return min(limits, default=None)
+
+    def _beat(self, ended: str = "") -> None:
+        if self._heartbeat is None:
+            return
+        tally, progress = self._tally, self._model.progress
+        rows = [] if ended else [self._at_work(process) for process in self._busy]
+        self._heartbeat.beat(
+            Work(
+                len(self._eval_ids),
+                tally.skipped,
+                tally.done,
+                tally.failed,
+                rows,
+                self._model.loading,
+                round(progress.seconds, 3),
+                ended,
+            )
+        )
+
+    def _at_work(self, process: RowProcess) -> RowAtWork:
+        assert process.row is not None
+        eval_id, progress = process.row["eval_id"], self._model.progress
+        if self._model.serves(process):
+            facts = (progress.done, progress.total, progress.rate)
+            return RowAtWork(eval_id, "scoring", process.started, *facts)
+        phase = "waiting" if process.asks is not None else "preparing"
+        return RowAtWork(eval_id, "finishing" if process.is_scored else phase, process.started)
 
     # Rows.
 
