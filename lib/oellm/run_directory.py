@@ -63,6 +63,10 @@ class Run:
             if store.valid_result(row["eval_id"]) is None:
                 yield row
 
+    def reload(self) -> None:
+        """Read run.json anew."""
+        self.record = load(self.path).record
+
     def save(self) -> None:
         """Write run.json."""
         atomic.write_file(self.path / RUN, json_codec.dumps(self.record, indent=True) + b"\n")

@@ -1,0 +1,262 @@
+"""oe-status: say where runs stand, row by row and shard by shard.
+
+Usage:
+  oe-status [options] [--] [RUN_DIR]...
+
+Options:
+  --format=FORMAT  table, csv, jsonl or json; left out, table on a terminal, else csv.
+  --shards         In csv and jsonl, a record for each shard instead of each row.
+  --watch          Look again and again, until nothing runs or is queued.
+  --poll=SECONDS   How often --watch looks. [default: 10]
+  --log=NAME       Print the end of a log instead: of a shard (its number), or of a row (its
+                   eval_id, or the beginning of it).
+  --lines=N        Lines of the log that --log prints. [default: 40]
+  --cluster=NAME   Without a run: the cluster whose runs are listed; else that of this machine.
+  --help           Print this text.
+  --version        Print the version.
+
+Input: run directories, or - for a run object on stdin (from oe-render or oe-submit).
+  Without any, your newest runs are listed, those below the setting eval_output_dir.
+
+It joins the manifest, results, failures, the workers' heartbeats and what Slurm says.
+A row is
+
+  done      it has a valid result;
+  running   a worker is at it, whose job runs;
+  pending   it waits: in the queue, in a job that runs, or it is not submitted;
+  failed    the worker recorded why, in failures/;
+  lost      its job ended and left neither: cancelled, killed, its node failed.
+
+oe-submit starts failed and lost rows again. squeue tells of jobs that ended a while ago,
+sacct of all; without accounting oe-status says what it cannot know. Where Slurm does not
+answer, it shows what the files say. Times and GPU-hours come from the heartbeats, from
+each worker's start to its last heartbeat. Times left go by the pace so far.
+
+Output: records (schema.json, tables `status` and `shard_status`); in json one object for
+  each run and line, with its totals and shards. --watch draws the table anew on a
+  terminal, with a bar; in a pipe it prints a line when something has changed.
+
+Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed or were
+  lost, and nothing goes on; 75 something runs, is queued or not submitted; of several
+  runs the highest. 2 bad input, 130 interrupted.
+
+Examples:
+  oe-status --watch RUN_DIR
+  oe-status --format=csv RUN_DIR | mlr --icsv --opprint filter '$state == "failed"'
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from oellm import cli
+from oellm.errors import ExitStatus, InputError, MachineError, UsageError
+
+if TYPE_CHECKING:
+    from oellm.run_directory import Run
+    from oellm.run_evidence import Observer
+    from oellm.run_status import ShardStatus, Totals
+
+_FORMATS = ("table", "csv", "jsonl", "json")
+# Of the user's runs.
+_LISTED = 20
+
+
+class Options(NamedTuple):
+    """The command line."""
+
+    run_dirs: list[str]
+    layout: str
+    shards: bool
+    watch: bool
+    poll_s: float
+    log: str | None
+    lines: int
+    cluster: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-status", __doc__, _status, argv)
+
+
+def _options(arguments: cli.Arguments) -> Options:
+    layout, run_dirs = arguments["--format"], arguments["RUN_DIR"]
+    if layout not in (None, *_FORMATS):
+        raise UsageError(f"--format: expected one of {', '.join(_FORMATS)}, got {layout!r}")
+    if arguments["--watch"] and (layout or arguments["--shards"]):
+        raise UsageError("--watch has a format of its own: leave out --format and --shards")
+    layout = layout or ("table" if sys.stdout.isatty() else "csv")
+    if arguments["--shards"] and layout not in ("csv", "jsonl"):
+        raise UsageError("--shards is for the formats csv and jsonl; the others have shards")
+    if (arguments["--watch"] or arguments["--log"]) and len(run_dirs) != 1:
+        raise UsageError("--watch and --log need one run")
+    for option in ("--poll", "--lines"):
+        if not arguments[option].isdecimal() or int(arguments[option]) < 1:
+            raise UsageError(f"{option}: expected a positive integer, got {arguments[option]!r}")
+    return Options(
+        run_dirs,
+        layout,
+        arguments["--shards"],
+        arguments["--watch"],
+        int(arguments["--poll"]),
+        arguments["--log"],
+        int(arguments["--lines"]),
+        arguments["--cluster"],
+    )
+
+
+def _status(arguments: cli.Arguments) -> int:
+    from oellm.run_evidence import Observer
+
+    options = _options(arguments)
+    if not options.run_dirs:
+        return _list(options)
+    # All are looked at first: half a table is worse than none.
+    runs = [_run(path) for path in options.run_dirs]
+    if options.log is not None:
+        return _print_log(runs[0], options.log, options.lines)
+    observers = [Observer(run, cli.message) for run in runs]
+    if options.watch:
+        return _watch(observers[0], options.poll_s)
+    found = [(observer.run, *_look(observer)) for observer in observers]
+    if options.layout in ("csv", "jsonl"):
+        _write_records(found, options)
+    for run, shards, total in found:
+        if options.layout == "json":
+            _write_object(run, shards, total)
+        elif options.layout == "table":
+            print(f"{run.path}\n\n{_table(shards, total)}")
+    return max(_exit_status(total) for _, _, total in found)
+
+
+def _run(path: str) -> Run:
+    from oellm import run_directory
+
+    if path != "-":
+        return run_directory.load(path)
+    with cli.open_input(None) as stream:
+        return run_directory.parse(stream.read(), "stdin")
+
+
+def _look(observer: Observer) -> tuple[list[ShardStatus], Totals]:
+    from oellm import run_status
+
+    shards = run_status.joined(observer.run, observer.look())
+    return shards, run_status.totals(observer.run, shards)
+
+
+def _exit_status(total: Totals) -> ExitStatus:
+    if total.state in ("running", "pending"):
+        return ExitStatus.TRY_AGAIN
+    return ExitStatus.DONE if total.state == "done" else ExitStatus.FAILED
+
+
+def _table(shards: list[ShardStatus], total: Totals) -> str:
+    from oellm import status_table
+
+    return "\n".join(status_table.lines(shards, total, shutil.get_terminal_size().columns))
+
+
+def _write_records(found: list[tuple[Run, list[ShardStatus], Totals]], options: Options) -> None:
+    from oellm import schema, status_records, tables
+
+    records = (
+        record
+        for run, shards, _ in found
+        for shard in shards
+        for record in (
+            [status_records.of_shard(run, shard)]
+            if options.shards
+            else (status_records.of_row(run, row) for row in shard.rows)
+        )
+    )
+    columns = list(schema.table("shard_status" if options.shards else "status"))
+    tables.write(records, columns, options.layout, sys.stdout)
+
+
+def _write_object(run: Run, shards: list[ShardStatus], total: Totals) -> None:
+    from oellm import json_codec, status_records
+
+    described = [status_records.of_shard(run, shard) for shard in shards]
+    record = {**status_records.of_run(run, total), "shards": described}
+    print(json_codec.dumps(record).decode())
+
+
+def _watch(observer: Observer, poll_s: float) -> int:
+    from oellm import status_table
+
+    before = ""
+    while True:
+        shards, total = _look(observer)
+        if sys.stdout.isatty():
+            columns = shutil.get_terminal_size().columns
+            text = f"{observer.run.path}\n\n{_table(shards, total)}\n"
+            # From the upper left corner, what was there before erased.
+            print(f"\x1b[H\x1b[2J{text}\n{status_table.bar(total, columns)}", flush=True)
+        else:
+            line = status_table.summary(total)
+            if line != before:
+                print(line, flush=True)
+            before = line
+        if not total.is_awaited:
+            return _exit_status(total)
+        time.sleep(poll_s)
+
+
+def _print_log(run: Run, name: str, lines: int) -> int:
+    from oellm import job_logs
+
+    path = job_logs.named(run, name)
+    # Lines of a log are seldom longer.
+    text = job_logs.end(path, 1000 * lines)
+    cli.message(str(path))
+    for line in text.splitlines()[-lines:]:
+        print(line)
+    return ExitStatus.DONE
+
+
+def _list(options: Options) -> int:
+    from oellm import cluster, schema, status_records, tables
+    from oellm.run_evidence import Observer
+
+    output_dir = cluster.resolve(options.cluster, [], os.environ).text("eval_output_dir")
+    if not output_dir:
+        raise MachineError("the setting eval_output_dir is empty")
+    runs = _newest_runs(Path(output_dir) / cluster.user_name())
+    records = []
+    for run in runs[:_LISTED]:
+        _, total = _look(Observer(run, cli.message))
+        records.append(status_records.of_run(run, total))
+    if len(runs) > _LISTED:
+        cli.message(f"{len(runs) - _LISTED} older runs are not listed")
+    table = schema.table("totals")
+    shown = [name for name, spec in table.items() if spec.get("shown")]
+    layout = "jsonl" if options.layout == "json" else options.layout
+    columns = shown if layout == "table" else list(table)
+    tables.write(records, columns, layout, sys.stdout)
+    return ExitStatus.DONE
+
+
+def _newest_runs(directory: Path) -> list[Run]:
+    from oellm import run_directory
+
+    def loaded(path: Path) -> Run | None:
+        try:
+            return run_directory.load(path.parent)
+        except InputError as error:
+            cli.message(str(error))
+            return None
+
+    runs = filter(None, map(loaded, directory.glob("*/run.json")))
+    return sorted(runs, key=lambda run: (run.record["created"], run.path), reverse=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
