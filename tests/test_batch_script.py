@@ -53,7 +53,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     base = tmp_path_factory.mktemp("batch script")
     executable(base / "venv" / "bin" / "python", WORKER)
     executable(base / "bin" / "scontrol", SCONTROL)
-    settings = [f"--set=eval_base_dir={base}", f"--set=venv={base}/venv"]
+    settings = [f"--set={text}" for text in (f"eval_base_dir={base}", "shard_time=0")]
+    settings.append(f"--set=venv={base}/venv")
     done = subprocess.run(
         ["oe-render", "--cluster=slurm", *settings],
         input=HEADER + "acme/a,mmlu,0\nacme/b,mmlu,0\n",

@@ -61,6 +61,7 @@ def render(base: Path, *settings: str) -> Path:
         path.write_text(text)
         path.chmod(0o755)
     given = [f"eval_base_dir={base}", f"venv={base}/venv", "whole_node=true", "gpus_per_node=4"]
+    given.append("shard_time=0")
     models = "".join(f"acme/m{number},mmlu,0\n" for number in range(6))
     done = subprocess.run(
         ["oe-render", "--cluster=slurm", *(f"--set={text}" for text in (*given, *settings))],

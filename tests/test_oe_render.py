@@ -54,7 +54,8 @@ def test_runs_of_the_same_second_have_directories_of_their_own(run: Run) -> None
 
 
 def test_frozen_worker_runs_alone_in_any_python(run: Run, tmp_path: Path) -> None:
-    record = json.loads(run("oe-render", "--cluster=local", stdin=MANIFEST).stdout)
+    render = ("oe-render", "--cluster=local", "--set=shard_time=0")
+    record = json.loads(run(*render, stdin=MANIFEST).stdout)
     worker = Path(record["run_dir"]) / "oe-run-task.pyz"
     # -I and -S: neither this project nor docopt nor orjson can come from anywhere else.
     isolated = ["python3", "-I", "-S", worker]
@@ -102,7 +103,8 @@ def test_jobs_are_the_rows_in_their_order_each_with_the_shard_of_its_model(run: 
     # A column `shard` comes from another run.
     manifest = io.StringIO(newline="")
     csv.writer(manifest).writerows([["model_path", "task_path", "n_shot", "shard", "note"], *cells])
-    done = run("oe-render", "--cluster=local", stdin=manifest.getvalue())
+    render = ("oe-render", "--cluster=local", "--set=shard_time=0")
+    done = run(*render, stdin=manifest.getvalue())
     path = Path(json.loads(done.stdout)["run_dir"]) / "jobs.csv"
     with open(path, encoding="utf-8", newline="") as stream:
         header, *jobs = csv.reader(stream, strict=True)

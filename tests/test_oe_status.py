@@ -32,6 +32,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "".join(f"acme/m{model},t{task},0\n" for model in range(5) for task in range(2))
     done = runner(directory)(
         *("oe-render", "--cluster=slurm", f"--set=eval_base_dir={directory}", "--set=venv=/v"),
+        "--set=shard_time=0",
         *("--run_dir", directory / "run"),
         stdin="model_path,task_path,n_shot\n" + rows,
     )

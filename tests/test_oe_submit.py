@@ -71,6 +71,7 @@ def test_the_queue_limit_is_kept_and_the_rest_is_named(
 ) -> None:
     rows = "".join(f"acme/m{model},t,0\n" for model in range(4))
     settings = ["--set=queue_limit=4", "--set=concurrency=2", "--set=venv=/v"]
+    settings.append("--set=shard_time=0")
     record = json.loads(
         run(
             *("oe-render", "--cluster=slurm", f"--set=eval_base_dir={tmp_path}", *settings),

@@ -18,7 +18,7 @@ def test_dry_run_of_the_documented_example_prints_the_script(run: Run) -> None:
         "--cluster=leonardo",
     )
     assert done.stdout.startswith("#!/bin/bash\n")
-    assert "#SBATCH --array=0-1\n" in done.stdout
+    assert "#SBATCH --array=0-0\n" in done.stdout
     assert "oe-fetch" not in done.stderr
     assert done.stderr.splitlines()[0] == (
         "oellm: oe-manifest --models=microsoft/DialoGPT-medium,EleutherAI/pythia-160m "
@@ -30,7 +30,7 @@ def test_rows_may_come_from_a_file(run: Run, tmp_path: Path) -> None:
     rows = tmp_path / "evals.csv"
     rows.write_text('model_path,task_path,n_shot\n"acme/m,dtype=float16",mmlu,5\nacme/n,mmlu,5\n')
     done = run("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--dry_run", "--cluster=lumi")
-    assert "oe-render: shards 0-1: models: 1, rows: 1 each\n" in done.stderr
+    assert "oe-render: shards 0: models: 2, rows: 2, about " in done.stderr
 
 
 def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: Path) -> None:

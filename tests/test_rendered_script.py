@@ -49,7 +49,7 @@ def test_script_of_each_kind_of_cluster_is_golden(
     run: Run, name: str, arguments: list[str]
 ) -> None:
     done = run(
-        *("oe-render", "--dry_run", "--run_dir=/scratch/run 1", *arguments),
+        *("oe-render", "--dry_run", "--run_dir=/scratch/run 1", "--set=shard_time=0", *arguments),
         stdin=MANIFEST + "acme/large,hellaswag,5\n",
         env={"LOGNAME": "ada"},
     )
@@ -70,8 +70,8 @@ def test_script_of_each_kind_of_cluster_is_golden(
         (["--run_dir=/x\\y"], r"run directory '/x\\y': expected no control characters and no b"),
         (
             ["--set=tp=8", "--set=gpus_per_node=4"],
-            "tp: expected at most 4, got 8: a node of slurm has 4 GPUs (setting gpus_per_node), "
-            "and a worker has one node",
+            "stdin:2: tp: expected at most 4, got 8: a node of slurm has 4 GPUs (setting "
+            "gpus_per_node), and a worker has one node",
         ),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import heapq
 import math
+from array import array
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ class Room(NamedTuple):
     elements: int | None
     # Elements of an array that run at the same time; None: all.
     concurrency: int | None
-    # Seconds that a shard should take.
+    # Seconds that a shard should take; 0: as long as its one model does.
     shard_s: float
     # Seconds that each worker takes before its first row.
     start_s: float
@@ -74,6 +75,8 @@ def group_packing(group: Group, room: Room, share: int) -> Packing:
     waves of them the end may come earlier.
     """
     elements = min(_elements(group, room), share)
+    if not room.shard_s and len(group.models) <= elements * group.workers:
+        return _model_by_model(group.models)
     numbers = [elements]
     if room.concurrency and elements > room.concurrency:
         fewer = elements - elements % room.concurrency
@@ -91,8 +94,15 @@ def group_packing(group: Group, room: Room, share: int) -> Packing:
     return min(packings, key=lambda packing: _end_s(packing, group.workers, room))
 
 
+def _model_by_model(models: Sequence[ModelRows]) -> Packing:
+    places = [array("i", [number]) * len(model.rows) for number, model in enumerate(models)]
+    return Packing([model.whole_s for model in models], places)
+
+
 def _elements(group: Group, room: Room) -> int:
     """Return how many elements make the shards of a group as long as they should be."""
+    if not room.shard_s:
+        return -(-len(group.models) // group.workers)
     # A worker that starts up for longer than it evaluates is no good.
     length = max(room.shard_s - room.start_s, room.start_s)
     shards = math.fsum(_shards(model, length) for model in group.models) if length else math.inf

@@ -113,10 +113,11 @@ def read_jobs(
 
 
 def _planned(read: _Read, cluster: Cluster, start_s: float, report: Callable[[str], None]) -> Jobs:
+    shard_s = parse_duration(cluster.text("shard_time"))
     room = Room(
         cluster.number("queue_limit"),
         cluster.number("concurrency"),
-        parse_duration(cluster.text("shard_time")) or _SHARD_S,
+        _SHARD_S if shard_s is None else shard_s,
         start_s,
     )
     planned = plan(list(read.work.values()), room, lambda tp: node_shape.workers(cluster, tp))

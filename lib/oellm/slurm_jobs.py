@@ -68,7 +68,7 @@ def in_queue(job_ids: Iterable[int]) -> dict[Key, JobState]:
     listed = ",".join(map(str, sorted(job_ids)))
     command = ("squeue", "--noheader", "--array", "--states=all", f"--jobs={listed}")
     try:
-        return parse_queue(slurm.ask([*command, f"--Format={_FORMAT}"]))
+        return parse_queue(slurm.call([*command, f"--Format={_FORMAT}"]))
     except OellmError as error:
         # So it says where it was asked about one job only.
         if "Invalid job id" in str(error):
@@ -102,7 +102,7 @@ def in_accounting(job_ids: Iterable[int]) -> dict[Key, JobState]:
     """
     listed = ",".join(map(str, sorted(job_ids)))
     fields = "--format=JobID,State,ExitCode,NodeList,Start"
-    answer = slurm.ask(["sacct", "--noheader", "--parsable2", f"--jobs={listed}", fields])
+    answer = slurm.call(["sacct", "--noheader", "--parsable2", f"--jobs={listed}", fields])
     return {
         key: job._replace(cancelled_by=_user(job.cancelled_by))
         for key, job in parse_accounting(answer).items()

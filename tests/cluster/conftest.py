@@ -76,6 +76,7 @@ class Cluster:
             "cpus_per_task": 1,
             "mem": "1800M",
             "time_limit": "00:20:00",
+            "shard_time": "0",
             "eval_base_dir": str(self.base),
             "images": {"lm_eval": str(image)},
             "env": {"OMP_NUM_THREADS": "1"},
