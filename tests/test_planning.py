@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from processes import ROOT, Run
+from processes import ROOT, Run, clean_environment
 
 GOLDEN_RUN = ROOT / "tests" / "golden" / "contract" / "run"
 COUNTED = "model_path,task_path,n_shot,n_docs,n_requests,request_types,model_bytes,tp\n"
@@ -92,17 +92,27 @@ def test_a_worker_that_no_node_can_hold_is_an_error_of_its_row(run: Run, tmp_pat
     assert not (tmp_path / "base").exists()
 
 
-def test_the_time_limit_follows_the_longest_shard_up_to_the_clusters(
+def test_the_time_limit_follows_the_longest_shard_up_to_what_is_allowed(
     run: Run, tmp_path: Path
 ) -> None:
-    def rendered(row: str, limit: str) -> tuple[str, str]:
-        arguments = ["--dry_run", *cluster(tmp_path, time_limit=limit)]
-        done = run("oe-render", *arguments, stdin=COUNTED + row)
+    sinfo = tmp_path / "bin" / "sinfo"
+    sinfo.parent.mkdir()
+    sinfo.write_text("#!/bin/bash\necho 'debug 30:00'\necho 'gpu* 12:00:00'\n")
+    sinfo.chmod(0o755)
+    env = {"PATH": f"{sinfo.parent}:{clean_environment(tmp_path)['PATH']}"}
+
+    def rendered(row: str, *settings: str) -> tuple[str, str]:
+        arguments = ["--dry_run", *cluster(tmp_path), *settings]
+        done = run("oe-render", *arguments, stdin=COUNTED + row, env=env)
         (line,) = (line for line in done.stdout.splitlines() if "--time=" in line)
         return line.partition("=")[2], done.stderr
 
-    short, _ = rendered(SMALL.format(tp=""), "24:00:00")
+    short, _ = rendered(SMALL.format(tp=""))
     assert "00:15:00" <= short <= "01:00:00"
-    long, messages = rendered(HELLASWAG.format(tp="").replace("16000", "999000"), "10:00:00")
-    assert long == "10:00:00"
+    long = HELLASWAG.format(tp="").replace("16000", "999000")
+    limit, messages = rendered(long, "--set=time_limit=10:00:00")
+    assert limit == "10:00:00"
     assert "more than the time limit of 10.0 h: its job requeues itself and goes on" in messages
+    # What Slurm says of the partition counts as well: of the default one, too.
+    assert rendered(long)[0] == "12:00:00"
+    assert rendered(long, "--set=partition=debug")[0] == "00:30:00"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from array import array
@@ -9,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
-from oellm import frameworks, manifest, node_shape, time_limits
+from oellm import frameworks, manifest, node_shape, slurm, time_limits
 from oellm.cluster import Cluster
 from oellm.costs import CostModel
-from oellm.errors import InputError
+from oellm.errors import InputError, OellmError
 from oellm.first_lines import FirstLines
 from oellm.manifest import Row
 from oellm.row_spool import RowSpool
@@ -135,7 +136,7 @@ def _planned(read: _Read, cluster: Cluster, start_s: float, report: Callable[[st
 
 def _limited(jobs: Jobs, cluster: Cluster, report: Callable[[str], None]) -> Iterator[Array]:
     """Yield the arrays with their GPUs, if the cluster has any, and their time limits."""
-    ceiling = parse_duration(cluster.text("time_limit"))
+    ceiling = _ceiling_s(cluster)
     for position, each in enumerate(jobs.arrays):
         longest = jobs.longest_s(position)
         limit = time_limits.time_limit(longest, cluster.number("stop_before") or 0, ceiling)
@@ -147,6 +148,18 @@ def _limited(jobs: Jobs, cluster: Cluster, report: Callable[[str], None]) -> Ite
         text = "" if limit is None else time_limits.as_slurm(limit)
         gpus = node_shape.gpus_of_worker(cluster, each.gpus)
         yield dataclasses.replace(each, gpus=gpus, time_limit=text)
+
+
+def _ceiling_s(cluster: Cluster) -> int | None:
+    """Return the longest time limit that a job may have: the setting's, and the partition's.
+
+    Slurm is asked where it is there; a run may be rendered elsewhere.
+    """
+    limits = [parse_duration(cluster.text("time_limit"))]
+    if cluster.text("executor") == "slurm":
+        with contextlib.suppress(OellmError):
+            limits.append(slurm.partition_limit(node_shape.partition(cluster)))
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _gpu_hours(planned: Plan, cluster: Cluster) -> float:

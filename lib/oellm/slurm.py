@@ -139,6 +139,26 @@ def parse_queue(text: str) -> list[QueuedElement]:
     return elements
 
 
+def partition_limit(name: str) -> int | None:
+    """Return the longest time limit, in seconds, that Slurm allows in a partition.
+
+    An empty name is the partition that Slurm chooses. None where it has no limit, or this Slurm no
+    such partition. Raises what `call` raises.
+    """
+    asked = [f"--partition={name}"] if name else []
+    answer = call(["sinfo", "--all", "--noheader", "--format=%P %l", *asked])
+    return parse_partition_limit(answer, name)
+
+
+def parse_partition_limit(text: str, name: str) -> int | None:
+    """Read `sinfo --format='%P %l'`, where the name of the default partition ends with a star."""
+    for line in text.splitlines():
+        partition, _, limit = line.strip().partition(" ")
+        if partition.endswith("*") if not name else partition.rstrip("*") == name:
+            return parse_duration(limit)
+    return None
+
+
 def parse_configuration(text: str) -> dict[str, str]:
     """Read `scontrol show config`: lines of the form `Name = value`."""
     pairs = (line.partition("=") for line in text.splitlines())
