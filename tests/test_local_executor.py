@@ -125,3 +125,19 @@ def test_too_few_gpus_for_an_element_are_an_error(run: Run, rendered: dict[str, 
     done = run(*command, env={"ROCR_VISIBLE_DEVICES": "0"}, status=3)
     message = "an element of submit_evals.sbatch needs 2 GPUs, this machine has 1"
     assert done.stderr == f"oe-submit: {message}\n"
+
+
+def test_each_worker_of_each_array_has_a_log_that_oe_status_finds(run: Run, tmp_path: Path) -> None:
+    settings = ("venv", tmp_path / "venv"), ("whole_node", "true"), ("gpus_per_node", 2)
+    settings += ("shard_time", 0), ("eval_base_dir", tmp_path / "base")
+    rendered = run(
+        *("oe-render", "--cluster=slurm", *(f"--set={key}={value}" for key, value in settings)),
+        stdin="model_path,task_path,n_shot,tp\nacme/a,t,0,1\nacme/b,t,0,1\nacme/c,t,0,2\n",
+    )
+    fake_worker(tmp_path, 'echo "shard $5 on $CUDA_VISIBLE_DEVICES" >&2')
+    env = {"CUDA_VISIBLE_DEVICES": "4,7"}
+    run("oe-submit", "--executor=local", stdin=rendered.stdout, env=env, status=1)
+    directory = json.loads(rendered.stdout)["run_dir"]
+    for shard, gpus in enumerate(("4", "7", "4,7")):
+        found = run("oe-status", f"--log={shard}", directory)
+        assert f"shard {shard} on {gpus}\n" in found.stdout

@@ -31,7 +31,7 @@ def named(run: Run, name: str) -> Path:
     found = None
     if submission is not None:
         worker = run_status.worker(run, shard, submission)
-        found = of_worker(run.path, run_status.log_stem(submission), worker)
+        found = of_worker(run.path, run_status.log_stem(run, shard, submission), worker)
     if found is None:
         raise InputError(f"--log: shard {shard} has no log yet", place)
     return found

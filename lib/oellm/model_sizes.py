@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from oellm import local_models
 from oellm.manifest import Row
 
 # Bytes of a model that neither the manifest, nor its name, nor its files tell anything about: one
@@ -66,6 +65,9 @@ def _named(row: Row) -> int | None:
 
 
 def _stored(row: Row) -> int | None:
+    # It brings in all of urllib, which a row that says its size does not need.
+    from oellm import local_models
+
     try:
         return local_models.size(row) if row.model.is_local else None
     # It may be on another machine, or be written just now.

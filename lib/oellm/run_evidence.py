@@ -135,7 +135,9 @@ class Observer:
 
     def _log_end(self, shard: int, place: Place) -> str:
         path = job_logs.of_worker(
-            self.run.path, run_status.log_stem(place), run_status.worker(self.run, shard, place)
+            self.run.path,
+            run_status.log_stem(self.run, shard, place),
+            run_status.worker(self.run, shard, place),
         )
         return job_logs.end(path, _LOG_END) if path is not None else ""
 

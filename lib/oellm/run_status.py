@@ -119,10 +119,11 @@ def job_key(place: Place | None) -> Key | None:
     return place.job["job_id"], place.position
 
 
-def log_stem(place: Place) -> str:
-    """Return the name, but for its end, of the log of an array element."""
-    is_local = place.job["executor"] == "local"
-    return f"local_{place.position}" if is_local else f"{place.job['job_id']}_{place.position}"
+def log_stem(run: Run, shard: int, place: Place) -> str:
+    """Return the name, but for its end, of the log of a shard's array element."""
+    if place.job["executor"] == "local":
+        return f"local_{shard - worker(run, shard, place)}"
+    return f"{place.job['job_id']}_{place.position}"
 
 
 def worker(run: Run, shard: int, place: Place) -> int:

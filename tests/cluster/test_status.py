@@ -54,14 +54,22 @@ def run_dirs(shared_cluster: Any, rows: str) -> Iterator[tuple[Path, Path]]:
     mem = "--set=mem=1500M"
     first = shared_cluster.submitted(rows, *stub, mem, "--set=sbatch.nodelist=n1")
     one_model = "".join(rows.splitlines(keepends=True)[:3])
-    lost = ("--set=sbatch.nodelist=n2", "--set=sbatch.no-requeue=")
-    second = shared_cluster.submitted(one_model, *stub, mem, *lost)
+    second = not_requeued(shared_cluster, one_model, *stub, mem, "--set=sbatch.nodelist=n2")
     until(lambda: shared_cluster.queue().count(f"{second['jobs'][0]['job_id']}_0 RUNNING") == 1)
     shared_cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
     until(lambda: f"{first['jobs'][0]['job_id']}_0 RUNNING" in shared_cluster.queue())
     shared_cluster.run("scancel", f"{first['jobs'][0]['job_id']}_0")
     shared_cluster.wait(60)
     yield Path(first["run_dir"]), Path(second["run_dir"])
+
+
+def not_requeued(cluster: Any, rows: str, *options: str) -> dict[str, Any]:
+    """Submit rows in jobs that Slurm does not start again by itself."""
+    rendered = cluster.run("oe-render", *options, stdin=rows)
+    script = Path(json.loads(rendered)["run_dir"]) / "submit_evals.sbatch"
+    script.write_text(script.read_text().replace("#SBATCH --requeue", "#SBATCH --no-requeue"))
+    record: dict[str, Any] = json.loads(cluster.run("oe-submit", stdin=rendered))
+    return record
 
 
 def until(condition: Any, seconds: float = 60) -> None:
