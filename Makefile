@@ -2,20 +2,24 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# For pytest: make test TESTS="-m 'not slow'"
+# For pytest: make test TESTS="tests/test_cli.py"
 TESTS ?=
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster tests/fake_slurm/* tests/golden/*.sbatch
 
-.PHONY: demo test check golden docs clean
+.PHONY: demo test test-fast check golden docs clean
 
 demo: $(VENV)/installed
 	demo/run
 
 test: $(VENV)/installed
 	pytest $(TESTS)
+
+# Without the tests that load torch, build packages, or start very many processes.
+test-fast: $(VENV)/installed
+	pytest -n auto --dist loadfile -m "not slow" $(TESTS)
 
 check: $(VENV)/installed
 	ruff check .

@@ -16,6 +16,9 @@ import pytest
 
 from processes import Run, clean_environment
 
+# Many processes, some of which wait.
+pytestmark = pytest.mark.slow
+
 HEADER = "model_path,task_path,n_shot\n"
 
 # Notes each signal in the file `told`; after as many as SIGNALS says it ends with STATUS.

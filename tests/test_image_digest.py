@@ -13,6 +13,9 @@ import pytest
 
 from processes import Run
 
+# Many processes, some of which wait.
+pytestmark = pytest.mark.slow
+
 MANIFEST = "model_path,task_path,n_shot\nacme/tiny,mmlu,5\n"
 Render = Callable[..., dict[str, Any]]
 

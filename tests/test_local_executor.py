@@ -16,6 +16,9 @@ from process_tree import is_alive
 from processes import BIN, Run, clean_environment
 from submitting import fake_worker
 
+# Many processes, some of which wait.
+pytestmark = pytest.mark.slow
+
 
 def test_local_executor_runs_the_script_streams_progress_and_keeps_logs(
     run: Run, tmp_path: Path, rendered: dict[str, Any]

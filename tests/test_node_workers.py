@@ -18,6 +18,9 @@ import pytest
 
 from processes import clean_environment
 
+# Many processes, some of which wait.
+pytestmark = pytest.mark.slow
+
 # Says what it was given; then it waits for a signal, where the test says so, and ends.
 WORKER = f"""#!{sys.executable}
 import json, os, signal, sys

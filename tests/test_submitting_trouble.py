@@ -22,6 +22,9 @@ from oellm.submission import Element, batches
 from processes import BIN, Run, clean_environment
 from submitting import FakeSlurm, finish, jobs
 
+# Many processes, some of which wait.
+pytestmark = pytest.mark.slow
+
 LOST = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n"
 POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n"
 

@@ -43,7 +43,7 @@ _LOAD_S = 10.0
 _LOADED_BYTES_PER_S = 1e9
 # Seconds until the first row: the container, and the imports of torch and the framework.
 _START_S = 60.0
-# What a measured time is at least, so that no row is free.
+# What a measured time is at least, so that no row and no load is free.
 _LEAST_S = 0.001
 # Sizes of models that differ by less are the same.
 _SAME_SIZE = 0.2
@@ -174,7 +174,8 @@ class CostModel:
             for tp, other, seconds in self._loads
             if tp == gpus and _is_same_size(other, size)
         ]
-        return median(alike) if alike else _guessed_load(size) * self._load_ratio
+        seconds = median(alike) if alike else _guessed_load(size) * self._load_ratio
+        return max(seconds, _LEAST_S)
 
     def _calibrated(self, measured: Iterable[Measurement]) -> dict[str, float]:
         """Return by how much guesses were too low, by the type of requests."""
