@@ -160,6 +160,14 @@ def test_a_dry_run_prints_the_command_lines_and_does_nothing(
     assert len(done.stdout.splitlines()) == 4
 
 
+def test_cancelling_a_run_that_was_never_submitted_needs_no_slurm(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    slurm.says("squeue.fails", "squeue: fatal: Could not establish a configuration source\n")
+    done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
+    assert done.stderr == f"oe-submit: nothing in the queue of {rendered['run_dir']}\n"
+
+
 def test_cancelling_takes_what_is_ours_alone(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from oellm import checkpoints, model_files
 from oellm.hub import HubModel
@@ -25,6 +26,13 @@ def problem(row: Row) -> str:
 
 def size(row: Row) -> int:
     """Return the bytes of the files that loading a row's local model reads."""
+    directory = row.model.path
+    paths = (os.path.join(directory, name) for name in read_files(row, directory))
+    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+
+
+def read_files(row: Row, directory: str) -> Iterable[str]:
+    """Return the names of the files in a directory that loading a row's model reads, sorted."""
     given = arguments(row)
     model = HubModel(
         row.model.path,
@@ -33,10 +41,9 @@ def size(row: Row) -> int:
         subfolder=given.get("subfolder", ""),
         variant=given.get("variant", ""),
     )
-    names = [
-        os.path.relpath(os.path.join(directory, name), model.path)
-        for directory, _, files in os.walk(model.path)
+    names = (
+        os.path.relpath(os.path.join(folder, name), directory)
+        for folder, _, files in os.walk(directory)
         for name in files
-    ]
-    paths = (os.path.join(model.path, name) for name in model_files.wanted(names, model))
-    return sum(os.path.getsize(path) for path in paths if os.path.isfile(path))
+    )
+    return model_files.wanted(sorted(names), model)

@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from oellm import hub_cache, json_codec, local_models, model_files
+from oellm import hub_cache, json_codec, local_models
 from oellm.errors import InputError
-from oellm.hub import HubModel
 from oellm.manifest import Row
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -153,20 +152,7 @@ def _original(row: Row) -> str:
 
 def _files(row: Row, original: str) -> Iterator[tuple[str, int, int]]:
     """Yield the name, size and time of change of each file that loading a model may read."""
-    given = local_models.arguments(row)
-    model = HubModel(
-        row.model.path,
-        revision="",
-        gguf_file=given.get("gguf_file", ""),
-        subfolder=given.get("subfolder", ""),
-        variant=given.get("variant", ""),
-    )
-    held = (
-        os.path.relpath(os.path.join(folder, name), original)
-        for folder, _, files in os.walk(original)
-        for name in files
-    )
-    for name in model_files.wanted(sorted(held), model):
+    for name in local_models.read_files(row, original):
         status = os.stat(os.path.join(original, name))
         yield name, status.st_size, status.st_mtime_ns
 

@@ -124,8 +124,11 @@ def cancel(path: Path, report: slurm.Report) -> None:
     """
     with SubmitLock(path):
         run = run_directory.load(path)
-        submission.resolve(run, report)
-        found = _own_jobs(run, slurm.queued(report), report)
+        found: dict[int, list[int]] = {}
+        # A run that never saw Slurm needs none here either.
+        if any(job["executor"] == "slurm" for job in run.record["jobs"]):
+            submission.resolve(run, report)
+            found = _own_jobs(run, slurm.queued(report), report)
         if found:
             slurm.ask(["scancel", *map(str, found)], report)
     for job_id, elements in found.items():
