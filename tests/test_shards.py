@@ -44,7 +44,7 @@ ROOMS = st.builds(
     Room,
     st.none() | st.integers(1, 12),
     st.none() | st.integers(1, 4),
-    st.floats(0, 60, allow_subnormal=False),
+    st.floats(0.001, 60),
     st.sampled_from([0.0, 0.5, 10.0]),
 )
 NODES = st.sampled_from([1, 1, 2, 4])
@@ -144,6 +144,20 @@ def test_no_shard_is_much_longer_than_it_must_be(work: list[Work], room: Room, g
 @given(works(24), ROOMS, NODES)
 def test_no_shard_of_many_plans_is_much_longer(work: list[Work], room: Room, gpus: int) -> None:
     check_lengths(work, room, gpus)
+
+
+@settings(deadline=None, max_examples=50)
+@given(works(), NODES, st.sampled_from([0.0, 10.0]))
+def test_without_a_length_each_model_has_a_shard_where_there_is_room(
+    work: list[Work], gpus: int, start_s: float
+) -> None:
+    made = plan(work, Room(None, None, 0.0, start_s), node_of(gpus))
+    assert len(made.shards) == len(work)
+    assert sorted(shard_of[0] for shard_of in made.shard_of) == list(range(len(work)))
+    assert all(len(set(shard_of)) == 1 for shard_of in made.shard_of)
+    arrays = len(made.arrays)
+    few = plan(work, Room(arrays, None, 0.0, start_s), node_of(1))
+    assert len(few.shards) == arrays
 
 
 @settings(deadline=None, max_examples=50)
