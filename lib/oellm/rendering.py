@@ -88,7 +88,10 @@ def _fill(
             "n_rows": jobs.count,
             "plan": jobs.record(),
             "arrays": [dataclasses.asdict(array) for array in jobs.arrays],
-            "shards": [dataclasses.asdict(shard) for shard in jobs.shards],
+            "shards": [
+                {**dataclasses.asdict(shard), "estimate_s": round(shard.estimate_s, 1)}
+                for shard in jobs.shards
+            ],
             "jobs": [],
         },
     )
