@@ -60,7 +60,8 @@ def shards_of(run: Run) -> dict[Element, list[int]]:
 
 
 def unfinished(run: Run, rows: UnfinishedRows, besides: Collection[Element] = ()) -> list[Element]:
-    """Return the elements with rows that have no valid result, but for some elements."""
+    """Return the elements with rows that have no valid result now, but for some elements."""
+    rows.look()
     return [
         element
         for element, shards in shards_of(run).items()

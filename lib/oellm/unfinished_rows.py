@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+
 from oellm.run_directory import Run
 
 
 class UnfinishedRows:
-    """Looks for results again each time it is asked, except for rows that have one already."""
+    """The rows of each shard without a valid result; one that was valid is not read again."""
 
     def __init__(self, run: Run) -> None:
         self._store = run.store
+        self._names: set[str] = set()
         self._of_shard: dict[int, list[str]] = {}
         for row in run.rows():
             self._of_shard.setdefault(int(row["shard"]), []).append(row["eval_id"])
 
+    def look(self) -> None:
+        """See which results are there now: one question, where opening each would be one a row."""
+        with contextlib.suppress(FileNotFoundError):
+            self._names = set(os.listdir(self._store.directory / "results"))
+
     def count(self) -> int:
-        """Return how many there are."""
+        """Return how many there are now."""
+        self.look()
         return sum(self.in_shard(shard) for shard in self._of_shard)
 
     def in_shard(self, shard: int) -> int:
-        """Return how many there are in a shard."""
-        valid = self._store.valid_result
-        rows = [eval_id for eval_id in self._of_shard.get(shard, ()) if valid(eval_id) is None]
+        """Return how many there were in a shard at the last look."""
+        rows = [
+            eval_id
+            for eval_id in self._of_shard.get(shard, ())
+            if f"{eval_id}.json" not in self._names or self._store.valid_result(eval_id) is None
+        ]
         self._of_shard[shard] = rows
         return len(rows)
