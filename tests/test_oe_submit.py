@@ -31,6 +31,17 @@ def test_all_shards_go_to_sbatch_and_the_job_id_comes_back(
     assert slurm.submitted() == ["0-3"]
 
 
+def test_a_comment_of_ones_own_stays_before_that_of_the_submission(
+    run: Run, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    settings = [f"--set=eval_base_dir={tmp_path}", "--set=venv=/v", "--sbatch=comment=for ada"]
+    record = run("oe-render", "--cluster=slurm", *settings, stdin=HEADER + "acme/m,t,0\n").stdout
+    run("oe-submit", stdin=record, env=slurm.env)
+    (job,) = jobs(json.loads(record))
+    assert job["comment"].startswith("for ada oellm:")
+    assert f"--comment={job['comment']}" in job["command"]
+
+
 def test_only_shards_without_results_that_are_not_queued_are_submitted(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:

@@ -8,18 +8,16 @@ _NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 _ENVIRONMENT = "nothing of the submitting shell reaches a job; the setting env gives it variables"
 _LOGS = "logs are looked for in slurm_logs/ of the run"
-_IDENTITY = "by it oe-submit finds the jobs of a run"
 _SHAPE = "a job is one task on one node; whole_node and gpus_per_node say what it has there"
 _REQUEUE = "a job that runs out of time requeues itself"
 _ANSWER = "oe-submit reads what sbatch answers"
 # Options that the run itself depends on, with what depends on it.
 _REFUSED = {
     "array": "oe-submit chooses the elements of each job array",
-    "comment": _IDENTITY,
     "error": _LOGS,
     "export": _ENVIRONMENT,
     "export-file": _ENVIRONMENT,
-    "job-name": _IDENTITY,
+    "job-name": "people find the jobs of a run by it",
     "no-requeue": _REQUEUE,
     "nodes": _SHAPE,
     "ntasks": _SHAPE,
