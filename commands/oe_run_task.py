@@ -149,7 +149,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
         facts = {**provenance.process(), **_origin(run, store)}
         output = Output(emit, cli.message, cli.status_line(), _heartbeat(run, options.shard))
         start_s = provenance.start_seconds()
-        course = Course(draws, facts, start_s, _notice(run), stage_dir)
+        course = Course(draws, facts, start_s, _notice(run, options.shard), stage_dir)
         tally = Worker(store, output, signals, course).run(rows)
     left = f", {tally.left} left" if tally.left else ""
     cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed{left}")
@@ -167,14 +167,18 @@ def _heartbeat(run: Run | None, shard: int | None) -> Heartbeat | None:
     return Heartbeat(run.path, shard, run.arrays[run.shards[shard].array].gpus)
 
 
-def _notice(run: Run | None) -> float:
+def _notice(run: Run | None, shard: int | None) -> float:
     """Return how many seconds there are between the signal before the time limit and the end.
 
     But for a minute, in which the job requeues itself.
     """
+    from oellm import slurm, time_limits
     from oellm.worker import TIME_TO_STOP
 
-    told = run.setting("stop_before") if run is not None else None
+    told = None
+    if run is not None and shard is not None:
+        limit = run.arrays[run.shards[shard].array].time_limit
+        told = time_limits.notice(run.setting("stop_before"), slurm.parse_duration(limit))
     return max(TIME_TO_STOP, (told or 0) - 60.0)
 
 

@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from oellm import __version__, node_shape
+from oellm import __version__, node_shape, time_limits
 from oellm.cluster import Cluster
 from oellm.data_files import data_file
 from oellm.errors import UsageError
@@ -75,19 +75,13 @@ def fitted(cluster: Cluster) -> Cluster:
     A job that is told when it starts would do nothing else than requeue itself.
     """
     wanted = cluster.number("stop_before")
-    seconds = _notice(wanted, cluster.text("time_limit"))
+    seconds = time_limits.notice(wanted, parse_duration(cluster.text("time_limit")))
     if seconds == wanted:
         return cluster
     return Cluster(
         {**cluster.settings, "stop_before": seconds},
         {**cluster.origins, "stop_before": "half of time_limit"},
     )
-
-
-def _notice(wanted: int | None, time_limit: str) -> int | None:
-    """Return how many seconds before its time limit a job is told to stop."""
-    limit = parse_duration(time_limit)
-    return wanted if wanted is None or limit is None else min(wanted, limit // 2)
 
 
 def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple[str, Any]]:
@@ -118,7 +112,8 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple
         "time": time_limit,
     }
     options |= {option: text for option, text in chosen.items() if text}
-    if seconds := _notice(cluster.number("stop_before"), time_limit):
+    wanted = cluster.number("stop_before")
+    if seconds := time_limits.notice(wanted, parse_duration(time_limit)):
         # B: only the script gets it, which passes it on.
         options["signal"] = f"B:USR1@{seconds}"
     return list({**options, **cluster.mapping("sbatch")}.items())

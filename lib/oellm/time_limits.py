@@ -26,6 +26,11 @@ def time_limit(longest_s: float, stop_before: int, ceiling_s: int | None) -> int
     return int(wanted) if ceiling_s is None else min(int(wanted), ceiling_s)
 
 
+def notice(wanted: int | None, limit_s: int | None) -> int | None:
+    """Return how many seconds before its time limit a job is told to stop: half of it at most."""
+    return wanted if wanted is None or limit_s is None else min(wanted, limit_s // 2)
+
+
 def as_slurm(seconds: int) -> str:
     """Return a duration as Slurm writes it: `[days-]hours:minutes:seconds`."""
     days, rest = divmod(seconds, 86400)
