@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from processes import ROOT, Run, clean_environment
+from processes import BIN, ROOT, Run, clean_environment
 
 HEADER = "model_path,task_path,n_shot\n"
 
@@ -69,6 +70,26 @@ def finish(record: dict[str, Any], *shards: int) -> None:
                 "metrics": [{"metric": "acc", "value": 1}],
             }
             (path / "results" / f"{eval_id}.json").write_text(json.dumps({"oellm": ours}))
+
+
+def waiting(
+    home: Path, slurm: FakeSlurm, record: dict[str, Any], *options: str
+) -> subprocess.Popen[str]:
+    """Start an oe-submit that waits until the run is done."""
+    return subprocess.Popen(
+        [BIN / "oe-submit", "--wait=done", *options, record["run_dir"]],
+        env=clean_environment(home, slurm.env),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def until_it_says(process: subprocess.Popen[str], text: str) -> None:
+    """Read what a process says until a line of it has a text."""
+    assert process.stderr is not None
+    while text not in process.stderr.readline():
+        assert process.poll() is None
 
 
 def fake_worker(tmp_path: Path, script: str) -> None:

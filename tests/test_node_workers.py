@@ -149,13 +149,12 @@ def test_each_worker_has_a_gpu_of_those_that_slurm_gave_and_a_log(fours: Path) -
 
 def test_workers_share_the_cpus_of_the_job_evenly(pairs: Path) -> None:
     allowed = os.sched_getaffinity(0)
-    if len(allowed) % 2:
-        pytest.skip("an even number of CPUs is needed")
     job = Job(pairs, **CUDA)
     assert job.end()[0] == 0
     first, second = (set(seen["cpus"]) for _, seen in sorted(job.seen().items()))
-    assert len(first) == len(second)
-    assert (first | second, first & second) == (allowed, set())
+    # Of an odd number the last CPU is left over.
+    assert len(first) == len(second) == len(allowed) // 2
+    assert (first | second <= allowed, first & second) == (True, set())
 
 
 def test_models_that_are_split_have_their_gpus_together(pairs: Path) -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from oellm.queue_room import Limit, parse_associations
 from oellm.slurm import QueuedElement, parse_queue
 from oellm.submission import Element, batches
-from processes import BIN, Run, clean_environment
-from submitting import FakeSlurm, finish, jobs
+from processes import Run
+from submitting import FakeSlurm, finish, jobs, until_it_says, waiting
 
 # Many processes, some of which wait.
 pytestmark = pytest.mark.slow
@@ -186,16 +185,8 @@ def test_cancelling_takes_what_is_ours_alone(
 def test_an_element_that_failed_is_not_submitted_again_by_the_call_that_waits(
     tmp_path: Path, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
-    process = subprocess.Popen(
-        [BIN / "oe-submit", "--wait=done", "--poll=1", "--queue_limit=3", rendered["run_dir"]],
-        env=clean_environment(tmp_path, slurm.env),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    while "1 waiting for room" not in process.stderr.readline():
-        assert process.poll() is None
+    process = waiting(tmp_path, slurm, rendered, "--poll=1", "--queue_limit=3")
+    until_it_says(process, "1 waiting for room")
     finish(rendered, 1, 2, 3)
     slurm.says("queue", "")
     _, told = process.communicate(timeout=20)
@@ -206,16 +197,8 @@ def test_an_element_that_failed_is_not_submitted_again_by_the_call_that_waits(
 def test_an_interrupt_leaves_what_is_queued(
     tmp_path: Path, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
-    process = subprocess.Popen(
-        [BIN / "oe-submit", "--wait=done", rendered["run_dir"]],
-        env=clean_environment(tmp_path, slurm.env),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    while "4 submitted" not in process.stderr.readline():
-        assert process.poll() is None
+    process = waiting(tmp_path, slurm, rendered)
+    until_it_says(process, "4 submitted")
     assert not (Path(rendered["run_dir"]) / "submit.lock").exists()
     process.send_signal(signal.SIGINT)
     output, told = process.communicate(timeout=20)
