@@ -29,6 +29,7 @@ Examples:
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,8 +38,8 @@ from oellm import cli
 from oellm.errors import ExitStatus, InputError, UsageError, nearest
 
 if TYPE_CHECKING:
-    from oellm.results import Result
     from oellm.run_directory import Run
+    from oellm.scored_rows import ScoredRow
 
 
 class Options(NamedTuple):
@@ -75,16 +76,17 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _collect(arguments: cli.Arguments) -> int:
-    from oellm import metric_records, run_directory, tables
+    from oellm import metric_records, run_directory, tables, task_groups
 
     options = _options(arguments)
     collection = Collection()
+    primary = metric_records.PrimaryMetrics(task_groups.primary_metrics(os.environ))
     # All are looked at first: half a table is worse than none.
     runs = [run_directory.load(path) for path in options.run_dirs]
     if options.missing:
         return _print_missing(runs or list(_runs_on_stdin()))
     results = collection.of_runs(runs) if runs else collection.of_stdin()
-    found = (record for result in results for record in metric_records.records(result))
+    found = (record for scored in results for record in metric_records.records(scored, primary))
     tables.write(found, options.columns, options.layout, sys.stdout)
     return ExitStatus.FAILED if collection.failures else ExitStatus.DONE
 
@@ -95,13 +97,14 @@ class Collection:
     def __init__(self) -> None:
         self.failures = 0
 
-    def of_runs(self, runs: list[Run]) -> Iterator[Result]:
+    def of_runs(self, runs: list[Run]) -> Iterator[ScoredRow]:
         """Yield the valid results of runs, one run after the other."""
         for run in runs:
             yield from self.of_run(run)
 
-    def of_run(self, run: Run) -> Iterator[Result]:
+    def of_run(self, run: Run) -> Iterator[ScoredRow]:
         """Yield the valid results of a run, in the order of its manifest."""
+        from oellm import scored_rows
         from oellm.results import problem
 
         missing = 0
@@ -117,13 +120,13 @@ class Collection:
             if reason:
                 self._fail(f"{run.store.result_path(row['eval_id'])}: left out, {reason}")
             else:
-                yield result
+                yield scored_rows.of_result(result, str(run.path))
         if missing:
             cli.message(f"{run.path}: {missing} of {run.record['n_rows']} rows have no result yet")
 
-    def of_stdin(self) -> Iterator[Result]:
+    def of_stdin(self) -> Iterator[ScoredRow]:
         """Yield the valid results among lines on stdin, and those of runs that they name."""
-        from oellm import run_directory
+        from oellm import run_directory, scored_rows
         from oellm.results import problem
 
         for number, record in _objects_on_stdin():
@@ -131,7 +134,8 @@ class Collection:
                 yield from self.of_run(run_directory.load(_run_dir(record, number)))
                 continue
             if not (reason := problem(record)):
-                yield record
+                place = (record["oellm"].get("provenance") or {}).get("run_dir", "")
+                yield scored_rows.of_result(record, place)
                 continue
             failure = record["oellm"].get("failure") or {}
             reason = failure.get("message") or reason

@@ -50,6 +50,17 @@ def select(selection: str, catalogue: Catalogue) -> list[Cells]:
     return _once(rows)
 
 
+def primary_metrics(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the metric that stands for a task, by task, of those that all suites agree on."""
+    named: dict[str, set[str]] = {}
+    for suite in known((), environ).suites.values():
+        for row in suite.rows:
+            named.setdefault(row["task_path"], set()).add(row["primary_metric"])
+    return {
+        task: metric for task, metrics in named.items() if len(metrics) == 1 for metric in metrics
+    }
+
+
 def _user_file(environ: Mapping[str, str]) -> list[Path]:
     home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
     path = Path(home) / "oellm" / "task-groups.json"
