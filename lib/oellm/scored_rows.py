@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from oellm.columns import COLUMNS
 from oellm.manifest import Row
 from oellm.results import Result
+
+# What every metric has, besides its value.
+_TEXTS = ("task", "metric", "filter")
+# Cells whose values records have.
+_CELLS = ("model_path", "eval_suite", "limit")
 
 
 class ScoredRow(NamedTuple):
@@ -22,10 +28,27 @@ class ScoredRow(NamedTuple):
     finished: str
     # The run directory, or the file of a result that is in none.
     run_dir: str
+    # What a user should know of it: metrics that are left out, and why.
+    remarks: tuple[str, ...] = ()
 
 
 def of_result(result: Result, run_dir: str) -> ScoredRow:
-    """Return what a valid result of ours says."""
+    """Return what a valid result of ours says.
+
+    Raises ValueError where what does not count for its validity is not as it should be.
+    """
     ours = result["oellm"]
-    row = Row({**ours["row"], "eval_id": ours["eval_id"]})
-    return ScoredRow(row, ours["metrics"], ours.get("timing", {}).get("finished", ""), run_dir)
+    cells, timing = ours.get("row"), ours.get("timing")
+    if not isinstance(cells, dict) or set(map(type, cells.values())) - {str}:
+        raise ValueError("its row is no manifest row")
+    row = Row({**cells, "eval_id": ours["eval_id"]})
+    try:
+        for name in _CELLS:
+            COLUMNS[name][row[name]]
+    except ValueError as error:
+        raise ValueError(f"its row: {name}: {error}") from None
+    for metric in ours["metrics"]:
+        if set(map(type, map(metric.get, _TEXTS))) - {str}:
+            raise ValueError(f"a metric lacks one of {', '.join(_TEXTS)}: {metric}")
+    finished = timing.get("finished") if isinstance(timing, dict) else ""
+    return ScoredRow(row, ours["metrics"], str(finished or ""), run_dir)

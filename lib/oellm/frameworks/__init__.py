@@ -22,7 +22,8 @@ class Evaluation:
 
     # The framework's own result, JSON-like.
     native: dict[str, Any]
-    # Normalised: task, group, n_shot, metric, filter, value, stderr, higher_is_better, n_samples.
+    # Normalised: task, group, n_shot, metric, filter, value, stderr, higher_is_better, n_samples,
+    # aggregate.
     metrics: list[dict[str, Any]]
     # The documents with prompts and answers, by task.
     samples: Mapping[str, list[Any]]

@@ -1,0 +1,1 @@
+"""bigcode-evaluation-harness: reading its results."""

@@ -1,0 +1,109 @@
+"""bigcode-evaluation-harness, and its fork nvidia-bigcode-eval: reading their results.
+
+The file of --metric_output_path: scores by task, and all options under `config`. Where generations
+were loaded, options of generation say nothing about them, and the model is what --model said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from oellm.frameworks import native_cells, native_times
+from oellm.frameworks.native_values import (
+    Object,
+    is_finite,
+    object_at,
+    spelled,
+    text_at,
+)
+from oellm.scored_rows import ScoredRow
+
+_DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+_GENERATION = ("do_sample", "temperature", "top_k", "top_p", "max_length_generation", "seed")
+# Examples in the prompts of the tasks, as far as they are the same in all versions.
+_SHOTS = {
+    "humaneval": 0,
+    "humaneval-unstripped": 0,
+    "humanevalplus": 0,
+    "mbpp": 0,
+    "mbppplus": 0,
+    "conala": 2,
+    "concode": 2,
+}
+
+
+def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+    """Return one row for each task, None where the document is none of bigcode.
+
+    Raises ValueError where it is damaged.
+    """
+    config = document.get("config")
+    if not isinstance(config, dict) or not {"metric_output_path", "tasks"} <= config.keys():
+        return None
+    tasks = {name: object_at(document, name) for name in document if name != "config"}
+    cells, finished = _cells(config), native_times.of_file(path)
+    start = config.get("limit_start")
+    skipped = [f"its first {start} documents were left out"] if start else []
+    found = []
+    for task, values in tasks.items():
+        scores = list(_metrics(task, values))
+        if scores:
+            of_row = {"task_path": task, "n_shot": native_cells.n_shot(scores)}
+            row = native_cells.row({**cells, **of_row})
+            remarks = (*skipped, *_left_out(task, values))
+            found.append(ScoredRow(row, scores, finished, path, remarks))
+    return found
+
+
+def _metrics(task: str, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for name, value in values.items():
+        if not is_finite(value) or name.endswith("_stderr"):
+            continue
+        stderr = values.get(f"{name}_stderr")
+        yield {
+            "task": task,
+            "group": "",
+            "n_shot": _SHOTS.get(task),
+            "metric": name,
+            "filter": "none",
+            "value": value,
+            "stderr": stderr if is_finite(stderr) else None,
+            "higher_is_better": True if name.startswith("pass@") else None,
+            # The file does not say how many problems there were.
+            "n_samples": None,
+            "aggregate": "",
+        }
+
+
+def _left_out(task: str, values: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in values.items():
+        if not is_finite(value) and not name.endswith("_stderr"):
+            yield f"{name} of {task} is {spelled(value)}"
+
+
+def _cells(config: Object) -> dict[str, str]:
+    """Return the cells that all rows of a result share."""
+    arguments: Object = {}
+    generation: Object = {"n_samples": config.get("n_samples")}
+    for key, name in (("revision", "revision"), ("peft_model", "peft")):
+        if config.get(key):
+            arguments[name] = config[key]
+    if not config.get("load_generations_path"):
+        if precision := text_at(config, "precision"):
+            arguments["dtype"] = _DTYPES.get(precision, precision)
+        for key in ("load_in_8bit", "load_in_4bit"):
+            if config.get(key):
+                arguments[key] = config[key]
+        generation |= {name: config.get(name) for name in _GENERATION}
+    # apply_default_chat_template is of the fork.
+    templates = (config.get("apply_default_chat_template"), config.get("custom_chat_template"))
+    return {
+        "model_path": native_cells.model_path(text_at(config, "model"), arguments),
+        "eval_suite": "bigcode_eval",
+        "limit": native_cells.limit(config.get("limit")),
+        "gen_kwargs": native_cells.arguments(
+            {name: value for name, value in generation.items() if value is not None}
+        ),
+        "apply_chat_template": "true" if any(templates) else "",
+    }

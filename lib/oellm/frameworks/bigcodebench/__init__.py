@@ -1,0 +1,1 @@
+"""bigcodebench: reading its results."""

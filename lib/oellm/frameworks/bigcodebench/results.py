@@ -1,0 +1,134 @@
+"""bigcodebench: reading its results, *_pass_at_k.json and *_eval_results.json.
+
+An evaluation writes both. The first one, which has the scores, stands for it, and takes standard
+errors from the second, where that lies beside it; the second is a result only where it is alone.
+Model, revision, split and subset are read from the file's name, where bigcodebench.generate gave it
+(`org--model--main--bigcodebench-hard-complete--vllm-0-1-sanitized_calibrated_pass_at_k.json`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from oellm import json_codec
+from oellm.frameworks import native_cells, native_times, pass_rates
+from oellm.frameworks.native_values import Object, is_finite, spelled, text_at
+from oellm.frameworks.pass_rates import PassRate, Tally
+from oellm.scored_rows import ScoredRow
+
+_SCORES, _OUTCOMES = "pass_at_k.json", "eval_results.json"
+_NAME = re.compile(
+    r"(?P<model>.+?)(?P<prefilled>--skip_prefill)?--(?P<revision>(?:(?!--).)+)--bigcodebench"
+    r"-(?:(?P<subset>hard)-)?(?P<split>complete|instruct)"
+    r"--(?P<backend>[^-]+)-(?P<temperature>[0-9.]+)-(?P<n_samples>[0-9]+).*"
+)
+_PASS_AT = re.compile(r"pass@([1-9][0-9]*)")
+# What bigcodebench computes unless it is asked for others.
+_KS = (1, 5, 10)
+_PASSED = "pass"
+# Below it the machine cannot run the reference solutions: bigcodebench itself warns.
+_LEAST_GT_PASS_RATE = 0.99
+
+
+def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+    """Return the row of a result, None where the document is none of bigcodebench.
+
+    Neither is one whose evaluation another file stands for. Raises ValueError where it is damaged.
+    """
+    if "gt_pass_rate" in document and "split" in document:
+        return [_of_scores(document, path)]
+    if _has_outcomes(document):
+        return None if _beside(path, _SCORES).is_file() else [_of_outcomes(document, path)]
+    return None
+
+
+def _has_outcomes(document: Object) -> bool:
+    problems = document.get("eval")
+    return isinstance(problems, dict) and any(n.startswith("BigCodeBench/") for n in problems)
+
+
+def _of_scores(document: Object, path: str) -> ScoredRow:
+    split, subset = text_at(document, "split"), text_at(document, "subset")
+    cells = _cells(path, text_at(document, "model"), split, subset)
+    given = {int(match[1]): key for key in document if (match := _PASS_AT.fullmatch(key))}
+    tallies = _tallies_beside(path)
+    computed = pass_rates.pass_rates(tallies, list(given))
+    scores, remarks = [], []
+    for k, key in given.items():
+        value, task = document[key], cells["task_path"]
+        if not is_finite(value):
+            remarks.append(f"{key} of {task} is {spelled(value)}")
+            continue
+        found = computed.get(k)
+        # Outcomes of another evaluation, or of some of its problems, say nothing of this one.
+        is_same = found is not None and abs(found.value - value) < 1e-9
+        rate = found if found and is_same else PassRate(value, None)
+        n_problems = len(tallies) if is_same else None
+        scores.append(pass_rates.metric(task, k, rate, n_problems, "none"))
+    passed = document["gt_pass_rate"]
+    if not is_finite(passed) or passed < _LEAST_GT_PASS_RATE:
+        shown = passed if is_finite(passed) else spelled(passed)
+        remarks.append(f"gt_pass_rate is {shown}: reference solutions fail on that machine")
+    finished = native_times.of_file(path)
+    return ScoredRow(native_cells.row(cells), scores, finished, path, tuple(remarks))
+
+
+def _of_outcomes(document: Object, path: str) -> ScoredRow:
+    cells = _cells(path, "", "", "")
+    tallies = _tallies(document["eval"])
+    scores = [
+        pass_rates.metric(cells["task_path"], k, rate, len(tallies), "none")
+        for k, rate in pass_rates.pass_rates(tallies, _KS).items()
+    ]
+    finished = native_times.of_local(text_at(document, "date")) or native_times.of_file(path)
+    return ScoredRow(native_cells.row(cells), scores, finished, path)
+
+
+def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
+    """Return the cells of a result; its file's name tells more than what stands in it."""
+    cells = {"eval_suite": "bigcodebench", "n_shot": "0"}
+    match = _NAME.match(os.path.basename(path))
+    if match:
+        revision = {} if match["revision"] == "main" else {"revision": match["revision"]}
+        cells["model_path"] = native_cells.model_path(match["model"].replace("--", "/"), revision)
+        cells["backend"] = "" if match["backend"] == "hf" else match["backend"]
+        generation = {"temperature": match["temperature"], "n_samples": match["n_samples"]}
+        if match["prefilled"]:
+            generation["skip_prefill"] = "true"
+        cells["gen_kwargs"] = native_cells.arguments(generation)
+        split, subset = split or match["split"], subset or match["subset"] or "full"
+    elif model:
+        cells["model_path"] = native_cells.model_path(model.removesuffix(".jsonl"), {})
+    else:
+        raise ValueError("model_path: neither the result nor its file's name says which")
+    if not split:
+        raise ValueError("split: neither the result nor its file's name says which")
+    hard = "-hard" if subset == "hard" else ""
+    return {**cells, "task_path": f"bigcodebench{hard}-{split}"}
+
+
+def _beside(path: str, ending: str) -> Path:
+    """Return the other file of an evaluation."""
+    directory, name = os.path.split(path)
+    return Path(directory, name.removesuffix(_SCORES).removesuffix(_OUTCOMES) + ending)
+
+
+def _tallies_beside(path: str) -> list[Tally]:
+    """Return the outcomes that belong to scores, none where they cannot be read."""
+    try:
+        document = json_codec.loads(_beside(path, _OUTCOMES).read_bytes())
+        return _tallies(document["eval"]) if _has_outcomes(document) else []
+    except (OSError, ValueError, AttributeError):
+        return []
+
+
+def _tallies(problems: Mapping[str, Any]) -> list[Tally]:
+    samples_of = pass_rates.require_samples(problems, "status")
+    return [
+        Tally(sum(sample["status"] == _PASSED for sample in samples), len(samples))
+        for samples in samples_of.values()
+    ]

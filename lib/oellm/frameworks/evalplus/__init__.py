@@ -1,0 +1,1 @@
+"""evalplus: reading its results."""

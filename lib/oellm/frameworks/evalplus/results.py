@@ -1,0 +1,77 @@
+"""evalplus: reading its results, *eval_results.json.
+
+They have the outcome of every sample, but neither scores nor the model: pass@k is computed as
+evalplus prints it, and model, backend and temperature are read from the file's name, which
+evalplus.codegen gives its samples (`org--model_vllm_temp_0.0_eval_results.json`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from oellm.frameworks import native_cells, native_times, pass_rates
+from oellm.frameworks.native_values import Object, text_at
+from oellm.frameworks.pass_rates import Tally
+from oellm.scored_rows import ScoredRow
+
+_NAME = re.compile(r"(?P<model>.+)_(?P<backend>[a-z]+)_temp_(?P<temperature>[0-9.]+)\Z")
+_ENDING = re.compile(r"[_.]?eval_results\.json\Z")
+_TASKS = {"HumanEval": "humaneval", "Mbpp": "mbpp"}
+_KS = (1, 10, 100)
+_PASSED = "pass"
+
+
+def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+    """Return the row of a result, None where the document is none of evalplus.
+
+    Raises ValueError where it is damaged, or a name tells no model.
+    """
+    if not isinstance(document.get("eval"), dict) or "hash" not in document:
+        return None
+    problems = pass_rates.require_samples(document["eval"], "base_status")
+    prefixes = {problem.partition("/")[0] for problem in problems}
+    task = _TASKS.get(prefixes.pop(), "") if len(prefixes) == 1 else ""
+    if not task:
+        raise ValueError("eval: expected problems of HumanEval or Mbpp only")
+    cells = {"task_path": task, "n_shot": "0", "eval_suite": "evalplus", **_of_name(path)}
+    finished = native_times.of_local(text_at(document, "date")) or native_times.of_file(path)
+    return [ScoredRow(native_cells.row(cells), _metrics(task, problems), finished, path)]
+
+
+def _of_name(path: str) -> dict[str, str]:
+    """Return the cells that the file's name tells.
+
+    A name has `--` for each slash of the model, and evalplus takes dots and slashes off its ends.
+    """
+    name = _ENDING.sub("", os.path.basename(path))
+    match = _NAME.fullmatch(name)
+    if not match:
+        return {"model_path": native_cells.model_path(name.replace("--", "/"), {})}
+    return {
+        "model_path": native_cells.model_path(match["model"].replace("--", "/"), {}),
+        "backend": "" if match["backend"] == "hf" else match["backend"],
+        "gen_kwargs": f"temperature={match['temperature']}",
+    }
+
+
+def _metrics(task: str, problems: Mapping[str, list[Object]]) -> list[dict[str, Any]]:
+    """Return pass@k with the benchmark's own tests (base), and with evalplus's besides (plus)."""
+    statuses: dict[str, tuple[str, ...]] = {"base": ("base_status",)}
+    # Null with --base_only.
+    if all(sample.get("plus_status") for samples in problems.values() for sample in samples):
+        statuses["plus"] = ("base_status", "plus_status")
+    found = []
+    for tests, names in statuses.items():
+        tallies = [
+            Tally(
+                sum(all(sample[name] == _PASSED for name in names) for sample in samples),
+                len(samples),
+            )
+            for samples in problems.values()
+        ]
+        for k, rate in pass_rates.pass_rates(tallies, _KS).items():
+            found.append(pass_rates.metric(task, k, rate, len(tallies), tests))
+    return found

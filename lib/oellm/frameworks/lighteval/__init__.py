@@ -1,0 +1,1 @@
+"""lighteval: reading its results."""

@@ -1,0 +1,219 @@
+"""lm-evaluation-harness: results that it wrote itself, 0.4.0 to 0.4.13."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from oellm.frameworks import native_cells, native_times
+from oellm.frameworks.lm_eval.groups import Groups
+from oellm.frameworks.lm_eval.results import is_metric, metrics
+from oellm.frameworks.native_values import (
+    Object,
+    is_count,
+    is_finite,
+    object_at,
+    objects_at,
+    spelled,
+    text_at,
+)
+from oellm.scored_rows import ScoredRow
+
+# Arguments of models that name the model, in the order in which they do.
+_NAMES = ("pretrained", "model", "path", "engine")
+# Arguments that change no score: where and how fast a model runs, who may read it, and what a
+# manifest has columns for.
+_NO_INFLUENCE = (
+    "trust_remote_code",
+    "device",
+    "device_map",
+    "device_map_option",
+    "parallelize",
+    "batch_size",
+    "max_batch_size",
+    "max_memory_per_gpu",
+    "max_cpu_memory",
+    "offload_folder",
+    "cache_dir",
+    "tensor_parallel_size",
+    "data_parallel_size",
+    "pipeline_parallel_size",
+    "gpu_memory_utilization",
+    "swap_space",
+    "num_concurrent",
+    "max_retries",
+    "timeout",
+    "base_url",
+    "token",
+    "hf_token",
+    "use_auth_token",
+    "api_key",
+)
+_SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+_DEFAULT_SEEDS = [0, 1234, 1234, 1234]
+
+
+def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+    """Return one row for each group that is in no other, and for each task that is in none.
+
+    None where the document is no result of lm-eval. Raises ValueError where it is damaged.
+    """
+    if "results" not in document or not {"config", "configs", "n-shot"} & document.keys():
+        return None
+    results = objects_at(document, "results")
+    keys = [key for values in results.values() for key in values]
+    if any(key.endswith("_stderr") for key in keys) and not any(map(is_metric, keys)):
+        raise ValueError(
+            "results: expected metrics with a filter, as in acc,none; is it of lm-eval 0.3?"
+        )
+    native = _checked(document, results)
+    cells, finished = _cells(native), _finished(native, path)
+    groups = Groups(native)
+    found = []
+    for root in groups.top(results):
+        part = _part(native, groups, root)
+        scores = metrics(part, root)
+        if scores:
+            of_row = {"task_path": root, "n_shot": native_cells.n_shot(scores)}
+            row = native_cells.row({**cells, **of_row})
+            remarks = (*_left_out(results, part), *_without_score(part, scores))
+            found.append(ScoredRow(row, scores, finished, path, remarks))
+    return found
+
+
+def _checked(document: Object, results: dict[str, Object]) -> Object:
+    """Return what is needed of a result, with values of their types and finite metrics only."""
+    members = document.get("group_subtasks")
+    if members is not None:
+        members = object_at(document, "group_subtasks")
+        for name, names in members.items():
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise ValueError(f"group_subtasks: {name}: expected a list of names")
+    shots = object_at(document, "n-shot")
+    counts = objects_at(document, "n-samples")
+    configs = objects_at(document, "configs")
+    for config in configs.values():
+        entries = config.get("metric_list") or []
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise ValueError("configs: metric_list: expected a list of objects")
+    return {
+        **document,
+        "results": {task: _finite(values) for task, values in results.items()},
+        "groups": objects_at(document, "groups"),
+        "group_subtasks": members,
+        "n-shot": {task: shots[task] for task in shots if is_count(shots[task])},
+        "n-samples": {
+            task: count for task, count in counts.items() if is_count(count.get("effective"))
+        },
+        "higher_is_better": objects_at(document, "higher_is_better"),
+        "configs": configs,
+        "config": object_at(document, "config"),
+    }
+
+
+def _finite(values: Object) -> Object:
+    return {key: v for key, v in values.items() if not is_metric(key) or is_finite(v)}
+
+
+def _part(native: Object, groups: Groups, root: str) -> Object:
+    """Return the result as if only one task or group had been asked for."""
+    names = groups.reachable(root)
+    return {
+        **native,
+        "results": {task: v for task, v in native["results"].items() if task in names},
+        "group_subtasks": {name: groups.members[name] for name in names if name in groups.members},
+    }
+
+
+def _left_out(results: Mapping[str, Object], part: Object) -> Iterator[str]:
+    """Yield which values of the tasks and groups of a part are no finite numbers."""
+    for task in part["results"]:
+        for key, value in results[task].items():
+            if is_metric(key) and not is_finite(value):
+                yield f"{key.partition(',')[0]} of {task} is {spelled(value)}"
+
+
+def _without_score(part: Object, scores: list[Object]) -> Iterator[str]:
+    """Yield which values of groups are left out, because too little of their tasks is known."""
+    kept = {(score["task"], f"{score['metric']},{score['filter']}") for score in scores}
+    for group in part["group_subtasks"]:
+        for key in part["results"].get(group, {}):
+            if is_metric(key) and (group, key) not in kept:
+                yield f"{key.partition(',')[0]} of {group} is left out: tasks of it have none"
+
+
+def _cells(native: Object) -> dict[str, str]:
+    """Return the cells that all rows of a result share."""
+    config = native["config"]
+    given = _model_arguments(config.get("model_args"))
+    named = next((str(given[name]) for name in _NAMES if given.get(name)), "")
+    further = {
+        name: value
+        for name, value in given.items()
+        if value is not None and name not in _NO_INFLUENCE and not (named and name in _NAMES)
+    }
+    name = named or text_at(native, "model_name") or text_at(native, "model_name_or_path")
+    backend = text_at(config, "model")
+    cells = {
+        "model_path": native_cells.model_path(name, further),
+        "eval_suite": "lm_eval",
+        "backend": "" if backend == "hf" else backend,
+        "limit": native_cells.limit(config.get("limit")),
+        "gen_kwargs": _gen_kwargs(config.get("gen_kwargs")),
+        "seed": _seed(config),
+        "system_instruction": text_at(native, "system_instruction"),
+        "model_revision": text_at(config, "model_sha"),
+    }
+    if native.get("chat_template"):
+        cells["apply_chat_template"] = "true"
+        # True is what an empty cell means beside a chat template.
+        if native.get("fewshot_as_multiturn") is False:
+            cells["fewshot_as_multiturn"] = "false"
+    return cells
+
+
+def _model_arguments(given: Any) -> Object:
+    """Return the arguments of the model, which are a text before lm-eval 0.4.10."""
+    if isinstance(given, dict):
+        return given
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"model_args: expected a text or an object, got {type(given).__name__}")
+    found = {}
+    for piece in filter(None, (given or "").split(",")):
+        name, equals, value = piece.partition("=")
+        if not equals:
+            raise ValueError(f"model_args: expected key=value, got {piece!r}")
+        found[name.strip()] = value.strip()
+    return found
+
+
+def _gen_kwargs(given: Any) -> str:
+    if isinstance(given, dict):
+        return native_cells.arguments(given)
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"gen_kwargs: expected a text or an object, got {type(given).__name__}")
+    return given or ""
+
+
+def _seed(config: Object) -> str:
+    """Return the four seeds where they are not lm-eval's own."""
+    seeds = [config.get(name, "") for name in _SEEDS]
+    if seeds == _DEFAULT_SEEDS or not all(s is None or is_count(s) for s in seeds):
+        return ""
+    return ",".join(map(str, seeds))
+
+
+def _finished(native: Object, path: str) -> str:
+    """Return when the evaluation ended; `date` is when it began, in seconds.
+
+    The duration, a text, is there from 0.4.3 on. It has the time of loading lm-eval, which is
+    before `date`, so that the end may be told some seconds late.
+    """
+    began, seconds = native.get("date"), native.get("total_evaluation_time_seconds")
+    if not is_finite(began):
+        return native_times.of_file(path)
+    try:
+        duration = float(seconds or 0)
+    except (TypeError, ValueError, OverflowError):
+        duration = 0.0
+    return native_times.at_seconds(began + duration) or native_times.of_file(path)
