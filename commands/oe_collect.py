@@ -1,29 +1,73 @@
-"""oe-collect: print the metrics of runs, or the rows that still lack a result.
+"""oe-collect: print the scores of runs, of two compared, or the rows that still lack one.
 
 Usage:
-  oe-collect [options] [--] [RUN_DIR]...
+  oe-collect [options] [--filter=EXPR]... [--filter_a=EXPR]... [--filter_b=EXPR]... [--] [PATH]...
 
 Options:
-  --format=FORMAT   csv, jsonl, table or markdown. [default: csv]
-  --columns=NAMES   Columns to print, separated by commas; left out, all of them in csv and
-                    jsonl, the most important ones in tables.
+  --format=FORMAT   csv, jsonl, json, table, markdown, latex (needs the package booktabs),
+                    html or parquet. [default: csv]
+  --columns=NAMES   Columns to print, separated by commas; left out, the most important ones in
+                    tables, else all of them.
+  --filter=EXPR     Only records with COLUMN=PATTERN (* and ? as in a shell, nothing for an
+                    empty value), COLUMN!=PATTERN or, for numbers, COLUMN<NUMBER, <=, >, >=. May
+                    be repeated: all must hold, but of several = on one column any.
+  --sort=COLUMNS    Sort by these columns, separated by commas; a minus before one: descending.
+  --metric=METRIC   METRIC or METRIC,FILTER is the primary metric of every task that has it;
+                    the others have none.
+  --primary         Only records of primary metrics.
+  --all             Every result of an evaluation, not the newest only.
+  --partial         Scores of groups, too, that lack some of their tasks: from those there are.
+  --pivot           Print a row for each model and a column for each task, with its shots: the
+                    values of the primary metrics.
+  --rows=COLUMNS    What the rows of the pivot are, instead of model_path.
+  --cols=COLUMNS    What its columns are, instead of task.
+  --stderr          Standard errors, too, in the pivot.
+  --average         A last column in the pivot: the mean over its complete columns.
+  --compare         Print what changed from the first PATH to the second, primary metric by
+                    primary metric, and whether that is beyond noise.
+  --filter_a=EXPR   As --filter, for the first PATH of --compare alone.
+  --filter_b=EXPR   As --filter, for the second.
   --missing         Print the manifest rows without a valid result, in CSV for oe-render.
+  --failed          Print those of them that failed.
+  --check           Exit with status 1 where a row has no valid result.
   --help            Print this text.
   --version         Print the version.
 
-Input: run directories; or on stdin, line by line, result objects (from oe-run-task) and
-  run objects (from oe-submit).
+Input: run directories, directories that have some below them, and files of results: ours, and
+  those of lm-eval, bigcode-evaluation-harness, bigcodebench, evalplus and lighteval
+  (docs/RESULTS.md). Or on stdin, line by line, result objects (from oe-run-task) and run
+  objects (from oe-submit); or metric records that were printed before, in csv, jsonl or json.
 
 Output: metric records (schema.json, table `metric`), one for each task, metric and
-  filter, in the order of the manifest. csv and jsonl stream, tables buffer. Results
-  are matched to rows by eval_id alone. With several runs, a row is missing only if
-  none of them has its result.
+  filter, path after path, of a run in the order of its manifest. csv, jsonl, json and
+  parquet stream; tables, the pivot, and any format with --sort, buffer. Tables show numbers
+  with four decimals. Of several results of a row the newest counts, and stderr names the others;
+  so results on stdin are printed when all have come. A result is a row's by its eval_id; one of
+  another tool where model, task, shots and all else that it tells are the same. A row is missing
+  only if no path has its result.
 
-Exit status: 0 done, 1 a row on stdin had failed, or a result file is damaged; 2 bad
-  input.
+Pivot: scores of different shots, metrics, filters or frameworks never share a column (or
+  a row, where --rows has the task); heads say what it takes to tell them apart. All metrics
+  count where --rows or --cols has the metric. Parts of groups are left out unless a --filter,
+  or one of these two, names the column group. Refused are results of several limits, and
+  two scores for one cell. Tables mark the best scores of each task (bold in markdown, latex
+  and html) and, with *, those of groups that lack tasks; they leave out the directories that
+  all models are in. An average is one of tasks for which every row has a score, and more is
+  better; those on a scale beyond 1 count only where all are. stderr names the others.
+
+Comparison: records of the table `comparison` in schema.json. Models are compared with themselves;
+  where each path has one model only, these two, as checkpoints. The noise is known from the
+  samples of both (rows with log_samples), document by document, or else from the two standard
+  errors; the column method says which.
+
+Exit status: 0 done; 1 a result is damaged, a row on stdin had failed, or with --check a row has no
+  valid result; 2 bad input; 3 no pyarrow for parquet.
 
 Examples:
   oe-collect --format table RUN_DIR
+  oe-collect --pivot --average --format markdown --filter limit= RUN_DIR
+  oe-collect --filter 'task=mmlu*' --filter 'n_shot=5' --sort task,-value RUN_DIR
+  oe-collect --compare --filter_a step=1000 --filter_b step=2000 --format table RUN_DIR RUN_DIR
   oe-collect --missing RUN_DIR | oe-render | oe-submit
 """
 
@@ -31,24 +75,47 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, InputError, UsageError, nearest
+from oellm.errors import ExitStatus, InputError, UsageError
 
 if TYPE_CHECKING:
-    from oellm.run_directory import Run
-    from oellm.scored_rows import ScoredRow
+    from oellm.collection import Collection
+    from oellm.metric_records import Record
+    from oellm.pivot import Request
+    from oellm.record_making import MadeRecords
+    from oellm.record_selection import Selection
+
+# What is printed instead of records, and the options that say nothing about that.
+_LISTS = ("--columns", "--sort", "--primary", "--pivot", "--rows", "--cols", "--stderr")
+_NOT_FOR = {
+    "--compare": (*_LISTS, "--average", "--partial", "--check"),
+    "--missing": (*_LISTS, "--average", "--partial", "--format", "--filter", "--metric", "--all"),
+}
+_NOT_FOR["--failed"] = _NOT_FOR["--missing"]
 
 
 class Options(NamedTuple):
     """The command line."""
 
-    run_dirs: list[str]
+    paths: list[str]
+    # What is printed instead of records: --compare, --missing or --failed.
+    instead: str
     layout: str
+    # Left out, those that the layout usually has.
     columns: list[str]
-    missing: bool
+    selection: Selection
+    # Of the two sides of a comparison.
+    sides: list[Selection]
+    metric: str
+    every: bool
+    partial: bool
+    check: bool
+    pivot: Request | None
+    stderr: bool
+    average: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,150 +124,212 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    from oellm import metric_records, tables
+    from oellm import tables
+    from oellm.record_selection import Selection, split_columns
 
-    layout, known = arguments["--format"], metric_records.columns()
-    if layout not in tables.FORMATS:
-        expected = ", ".join(tables.FORMATS)
-        raise UsageError(f"--format: expected one of {expected}, got {layout!r}")
-    columns = [name.strip() for name in (arguments["--columns"] or "").split(",") if name.strip()]
-    for name in columns:
-        if name not in known:
-            raise UsageError(f"--columns: no column is called {name!r}{nearest(name, known)}")
+    paths = [path for path in arguments["PATH"] if path != "-"]
+    instead = _instead(arguments, paths)
+    layout, formats = arguments["--format"], (*tables.STREAMED, *tables.TABLES, "parquet")
+    if layout not in formats:
+        raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
+    if layout == "parquet" and sys.stdout.isatty():
+        raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
+    metric = arguments["--metric"]
+    if metric is not None and not metric.partition(",")[0]:
+        raise UsageError(f"--metric: expected METRIC or METRIC,FILTER, got {metric!r}")
+    filters, keys = arguments["--filter"], arguments["--sort"] or ""
+    selection = Selection.parse(filters, keys, arguments["--primary"])
+    sides = [
+        Selection.parse([*filters, *arguments[option]], "", False)
+        for option in ("--filter_a", "--filter_b")
+    ]
     return Options(
-        [path for path in arguments["RUN_DIR"] if path != "-"],
+        paths,
+        instead,
         layout,
-        columns or (known if layout in tables.STREAMED else metric_records.shown_columns()),
-        arguments["--missing"],
+        split_columns("--columns", arguments["--columns"] or ""),
+        selection,
+        sides,
+        metric or "",
+        arguments["--all"],
+        arguments["--partial"],
+        arguments["--check"],
+        _pivot_request(arguments, selection),
+        arguments["--stderr"],
+        arguments["--average"],
     )
 
 
+def _instead(arguments: cli.Arguments, paths: Sequence[str]) -> str:
+    """Return what is printed instead of records; refuse options that say nothing about that."""
+    asked = [option for option in _NOT_FOR if arguments[option]]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)}: expected one of them")
+    for option in ("--filter_a", "--filter_b"):
+        if arguments[option] and asked != ["--compare"]:
+            raise UsageError(f"{option} needs --compare")
+    if not asked:
+        return ""
+    for option in _NOT_FOR[asked[0]]:
+        if arguments[option] not in (None, False, [], "csv"):
+            raise UsageError(f"{option} says nothing about what {asked[0]} prints")
+    if asked == ["--compare"] and len(paths) != 2:
+        raise UsageError(f"--compare: expected two paths, got {len(paths)}")
+    return asked[0]
+
+
+def _pivot_request(arguments: cli.Arguments, selection: Selection) -> Request | None:
+    """Return what to pivot; None without --pivot, which then nothing may ask for."""
+    if not arguments["--pivot"]:
+        for option in ("--rows", "--cols", "--stderr", "--average"):
+            if arguments[option] not in (None, False):
+                raise UsageError(f"{option} needs --pivot")
+        return None
+    from oellm import pivot
+
+    if arguments["--columns"]:
+        raise UsageError("--columns: a pivot has --rows and --cols instead")
+    request = pivot.Request.parse(arguments["--rows"], arguments["--cols"], selection.conditions)
+    if arguments["--average"] and request.scores_in_rows:
+        raise UsageError("--average: expected tasks in the columns of the pivot, not in its rows")
+    return request
+
+
 def _collect(arguments: cli.Arguments) -> int:
-    from oellm import metric_records, run_directory, tables, task_groups
+    from oellm import collection_lines, result_sources
+    from oellm.collection import Collection
 
     options = _options(arguments)
-    collection = Collection()
-    primary = metric_records.PrimaryMetrics(task_groups.primary_metrics(os.environ))
-    # All are looked at first: half a table is worse than none.
-    runs = [run_directory.load(path) for path in options.run_dirs]
-    if options.missing:
-        return _print_missing(runs or list(_runs_on_stdin()))
-    results = collection.of_runs(runs) if runs else collection.of_stdin()
-    found = (record for scored in results for record in metric_records.records(scored, primary))
-    tables.write(found, options.columns, options.layout, sys.stdout)
-    return ExitStatus.FAILED if collection.failures else ExitStatus.DONE
+    if options.instead == "--compare":
+        return _compare(options)
+    collection = Collection(cli.message, options.every)
+    saved = None
+    if options.paths:
+        collection.add_sources(result_sources.found(options.paths, collection.fail))
+    else:
+        saved = collection_lines.read(cli.open_input(None), "stdin", collection)
+    if options.instead:
+        if saved is not None:
+            raise InputError("expected runs, got metric records", "stdin")
+        # A damaged result makes its row a missing one, and is no failure of this.
+        lacking, failures = _print_rows(collection, options.instead), 0
+    else:
+        _print_records(collection, saved, options)
+        lacking, number = collection.counts()
+        if lacking:
+            cli.message(f"{lacking} of {number} rows have no valid result")
+        failures = collection.failures
+    is_done = not failures and not (options.check and lacking)
+    return ExitStatus.DONE if is_done else ExitStatus.FAILED
 
 
-class Collection:
-    """Finds results, and tells the user of those that are not there."""
+def _print_records(
+    collection: Collection, saved: Iterator[Record] | None, options: Options
+) -> None:
+    """Print the records of a collection, or some that were printed before."""
+    from oellm import metric_records, tables
+    from oellm.metric_records import PrimaryMetrics
 
-    def __init__(self) -> None:
-        self.failures = 0
+    made = _made(collection, options, options.selection)
+    if saved is None:
+        records = options.selection.ordered(made)
+    else:
+        records = options.selection.of(PrimaryMetrics({}, options.metric).rechosen(saved))
+    if options.pivot is None:
+        shown = metric_records.shown_columns() if options.layout in tables.TABLES else None
+        columns = options.columns or shown or metric_records.columns()
+        if saved is None and options.layout in tables.BY_LINE and not options.selection.keys:
+            # The processes that read the results write the lines, too.
+            sys.stdout.write(tables.head(columns, options.layout))
+            sys.stdout.writelines(made.lines(columns, options.layout))
+        else:
+            _write(records, _types("metric", columns), options.layout)
+    else:
+        _print_pivot(records, options.pivot, options)
+    if made.partial_left_out:
+        cli.message(
+            f"{made.partial_left_out} scores of groups that lack some of their tasks are left out "
+            "(--partial prints them)"
+        )
 
-    def of_runs(self, runs: list[Run]) -> Iterator[ScoredRow]:
-        """Yield the valid results of runs, one run after the other."""
-        for run in runs:
-            yield from self.of_run(run)
 
-    def of_run(self, run: Run) -> Iterator[ScoredRow]:
-        """Yield the valid results of a run, in the order of its manifest."""
-        from oellm import scored_rows
-        from oellm.results import problem
+def _print_pivot(records: Iterable[Record], request: Request, options: Options) -> None:
+    from oellm import pivot, pivot_sheet, tables
 
-        missing = 0
-        for row in run.rows():
-            try:
-                result = run.store.read_result(row["eval_id"])
-                reason = problem(result, row["eval_id"])
-            except FileNotFoundError:
-                missing += 1
-                continue
-            except ValueError as error:
-                reason = f"it is not JSON: {error}"
-            if reason:
-                self._fail(f"{run.store.result_path(row['eval_id'])}: left out, {reason}")
-            else:
-                yield scored_rows.of_result(result, str(run.path))
-        if missing:
-            cli.message(f"{run.path}: {missing} of {run.record['n_rows']} rows have no result yet")
+    matrix = pivot.of_records(records, request)
+    style = pivot_sheet.Style(options.layout in tables.TABLES, options.stderr, options.average)
+    sheet = pivot_sheet.of_matrix(matrix, style)
+    for note in (*matrix.notes, *sheet.notes):
+        cli.message(note)
+    _write(sheet.records, sheet.types, options.layout)
 
-    def of_stdin(self) -> Iterator[ScoredRow]:
-        """Yield the valid results among lines on stdin, and those of runs that they name."""
-        from oellm import run_directory, scored_rows
-        from oellm.results import problem
 
-        for number, record in _objects_on_stdin():
-            if "oellm" not in record:
-                yield from self.of_run(run_directory.load(_run_dir(record, number)))
-                continue
-            if not (reason := problem(record)):
-                place = (record["oellm"].get("provenance") or {}).get("run_dir", "")
-                yield scored_rows.of_result(record, place)
-                continue
-            failure = record["oellm"].get("failure") or {}
-            reason = failure.get("message") or reason
-            task = (record["oellm"].get("row") or {}).get("task_path", "")
-            self._fail(f"stdin:{number}: {task} has no result: {reason}")
+def _compare(options: Options) -> int:
+    """Print what changed between two paths."""
+    from oellm import comparison, result_sources, tables
+    from oellm.collection import Collection
 
-    def _fail(self, text: str) -> None:
-        self.failures += 1
+    sides, failures = [], 0
+    for path, selection in zip(options.paths, options.sides, strict=True):
+        collection = Collection(cli.message, options.every)
+        collection.add_sources(result_sources.found([path], collection.fail))
+        sides.append(list(_made(collection, options, selection)))
+        failures += collection.failures
+    compared = comparison.compared(sides[0], sides[1])
+    for_people = options.layout in tables.TABLES
+    columns = comparison.shown_columns() if for_people else comparison.columns()
+    _write(compared.records, _types("comparison", columns), options.layout)
+    for text in compared.messages:
         cli.message(text)
+    return ExitStatus.FAILED if failures else ExitStatus.DONE
 
 
-def _objects_on_stdin() -> Iterator[tuple[int, dict[str, Any]]]:
-    from oellm import json_codec
+def _made(collection: Collection, options: Options, selection: Selection) -> MadeRecords:
+    """Return the records of a collection that are wanted."""
+    from oellm import task_groups
+    from oellm.metric_records import PrimaryMetrics
+    from oellm.record_making import MadeRecords, RecordMaker
 
-    number = 0
-    with cli.open_input(None) as stream:
-        for number, line in enumerate(stream, 1):
-            if not line.strip():
-                continue
-            try:
-                record = json_codec.loads(line.encode("utf-8"))
-            except ValueError as error:
-                place = f"stdin:{number}:{getattr(error, 'colno', 1)}"
-                text = getattr(error, "msg", error)
-                raise InputError(f"expected a JSON object on each line: {text}", place) from None
-            if not isinstance(record, dict):
-                raise InputError("expected a result or run object", "stdin", number)
-            if "oellm" in record and not isinstance(record["oellm"], dict):
-                raise InputError("expected an object", "stdin", number, "oellm")
-            yield number, record
-    if not number:
-        raise InputError("expected result or run objects, got nothing", "stdin")
+    primary = PrimaryMetrics(task_groups.primary_metrics(os.environ), options.metric)
+    return MadeRecords(collection, RecordMaker(primary, selection, options.partial))
 
 
-def _runs_on_stdin() -> Iterator[Run]:
-    from oellm import run_directory
+def _write(records: Iterable[Record], types: Mapping[str, str], layout: str) -> None:
+    """Write records whose columns are of some types (schema.json)."""
+    from oellm import parquet, tables
 
-    for number, record in _objects_on_stdin():
-        yield run_directory.load(_run_dir(record, number))
-
-
-def _run_dir(record: dict[str, Any], number: int) -> str:
-    if not isinstance(record.get("run_dir"), str):
-        raise InputError("expected a result object or a run object", "stdin", number)
-    return str(record["run_dir"])
+    if layout == "parquet":
+        parquet.write(records, types, sys.stdout.buffer)
+    else:
+        tables.write(records, list(types), layout, sys.stdout)
 
 
-def _print_missing(runs: list[Run]) -> ExitStatus:
+def _types(table: str, columns: Sequence[str]) -> dict[str, str]:
+    from oellm import schema
+
+    return {column: schema.table(table)[column]["type"] for column in columns}
+
+
+def _print_rows(collection: Collection, which: str) -> int:
+    """Print rows without a valid result, or those of them that failed; return how many lack one."""
     from oellm import manifest
 
-    finished = {
-        row["eval_id"]
-        for run in runs
-        for row in run.rows()
-        if run.store.valid_result(row["eval_id"]) is not None
-    }
-    missing = {row["eval_id"]: row.without("shard") for run in runs for row in run.rows()}
-    rows = [row for identity, row in missing.items() if identity not in finished]
-    columns = dict.fromkeys(column for row in missing.values() for column in row.cells)
+    # Only which results are valid counts here.
+    for _ in collection.results(len):
+        pass
+    runs = collection.runs
+    if not runs:
+        raise InputError("expected a run directory, whose manifest tells what is missing")
+    missing = list(collection.missing())
+    chosen = missing if which == "--missing" else [row for row in missing if collection.failed(row)]
     writer = manifest.Writer(sys.stdout)
-    writer.header(columns)
-    for row in rows:
+    columns = dict.fromkeys(column for run in runs for column in run.columns())
+    writer.header(column for column in columns if column != "shard")
+    for row in chosen:
         writer.write(row)
-    cli.message(f"{len(rows)} of {len(missing)} rows have no valid result")
-    return ExitStatus.DONE
+    what = "failed" if which == "--failed" else "have no valid result"
+    cli.message(f"{len(chosen)} of {collection.counts()[1]} rows {what}")
+    return len(missing)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from golden_files import GOLDEN, assert_golden
-from oellm.frameworks.lm_eval.results import metrics
 from processes import Run
 
 LINES = (GOLDEN / "contract" / "results.jsonl").read_text()
@@ -31,7 +30,7 @@ def run_dir(tmp_path: Path) -> Path:
 def test_each_format_is_golden(run: Run, run_dir: Path, layout: str) -> None:
     done = run("oe-collect", f"--format={layout}", run_dir)
     assert_golden(f"collected.{layout}", done.stdout.replace(str(run_dir), "/evals/ada/run"))
-    assert done.stderr == f"oe-collect: {run_dir}: 1 of 3 rows have no result yet\n"
+    assert done.stderr == "oe-collect: 1 of 3 rows have no valid result\n"
 
 
 def test_formats_agree(run: Run, run_dir: Path) -> None:
@@ -54,13 +53,14 @@ def test_columns_can_be_chosen_and_are_checked(run: Run, run_dir: Path) -> None:
         == "oe-collect: --columns: no column is called 'valeu', did you mean value?\n"
     )
     layout = run("oe-collect", "--format=xml", run_dir, status=2)
-    assert "expected one of csv, jsonl, table, markdown, got 'xml'" in layout.stderr
+    formats = "csv, jsonl, json, table, markdown, latex, html, parquet"
+    assert f"expected one of {formats}, got 'xml'" in layout.stderr
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda text: "", "it is not JSON"),
+        (lambda text: "", "it is empty"),
         (lambda text: text[: len(text) // 2], "it is not JSON"),
         (lambda text: "[1, 2]", "it has no key oellm"),
         (lambda text: text.replace('"value": 0.5', '"value": NaN'), "it is not JSON"),
@@ -91,13 +91,49 @@ def test_a_row_is_missing_only_if_no_run_has_it(run: Run, run_dir: Path, tmp_pat
     assert [line.split(",")[1] for line in done.stdout.splitlines()[1:]] == ["no_such_task"]
 
 
+def test_two_runs_are_compared(run: Run, run_dir: Path, tmp_path: Path) -> None:
+    second = tmp_path / "second"
+    shutil.copytree(run_dir, second)
+    path = second / "results" / "491ba463633eca78.json"
+    path.write_text(path.read_text().replace('"value": 3.98', '"value": 2.98'))
+    (second / "results" / "ef253598e9c37ffe.json").unlink()
+    done = run("oe-collect", "--compare", run_dir, second)
+    (found,) = csv.DictReader(io.StringIO(done.stdout))
+    assert (found["task"], found["difference"], found["verdict"]) == (
+        "oellm_prose",
+        "-1.0",
+        "unknown",
+    )
+    assert "oe-collect: not compared, 1 only in A: " in done.stderr
+    done = run("oe-collect", "--compare", "--metric=acc_norm", "--format=table", run_dir, run_dir)
+    assert [line.split()[-1] for line in done.stdout.splitlines()[2:]] == ["same"]
+    chosen = ("--compare", "--filter_a=step=1000", "--filter_b=step=2000")
+    refused = run("oe-collect", *chosen, run_dir, run_dir, status=2)
+    assert "B" in refused.stderr
+
+
+@pytest.mark.slow
+def test_what_was_printed_can_be_read_again(run: Run, run_dir: Path) -> None:
+    for layout in ("csv", "jsonl", "json"):
+        text = run("oe-collect", f"--format={layout}", run_dir).stdout
+        assert run("oe-collect", f"--format={layout}", stdin=text).stdout == text
+    options = ("--pivot", "--metric=acc_norm", "--filter=task=*choice")
+    from_run = run("oe-collect", *options, run_dir).stdout
+    assert from_run == "model_path,oellm_choice (0)\n/models/tiny/iter_0001000,0.75\n"
+    assert run("oe-collect", *options, stdin=text).stdout == from_run
+    refused = run("oe-collect", "--missing", stdin=text, status=2)
+    assert refused.stderr == "oe-collect: stdin: expected runs, got metric records\n"
+
+
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
-        ("", "stdin: expected result or run objects, got nothing"),
+        ("", "stdin: expected results, runs or metric records, got nothing"),
         ("{}\n{\n", "stdin:1: expected a result object or a run object"),
         (LINES + "{\n", "stdin:4:"),
-        ("[1]\n", "stdin:1: expected a result or run object"),
+        ("{}\n[1]\n", "stdin:1: expected a result object or a run object"),
+        ("[1]\n", "stdin: record 1: expected a metric record, an object"),
+        ("a,b\n", "stdin:1: model_path: required column is missing; the header is 'a,b'"),
         ('{"oellm": 1}\n', "stdin:1: oellm: expected an object"),
         ('{"run_dir": "/no/such/run"}\n', "/no/such/run: no run directory: run.json is missing"),
     ],
@@ -109,7 +145,7 @@ def test_bad_lines_are_named(run: Run, stdin: str, message: str) -> None:
 def test_bad_run_directory_stops_before_half_a_table(run: Run, run_dir: Path) -> None:
     done = run("oe-collect", run_dir, "/no/such/run", status=2)
     assert done.stdout == ""
-    assert done.stderr == "oe-collect: /no/such/run: no run directory: run.json is missing\n"
+    assert done.stderr == "oe-collect: /no/such/run: no such file or directory\n"
 
 
 def test_the_rows_own_choice_of_metric_is_primary(run: Run) -> None:
@@ -117,41 +153,3 @@ def test_the_rows_own_choice_of_metric_is_primary(run: Run) -> None:
     first["oellm"]["row"]["primary_metric"] = "acc_norm"
     done = run("oe-collect", "--columns=metric,is_primary", stdin=json.dumps(first))
     assert done.stdout.splitlines()[1:] == ["acc,false", "acc_norm,true"]
-
-
-def test_groups_take_shots_and_counts_from_their_leaves() -> None:
-    """The shape of mmlu: groups in groups, whose own entries lack shots and counts."""
-    native = {
-        "results": {
-            "mmlu": {"alias": "mmlu", "acc,none": 0.5, "acc_stderr,none": 0.01, "sample_len": 6},
-            "mmlu_stem": {"acc,none": 0.25, "acc_stderr,none": "N/A"},
-            "mmlu_algebra": {"acc,none": 0.25, "acc_stderr,none": float("nan")},
-            "mmlu_law": {"acc,none": 0.75, "acc_stderr,none": 0.1, "note,none": "x"},
-        },
-        "group_subtasks": {"mmlu": ["mmlu_stem", "mmlu_law"], "mmlu_stem": ["mmlu_algebra"]},
-        "n-shot": {"mmlu_algebra": 5, "mmlu_law": 5},
-        "n-samples": {
-            "mmlu_algebra": {"original": 4, "effective": 4},
-            "mmlu_law": {"original": 9, "effective": 2},
-        },
-        "higher_is_better": {"mmlu_law": {"acc": True}},
-    }
-    found = {metric["task"]: metric for metric in metrics(native, "mmlu")}
-    assert [found["mmlu"][key] for key in ("group", "n_shot", "n_samples")] == ["", 5, 6]
-    assert [found["mmlu_stem"][key] for key in ("group", "stderr", "n_samples")] == [
-        "mmlu",
-        None,
-        4,
-    ]
-    assert found["mmlu_algebra"]["stderr"] is None
-    assert found["mmlu_law"] == {
-        "task": "mmlu_law",
-        "group": "mmlu",
-        "n_shot": 5,
-        "metric": "acc",
-        "filter": "none",
-        "value": 0.75,
-        "stderr": 0.1,
-        "higher_is_better": True,
-        "n_samples": 2,
-    }

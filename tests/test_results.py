@@ -13,6 +13,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 
 from oellm.results import ResultStore, problem
@@ -215,6 +216,11 @@ def test_n_samples_need_not_be_known() -> None:
     unknown = result()
     del unknown["oellm"]["metrics"][0]["n_samples"]
     assert problem(unknown) == ""
+
+
+def test_a_number_of_numpy_is_a_number() -> None:
+    assert problem(result(value=numpy.float64(0.5))) == ""
+    assert "the value of acc is " in problem(result(value=numpy.float64("nan")))
 
 
 def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:

@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from oellm import schema
+from oellm.columns import COLUMNS
 from oellm.models import ModelSpec, training_step
 from oellm.scored_rows import ScoredRow
 
 Record = dict[str, Any]
 
+# Types of columns that hold no text.
+_VALUES = ("integer", "number", "boolean")
+# Cells that records have as they are.
+_TEXTS = ("eval_id", "model_path", "model_revision", "language")
+# What is one evaluation of a task, in records that may lack the eval_id.
+_EVALUATION = ("eval_id", "model_path", "task", "n_shot", "eval_suite", "limit", "run_dir")
+
 # Values of the column `aggregate`.
 REPORTED, DERIVED, PARTIAL = "reported", "derived", "partial"
+
+
+def empty() -> Record:
+    """Return a record without values: None where there would be a number or a truth, else ''."""
+    return dict(_empty())
 
 
 def columns() -> list[str]:
@@ -28,22 +41,19 @@ def shown_columns() -> list[str]:
 
 def records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[Record]:
     """Yield the metric records of a row with scores (schema.json, table `metric`)."""
-    row = scored.row
+    cells = scored.row.cells
     of_row = {
-        "eval_id": row["eval_id"],
-        "model_path": row["model_path"],
-        "model_revision": row["model_revision"],
-        "step": _step(row["model_path"]),
-        "language": row["language"],
-        "eval_suite": row.value("eval_suite"),
-        "limit": row.value("limit"),
+        **_empty(),
+        **{name: cells.get(name, "") for name in _TEXTS},
+        "step": _step(cells["model_path"]),
+        "eval_suite": COLUMNS["eval_suite"][cells.get("eval_suite", "")].value,
+        "limit": COLUMNS["limit"][cells.get("limit", "")].value,
         "finished": scored.finished,
         "run_dir": scored.run_dir,
     }
     chosen = primary.among(scored)
     for place, metric in enumerate(scored.metrics):
-        record = {**metric, **of_row, "is_primary": place in chosen}
-        yield {column: record.get(column) for column in columns()}
+        yield {**of_row, **metric, "is_primary": place in chosen}
 
 
 class PrimaryMetrics:
@@ -60,22 +70,38 @@ class PrimaryMetrics:
 
     def among(self, scored: ScoredRow) -> set[int]:
         """Return the places of the primary metrics in the list, at most one for each task."""
-        by_task: dict[str, list[int]] = {}
+        row = scored.row
+        requested = self._of_tasks.get(row["task_path"])
+        first: dict[str, int] = {}
+        meant: dict[str, int] = {}
         for place, metric in enumerate(scored.metrics):
-            by_task.setdefault(metric["task"], []).append(place)
-        found = set()
-        for task, places in by_task.items():
-            named = [p for p in places if self._is_meant(scored, task, scored.metrics[p])]
-            if named or not self._metric:
-                found.add((named or places)[0])
-        return found
+            task = metric["task"]
+            first.setdefault(task, place)
+            named = row["primary_metric"] or self._of_tasks.get(task) or requested
+            if task not in meant and self._is_meant(metric, named):
+                meant[task] = place
+        return set((meant if self._metric else {**first, **meant}).values())
 
-    def _is_meant(self, scored: ScoredRow, task: str, metric: Mapping[str, Any]) -> bool:
+    def rechosen(self, found: Iterable[Record]) -> Iterator[Record]:
+        """Yield records that were made before, with the metric that is asked for as primary."""
+        seen = set()
+        for record in found:
+            evaluation = tuple(record[column] for column in _EVALUATION)
+            is_meant = evaluation not in seen and self._is_meant(record, None)
+            if is_meant:
+                seen.add(evaluation)
+            yield {**record, "is_primary": is_meant} if self._metric else record
+
+    def _is_meant(self, metric: Mapping[str, Any], named: str | None) -> bool:
         if self._metric:
             return metric["metric"] == self._metric and self._filter in ("", metric["filter"])
-        row = scored.row
-        named = row["primary_metric"] or self._of_tasks.get(task)
-        return bool(metric["metric"] == (named or self._of_tasks.get(row["task_path"])))
+        return bool(metric["metric"] == named)
+
+
+@functools.cache
+def _empty() -> Record:
+    types = {name: spec["type"] for name, spec in schema.table("metric").items()}
+    return {name: None if kind in _VALUES else "" for name, kind in types.items()}
 
 
 @functools.lru_cache(4096)

@@ -26,6 +26,7 @@ Result = dict[str, Any]
 # The documents with prompts and answers, by task.
 Samples = Mapping[str, list[Any]]
 
+_NUMBERS = (int, float)
 # What os.link raises on a file system without hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 # What other workers do at the same time is over before so many tries.
@@ -244,11 +245,13 @@ def _repeated(action: Callable[[], T]) -> T:
 def _metric_problem(metric: Any) -> str:
     if not isinstance(metric, dict):
         return f"the value of {metric} is None"
-    value, counted = metric.get("value"), metric.get("n_samples")
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # Types as JSON has them, where true is no number; but a worker's may be NumPy's, too.
+    value: Any = metric.get("value")
+    counted: Any = metric.get("n_samples")
+    is_number = type(value) in _NUMBERS or isinstance(value, float)
+    if not is_number or not math.isfinite(value):
         return f"the value of {metric.get('metric')} is {value!r}"
-    is_count = isinstance(counted, int) and not isinstance(counted, bool) and counted > 0
-    if counted is not None and not is_count:
+    if counted is not None and (type(counted) is not int or counted <= 0):
         return f"n_samples of {metric.get('metric')} is {counted!r}"
     return ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import datetime
 import os
 from collections.abc import Iterator
@@ -56,12 +57,35 @@ class Run:
                 if shard is None or row.value("shard") == shard:
                     yield row
 
-    def missing_rows(self) -> Iterator[Row]:
-        """Yield the rows that have no valid result."""
-        store = self.store
-        for row in self.rows():
-            if store.valid_result(row["eval_id"]) is None:
-                yield row
+    def columns(self) -> list[str]:
+        """Return the columns of the manifest."""
+        with open(self.path / JOBS, encoding="utf-8", newline="") as stream:
+            return next(csv.reader(stream), [])
+
+    def eval_ids(self) -> Iterator[str]:
+        """Yield the eval_id of each row, without looking at the other cells.
+
+        Raises InputError for a line that has not the header's length.
+        """
+        path = self.path / JOBS
+        with open(path, encoding="utf-8", newline="") as stream:
+            lines = csv.reader(stream)
+            header = next(lines, [])
+            column = header.index("eval_id")
+            for cells in lines:
+                if cells and len(cells) != len(header):
+                    text = f"expected {len(header)} cells as in the header, got {len(cells)}"
+                    raise InputError(text, str(path), lines.line_num)
+                if cells:
+                    yield cells[column]
+
+    def result_ids(self) -> list[str]:
+        """Return the eval_ids of the rows whose results have a file, in the manifest's order."""
+        try:
+            names = frozenset(os.listdir(self.path / "results"))
+        except FileNotFoundError:
+            return []
+        return [eval_id for eval_id in self.eval_ids() if f"{eval_id}.json" in names]
 
     def reload(self) -> None:
         """Read run.json anew."""
