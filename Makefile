@@ -7,7 +7,7 @@ TESTS ?=
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster tests/fake_slurm/* tests/golden/*.sbatch
+SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster scripts/install-browser tests/fake_slurm/* tests/golden/*.sbatch
 
 .PHONY: demo test test-fast check golden docs clean
 

@@ -26,7 +26,7 @@ SCRIPTS = {
 }
 HEAVY = {
     *("torch", "transformers", "datasets", "lm_eval", "huggingface_hub"),
-    *("jinja2", "tabulate", "numpy", "orjson", "docopt", "dataclasses"),
+    *("jinja2", "tabulate", "numpy", "matplotlib", "orjson", "docopt", "dataclasses"),
 }
 HEADER = b"model_path,task_path,n_shot\n"
 # Commands that read stdin, with the beginning of an input that they wait for the rest of.
@@ -34,6 +34,7 @@ READERS = {
     "oe-collect": ([], b"\n"),
     "oe-fetch": (["--cluster=local"], HEADER),
     "oe-render": (["--cluster=local"], HEADER),
+    "oe-report": ([], b"model_path,task,metric,value\n"),
     "oe-run-task": ([], HEADER),
     "oe-submit": ([], b"\n"),
 }

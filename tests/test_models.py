@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.models import ModelSpec, natural_key, split_models, training_step
+from oellm.models import ModelSpec, natural_key, split_models, training_run, training_step
 
 # Examples take as long as a busy machine makes them take.
 PATIENT = settings(deadline=None)
@@ -143,3 +143,21 @@ def test_the_training_step_is_read_from_the_revision_or_the_path(
     path: str, revision: str, step: int | None
 ) -> None:
     assert training_step(path, revision) == step
+
+
+@pytest.mark.parametrize(
+    ("model", "run"),
+    [
+        ("/evals/run-a/iter_0001000", "/evals/run-a"),
+        ("/evals/run-a/iter_0001000/", "/evals/run-a"),
+        ("/evals/run-a/iter_0001000/hf,dtype=float16", "/evals/run-a/hf,dtype=float16"),
+        ("/evals/run-a-step1000-tokens4B", "/evals/run-a"),
+        ("/step1000", "/step1000"),
+        ("step1000", "step1000"),
+        ("org/a,revision=step1000-tokens4B,dtype=float16", "org/a,dtype=float16"),
+        ("org/a-step5,revision=main", "org/a,revision=main"),
+        ("org/a,revision=main", "org/a,revision=main"),
+    ],
+)
+def test_checkpoints_of_a_training_run_share_its_name(model: str, run: str) -> None:
+    assert training_run(model) == run

@@ -116,6 +116,7 @@ def test_the_table_is_golden(run: Run, made: Fixture, width: int) -> None:
     assert max(map(len, table.splitlines())) <= width
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_rows_and_the_status_says_what_is_left(run: Run, made: Fixture) -> None:
     def states(status: int) -> list[str]:
         done = run("oe-status", made.path, env=made.env, status=status)
@@ -173,7 +174,7 @@ def test_without_slurm_or_accounting_it_says_what_it_cannot_know(run: Run, made:
     )
     assert done.stdout.count(",running,scoring,") == 1
     assert done.stdout.count(",failed,") == 2
-    assert done.stdout.count("submitted as job 4711_3; Slurm did not answer") == 2
+    assert done.stdout.count("submitted as job 4711_3; no word from Slurm") == 2
 
 
 def test_an_accounting_that_is_behind_makes_no_job_run(run: Run, made: Fixture) -> None:
@@ -214,6 +215,7 @@ def test_ctrl_c_ends_watching(made: Fixture) -> None:
     assert watching.returncode == 130
 
 
+@pytest.mark.slow
 def test_logs_are_found_by_shard_and_by_row(run: Run, made: Fixture) -> None:
     logs = made.path / "slurm_logs"
     (logs / "4711_3.log").write_text("".join(f"line {n}\n" for n in range(100)))

@@ -184,7 +184,7 @@ def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_count
         (
             SUBMITTED,
             {"jobs": None, "heartbeats": {1: beat(updated=300)}},
-            [("pending", "submitted as job 7_0; Slurm did not answer")] * 2,
+            [("pending", "submitted as job 7_0; no word from Slurm")] * 2,
         ),
         (
             made_run(job(0, [0], 99, executor="local")),

@@ -208,6 +208,26 @@ def training_step(path: str, revision: str = "") -> int | None:
     return None
 
 
+def training_run(model: str) -> str:
+    """Return a model cell without what gives its training step: all checkpoints of a run share it.
+
+    `runs/a/iter_0001000` becomes `runs/a`, and `org/a,revision=step1000` becomes `org/a`.
+    """
+    path, *arguments = model.split(",")
+    for place, argument in enumerate(arguments):
+        name, _, revision = argument.partition("=")
+        if name.strip() == "revision" and training_step("", revision.strip()) is not None:
+            return ",".join([path, *arguments[:place], *arguments[place + 1 :]])
+    names = path.split("/")
+    for place in reversed(range(len(names))):
+        if match := _STEP.search(names[place]):
+            # What follows a step in its name (`step1000-tokens4B`) changes with it.
+            kept = names[place][: match.start()]
+            names[place : place + 1] = [kept] if kept else []
+            break
+    return ",".join(["/".join(names).rstrip("/") or path, *arguments])
+
+
 def _holding(model: ListedModel, subfolder: str) -> Holding:
     """Return what a local model's directory holds."""
     from oellm import checkpoints

@@ -22,12 +22,14 @@ _LOG_END = 8192
 class Observer:
     """Looks at a run, again and again; `report` is told once of what cannot be known.
 
+    With `asks_slurm` off it goes by the files alone.
     A result is read and checked when it is first seen. Its file does not change after that, so
     that later looks only see whether it is still there.
     """
 
-    def __init__(self, run: Run, report: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, report: Callable[[str], None], *, asks_slurm: bool = True) -> None:
         self.run = run
+        self._asks_slurm = asks_slurm
         self._report = report
         self._rows = list(run.rows())
         self._valid: set[str] = set()
@@ -62,6 +64,8 @@ class Observer:
         ids = {key[0] for place in places if (key := run_status.job_key(place)) is not None}
         if not ids:
             return {}
+        if not self._asks_slurm:
+            return None
         try:
             return slurm_jobs.in_queue(ids)
         except OellmError as error:

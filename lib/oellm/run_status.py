@@ -38,7 +38,7 @@ class Evidence(NamedTuple):
     # The key `failure` of the failure files of others, with the time as `finished`.
     failures: Mapping[str, Mapping[str, Any]]
     heartbeats: Mapping[int, Beat]
-    # What Slurm says; None where it did not answer.
+    # What Slurm says; None where it did not answer, or was not asked.
     jobs: Mapping[Key, JobState] | None
     # How the logs of shards end whose jobs ended or were requeued.
     logs: Mapping[int, str]
@@ -164,7 +164,7 @@ def _phase(place: Place | None, shard: int, beat: Beat | None, evidence: Evidenc
     if evidence.jobs is None:
         if ours is not None and not ours["ended"] and _silence(ours, evidence) < _SILENT:
             return Phase("running", "", _time(ours["started"]), job, ours["host"], ours)
-        return Phase("queued", f"submitted as job {job}; Slurm did not answer", since, job)
+        return Phase("queued", f"submitted as job {job}; no word from Slurm", since, job)
     state = evidence.jobs.get(key)
     if state is not None and state.state in slurm_jobs.WAITING:
         return Phase("queued", _waiting(state, evidence.logs.get(shard, "")), evidence.now, job)

@@ -110,6 +110,16 @@ def test_run_directory_to_oe_collect_to_oe_render(run: Run, run_dir: Path) -> No
     assert row["eval_id"] in jobs
 
 
+def test_oe_collect_to_oe_collect_and_oe_report(run: Run) -> None:
+    records = golden("metrics.csv")
+    assert run("oe-collect", stdin=records).stdout == records
+    page = run("oe-report", stdin=records).stdout
+    for row in csv.DictReader(io.StringIO(records)):
+        if row["is_primary"] == "true":
+            assert row["task"] in page
+            assert f'data-v="{row["value"]}"' in page
+
+
 def test_the_schema_names_every_key_of_a_result() -> None:
     for line in golden("results.jsonl").splitlines():
         record = json.loads(line)["oellm"]

@@ -1,0 +1,160 @@
+"""oe-report: make one HTML page of results.
+
+Usage:
+  oe-report [options] [--] [PATH]...
+
+Options:
+  --output=FILE   Write the page there; left out, to stdout, which must not be a terminal.
+  --title=TEXT    Heading of the page. [default: Evaluation report]
+  --figures=DIR   Also write the figures there, each as SVG and PNG.
+  --help          Print this text.
+  --version       Print the version.
+
+Input: run directories, directories that have some below them, and files of results, as
+  oe-collect reads them; or metric records on stdin, as it prints them: CSV, JSON lines, or
+  a JSON array. Columns may be left out but for model_path, task, metric and
+  value. The whole input is read before the page is written.
+
+Output: a page that needs no network and nothing beside it. It has
+
+  a leaderboard     models × tasks by primary metrics, coloured within each column, to be
+                    sorted by its heads and narrowed down by the names of models and
+                    tasks; groups' parts fold away; results with another limit are in a
+                    table of their own, and numbers from a part of a group are marked;
+  curves            over training steps, where models are checkpoints;
+  languages         models × languages, where tasks have languages;
+  what is missing   rows that failed or have no result, with reason and log;
+  what ran where    cluster, versions, image digests, GPU-hours, what the time went into.
+
+  Of records on stdin, the last two are there for the run directories that they name and
+  that are on this machine. Slurm is not asked. Where a row has several results, the
+  newest is shown and the others are told. The average is over columns in which every
+  model has a score from 0 to 1, more being better.
+
+Figures need matplotlib (pip install 'oellm[report]'). Without it the page has none,
+which a message says; --figures then is an error.
+
+Exit status: 0 done; 1 a result file is damaged and left out; 2 bad input; 3 --figures
+  without matplotlib.
+
+Examples:
+  oe-report --output report.html RUN_DIR
+  oe-collect RUN_DIR OTHER_RUN | mlr --csv filter '$n_shot == 5' | oe-report > report.html
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from oellm import cli
+from oellm.errors import ExitStatus, MachineError, UsageError
+
+if TYPE_CHECKING:
+    from oellm.collection import Collection
+    from oellm.report import Drawings
+
+Record = dict[str, Any]
+
+
+class Options(NamedTuple):
+    """The command line."""
+
+    paths: list[str]
+    output: str | None
+    title: str
+    figures: str | None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-report", __doc__, _report, argv)
+
+
+def _options(arguments: cli.Arguments) -> Options:
+    output = arguments["--output"]
+    if output is None and sys.stdout.isatty():
+        raise UsageError("stdout is a terminal: give --output FILE, or > FILE")
+    return Options(
+        [path for path in arguments["PATH"] if path != "-"],
+        output,
+        arguments["--title"],
+        arguments["--figures"],
+    )
+
+
+def _report(arguments: cli.Arguments) -> int:
+    from oellm import atomic, report, report_runs, task_groups
+    from oellm.collection import Collection
+
+    options = _options(arguments)
+    collection = Collection(cli.message)
+    if options.paths:
+        records = _of_paths(collection, options.paths)
+        runs = [str(run.path) for run in collection.runs]
+    else:
+        records, runs = _of_stdin(), []
+    # A run without a result is one of the runs, too.
+    paths = list(dict.fromkeys([*runs, *report_runs.places(records)]))
+    page = report.page(
+        report.Contents(
+            options.title,
+            records,
+            list(report_runs.look(paths, cli.message)),
+            _drawings(records, options),
+            task_groups.known((), os.environ).languages,
+        )
+    )
+    content = page.encode("utf-8", "replace")
+    if options.output:
+        atomic.write_file(Path(options.output), content)
+    else:
+        sys.stdout.buffer.write(content)
+    return ExitStatus.FAILED if collection.failures else ExitStatus.DONE
+
+
+def _of_stdin() -> list[Record]:
+    from oellm import record_reading
+
+    with cli.open_input(None) as stream:
+        return list(record_reading.read(stream, "stdin"))
+
+
+def _of_paths(collection: Collection, paths: Sequence[str]) -> list[Record]:
+    """Return the records of what is at some paths."""
+    from oellm import result_sources, task_groups
+    from oellm.metric_records import PrimaryMetrics
+    from oellm.record_making import MadeRecords, RecordMaker
+    from oellm.record_selection import Selection
+
+    collection.add_sources(result_sources.found(paths, collection.fail))
+    primary = PrimaryMetrics(task_groups.primary_metrics(os.environ))
+    maker = RecordMaker(primary, Selection.parse([], "", False), partial=True)
+    return list(MadeRecords(collection, maker))
+
+
+def _drawings(records: Sequence[Record], options: Options) -> Drawings:
+    """Return the figures of the page, and write those that are asked for."""
+    from importlib.util import find_spec
+
+    from oellm.report import Drawings
+
+    if find_spec("matplotlib") is None:
+        if options.figures:
+            raise MachineError("--figures needs matplotlib: pip install 'oellm[report]'")
+        cli.message("the page has no figures: these need matplotlib (pip install 'oellm[report]')")
+        return Drawings([], None)
+    from oellm import figures
+
+    if options.figures:
+        figures.save(records, Path(options.figures))
+    # Of parts of groups, a suite may have a hundred.
+    whole = [record for record in records if not record["group"]]
+    return Drawings(list(figures.curves(whole)), figures.language_map(whole))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
