@@ -211,6 +211,7 @@ def test_answers_of_another_origin_or_row_are_not_used(tmp_path: Path) -> None:
     assert attempt(tmp_path, row=other).earlier() == {}
 
 
+@pytest.mark.slow
 def test_two_workers_of_one_row_are_killed_and_leave_all_that_they_had_saved(
     tmp_path: Path,
 ) -> None:

@@ -84,6 +84,7 @@ def tasks(tmp_path: Path) -> Path:
     return write_task(tmp_path / "tasks", "quiz")
 
 
+@pytest.mark.slow
 def test_local_rows_pass_without_a_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
     model = write_model(tmp_path / "model")
     for name, member in (("quizzes", {"group": "more"}), ("more", "quiz")):
@@ -244,6 +245,7 @@ def test_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
         assert hub_library.silence(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
+@pytest.mark.slow
 def test_interrupt_does_not_wait_for_downloads(
     tmp_path: Path, account: Account, hub: Hub, tasks: Path
 ) -> None:

@@ -45,6 +45,7 @@ def test_run_directory_holds_the_whole_run(run: Run, tmp_path: Path) -> None:
     assert line.endswith(",0")
 
 
+@pytest.mark.slow
 def test_runs_of_the_same_second_have_directories_of_their_own(run: Run) -> None:
     directories = {
         json.loads(run("oe-render", "--cluster=local", stdin=MANIFEST).stdout)["run_dir"]
@@ -166,6 +167,7 @@ def test_rows_take_hardly_any_memory(tmp_path: Path, options: list[str]) -> None
     assert peak_kib(2000) - peak_kib(20) < 16 * 1024
 
 
+@pytest.mark.slow
 def test_cluster_settings_fill_empty_cells_but_never_change_an_identified_row(run: Run) -> None:
     def rendered(manifest: str, *settings: str) -> str:
         done = run("oe-render", "--cluster=local", *settings, stdin=manifest)
@@ -216,6 +218,7 @@ def test_bad_manifest_is_named_by_line_and_column(
     assert not (tmp_path / "oellm-output").exists()
 
 
+@pytest.mark.slow
 def test_what_the_machine_lacks_is_told_before_anything_is_written(
     run: Run, tmp_path: Path
 ) -> None:

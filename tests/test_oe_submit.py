@@ -77,6 +77,7 @@ def test_a_damaged_result_counts_as_missing(
     assert slurm.submitted() in (["-".join(sorted(shards))], [",".join(sorted(shards))])
 
 
+@pytest.mark.slow
 def test_the_queue_limit_is_kept_and_the_rest_is_named(
     run: Run, slurm: FakeSlurm, tmp_path: Path
 ) -> None:

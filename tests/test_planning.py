@@ -8,6 +8,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from processes import ROOT, Run, clean_environment
 
 GOLDEN_RUN = ROOT / "tests" / "golden" / "contract" / "run"
@@ -92,6 +94,7 @@ def test_a_worker_that_no_node_can_hold_is_an_error_of_its_row(run: Run, tmp_pat
     assert not (tmp_path / "base").exists()
 
 
+@pytest.mark.slow
 def test_the_time_limit_follows_the_longest_shard_up_to_what_is_allowed(
     run: Run, tmp_path: Path
 ) -> None:
