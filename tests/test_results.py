@@ -80,7 +80,7 @@ def test_of_workers_that_write_at_once_the_first_keeps_its_result_and_its_sample
     assert answers.empty()
     assert Counter(eval_id for eval_id, _ in winners) == Counter(eval_ids)
     for eval_id, writer in winners:
-        assert store.read_result(eval_id) == result(eval_id, writer)
+        assert store.valid_result(eval_id) == result(eval_id, writer)
         lines = store.samples_path(eval_id).read_text().splitlines()
         assert [json.loads(line)["writer"] for line in lines] == [writer] * 20
     kept = [name for name in files(tmp_path) if ".invalid-" not in name]
@@ -124,7 +124,7 @@ def test_a_file_system_without_hard_links_is_good_enough(
     damage(store)
     assert store.write_result(result(value=1), samples(1))
     assert not store.write_result(result(value=2), samples(2))
-    assert store.read_result(EVAL_ID) == result(value=1)
+    assert store.valid_result(EVAL_ID) == result(value=1)
     assert json.loads(store.samples_path(EVAL_ID).read_text().splitlines()[0])["writer"] == 1
     aside, *kept = sorted(files(tmp_path), key=lambda name: ".invalid-" not in name)
     assert ".invalid-" in aside

@@ -45,6 +45,8 @@ class Collection:
         self.failures = 0
         # The rows of which a valid result was read.
         self.valid: set[str] = set()
+        # The rows of all manifests.
+        self._rows: set[str] = set()
 
     @property
     def runs(self) -> list[Run]:
@@ -94,7 +96,7 @@ class Collection:
         """
         for text in self._loose.match(self.runs):
             self._report(text)
-        listed = {str(run.path): run.result_ids() for run in self.runs}
+        listed = {str(run.path): self._listed(run) for run in self.runs}
         duplicates = Duplicates({} if self._every else listed, self._identities())
         for text in duplicates.told():
             self._report(text)
@@ -104,6 +106,13 @@ class Collection:
                 self.fail(problem)
             self.valid.update(eval_ids)
             yield made
+
+    def _listed(self, run: Run) -> list[str]:
+        """Return the eval_ids of the rows of a run whose results have a file, in its order."""
+        eval_ids = list(run.eval_ids())
+        self._rows.update(eval_ids)
+        names = run.store.result_names()
+        return [eval_id for eval_id in eval_ids if f"{eval_id}.json" in names]
 
     def _identities(self) -> list[Identity]:
         return [] if self._every else self._loose.identities
@@ -125,9 +134,7 @@ class Collection:
     def missing(self) -> Iterator[Row]:
         """Yield the rows without a valid result, each once; known when all have been read."""
         seen = set(self.valid)
-        for run in self.runs:
-            if seen.issuperset(run.eval_ids()):
-                continue
+        for run in self.runs if self._rows - seen else ():
             for row in run.rows():
                 if row["eval_id"] not in seen:
                     seen.add(row["eval_id"])
@@ -138,9 +145,8 @@ class Collection:
         return any(run.store.failure_path(row["eval_id"]).exists() for run in self.runs)
 
     def counts(self) -> tuple[int, int]:
-        """Return how many rows have no valid result, and how many there are."""
-        rows = {eval_id for run in self.runs for eval_id in run.eval_ids()}
-        return len(rows - self.valid), len(rows)
+        """Return how many rows have no valid result, and how many there are; known as `missing`."""
+        return len(self._rows - self.valid), len(self._rows)
 
 
 class _RowResults(NamedTuple):

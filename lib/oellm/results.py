@@ -63,12 +63,12 @@ class ResultStore:
         """Return where the samples of a row are."""
         return self.directory / "samples" / f"{eval_id}.jsonl"
 
-    def read_result(self, eval_id: str) -> Any:
-        """Return what a row's result file holds.
-
-        Raises FileNotFoundError where there is none, ValueError where it is not JSON.
-        """
-        return json_codec.loads(self.result_path(eval_id).read_bytes())
+    def result_names(self) -> frozenset[str]:
+        """Return the names of the files that are where results are."""
+        try:
+            return frozenset(os.listdir(self.directory / "results"))
+        except FileNotFoundError:
+            return frozenset()
 
     def valid_result(self, eval_id: str) -> Result | None:
         """Return the result of a row, or None where there is none that is valid."""

@@ -79,14 +79,6 @@ class Run:
                 if cells:
                     yield cells[column]
 
-    def result_ids(self) -> list[str]:
-        """Return the eval_ids of the rows whose results have a file, in the manifest's order."""
-        try:
-            names = frozenset(os.listdir(self.path / "results"))
-        except FileNotFoundError:
-            return []
-        return [eval_id for eval_id in self.eval_ids() if f"{eval_id}.json" in names]
-
     def reload(self) -> None:
         """Read run.json anew."""
         self.record = load(self.path).record

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-
 from oellm.run_directory import Run
 
 
@@ -13,15 +10,14 @@ class UnfinishedRows:
 
     def __init__(self, run: Run) -> None:
         self._store = run.store
-        self._names: set[str] = set()
+        self._names: frozenset[str] = frozenset()
         self._of_shard: dict[int, list[str]] = {}
         for row in run.rows():
             self._of_shard.setdefault(int(row["shard"]), []).append(row["eval_id"])
 
     def look(self) -> None:
         """See which results are there now: one question, where opening each would be one a row."""
-        with contextlib.suppress(FileNotFoundError):
-            self._names = set(os.listdir(self._store.directory / "results"))
+        self._names = self._store.result_names()
 
     def count(self) -> int:
         """Return how many there are now."""
