@@ -90,9 +90,9 @@ HOSTILE = {
     "long": ("é" * 100 + TOUCH).ljust(300, "x"),
 }
 
-# Notes its arguments, byte for byte.
+# Notes its arguments, byte for byte; each process by itself, since two may write at once.
 STUB = """#!/bin/bash
-printf '%s\\0' "$@" >>"$0.called"
+printf '%s\\0' "$@" >>"$0.called.$$"
 """
 
 
@@ -104,7 +104,8 @@ def stub(path: Path) -> Path:
 
 
 def calls(program: Path) -> list[str]:
-    return program.with_name(f"{program.name}.called").read_bytes().decode().split("\0")[:-1]
+    notes = sorted(program.parent.glob(f"{program.name}.called.*"))
+    return b"".join(note.read_bytes() for note in notes).decode().split("\0")[:-1]
 
 
 def execute(script: Path, directory: Path, **environment: str) -> None:
