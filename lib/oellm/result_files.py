@@ -16,6 +16,7 @@ _PART = 2**16
 # and JSON has no line ends inside its strings.
 _OURS = b'\n  "oellm": {'
 _END = b"\n  }\n}\n"
+_PROVENANCE, _METRICS = b'\n    "provenance": {', b'\n    "metrics": ['
 
 
 def of_row(run_dir: str, eval_id: str) -> ScoredRow:
@@ -64,13 +65,17 @@ def _content(path: str) -> bytes:
 def _our_part(content: bytes) -> Any:
     """Return a result, of which the rest is left out where it is as the worker writes it.
 
-    The framework's own result is most of a file. It is looked at by its ends only, and for the
-    zeros that a crash of the machine may leave.
+    The framework's own result is most of a file, and provenance most of our part. They are looked
+    at by their ends only, and for the zeros that a crash of the machine may leave.
     """
     start = content.rfind(_OURS)
     if start > 0 and content[:2] == b"{\n" and content.endswith(_END) and b"\0" not in content:
+        ours = content[start + len(_OURS) - 1 : -3]
+        begin, end = ours.find(_PROVENANCE), ours.find(_METRICS)
+        if 0 < begin < end:
+            ours = ours[:begin] + ours[end:]
         try:
-            return {"oellm": json_codec.loads(content[start + len(_OURS) - 1 : -3])}
+            return {"oellm": json_codec.loads(ours)}
         except ValueError:
             pass
     return _parsed(content)

@@ -41,14 +41,14 @@ def of_result(result: Result, run_dir: str) -> ScoredRow:
     cells, timing = ours.get("row"), ours.get("timing")
     if not isinstance(cells, dict) or set(map(type, cells.values())) - {str}:
         raise ValueError("its row is no manifest row")
-    row = Row({**cells, "eval_id": ours["eval_id"]})
+    cells["eval_id"] = ours["eval_id"]
     try:
         for name in _CELLS:
-            COLUMNS[name][row[name]]
+            COLUMNS[name][cells.get(name, "")]
     except ValueError as error:
         raise ValueError(f"its row: {name}: {error}") from None
     for metric in ours["metrics"]:
         if set(map(type, map(metric.get, _TEXTS))) - {str}:
             raise ValueError(f"a metric lacks one of {', '.join(_TEXTS)}: {metric}")
     finished = timing.get("finished") if isinstance(timing, dict) else ""
-    return ScoredRow(row, ours["metrics"], str(finished or ""), run_dir)
+    return ScoredRow(Row(cells), ours["metrics"], str(finished or ""), run_dir)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
@@ -55,24 +54,23 @@ def text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-class _UnixLines(io.StringIO):
-    """Takes lines that end in CRLF, each in one piece, and keeps them with LF."""
+class _Lines(list[str]):
+    """Takes lines as csv writes them, each in one piece."""
 
-    def write(self, line: str) -> int:
-        return super().write(f"{line[:-2]}\n")
+    write = list.append
 
 
 def _csv(rows: Iterable[Iterable[Any]]) -> str:
-    stream = _UnixLines(newline="")
+    lines = _Lines()
     # With this line end, cells that hold either of its characters are quoted; before Python 3.13,
     # with "\n" those with "\r" are not, and no reader takes such a line.
-    writer = csv.writer(stream, lineterminator="\r\n")
+    writer = csv.writer(lines, lineterminator="\r\n")
     # As `text` has them: csv itself spells true and false as Python does.
     writer.writerows(
         ["true" if value is True else "false" if value is False else value for value in row]
         for row in rows
     )
-    return stream.getvalue()
+    return "".join([f"{line[:-2]}\n" for line in lines])
 
 
 def _json(record: Record, columns: Sequence[str]) -> str:
