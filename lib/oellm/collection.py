@@ -96,8 +96,13 @@ class Collection:
         """
         for text in self._loose.match(self.runs):
             self._report(text)
-        listed = {str(run.path): self._listed(run) for run in self.runs}
-        duplicates = Duplicates({} if self._every else listed, self._identities())
+        listed: dict[str, Iterable[str]] = {str(run.path): self._listed(run) for run in self.runs}
+        places: dict[str, list[str]] = {}
+        if len(self._places) > 1 and not self._every:
+            # Which results there are must be known before the first is read.
+            places = {run_dir: list(eval_ids) for run_dir, eval_ids in listed.items()}
+            listed.update(places)
+        duplicates = Duplicates(places, self._identities())
         for text in duplicates.told():
             self._report(text)
         parts = self._parts(listed, duplicates)
@@ -107,18 +112,19 @@ class Collection:
             self.valid.update(eval_ids)
             yield made
 
-    def _listed(self, run: Run) -> list[str]:
-        """Return the eval_ids of the rows of a run whose results have a file, in its order."""
-        eval_ids = list(run.eval_ids())
-        self._rows.update(eval_ids)
+    def _listed(self, run: Run) -> Iterator[str]:
+        """Yield the eval_ids of the rows of a run whose results have a file, in its order."""
         names = run.store.result_names()
-        return [eval_id for eval_id in eval_ids if f"{eval_id}.json" in names]
+        for eval_id in run.eval_ids():
+            self._rows.add(eval_id)
+            if f"{eval_id}.json" in names:
+                yield eval_id
 
     def _identities(self) -> list[Identity]:
         return [] if self._every else self._loose.identities
 
     def _parts(
-        self, listed: Mapping[str, list[str]], duplicates: Duplicates
+        self, listed: Mapping[str, Iterable[str]], duplicates: Duplicates
     ) -> Iterator[_RowResults | _Loose]:
         """Yield what is read at a time."""
         for is_run, places in itertools.groupby(self._places, lambda p: isinstance(p, Run)):

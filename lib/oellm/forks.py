@@ -56,9 +56,14 @@ def run(
                     connection.close()
                     process.join()
                     yield item, Crash(process.exitcode or 0)
-                else:
+                    continue
+                # Its next item first: whoever takes the result may take a while.
+                if (following := next(waiting, None)) is None:
                     idle.append((connection, process))
-                    yield item, result[0]
+                else:
+                    connection.send(following)
+                    running[connection] = following, process
+                yield item, result[0]
     finally:
         for process in [*(each for _, each in running.values()), *(each for _, each in idle)]:
             process.terminate()
