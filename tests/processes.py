@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -58,6 +59,23 @@ def runner(directory: Path) -> Run:
         return shown
 
     return call
+
+
+def on_a_terminal(home: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose stdout is a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            env=clean_environment(home),
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
 
 
 def make_tiny_model(directory: Path, seed: int = 0) -> None:

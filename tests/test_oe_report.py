@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +11,7 @@ import pytest
 
 from oellm import report_runs
 from oellm.report_runs import Unknown
-from processes import ROOT, Run, clean_environment
+from processes import ROOT, Run, on_a_terminal
 from report_pages import boards, many, page, parsed, score
 from score_lines import HOSTILE_MODEL, HOSTILE_TASK, LARGE, LINES, SMALL, records
 from test_collection import FAILED, PROSE, make_run
@@ -235,17 +232,7 @@ def test_a_page_is_there_whole_or_not_at_all(run: Run, run_dir: Path, tmp_path: 
 
 
 def test_a_terminal_gets_no_page(tmp_path: Path) -> None:
-    ours, theirs = pty.openpty()
-    done = subprocess.run(
-        ["oe-report"],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        env=clean_environment(tmp_path),
-        check=False,
-    )
-    os.close(theirs)
-    os.close(ours)
+    done = on_a_terminal(tmp_path, "oe-report")
     message = b"oe-report: stdout is a terminal: give --output FILE, or > FILE\n"
     assert (done.returncode, done.stderr) == (2, message)
 

@@ -6,10 +6,7 @@ import html.parser
 import io
 import itertools
 import json
-import os
-import pty
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,7 +17,7 @@ from golden_files import GOLDEN, assert_golden
 from oellm import metric_records, parquet, schema, tables
 from oellm.errors import InputError
 from oellm.markup import MARKUPS, Score
-from processes import Run, clean_environment
+from processes import Run, on_a_terminal
 from score_lines import HOSTILE_MODEL, HOSTILE_TASK, LINES, records
 
 # Without what the layouts themselves replace: line ends and control characters.
@@ -173,17 +170,7 @@ def test_parquet_needs_pyarrow_and_a_file(run: Run, tmp_path: Path) -> None:
     without = {"PYTHONPATH": str(tmp_path)}
     lacking = run("oe-collect", "--format=parquet", stdin=LINES[0], env=without, status=3)
     assert "--format=parquet needs pyarrow" in lacking.stderr
-    ours, theirs = pty.openpty()
-    done = subprocess.run(
-        ["oe-collect", "--format=parquet"],
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=subprocess.PIPE,
-        env=clean_environment(tmp_path),
-        check=False,
-    )
-    os.close(theirs)
-    os.close(ours)
+    done = on_a_terminal(tmp_path, "oe-collect", "--format=parquet")
     assert (done.returncode, done.stderr) == (
         2,
         b"oe-collect: --format=parquet: stdout is a terminal; redirect it to a file\n",
