@@ -208,6 +208,7 @@ def test_a_closed_stream_is_an_empty_one(run: Run, command: str, status: int, st
     assert run("sh", "-c", command, status=status).stderr == stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "prepare"),
     [

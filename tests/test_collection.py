@@ -137,6 +137,7 @@ def test_check_says_by_its_status_whether_something_is_missing(run: Run, run_dir
     assert run("oe-collect", "--check", "--missing", run_dir).stdout.count("\n") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -154,6 +155,7 @@ def test_options_that_contradict_each_other_are_refused(
     assert message in run("oe-collect", *options, run_dir, status=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ["nothing", "empty", "broken", "other"])
 def test_a_place_without_results_is_named(run: Run, tmp_path: Path, what: str) -> None:
     place = tmp_path / what
@@ -173,6 +175,7 @@ def test_a_place_without_results_is_named(run: Run, tmp_path: Path, what: str) -
     assert done.stderr.startswith(f"oe-collect: {reason[what]}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

@@ -57,6 +57,7 @@ def test_columns_can_be_chosen_and_are_checked(run: Run, run_dir: Path) -> None:
     assert f"expected one of {formats}, got 'xml'" in layout.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
@@ -91,6 +92,7 @@ def test_a_row_is_missing_only_if_no_run_has_it(run: Run, run_dir: Path, tmp_pat
     assert [line.split(",")[1] for line in done.stdout.splitlines()[1:]] == ["no_such_task"]
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared(run: Run, run_dir: Path, tmp_path: Path) -> None:
     second = tmp_path / "second"
     shutil.copytree(run_dir, second)

@@ -306,6 +306,7 @@ def test_an_environment_that_does_not_start_is_told(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("manifest", "message"),
     [

@@ -240,6 +240,7 @@ def test_a_setting_becomes_the_cell_of_its_column(run: Run, position: int) -> No
     assert rows(run, "--models=a/b", "--tasks=arc") == [row]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, bad, _) in SETTINGS.items() if bad])
 def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str) -> None:
     _, bad, expected = SETTINGS[name]
@@ -247,6 +248,7 @@ def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str)
     assert message == f"{name}: expected {expected}, got {bad!r}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -187,6 +187,7 @@ def test_cluster_settings_fill_empty_cells_but_never_change_an_identified_row(ru
     assert ",float32" not in rendered(kept, "--set=dtype=float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [

@@ -70,6 +70,7 @@ def test_the_command_pivots_and_says_what_is_not_there(run: Run) -> None:
     assert done.stderr == "oe-collect: empty cells: 2 of 6\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -163,6 +163,7 @@ def test_all_names_of_tokens_are_refused_and_never_shown(argument: str) -> None:
         assert "my-key" not in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("column", "cell", "name"),
     [

@@ -57,6 +57,7 @@ def test_script_of_each_kind_of_cluster_is_golden(
     assert "hellaswag" not in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -119,6 +120,7 @@ def execute(script: Path, directory: Path, **environment: str) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "workers"), [("shell", 1), ("shell", 2), ("dashes", 1), ("long", 2)]
 )
