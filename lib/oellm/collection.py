@@ -187,22 +187,17 @@ class _Loose(NamedTuple):
         return map(pickle.loads, self.pickled)
 
 
-class _Made(NamedTuple, Generic[T]):
-    made: T
-    eval_ids: list[str]
-    problems: list[str]
-
-
 class _Reading(Generic[T]):
     """Reads some results and makes something of them."""
 
     def __init__(self, make: Make[T]) -> None:
         self._make = make
 
-    def __call__(self, part: _RowResults | _Loose) -> _Made[T]:
+    def __call__(self, part: _RowResults | _Loose) -> tuple[T, list[str], list[str]]:
+        """Return what was made, the eval_ids of the rows, and what is wrong with other results."""
         problems: list[str] = []
         scored = list(part.read(problems))
-        return _Made(self._make(scored), [each.row["eval_id"] for each in scored], problems)
+        return self._make(scored), [each.row["eval_id"] for each in scored], problems
 
 
 class _File(NamedTuple):
