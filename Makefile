@@ -2,7 +2,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# For pytest: make test TESTS="tests/test_cli.py"
+# For pytest: make test TESTS="tests/commands/test_cli.py"
 TESTS ?=
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)

@@ -82,11 +82,11 @@ from oellm import cli
 from oellm.errors import ExitStatus, InputError, UsageError
 
 if TYPE_CHECKING:
-    from oellm.collection import Collection
-    from oellm.metric_records import Record
-    from oellm.pivot import Request
-    from oellm.record_making import MadeRecords
-    from oellm.record_selection import Selection
+    from oellm.collect.collection import Collection
+    from oellm.collect.pivot import Request
+    from oellm.collect.record_maker import MadeRecords
+    from oellm.metrics.records import Record
+    from oellm.metrics.selection import Selection
 
 # What is printed instead of records, and the options that say nothing about that.
 _LISTS = ("--columns", "--sort", "--primary", "--pivot", "--rows", "--cols", "--stderr")
@@ -124,8 +124,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    from oellm import tables
-    from oellm.record_selection import Selection, split_columns
+    from oellm.core import tables
+    from oellm.metrics.selection import Selection, split_columns
 
     paths = [path for path in arguments["PATH"] if path != "-"]
     instead = _instead(arguments, paths)
@@ -185,7 +185,7 @@ def _pivot_request(arguments: cli.Arguments, selection: Selection) -> Request | 
             if arguments[option] not in (None, False):
                 raise UsageError(f"{option} needs --pivot")
         return None
-    from oellm import pivot
+    from oellm.collect import pivot
 
     if arguments["--columns"]:
         raise UsageError("--columns: a pivot has --rows and --cols instead")
@@ -196,8 +196,8 @@ def _pivot_request(arguments: cli.Arguments, selection: Selection) -> Request | 
 
 
 def _collect(arguments: cli.Arguments) -> int:
-    from oellm import collection_lines, result_sources
-    from oellm.collection import Collection
+    from oellm.collect import sources, stdin_lines
+    from oellm.collect.collection import Collection
 
     options = _options(arguments)
     if options.instead == "--compare":
@@ -205,9 +205,9 @@ def _collect(arguments: cli.Arguments) -> int:
     collection = Collection(cli.message, options.every)
     saved = None
     if options.paths:
-        collection.add_sources(result_sources.found(options.paths, collection.fail))
+        collection.add_sources(sources.found(options.paths, collection.fail))
     else:
-        saved = collection_lines.read(cli.open_input(None), "stdin", collection)
+        saved = stdin_lines.read(cli.open_input(None), "stdin", collection)
     if options.instead:
         if saved is not None:
             raise InputError("expected runs, got metric records", "stdin")
@@ -227,8 +227,9 @@ def _print_records(
     collection: Collection, saved: Iterator[Record] | None, options: Options
 ) -> None:
     """Print the records of a collection, or some that were printed before."""
-    from oellm import metric_records, tables
-    from oellm.metric_records import PrimaryMetrics
+    from oellm.core import tables
+    from oellm.metrics import records as metric_records
+    from oellm.metrics.records import PrimaryMetrics
 
     made = _made(collection, options, options.selection)
     if saved is None:
@@ -254,11 +255,12 @@ def _print_records(
 
 
 def _print_pivot(records: Iterable[Record], request: Request, options: Options) -> None:
-    from oellm import pivot, pivot_sheet, tables
+    from oellm.collect import pivot, pivot_table
+    from oellm.core import tables
 
     matrix = pivot.of_records(records, request)
-    style = pivot_sheet.Style(options.layout in tables.TABLES, options.stderr, options.average)
-    sheet = pivot_sheet.of_matrix(matrix, style)
+    style = pivot_table.Style(options.layout in tables.TABLES, options.stderr, options.average)
+    sheet = pivot_table.of_matrix(matrix, style)
     for note in (*matrix.notes, *sheet.notes):
         cli.message(note)
     _write(sheet.records, sheet.types, options.layout)
@@ -266,13 +268,14 @@ def _print_pivot(records: Iterable[Record], request: Request, options: Options) 
 
 def _compare(options: Options) -> int:
     """Print what changed between two paths."""
-    from oellm import comparison, result_sources, tables
-    from oellm.collection import Collection
+    from oellm.collect import comparison, sources
+    from oellm.collect.collection import Collection
+    from oellm.core import tables
 
     sides, failures = [], 0
     for path, selection in zip(options.paths, options.sides, strict=True):
         collection = Collection(cli.message, options.every)
-        collection.add_sources(result_sources.found([path], collection.fail))
+        collection.add_sources(sources.found([path], collection.fail))
         sides.append(list(_made(collection, options, selection)))
         failures += collection.failures
     compared = comparison.compared(sides[0], sides[1])
@@ -286,17 +289,17 @@ def _compare(options: Options) -> int:
 
 def _made(collection: Collection, options: Options, selection: Selection) -> MadeRecords:
     """Return the records of a collection that are wanted."""
-    from oellm import task_groups
-    from oellm.metric_records import PrimaryMetrics
-    from oellm.record_making import MadeRecords, RecordMaker
+    from oellm.collect.record_maker import MadeRecords, RecordMaker
+    from oellm.metrics.records import PrimaryMetrics
+    from oellm.tasks import suites
 
-    primary = PrimaryMetrics(task_groups.primary_metrics(os.environ), options.metric)
+    primary = PrimaryMetrics(suites.primary_metrics(os.environ), options.metric)
     return MadeRecords(collection, RecordMaker(primary, selection, options.partial))
 
 
 def _write(records: Iterable[Record], types: Mapping[str, str], layout: str) -> None:
     """Write records whose columns are of some types (schema.json)."""
-    from oellm import parquet, tables
+    from oellm.core import parquet, tables
 
     if layout == "parquet":
         parquet.write(records, types, sys.stdout.buffer)
@@ -305,14 +308,14 @@ def _write(records: Iterable[Record], types: Mapping[str, str], layout: str) -> 
 
 
 def _types(table: str, columns: Sequence[str]) -> dict[str, str]:
-    from oellm import schema
+    from oellm.core import schema
 
     return {column: schema.table(table)[column]["type"] for column in columns}
 
 
 def _print_rows(collection: Collection, which: str) -> int:
     """Print rows without a valid result, or those of them that failed; return how many lack one."""
-    from oellm import manifest
+    from oellm.manifest import rows
 
     # Only which results are valid counts here.
     for _ in collection.results(len):
@@ -322,7 +325,7 @@ def _print_rows(collection: Collection, which: str) -> int:
         raise InputError("expected a run directory, whose manifest tells what is missing")
     missing = list(collection.missing())
     chosen = missing if which == "--missing" else [row for row in missing if collection.failed(row)]
-    writer = manifest.Writer(sys.stdout)
+    writer = rows.Writer(sys.stdout)
     columns = dict.fromkeys(column for run in runs for column in run.columns())
     writer.header(column for column in columns if column != "shard")
     for row in chosen:

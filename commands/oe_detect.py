@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _detect(arguments: cli.Arguments) -> int:
-    from oellm import cluster, json_codec
+    from oellm.clusters import cluster
+    from oellm.core import json_codec
 
     options = Options(
         arguments["--cluster"], arguments["--set"], arguments["--explain"], arguments["--list"]

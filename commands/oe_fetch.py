@@ -75,9 +75,9 @@ from oellm import cli
 from oellm.errors import ExitStatus, OellmError, UsageError
 
 if TYPE_CHECKING:
-    from oellm.cluster import Cluster
-    from oellm.fetching import Finding, Outcome
-    from oellm.manifest import Row
+    from oellm.clusters.cluster import Cluster
+    from oellm.fetch.fetching import Finding, Outcome
+    from oellm.manifest.rows import Row
 
 
 class Options(NamedTuple):
@@ -119,22 +119,24 @@ def _options(arguments: cli.Arguments) -> Options:
 def _fetch(arguments: cli.Arguments) -> int:
     import os
 
-    from oellm import fetching, hub, manifest
-    from oellm.cluster import resolve
+    from oellm.clusters.cluster import resolve
+    from oellm.fetch import fetching
+    from oellm.hub import errors
+    from oellm.manifest import rows as manifest
 
     options = _options(arguments)
     cluster = resolve(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
         rows = fetching.read_rows(stream, cli.input_name(options.manifest))
-    for variable in hub.configure(os.environ, cluster.text("hf_home")):
+    for variable in errors.configure(os.environ, cluster.text("hf_home")):
         cli.message(f"{variable} is ignored")
     if options.check:
         return _check(options, cluster, rows)
-    address = hub.endpoint(os.environ)
-    if silence := hub.silence(address):
+    address = errors.endpoint(os.environ)
+    if silence := errors.silence(address):
         cli.message(f"{address} gives no answer: {silence}")
-        hub.forbid(os.environ)
-    problem = hub.no_answer(address) if silence else None
+        errors.forbid(os.environ)
+    problem = errors.no_answer(address) if silence else None
     try:
         with cli.stdout_diverted():
             fetcher = fetching.Fetcher(
@@ -175,7 +177,8 @@ def _summary(outcome: Outcome, rows: int, silence: bool) -> int:
 
 def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
     """Print the rows that cannot start, and why."""
-    from oellm import fetching, manifest
+    from oellm.fetch import fetching
+    from oellm.manifest import rows as manifest
 
     checked = fetching.Checker(cluster, options.jobs, options.without_check, cli.relay).check(rows)
     found: dict[Finding, list[Row]] = {}
@@ -197,7 +200,7 @@ def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
 
 
 def _columns(rows: list[Row]) -> Iterable[str]:
-    from oellm import schema
+    from oellm.core import schema
 
     return rows[0].cells if rows else schema.required("manifest")
 

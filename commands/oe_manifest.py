@@ -91,9 +91,9 @@ from oellm import cli
 from oellm.errors import ExitStatus, InputError, UsageError
 
 if TYPE_CHECKING:
-    from oellm import manifest
-    from oellm.models import Expansion, ListedModel
-    from oellm.suite_files import Catalogue, Cells
+    from oellm.manifest import rows as manifest
+    from oellm.models.expansion import Expansion, ListedModel
+    from oellm.tasks.suite_files import Catalogue, Cells
 
 
 class Options(NamedTuple):
@@ -117,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    from oellm import schema
+    from oellm.core import schema
 
     flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
     for name in flags:
@@ -150,7 +150,7 @@ def _pieces(values: list[str]) -> list[str]:
 
 
 def _manifest(arguments: cli.Arguments) -> int:
-    from oellm import manifest
+    from oellm.manifest import rows as manifest
 
     if arguments["--list"]:
         return _list(_catalogue(arguments["--suites"]), _pieces(arguments["--task_groups"]))
@@ -182,7 +182,8 @@ def _manifest(arguments: cli.Arguments) -> int:
 
 def _rows(options: Options, model: str) -> list[manifest.Row]:
     """Return the checked rows of one model."""
-    from oellm import manifest, task_groups
+    from oellm.manifest import rows as manifest
+    from oellm.tasks import suites as task_groups
 
     tasks: list[Cells] = [
         {"task_path": task, "n_shot": shots, "eval_suite": options.eval_suite}
@@ -199,7 +200,7 @@ def _rows(options: Options, model: str) -> list[manifest.Row]:
 
 def _check_tasks(rows: list[manifest.Row]) -> None:
     """Raise UsageError that names every task, group or tag which lm-eval does not have."""
-    from oellm.task_index import TaskIndices
+    from oellm.frameworks.lm_eval.task_index import TaskIndices
 
     indices = TaskIndices(os.environ, cli.message)
     unknown: dict[str, None] = {}
@@ -214,7 +215,7 @@ def _check_tasks(rows: list[manifest.Row]) -> None:
 
 
 def _catalogue(paths: list[str]) -> Catalogue:
-    from oellm import task_groups
+    from oellm.tasks import suites as task_groups
 
     if "" in paths:
         raise UsageError("--suites: expected a file, got nothing")
@@ -226,7 +227,8 @@ def _list(catalogue: Catalogue, selections: list[str]) -> int:
     import itertools
     import shutil
 
-    from oellm import suite_listing, tables
+    from oellm.core import tables
+    from oellm.tasks import suite_listing
 
     records, columns = suite_listing.rows(selections, catalogue)
     if not sys.stdout.isatty():
@@ -247,33 +249,34 @@ def _list(catalogue: Catalogue, selections: list[str]) -> int:
 
 def _models(options: Options) -> Expansion:
     """Return the models that can be evaluated, and which of those asked for cannot."""
-    from oellm import manifest, models
+    from oellm.manifest import rows as manifest
+    from oellm.models import expansion
 
     listed = [model for value in options.models for model in _listed(value)]
     if not listed:
         raise UsageError("--models: expected at least one model")
     further = manifest.Row(options.settings).value("model_args") or {}
     texts = {name: str(value) for name, value in further.items()}
-    return models.expand(listed, options.checkpoints, texts)
+    return expansion.expand(listed, options.checkpoints, texts)
 
 
 def _listed(value: str) -> Iterator[ListedModel]:
     """Yield the models that a value of --models names, those of lists in their place."""
-    from oellm import models
+    from oellm.models import expansion
 
     try:
-        specs = models.split_models(value)
+        specs = expansion.split_models(value)
     except ValueError as error:
         raise UsageError(f"--models: {error}") from None
     for spec in specs:
         if spec.path != "-" and not spec.path.startswith("@"):
-            yield models.ListedModel(spec)
+            yield expansion.ListedModel(spec)
             continue
         path = spec.path.removeprefix("@")
         if not path:
             raise UsageError("--models: expected the name of a file after @")
         with cli.open_input(path) as stream:
-            yield from models.read_list(stream, cli.input_name(path), spec.arguments)
+            yield from expansion.read_list(stream, cli.input_name(path), spec.arguments)
 
 
 if __name__ == "__main__":

@@ -51,9 +51,9 @@ from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from oellm.cluster import Cluster
-    from oellm.planning import Jobs
-    from oellm.row_spool import RowSpool
+    from oellm.clusters.cluster import Cluster
+    from oellm.plan.planning import Jobs
+    from oellm.plan.row_spool import RowSpool
 
 
 class Options(NamedTuple):
@@ -97,10 +97,11 @@ def _render(arguments: cli.Arguments) -> int:
     import contextlib
     import os
 
-    from oellm import json_codec, measured_times, planning, rendering
-    from oellm.costs import CostModel
-    from oellm.image_digest import ImageDigests
-    from oellm.row_spool import RowSpool
+    from oellm.clusters.image_digest import ImageDigests
+    from oellm.core import json_codec
+    from oellm.plan import measured_times, planning, rendering
+    from oellm.plan.costs import CostModel
+    from oellm.plan.row_spool import RowSpool
 
     options = _options(arguments)
     cluster = _cluster(options)
@@ -127,8 +128,8 @@ def _render(arguments: cli.Arguments) -> int:
 def _cluster(options: Options) -> Cluster:
     import os
 
-    from oellm import batch_script
-    from oellm.cluster import resolve
+    from oellm.clusters.cluster import resolve
+    from oellm.plan import batch_script
 
     given = resolve(options.cluster, options.overrides, os.environ)
     cluster = batch_script.fitted(given)
@@ -142,7 +143,8 @@ def _cluster(options: Options) -> Cluster:
 
 def _show(jobs: Jobs, spool: RowSpool | None, cluster: Cluster, options: Options) -> None:
     """Print the plan, and what each row should take, or the batch scripts."""
-    from oellm import planning, rendering, schema, tables
+    from oellm.core import schema, tables
+    from oellm.plan import planning, rendering
 
     for line in planning.plan_lines(jobs):
         cli.message(line)

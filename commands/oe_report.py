@@ -54,8 +54,8 @@ from oellm import cli
 from oellm.errors import ExitStatus, MachineError, UsageError
 
 if TYPE_CHECKING:
-    from oellm.collection import Collection
-    from oellm.report import Drawings
+    from oellm.collect.collection import Collection
+    from oellm.report.page import Drawings
 
 Record = dict[str, Any]
 
@@ -87,8 +87,11 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _report(arguments: cli.Arguments) -> int:
-    from oellm import atomic, report, report_runs, task_groups
-    from oellm.collection import Collection
+    from oellm.collect.collection import Collection
+    from oellm.core import atomic
+    from oellm.report import page as report
+    from oellm.report import runs as report_runs
+    from oellm.tasks import suites
 
     options = _options(arguments)
     collection = Collection(cli.message)
@@ -105,7 +108,7 @@ def _report(arguments: cli.Arguments) -> int:
             records,
             list(report_runs.look(paths, cli.message)),
             _drawings(records, options),
-            task_groups.known((), os.environ).languages,
+            suites.known((), os.environ).languages,
         )
     )
     content = page.encode("utf-8", "replace")
@@ -117,21 +120,22 @@ def _report(arguments: cli.Arguments) -> int:
 
 
 def _of_stdin() -> list[Record]:
-    from oellm import record_reading
+    from oellm.metrics import reading
 
     with cli.open_input(None) as stream:
-        return list(record_reading.read(stream, "stdin"))
+        return list(reading.read(stream, "stdin"))
 
 
 def _of_paths(collection: Collection, paths: Sequence[str]) -> list[Record]:
     """Return the records of what is at some paths."""
-    from oellm import result_sources, task_groups
-    from oellm.metric_records import PrimaryMetrics
-    from oellm.record_making import MadeRecords, RecordMaker
-    from oellm.record_selection import Selection
+    from oellm.collect import sources
+    from oellm.collect.record_maker import MadeRecords, RecordMaker
+    from oellm.metrics.records import PrimaryMetrics
+    from oellm.metrics.selection import Selection
+    from oellm.tasks import suites
 
-    collection.add_sources(result_sources.found(paths, collection.fail))
-    primary = PrimaryMetrics(task_groups.primary_metrics(os.environ))
+    collection.add_sources(sources.found(paths, collection.fail))
+    primary = PrimaryMetrics(suites.primary_metrics(os.environ))
     maker = RecordMaker(primary, Selection.parse([], "", False), partial=True)
     return list(MadeRecords(collection, maker))
 
@@ -140,14 +144,14 @@ def _drawings(records: Sequence[Record], options: Options) -> Drawings:
     """Return the figures of the page, and write those that are asked for."""
     from importlib.util import find_spec
 
-    from oellm.report import Drawings
+    from oellm.report.page import Drawings
 
     if find_spec("matplotlib") is None:
         if options.figures:
             raise MachineError("--figures needs matplotlib: pip install 'oellm[report]'")
         cli.message("the page has no figures: these need matplotlib (pip install 'oellm[report]')")
         return Drawings([], None)
-    from oellm import figures
+    from oellm.report.figures import figures
 
     if options.figures:
         figures.save(records, Path(options.figures))

@@ -58,12 +58,12 @@ from oellm.errors import ExitStatus, UsageError
 if TYPE_CHECKING:
     from signal import Signals
 
-    from oellm.heartbeat import Heartbeat
-    from oellm.manifest import Row
-    from oellm.results import ResultStore
-    from oellm.run_directory import Run
-    from oellm.stop_signals import StopSignals
-    from oellm.worker import Tally
+    from oellm.core.stop_signals import StopSignals
+    from oellm.manifest.rows import Row
+    from oellm.runs.heartbeat import Heartbeat
+    from oellm.runs.result_store import ResultStore
+    from oellm.runs.run_directory import Run
+    from oellm.worker.worker import Tally
 
 
 class Options(NamedTuple):
@@ -109,8 +109,8 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _run_task(arguments: cli.Arguments) -> int:
-    from oellm import run_directory
-    from oellm.stop_signals import StopSignals
+    from oellm.core.stop_signals import StopSignals
+    from oellm.runs import run_directory
 
     options = _options(arguments)
     run = None if options.run_dir is None else run_directory.load(options.run_dir)
@@ -125,9 +125,10 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
     import os
     from pathlib import Path
 
-    from oellm import provenance, staging
-    from oellm.results import ResultStore
-    from oellm.worker import BOOTSTRAP_ITERS, Course, Output, Worker
+    from oellm.models import staging
+    from oellm.runs import provenance
+    from oellm.runs.result_store import ResultStore
+    from oellm.worker.worker import BOOTSTRAP_ITERS, Course, Output, Worker
 
     directory = options.run_dir or options.output_dir
     store = ResultStore(Path(directory).absolute()) if directory else None
@@ -160,7 +161,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
 
 def _heartbeat(run: Run | None, shard: int | None) -> Heartbeat | None:
     """Return where to write what the worker of a run's shard does."""
-    from oellm.heartbeat import Heartbeat
+    from oellm.runs.heartbeat import Heartbeat
 
     if run is None or shard is None:
         return None
@@ -172,13 +173,14 @@ def _notice(run: Run | None, shard: int | None) -> float:
 
     But for a minute, in which the job requeues itself.
     """
-    from oellm import slurm, time_limits
-    from oellm.worker import TIME_TO_STOP
+    from oellm.plan import time_limits
+    from oellm.slurm import commands
+    from oellm.worker.worker import TIME_TO_STOP
 
     told = None
     if run is not None and shard is not None:
         limit = run.arrays[run.shards[shard].array].time_limit
-        told = time_limits.notice(run.setting("stop_before"), slurm.parse_duration(limit))
+        told = time_limits.notice(run.setting("stop_before"), commands.parse_duration(limit))
     return max(TIME_TO_STOP, (told or 0) - 60.0)
 
 
@@ -197,7 +199,7 @@ def _stopped(run: Run | None, shard: int | None, tally: Tally, number: Signals) 
     """Say why rows are left, and return whether the job should try again."""
     from signal import SIGINT, SIGUSR1
 
-    from oellm import stops
+    from oellm.worker import requeues
 
     if number == SIGINT:
         cli.message("interrupted")
@@ -206,7 +208,7 @@ def _stopped(run: Run | None, shard: int | None, tally: Tally, number: Signals) 
     cli.message(f"stopped by {number.name}{kept}")
     if number == SIGUSR1 and run is not None and shard is not None:
         limit = run.setting("requeues") or 0
-        if not stops.try_again(run.path, shard, bool(tally.done or tally.kept_bytes > 0), limit):
+        if not requeues.try_again(run.path, shard, bool(tally.done or tally.kept_bytes > 0), limit):
             cli.message(
                 f"stuck: {limit + 1} times in a row the time was over before a row was finished or "
                 "a batch of requests answered; this needs a longer time_limit"
@@ -216,7 +218,8 @@ def _stopped(run: Run | None, shard: int | None, tally: Tally, number: Signals) 
 
 
 def _prepare_tasks(rows: list[Row], options: Options) -> int:
-    from oellm import json_codec, task_preparation
+    from oellm.core import json_codec
+    from oellm.fetch import task_preparation
 
     failed = 0
     with cli.stdout_diverted() as stdout:
@@ -231,7 +234,8 @@ def _prepare_tasks(rows: list[Row], options: Options) -> int:
 
 def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     """Yield the rows to evaluate, all of them checked before the first is evaluated."""
-    from oellm import frameworks, manifest
+    from oellm import frameworks
+    from oellm.manifest import rows as manifest
 
     if run is not None:
         if shard is not None and shard >= len(run.shards):

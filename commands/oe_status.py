@@ -59,9 +59,9 @@ from oellm import cli
 from oellm.errors import ExitStatus, InputError, MachineError, UsageError
 
 if TYPE_CHECKING:
-    from oellm.run_directory import Run
-    from oellm.run_evidence import Observer
-    from oellm.run_status import ShardStatus, Totals
+    from oellm.runs.run_directory import Run
+    from oellm.status.observer import Observer
+    from oellm.status.run_status import ShardStatus, Totals
 
 _FORMATS = ("table", "csv", "jsonl", "json")
 # Of the user's runs.
@@ -113,7 +113,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _status(arguments: cli.Arguments) -> int:
-    from oellm.run_evidence import Observer
+    from oellm.status.observer import Observer
 
     options = _options(arguments)
     if not options.run_dirs:
@@ -137,7 +137,7 @@ def _status(arguments: cli.Arguments) -> int:
 
 
 def _run(path: str) -> Run:
-    from oellm import run_directory
+    from oellm.runs import run_directory
 
     if path != "-":
         return run_directory.load(path)
@@ -146,7 +146,7 @@ def _run(path: str) -> Run:
 
 
 def _look(observer: Observer) -> tuple[list[ShardStatus], Totals]:
-    from oellm import run_status
+    from oellm.status import run_status
 
     shards = run_status.joined(observer.run, observer.look())
     return shards, run_status.totals(observer.run, shards)
@@ -159,13 +159,14 @@ def _exit_status(total: Totals) -> ExitStatus:
 
 
 def _table(shards: list[ShardStatus], total: Totals) -> str:
-    from oellm import status_table
+    from oellm.status import table as status_table
 
     return "\n".join(status_table.lines(shards, total, shutil.get_terminal_size().columns))
 
 
 def _write_records(found: list[tuple[Run, list[ShardStatus], Totals]], options: Options) -> None:
-    from oellm import schema, status_records, tables
+    from oellm.core import schema, tables
+    from oellm.status import records as status_records
 
     records = (
         record
@@ -182,7 +183,8 @@ def _write_records(found: list[tuple[Run, list[ShardStatus], Totals]], options: 
 
 
 def _write_object(run: Run, shards: list[ShardStatus], total: Totals) -> None:
-    from oellm import json_codec, status_records
+    from oellm.core import json_codec
+    from oellm.status import records as status_records
 
     described = [status_records.of_shard(run, shard) for shard in shards]
     record = {**status_records.of_run(run, total), "shards": described}
@@ -190,7 +192,7 @@ def _write_object(run: Run, shards: list[ShardStatus], total: Totals) -> None:
 
 
 def _watch(observer: Observer, poll_s: float) -> int:
-    from oellm import status_table
+    from oellm.status import table as status_table
 
     before = ""
     while True:
@@ -211,7 +213,7 @@ def _watch(observer: Observer, poll_s: float) -> int:
 
 
 def _print_log(run: Run, name: str, lines: int) -> int:
-    from oellm import job_logs
+    from oellm.status import job_logs
 
     path = job_logs.named(run, name)
     # Lines of a log are seldom longer.
@@ -223,8 +225,10 @@ def _print_log(run: Run, name: str, lines: int) -> int:
 
 
 def _list(options: Options) -> int:
-    from oellm import cluster, schema, status_records, tables
-    from oellm.run_evidence import Observer
+    from oellm.clusters import cluster
+    from oellm.core import schema, tables
+    from oellm.status import records as status_records
+    from oellm.status.observer import Observer
 
     output_dir = cluster.resolve(options.cluster, [], os.environ).text("eval_output_dir")
     if not output_dir:
@@ -245,7 +249,7 @@ def _list(options: Options) -> int:
 
 
 def _newest_runs(directory: Path) -> list[Run]:
-    from oellm import run_directory
+    from oellm.runs import run_directory
 
     def loaded(path: Path) -> Run | None:
         try:

@@ -61,8 +61,8 @@ from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from oellm.run_directory import Run
-    from oellm.submitter import Round, Submitter
+    from oellm.runs.run_directory import Run
+    from oellm.submit.submitter import Round, Submitter
 
 
 class Options(NamedTuple):
@@ -112,7 +112,7 @@ def _number(arguments: cli.Arguments, name: str) -> int:
 
 
 def _oe_submit(arguments: cli.Arguments) -> int:
-    from oellm import run_directory
+    from oellm.runs import run_directory
 
     options = _options(arguments)
     if options.run_dir in (None, "-"):
@@ -121,7 +121,7 @@ def _oe_submit(arguments: cli.Arguments) -> int:
     else:
         run = run_directory.load(str(options.run_dir))
     if options.cancel:
-        from oellm import submitter
+        from oellm.submit import submitter
 
         submitter.cancel(run.path, cli.message)
         return ExitStatus.DONE
@@ -131,7 +131,7 @@ def _oe_submit(arguments: cli.Arguments) -> int:
 
 
 def _submit(run: Run, options: Options) -> int:
-    from oellm.submitter import Submitter
+    from oellm.submit.submitter import Submitter
 
     submitter = Submitter(run.path, options.queue_limit, cli.message)
     status = ExitStatus.DONE
@@ -174,8 +174,8 @@ def _follow(submitter: Submitter, options: Options, show: Callable[[str], None])
     import random
     import time
 
-    from oellm.slurm import SlurmUnavailableError
-    from oellm.submit_lock import LockedError
+    from oellm.slurm.commands import SlurmUnavailableError
+    from oellm.submit.lock import LockedError
 
     told = None
     while True:
@@ -211,11 +211,12 @@ def _summary(found: Round) -> str:
 def _run_here(run: Run, options: Options) -> ExitStatus:
     import signal
 
-    from oellm import run_directory, submission
-    from oellm.local_element import command_line
-    from oellm.local_executor import LocalExecutor
-    from oellm.submit_lock import SubmitLock
-    from oellm.unfinished_rows import UnfinishedRows
+    from oellm.runs import run_directory
+    from oellm.submit import submission
+    from oellm.submit.local_element import command_line
+    from oellm.submit.local_executor import LocalExecutor
+    from oellm.submit.lock import SubmitLock
+    from oellm.submit.unfinished_rows import UnfinishedRows
 
     rows = UnfinishedRows(run)
     if options.dry_run:
@@ -246,7 +247,7 @@ def _told(run: Run, missing: int) -> ExitStatus:
 
 
 def _print(run: Run) -> None:
-    from oellm import json_codec
+    from oellm.core import json_codec
 
     sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
 

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from hub import hub  # noqa: F401
-from preparing import preparing  # noqa: F401
-from processes import Run, make_tiny_model, runner
-from submitting import rendered, slurm  # noqa: F401
+from support.hub import hub  # noqa: F401
+from support.preparing import preparing  # noqa: F401
+from support.processes import Run, make_tiny_model, runner
+from support.submitting import (
+    rendered,  # noqa: F401
+    slurm,  # noqa: F401
+)
 
 # A shell starts what runs in its background with SIGINT ignored, and the commands under test
 # would inherit that.

@@ -35,7 +35,7 @@ def message(text: str) -> None:
 def relay(line: str) -> None:
     """Print a line on stderr, such as one of another process, as it is but for secrets."""
     # Not before there is something to say: help and version must not wait for it.
-    from oellm.redaction import redact
+    from oellm.core.redaction import redact
 
     line = redact(line)
     try:

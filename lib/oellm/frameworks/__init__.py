@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-from oellm.answers import Answers
 from oellm.errors import UsageError, nearest
-from oellm.manifest import Row
-from oellm.shards import ModelKey
-from oellm.staging import Source
+from oellm.manifest.rows import Row
+from oellm.models.staging import Source
+from oellm.plan.sharding import ModelKey
+from oellm.runs.answers import Answers
 
 _ADAPTERS = {"lm_eval": "oellm.frameworks.lm_eval"}
 

@@ -9,15 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from oellm.frameworks import native_cells, native_times
-from oellm.frameworks.native_values import (
-    Object,
-    is_finite,
-    object_at,
-    spelled,
-    text_at,
-)
-from oellm.scored_rows import ScoredRow
+from oellm.frameworks.reading import native_cells, native_times
+from oellm.frameworks.reading.values import Object, is_finite, object_at, spelled, text_at
+from oellm.metrics.scored_rows import ScoredRow
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _GENERATION = ("do_sample", "temperature", "top_k", "top_p", "max_length_generation", "seed")

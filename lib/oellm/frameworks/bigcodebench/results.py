@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from oellm import json_codec
-from oellm.frameworks import native_cells, native_times, pass_rates
-from oellm.frameworks.native_values import Object, is_finite, spelled, text_at
-from oellm.frameworks.pass_rates import PassRate, Tally
-from oellm.scored_rows import ScoredRow
+from oellm.core import json_codec
+from oellm.frameworks.reading import native_cells, native_times, pass_at_k
+from oellm.frameworks.reading.pass_at_k import PassRate, Tally
+from oellm.frameworks.reading.values import Object, is_finite, spelled, text_at
+from oellm.metrics.scored_rows import ScoredRow
 
 _SCORES, _OUTCOMES = "pass_at_k.json", "eval_results.json"
 _NAME = re.compile(
@@ -56,7 +56,7 @@ def _of_scores(document: Object, path: str) -> ScoredRow:
     cells = _cells(path, text_at(document, "model"), split, subset)
     given = {int(match[1]): key for key in document if (match := _PASS_AT.fullmatch(key))}
     tallies = _tallies_beside(path)
-    computed = pass_rates.pass_rates(tallies, list(given))
+    computed = pass_at_k.pass_rates(tallies, list(given))
     scores, remarks = [], []
     for k, key in given.items():
         value, task = document[key], cells["task_path"]
@@ -68,7 +68,7 @@ def _of_scores(document: Object, path: str) -> ScoredRow:
         is_same = found is not None and abs(found.value - value) < 1e-9
         rate = found if found and is_same else PassRate(value, None)
         n_problems = len(tallies) if is_same else None
-        scores.append(pass_rates.metric(task, k, rate, n_problems, "none"))
+        scores.append(pass_at_k.metric(task, k, rate, n_problems, "none"))
     passed = document["gt_pass_rate"]
     if not is_finite(passed) or passed < _LEAST_GT_PASS_RATE:
         shown = passed if is_finite(passed) else spelled(passed)
@@ -81,8 +81,8 @@ def _of_outcomes(document: Object, path: str) -> ScoredRow:
     cells = _cells(path, "", "", "")
     tallies = _tallies(document["eval"])
     scores = [
-        pass_rates.metric(cells["task_path"], k, rate, len(tallies), "none")
-        for k, rate in pass_rates.pass_rates(tallies, _KS).items()
+        pass_at_k.metric(cells["task_path"], k, rate, len(tallies), "none")
+        for k, rate in pass_at_k.pass_rates(tallies, _KS).items()
     ]
     finished = native_times.of_local(text_at(document, "date")) or native_times.of_file(path)
     return ScoredRow(native_cells.row(cells), scores, finished, path)
@@ -127,7 +127,7 @@ def _tallies_beside(path: str) -> list[Tally]:
 
 
 def _tallies(problems: Mapping[str, Any]) -> list[Tally]:
-    samples_of = pass_rates.require_samples(problems, "status")
+    samples_of = pass_at_k.require_samples(problems, "status")
     return [
         Tally(sum(sample["status"] == _PASSED for sample in samples), len(samples))
         for samples in samples_of.values()

@@ -12,10 +12,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from oellm.frameworks import native_cells, native_times, pass_rates
-from oellm.frameworks.native_values import Object, text_at
-from oellm.frameworks.pass_rates import Tally
-from oellm.scored_rows import ScoredRow
+from oellm.frameworks.reading import native_cells, native_times, pass_at_k
+from oellm.frameworks.reading.pass_at_k import Tally
+from oellm.frameworks.reading.values import Object, text_at
+from oellm.metrics.scored_rows import ScoredRow
 
 _NAME = re.compile(r"(?P<model>.+)_(?P<backend>[a-z]+)_temp_(?P<temperature>[0-9.]+)\Z")
 _ENDING = re.compile(r"[_.]?eval_results\.json\Z")
@@ -31,7 +31,7 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     """
     if not isinstance(document.get("eval"), dict) or "hash" not in document:
         return None
-    problems = pass_rates.require_samples(document["eval"], "base_status")
+    problems = pass_at_k.require_samples(document["eval"], "base_status")
     prefixes = {problem.partition("/")[0] for problem in problems}
     task = _TASKS.get(prefixes.pop(), "") if len(prefixes) == 1 else ""
     if not task:
@@ -72,6 +72,6 @@ def _metrics(task: str, problems: Mapping[str, list[Object]]) -> list[dict[str, 
             )
             for samples in problems.values()
         ]
-        for k, rate in pass_rates.pass_rates(tallies, _KS).items():
-            found.append(pass_rates.metric(task, k, rate, len(tallies), tests))
+        for k, rate in pass_at_k.pass_rates(tallies, _KS).items():
+            found.append(pass_at_k.metric(task, k, rate, len(tallies), tests))
     return found

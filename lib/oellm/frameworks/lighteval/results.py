@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from oellm.frameworks import native_cells, native_times
-from oellm.frameworks.native_values import (
+from oellm.frameworks.reading import native_cells, native_times
+from oellm.frameworks.reading.values import (
     Object,
     is_count,
     is_finite,
@@ -23,8 +23,8 @@ from oellm.frameworks.native_values import (
     spelled,
     text_at,
 )
-from oellm.metric_records import REPORTED
-from oellm.scored_rows import ScoredRow
+from oellm.metrics.records import REPORTED
+from oellm.metrics.scored_rows import ScoredRow
 
 _AVERAGE = ":_average"
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from oellm.frameworks import Demand, NotPermittedError, TaskFacts
-from oellm.frameworks.hub_data_sets import recorded
+from oellm.hub.data_sets import recorded
 
 # Documents whose made-up answers are scored.
 _TRIED = 2

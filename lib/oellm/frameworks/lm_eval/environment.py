@@ -9,7 +9,7 @@ import re
 import sys
 
 from oellm.errors import MachineError
-from oellm.frameworks import hub_data_sets
+from oellm.hub import data_sets
 
 # Set by launchers; a single process that finds them waits for others, or writes nothing.
 _DISTRIBUTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -45,7 +45,7 @@ def mend() -> None:
     """Put right, in the imported libraries, what costs time or does not work offline."""
     _keep_templates()
     _filter_log()
-    hub_data_sets.install()
+    data_sets.install()
 
 
 def versions() -> dict[str, str]:

@@ -8,11 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from oellm.frameworks import Evaluation, ModelClient, hub_data_sets
-from oellm.frameworks.lm_eval import environment, results
-from oellm.frameworks.lm_eval.data import task_managers
+from oellm.frameworks import Evaluation, ModelClient
+from oellm.frameworks.lm_eval import environment, metrics
 from oellm.frameworks.lm_eval.model import typed
-from oellm.manifest import Row
+from oellm.frameworks.lm_eval.task_managers import task_managers
+from oellm.hub import data_sets
+from oellm.manifest.rows import Row
 
 if TYPE_CHECKING:
     from oellm.frameworks.lm_eval.remote_model import RemoteModel
@@ -48,20 +49,20 @@ class Evaluator:
         index_s = time.perf_counter() - started
         batch_size = row.value("batch_size") or 1
         remote = RemoteModel(model, batch_size, _generator_seeds(row), manager.tasks)
-        with hub_data_sets.recorded() as revisions:
+        with data_sets.recorded() as revisions:
             native = _evaluated(row, remote, manager, bootstrap_iters)
         timing = {"task_index_s": index_s, **_timing(manager, remote, time.perf_counter())}
         samples = native.pop("samples")
         native["config"] |= {"model": remote.handle.backend, "model_args": remote.handle.arguments}
         native |= remote.handle.tokenizer_info
-        native["task_hashes"] = results.task_hashes(samples)
-        results.require_complete(native, samples, row)
+        native["task_hashes"] = metrics.task_hashes(samples)
+        metrics.require_complete(native, samples, row)
         staged_s = remote.handle.staged_s
         return Evaluation(
             native,
-            results.metrics(native, row["task_path"]),
+            metrics.metrics(native, row["task_path"]),
             samples,
-            results.remarks(native, row),
+            metrics.remarks(native, row),
             timing,
             _usage(remote, native),
             {

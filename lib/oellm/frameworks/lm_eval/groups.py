@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from oellm.frameworks.native_values import is_finite
-from oellm.metric_records import DERIVED, PARTIAL, REPORTED
+from oellm.frameworks.reading.values import is_finite
+from oellm.metrics.records import DERIVED, PARTIAL, REPORTED
 
 # Metric and filter.
 Key = tuple[str, str]

@@ -9,15 +9,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from oellm import model_identity, provenance
-from oellm.answers import Answers
 from oellm.frameworks import GoOn
 from oellm.frameworks.lm_eval import environment, scoring
-from oellm.hub import COMPANIONS
-from oellm.manifest import Row
-from oellm.models import looks_local
-from oellm.shards import ModelKey
-from oellm.staging import Source
+from oellm.hub.errors import COMPANIONS
+from oellm.manifest.rows import Row
+from oellm.models import identity as model_identity
+from oellm.models.expansion import looks_local
+from oellm.models.staging import Source
+from oellm.plan.sharding import ModelKey
+from oellm.runs import provenance
+from oellm.runs.answers import Answers
 
 # How a backend is told to use several GPUs: an argument, and its value unless it is their number.
 _SPLITTING: dict[str, tuple[str, Any]] = {

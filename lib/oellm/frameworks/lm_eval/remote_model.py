@@ -14,10 +14,10 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from oellm.answers import request_key
 from oellm.frameworks import ModelClient
 from oellm.frameworks.lm_eval.model import Call, Handle, Reply
 from oellm.frameworks.lm_eval.scoring import TOKENS, Seeds
+from oellm.runs.answers import request_key
 
 
 class RemoteModel(LM):  # type: ignore[misc]

@@ -1,168 +1,219 @@
-"""lm-evaluation-harness: reading its results."""
+"""lm-evaluation-harness: results that it wrote itself, 0.4.0 to 0.4.13."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from oellm.frameworks.lm_eval.groups import Aggregate, Groups, Key, Score, aggregates
-from oellm.frameworks.native_values import is_finite
-from oellm.manifest import Row
+from oellm.frameworks.lm_eval.groups import Groups
+from oellm.frameworks.lm_eval.metrics import is_metric, metrics
+from oellm.frameworks.reading import native_cells, native_times
+from oellm.frameworks.reading.values import (
+    Object,
+    is_count,
+    is_finite,
+    object_at,
+    objects_at,
+    spelled,
+    text_at,
+)
+from oellm.metrics.scored_rows import ScoredRow
 
-_NO_METRICS = ("alias", "name", "samples", "sample_len", "sample_count", "bypass")
+# Arguments of models that name the model, in the order in which they do.
+_NAMES = ("pretrained", "model", "path", "engine")
+# Arguments that change no score: where and how fast a model runs, who may read it, and what a
+# manifest has columns for.
+_NO_INFLUENCE = (
+    "trust_remote_code",
+    "device",
+    "device_map",
+    "device_map_option",
+    "parallelize",
+    "batch_size",
+    "max_batch_size",
+    "max_memory_per_gpu",
+    "max_cpu_memory",
+    "offload_folder",
+    "cache_dir",
+    "tensor_parallel_size",
+    "data_parallel_size",
+    "pipeline_parallel_size",
+    "gpu_memory_utilization",
+    "swap_space",
+    "num_concurrent",
+    "max_retries",
+    "timeout",
+    "base_url",
+    "token",
+    "hf_token",
+    "use_auth_token",
+    "api_key",
+)
+_SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+_DEFAULT_SEEDS = [0, 1234, 1234, 1234]
 
 
-def metrics(native: dict[str, Any], requested: str) -> list[dict[str, Any]]:
-    """Return the normalised metrics of a result of lm-eval 0.4.0 or later.
+def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+    """Return one row for each group that is in no other, and for each task that is in none.
 
-    Each has task, group, n_shot, metric, filter, value, stderr, higher_is_better, n_samples and
-    aggregate (schema.json, table `metric`). `requested` is the task, group or tag that was asked
-    for; a tag, which lm-eval has no score of, gets one of its own, like a group without one.
+    None where the document is no result of lm-eval. Raises ValueError where it is damaged.
     """
+    if "results" not in document or not {"config", "configs", "n-shot"} & document.keys():
+        return None
+    results = objects_at(document, "results")
+    keys = [key for values in results.values() for key in values]
+    if any(key.endswith("_stderr") for key in keys) and not any(map(is_metric, keys)):
+        raise ValueError(
+            "results: expected metrics with a filter, as in acc,none; is it of lm-eval 0.3?"
+        )
+    native = _checked(document, results)
+    cells, finished = _cells(native), _finished(native, path)
     groups = Groups(native)
-    tops = groups.top(native["results"])
-    # A group's file is asked for by its path.
-    root = tops[0] if len(tops) == 1 else requested
-    if root not in tops:
-        groups.members[root] = tops
-    facts = _LeafFacts(native)
-    of_tasks = {task: dict(_scores(values)) for task, values in native["results"].items()}
-    finite = {task: _finite(scores) for task, scores in of_tasks.items()}
     found = []
-    for task in dict.fromkeys([*native["results"], *groups.members]):
-        group = "" if task == root else root
-        if task in groups.members:
-            leaves = groups.leaves(task)
-            whole = aggregates(finite.get(task, {}), leaves, finite, facts.n_docs)
-        else:
-            whole = {key: Aggregate(score, "", [task]) for key, score in of_tasks[task].items()}
-        for (metric, filter_name), made in whole.items():
-            found.append(
-                {
-                    "task": task,
-                    "group": group,
-                    "n_shot": facts.n_shot(made.leaves),
-                    "metric": metric,
-                    "filter": filter_name,
-                    "value": made.score.value,
-                    "stderr": made.score.stderr,
-                    "higher_is_better": facts.direction(made.leaves, metric),
-                    "n_samples": facts.n_samples(made.leaves),
-                    "aggregate": made.kind,
-                }
-            )
+    for root in groups.top(results):
+        part = _part(native, groups, root)
+        scores = metrics(part, root)
+        if scores:
+            of_row = {"task_path": root, "n_shot": native_cells.n_shot(scores)}
+            row = native_cells.row({**cells, **of_row})
+            remarks = (*_left_out(results, part), *_without_score(part, scores))
+            found.append(ScoredRow(row, scores, finished, path, remarks))
     return found
 
 
-class _LeafFacts:
-    """What a result says of its tasks; of their groups it may say less, or something else."""
-
-    def __init__(self, native: Mapping[str, Any]) -> None:
-        self._shots = native.get("n-shot", {})
-        self._directions = native.get("higher_is_better", {})
-        self._configs = native.get("configs", {})
-        # Documents that were scored; lm-eval 0.4.2 and older do not say how many.
-        counts = native.get("n-samples", {})
-        self.n_docs = {task: int(count["effective"]) for task, count in counts.items()}
-
-    def n_shot(self, leaves: Iterable[str]) -> int | None:
-        """Return the number of examples that all of these tasks had."""
-        shots = {self._shots.get(leaf) for leaf in leaves}
-        return shots.pop() if len(shots) == 1 else None
-
-    def n_samples(self, leaves: list[str]) -> int | None:
-        """Return how many documents these tasks have together."""
-        counts = [self.n_docs[leaf] for leaf in leaves if leaf in self.n_docs]
-        return sum(counts) if len(counts) == len(leaves) else None
-
-    def direction(self, leaves: Iterable[str], metric: str) -> bool | None:
-        """Return whether higher is better, where these tasks agree on it."""
-        found = {self._direction(leaf, metric) for leaf in leaves}
-        return found.pop() if len(found) == 1 else None
-
-    def _direction(self, leaf: str, metric: str) -> bool | None:
-        if leaf in self._directions:
-            return _switch(self._directions[leaf].get(metric))
-        # Before 0.4.3 only the task's configuration has it.
-        for entry in self._configs.get(leaf, {}).get("metric_list") or []:
-            if entry.get("metric") == metric:
-                return _switch(entry.get("higher_is_better"))
-        return None
-
-
-def _switch(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _scores(values: Mapping[str, Any]) -> Iterator[tuple[Key, Score]]:
-    """Yield the numbers among the values of a task by metric and filter, NaN included."""
-    for key, value in values.items():
-        name, _, filter_name = key.partition(",")
-        if is_metric(key) and _is_number(value):
-            stderr = values.get(f"{name}_stderr,{filter_name}")
-            yield (name, filter_name), Score(value, stderr if is_finite(stderr) else None)
-
-
-def is_metric(key: str) -> bool:
-    """Return whether a key of a task's values is that of a metric: `metric,filter`."""
-    name, comma, _ = key.partition(",")
-    return bool(comma) and name not in _NO_METRICS and not name.endswith("_stderr")
-
-
-def _finite(scores: Mapping[Key, Score]) -> dict[Key, Score]:
-    return {key: score for key, score in scores.items() if is_finite(score.value)}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def task_hashes(samples: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
-    """Return the digest over documents, prompts and targets that lm-eval writes for each task."""
-    from lm_eval.utils import hash_string
-
+def _checked(document: Object, results: dict[str, Object]) -> Object:
+    """Return what is needed of a result, with values of their types and finite metrics only."""
+    members = document.get("group_subtasks")
+    if members is not None:
+        members = object_at(document, "group_subtasks")
+        for name, names in members.items():
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise ValueError(f"group_subtasks: {name}: expected a list of names")
+    shots = object_at(document, "n-shot")
+    counts = objects_at(document, "n-samples")
+    configs = objects_at(document, "configs")
+    for config in configs.values():
+        entries = config.get("metric_list") or []
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise ValueError("configs: metric_list: expected a list of objects")
     return {
-        task: hash_string(
-            "".join(doc["doc_hash"] + doc["prompt_hash"] + doc["target_hash"] for doc in documents)
-        )
-        for task, documents in samples.items()
+        **document,
+        "results": {task: _finite(values) for task, values in results.items()},
+        "groups": objects_at(document, "groups"),
+        "group_subtasks": members,
+        "n-shot": {task: shots[task] for task in shots if is_count(shots[task])},
+        "n-samples": {
+            task: count for task, count in counts.items() if is_count(count.get("effective"))
+        },
+        "higher_is_better": objects_at(document, "higher_is_better"),
+        "configs": configs,
+        "config": object_at(document, "config"),
     }
 
 
-def remarks(native: dict[str, Any], row: Row) -> list[str]:
-    """Return what to know about the scores: shots that are fixed, documents without a value."""
-    asked = row.value("n_shot")
-    fixed = [
-        f"{task} fixes its shots: {used} were used, {asked} were asked for"
-        for task, used in native["n-shot"].items()
-        if asked is not None and used != asked
-    ]
-    scored = _documents(native, row)
-    return fixed + [
-        f"{task} has a metric for only {count['effective']} of {scored[task]} documents"
-        for task, count in native["n-samples"].items()
-        if int(count["effective"]) < scored[task]
-    ]
+def _finite(values: Object) -> Object:
+    return {key: v for key, v in values.items() if not is_metric(key) or is_finite(v)}
 
 
-def require_complete(
-    native: Mapping[str, Any], samples: Mapping[str, list[dict[str, Any]]], row: Row
-) -> None:
-    """Raise ValueError where a task was not scored on as many documents as the row asks for."""
-    for task, expected in _documents(native, row).items():
-        scored = len({sample["doc_id"] for sample in samples.get(task, [])})
-        if scored != expected:
-            raise ValueError(f"{task}: {scored} documents were scored, {expected} were asked for")
+def _part(native: Object, groups: Groups, root: str) -> Object:
+    """Return the result as if only one task or group had been asked for."""
+    names = groups.reachable(root)
+    return {
+        **native,
+        "results": {task: v for task, v in native["results"].items() if task in names},
+        "group_subtasks": {name: groups.members[name] for name in names if name in groups.members},
+    }
 
 
-def _documents(native: Mapping[str, Any], row: Row) -> dict[str, int]:
-    """Return for each task how many documents the row asks for."""
-    limit = row.value("limit")
+def _left_out(results: Mapping[str, Object], part: Object) -> Iterator[str]:
+    """Yield which values of the tasks and groups of a part are no finite numbers."""
+    for task in part["results"]:
+        for key, value in results[task].items():
+            if is_metric(key) and not is_finite(value):
+                yield f"{key.partition(',')[0]} of {task} is {spelled(value)}"
+
+
+def _without_score(part: Object, scores: list[Object]) -> Iterator[str]:
+    """Yield which values of groups are left out, because too little of their tasks is known."""
+    kept = {(score["task"], f"{score['metric']},{score['filter']}") for score in scores}
+    for group in part["group_subtasks"]:
+        for key in part["results"].get(group, {}):
+            if is_metric(key) and (group, key) not in kept:
+                yield f"{key.partition(',')[0]} of {group} is left out: tasks of it have none"
+
+
+def _cells(native: Object) -> dict[str, str]:
+    """Return the cells that all rows of a result share."""
+    config = native["config"]
+    given = _model_arguments(config.get("model_args"))
+    named = next((str(given[name]) for name in _NAMES if given.get(name)), "")
+    further = {
+        name: value
+        for name, value in given.items()
+        if value is not None and name not in _NO_INFLUENCE and not (named and name in _NAMES)
+    }
+    name = named or text_at(native, "model_name") or text_at(native, "model_name_or_path")
+    backend = text_at(config, "model")
+    cells = {
+        "model_path": native_cells.model_path(name, further),
+        "eval_suite": "lm_eval",
+        "backend": "" if backend == "hf" else backend,
+        "limit": native_cells.limit(config.get("limit")),
+        "gen_kwargs": _gen_kwargs(config.get("gen_kwargs")),
+        "seed": _seed(config),
+        "system_instruction": text_at(native, "system_instruction"),
+        "model_revision": text_at(config, "model_sha"),
+    }
+    if native.get("chat_template"):
+        cells["apply_chat_template"] = "true"
+        # True is what an empty cell means beside a chat template.
+        if native.get("fewshot_as_multiturn") is False:
+            cells["fewshot_as_multiturn"] = "false"
+    return cells
+
+
+def _model_arguments(given: Any) -> Object:
+    """Return the arguments of the model, which are a text before lm-eval 0.4.10."""
+    if isinstance(given, dict):
+        return given
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"model_args: expected a text or an object, got {type(given).__name__}")
     found = {}
-    for task, count in native["n-samples"].items():
-        found[task] = original = int(count["original"])
-        if limit is not None:
-            asked = math.ceil(original * limit) if limit < 1 else int(limit)
-            found[task] = min(original, asked)
+    for piece in filter(None, (given or "").split(",")):
+        name, equals, value = piece.partition("=")
+        if not equals:
+            raise ValueError(f"model_args: expected key=value, got {piece!r}")
+        found[name.strip()] = value.strip()
     return found
+
+
+def _gen_kwargs(given: Any) -> str:
+    if isinstance(given, dict):
+        return native_cells.arguments(given)
+    if given is not None and not isinstance(given, str):
+        raise ValueError(f"gen_kwargs: expected a text or an object, got {type(given).__name__}")
+    return given or ""
+
+
+def _seed(config: Object) -> str:
+    """Return the four seeds where they are not lm-eval's own."""
+    seeds = [config.get(name, "") for name in _SEEDS]
+    if seeds == _DEFAULT_SEEDS or not all(s is None or is_count(s) for s in seeds):
+        return ""
+    return ",".join(map(str, seeds))
+
+
+def _finished(native: Object, path: str) -> str:
+    """Return when the evaluation ended; `date` is when it began, in seconds.
+
+    The duration, a text, is there from 0.4.3 on. It has the time of loading lm-eval, which is
+    before `date`, so that the end may be told some seconds late.
+    """
+    began, seconds = native.get("date"), native.get("total_evaluation_time_seconds")
+    if not is_finite(began):
+        return native_times.of_file(path)
+    try:
+        duration = float(seconds or 0)
+    except (TypeError, ValueError, OverflowError):
+        duration = 0.0
+    return native_times.at_seconds(began + duration) or native_times.of_file(path)

@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from oellm.answers import Answer, Answers
 from oellm.frameworks import GoOn, StoppedError
+from oellm.runs.answers import Answer, Answers
 
 if TYPE_CHECKING:
     from oellm.frameworks.lm_eval.model import Call

@@ -7,7 +7,7 @@ import os
 
 from oellm.frameworks import Demand, TaskFacts
 from oellm.frameworks.lm_eval import environment
-from oellm.frameworks.lm_eval.data import DataSet, task_managers
+from oellm.frameworks.lm_eval.task_managers import DataSet, task_managers
 
 
 class Tasks:

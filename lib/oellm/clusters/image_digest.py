@@ -1,0 +1,84 @@
+"""The SHA-256 of container images, each worked out once for as long as the file stays as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from oellm.core import atomic, json_codec
+from oellm.frameworks.lm_eval.task_index import cache_directory
+
+# Bytes of an image that takes seconds to read.
+_LARGE = 10**9
+_CHUNK = 2**20
+
+
+class ImageDigests:
+    """The digests of images, kept in the user's cache by path, size and time of change.
+
+    `report` is told when one is worked out that takes its time.
+    """
+
+    def __init__(self, environ: Mapping[str, str], report: Callable[[str], None]) -> None:
+        self._cache = cache_directory(environ)
+        self._report = report
+
+    def record(self, eval_suite: str, image: Path) -> dict[str, Any]:
+        """Return what a run says of an image: eval_suite, path, bytes and sha256.
+
+        The last two are None for a directory (a sandbox), for an image that is not there or cannot
+        be read, and for one that changes meanwhile.
+        """
+        size, digest = self._facts(os.path.realpath(image)) or (None, None)
+        return {"eval_suite": eval_suite, "path": str(image), "bytes": size, "sha256": digest}
+
+    def _facts(self, path: str) -> tuple[int, str] | None:
+        with contextlib.suppress(OSError):
+            key = _key(path)
+            if key and (digest := self._cached(key) or self._computed(key)):
+                return key["bytes"], digest
+        return None
+
+    def _cached(self, key: dict[str, Any]) -> str:
+        with contextlib.suppress(OSError, ValueError):
+            kept = json_codec.loads(self._file(key).read_bytes())
+            if isinstance(kept, dict) and {**kept, **key} == kept:
+                return str(kept["sha256"])
+        return ""
+
+    def _computed(self, key: dict[str, Any]) -> str:
+        if key["bytes"] >= _LARGE:
+            self._report(f"SHA-256 of {key['path']}, {key['bytes'] / 1e9:.1f} GB")
+        digest = _sha256(key["path"])
+        if _key(key["path"]) != key:
+            return ""
+        # A full or read-only disk costs the next run the same again, and this one nothing.
+        with contextlib.suppress(OSError):
+            self._cache.mkdir(parents=True, exist_ok=True)
+            atomic.write_file(self._file(key), json_codec.dumps({**key, "sha256": digest}))
+        return digest
+
+    def _file(self, key: dict[str, Any]) -> Path:
+        name = hashlib.sha256(os.fsencode(key["path"])).hexdigest()[:16]
+        return self._cache / f"image-{name}.json"
+
+
+def _key(path: str) -> dict[str, Any] | None:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return {"path": path, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _sha256(path: str) -> str:
+    content = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    with open(path, "rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            content.update(buffer[:count])
+    return content.hexdigest()

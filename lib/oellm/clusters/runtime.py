@@ -1,0 +1,154 @@
+"""The environment that the worker runs in: a container image, or a Python of this machine.
+
+Jobs get it from the batch script; `command` is the same for a process on a login node.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from oellm.clusters.cluster import Cluster
+from oellm.errors import MachineError, UsageError
+from oellm.models.expansion import ModelSpec
+
+# Where the packages of NLTK are, below hf_home.
+NLTK = "nltk_data"
+# Of the container's arguments those that need an accelerator, which a login node lacks.
+_ACCELERATOR = ("--nv", "--nvccli", "--rocm")
+# What a container that starts with a clean environment must still be told, to reach the hub.
+_PASSED_ON = (
+    *("HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"),
+    *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
+)
+# The setup lines, then the command: found by its own name, or the first runtime that is there.
+_SCRIPT = """set -eo pipefail
+{setup}
+if [ "$1" = auto ]; then
+    shift
+    runtime=$(command -v apptainer || command -v singularity) || {{
+        echo "neither apptainer nor singularity is on PATH of $(hostname)" >&2
+        exit 3
+    }}
+    set -- "$runtime" "$@"
+fi
+exec "$@"
+"""
+
+
+def launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
+    """Return what runs the worker: a container image or None, and the Python to call.
+
+    Raises MachineError where the cluster has neither an image nor an environment.
+    """
+    image = cluster.mapping("images").get(eval_suite)
+    if image and cluster.text("container_runtime") != "none":
+        path = os.path.join(cluster.text("images_directory"), image)
+        return Path(os.path.abspath(path)), "python3"
+    if venv := cluster.text("venv"):
+        return None, os.path.join(venv, "bin", "python")
+    if cluster.text("executor") == "local":
+        return None, sys.executable
+    raise MachineError(
+        f"cluster {cluster.text('name')} has no environment for {eval_suite}: "
+        f"set images.{eval_suite} (a container image) or venv"
+    )
+
+
+def require(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
+    """Return what `launcher` does; raises MachineError where the image is not there."""
+    image, python = launcher(cluster, eval_suite)
+    if image and not image.exists():
+        hint = f"set images_directory or images.{eval_suite}"
+        raise MachineError(f"{image}: no such image; {hint}")
+    return image, python
+
+
+def binds(
+    cluster: Cluster, run_dir: Path, models: Iterable[ModelSpec], paths: Iterable[str]
+) -> list[str]:
+    """Return what to bind into the container, each path once and none below another.
+
+    These are the run directory, the shared directories, the models' directories with whatever
+    their links lead to, `paths`, and the setting `binds`.
+    """
+    wanted = {str(run_dir), *filter(None, map(cluster.text, ("eval_base_dir", "hf_home")))}
+    wanted.update(os.path.abspath(path) for path in paths)
+    for model in models:
+        if model.is_local:
+            wanted.update(_model_directories(model.path))
+    kept: list[str] = []
+    for path in sorted(map(os.path.abspath, wanted)):
+        if any(path == other or path.startswith(f"{other}/") for other in kept):
+            continue
+        if ":" in path or "," in path:
+            raise UsageError(f"{path}: a path with ':' or ',' cannot be bound into a container")
+        kept.append(path)
+    return kept + cluster.items("binds")
+
+
+def _model_directories(path: str) -> Iterator[str]:
+    # The parent: the checkpoints of one training run share it, so the list stays short.
+    for directory in {path, os.path.realpath(path)}:
+        parent = os.path.dirname(directory)
+        yield parent if parent != "/" else directory
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield os.path.dirname(os.path.realpath(entry.path))
+
+
+def variables(cluster: Cluster, image: Path | None, own: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of the worker; the cluster's setting `env` comes last."""
+    hf_home = cluster.text("hf_home")
+    given = {"HF_HOME": hf_home, "PYTHONNOUSERSITE": "1"}
+    if hf_home:
+        given["NLTK_DATA"] = os.path.join(hf_home, NLTK)
+    if image and hf_home:
+        # The home directory may not be there; the shared cache is.
+        given["OELLM_CACHE_DIR"] = os.path.join(hf_home, "oellm")
+    return {**given, **own, **cluster.mapping("env")}
+
+
+def command(
+    cluster: Cluster, eval_suite: str, worker: Path, paths: Iterable[str], arguments: Iterable[str]
+) -> list[str]:
+    """Return the command line that runs the worker here, in the environment of the jobs.
+
+    `worker` is the frozen worker, `paths` is what it must see besides the shared directories.
+    Raises MachineError where there is no image.
+    """
+    image, python = require(cluster, eval_suite)
+    assignments = [f"{name}={value}" for name, value in variables(cluster, image, {}).items()]
+    start = ["env", "-u", "PYTHONPATH", "-u", "PYTHONHOME", *assignments, python, str(worker)]
+    if image:
+        start = [*_container(cluster, worker.parent, paths), str(image), *start]
+    script = _SCRIPT.format(setup="\n".join(cluster.items("setup")))
+    return ["bash", "-c", script, "bash", *start, *arguments]
+
+
+def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of `command`: this one, and what a container takes over from it.
+
+    Not on the command line, where everybody could read a token.
+    """
+    named = {name: environ[name] for name in _PASSED_ON if name in environ}
+    return {
+        **environ,
+        **{
+            f"{runtime}ENV_{name}": value
+            for runtime in ("APPTAINER", "SINGULARITY")
+            for name, value in named.items()
+        },
+    }
+
+
+def _container(cluster: Cluster, directory: Path, paths: Iterable[str]) -> list[str]:
+    arguments = [text for text in cluster.items("container_args") if text not in _ACCELERATOR]
+    token = os.environ.get("HF_TOKEN_PATH")
+    wanted = [*paths, *([os.path.dirname(token)] if token else [])]
+    bound = [f"--bind={path}" for path in binds(cluster, directory, [], wanted)]
+    return [cluster.text("container_runtime"), "exec", f"--pwd={directory}", *arguments, *bound]

@@ -1,0 +1,1 @@
+"""Results become metric records, pivots and comparisons."""

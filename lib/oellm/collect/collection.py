@@ -1,0 +1,228 @@
+"""The results of runs and of files, each evaluation once.
+
+Run directories are read row by row, in the order of their manifests, and nothing of what was read
+is kept. Files in no run have to be read before it is known what they are: their scores wait in a
+temporary file.
+"""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+from oellm.collect import result_files
+from oellm.collect.duplicates import Duplicates
+from oellm.collect.external_results import Identity, LooseScores
+from oellm.collect.sources import Sources
+from oellm.core import ordered_forks
+from oellm.errors import InputError
+from oellm.manifest.rows import Row
+from oellm.metrics.scored_rows import ScoredRow
+from oellm.runs.run_directory import Run
+
+T = TypeVar("T")
+Make = Callable[[Sequence[ScoredRow]], T]
+
+# Results that a fork reads at a time.
+_CHUNK = 256
+
+
+class Collection:
+    """Results from run directories, files and elsewhere.
+
+    Of several results of one evaluation the newest counts, unless `every` is set. `report` is told
+    what is left out, and why.
+    """
+
+    def __init__(self, report: Callable[[str], None], every: bool = False) -> None:
+        self._report = report
+        self._every = every
+        # Runs, and places of scores in _loose, in the order of the output.
+        self._places: list[Run | int] = []
+        self._loose = LooseScores()
+        # How many results were left out since they were damaged, or since their rows had failed.
+        self.failures = 0
+        # The rows of which a valid result was read.
+        self.valid: set[str] = set()
+        # The rows of all manifests.
+        self._rows: set[str] = set()
+
+    @property
+    def runs(self) -> list[Run]:
+        """The run directories."""
+        return [place for place in self._places if isinstance(place, Run)]
+
+    def fail(self, text: str) -> None:
+        """Report that a result is left out."""
+        self.failures += 1
+        self._report(text)
+
+    def add_run(self, run: Run) -> None:
+        """Add a run directory, once."""
+        if run.path not in {other.path for other in self.runs}:
+            self._places.append(run)
+
+    def add(self, scored: ScoredRow) -> None:
+        """Add the scores of a row that is in no run directory."""
+        self.failures += len(scored.remarks)
+        for remark in scored.remarks:
+            self._report(f"{scored.run_dir}: {remark}")
+        self._places.append(self._loose.add(scored))
+
+    def add_sources(self, sources: Sources) -> None:
+        """Add run directories, and read files; raises InputError where none is a result."""
+        unknown = 0
+        for is_run, places in itertools.groupby(sources.places, lambda p: isinstance(p, Run)):
+            if is_run:
+                self._places += [place for place in places if isinstance(place, Run)]
+                continue
+            chunks = _chunks(str(place) for place in places)
+            for file in itertools.chain.from_iterable(ordered_forks.mapped(_read_files, chunks)):
+                if file.problem:
+                    self.fail(f"{file.path}: left out, {file.problem}")
+                for scored in file.scored or ():
+                    self.add(scored)
+                unknown += file.scored is None
+        if unknown and not self._places and not self.failures:
+            raise InputError(f"expected a result, got {unknown} other JSON files")
+        if unknown:
+            self._report(f"JSON files that are no results: {unknown}")
+
+    def results(self, make: Make[T]) -> Iterator[T]:
+        """Yield what `make` returns for some of the results each time, in order.
+
+        It is called in several processes at once; it and what it returns are pickled.
+        """
+        for text in self._loose.match(self.runs):
+            self._report(text)
+        listed: dict[str, Iterable[str]] = {str(run.path): self._listed(run) for run in self.runs}
+        places: dict[str, list[str]] = {}
+        if len(self._places) > 1 and not self._every:
+            # Which results there are must be known before the first is read.
+            places = {run_dir: list(eval_ids) for run_dir, eval_ids in listed.items()}
+            listed.update(places)
+        duplicates = Duplicates(places, self._identities())
+        for text in duplicates.told():
+            self._report(text)
+        parts = self._parts(listed, duplicates)
+        for made, eval_ids, problems in ordered_forks.mapped(_Reading(make), parts):
+            for problem in problems:
+                self.fail(problem)
+            self.valid.update(eval_ids)
+            yield made
+
+    def _listed(self, run: Run) -> Iterator[str]:
+        """Yield the eval_ids of the rows of a run whose results have a file, in its order."""
+        names = run.store.result_names()
+        for eval_id in run.eval_ids():
+            self._rows.add(eval_id)
+            if f"{eval_id}.json" in names:
+                yield eval_id
+
+    def _identities(self) -> list[Identity]:
+        return [] if self._every else self._loose.identities
+
+    def _parts(
+        self, listed: Mapping[str, Iterable[str]], duplicates: Duplicates
+    ) -> Iterator[_RowResults | _Loose]:
+        """Yield what is read at a time."""
+        for is_run, places in itertools.groupby(self._places, lambda p: isinstance(p, Run)):
+            if not is_run:
+                kept = (p for p in places if isinstance(p, int) and p not in duplicates.of_loose)
+                yield from map(_Loose, _chunks(map(self._loose.pickled, kept)))
+                continue
+            for run_dir in (str(place.path) for place in places if isinstance(place, Run)):
+                older = duplicates.of_run.get(run_dir, ())
+                for chunk in _chunks(i for i in listed[run_dir] if i not in older):
+                    yield _RowResults(run_dir, chunk)
+
+    def missing(self) -> Iterator[Row]:
+        """Yield the rows without a valid result, each once; known when all have been read."""
+        seen = set(self.valid)
+        for run in self.runs if self._rows - seen else ():
+            for row in run.rows():
+                if row["eval_id"] not in seen:
+                    seen.add(row["eval_id"])
+                    yield row.without("shard")
+
+    def failed(self, row: Row) -> bool:
+        """Return whether a run has a failure of a row."""
+        return any(run.store.failure_path(row["eval_id"]).exists() for run in self.runs)
+
+    def counts(self) -> tuple[int, int]:
+        """Return how many rows have no valid result, and how many there are; known as `missing`."""
+        return len(self._rows - self.valid), len(self._rows)
+
+
+class _RowResults(NamedTuple):
+    """Results of rows of a run."""
+
+    run_dir: str
+    eval_ids: list[str]
+
+    def read(self, problems: list[str]) -> Iterator[ScoredRow]:
+        found = (self._row(eval_id, problems) for eval_id in self.eval_ids)
+        return (scored for scored in found if scored is not None)
+
+    def _row(self, eval_id: str, problems: list[str]) -> ScoredRow | None:
+        try:
+            return result_files.of_row(self.run_dir, eval_id)
+        except FileNotFoundError:
+            # Set aside, or deleted, since the directory was listed.
+            return None
+        except (OSError, ValueError) as error:
+            path = result_files.path_of(self.run_dir, eval_id)
+            problems.append(f"{path}: left out, {error}")
+            return None
+
+
+class _Loose(NamedTuple):
+    """Scores that were read before."""
+
+    pickled: list[bytes]
+
+    def read(self, _: list[str]) -> Iterator[ScoredRow]:
+        # They are of this process, from a file without a name.
+        return map(pickle.loads, self.pickled)
+
+
+class _Reading(Generic[T]):
+    """Reads some results and makes something of them."""
+
+    def __init__(self, make: Make[T]) -> None:
+        self._make = make
+
+    def __call__(self, part: _RowResults | _Loose) -> tuple[T, list[str], list[str]]:
+        """Return what was made, the eval_ids of the rows, and what is wrong with other results."""
+        problems: list[str] = []
+        scored = list(part.read(problems))
+        return self._make(scored), [each.row["eval_id"] for each in scored], problems
+
+
+class _File(NamedTuple):
+    path: str
+    # None for JSON that is no result.
+    scored: list[ScoredRow] | None
+    problem: str = ""
+
+
+def _read_files(paths: list[str]) -> list[_File]:
+    return [_read_file(path) for path in paths]
+
+
+def _read_file(path: str) -> _File:
+    try:
+        return _File(path, result_files.of_file(path))
+    except FileNotFoundError:
+        # Gone since its directory was listed.
+        return _File(path, [])
+    except (OSError, ValueError) as error:
+        return _File(path, [], str(error))
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while chunk := list(itertools.islice(iterator, _CHUNK)):
+        yield chunk

@@ -1,0 +1,90 @@
+"""Where results are: the run directories and JSON files below the paths that a user names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from oellm.errors import InputError
+from oellm.models.expansion import natural_key
+from oellm.runs import run_directory
+from oellm.runs.run_directory import Run
+
+
+class Sources(NamedTuple):
+    """Run directories and files in none, in the order in which their results are collected."""
+
+    places: list[Run | str]
+
+    @property
+    def runs(self) -> list[Run]:
+        """The run directories."""
+        return [place for place in self.places if isinstance(place, Run)]
+
+    @property
+    def files(self) -> list[str]:
+        """The files that are in no run."""
+        return [place for place in self.places if isinstance(place, str)]
+
+
+def found(paths: Iterable[str], report: Callable[[str], None]) -> Sources:
+    """Return what is at or below some paths, each place once.
+
+    A run directory counts as a whole; elsewhere every file *.json may be a result, but for those in
+    hidden directories. `report` is told of run directories that cannot be used; their files count
+    on their own. Raises InputError for a path that is not there, that is itself a run directory
+    which cannot be used, or below which there is nothing.
+    """
+    places: dict[str, Run | str] = {}
+    for path in paths:
+        below = dict(_below(path, report))
+        if not below:
+            raise InputError("no run directory, and no JSON file below it", path)
+        places |= {name: place for name, place in below.items() if name not in places}
+    return Sources(list(places.values()))
+
+
+def _below(path: str, report: Callable[[str], None]) -> Iterator[tuple[str, Run | str]]:
+    """Yield the places at or below a path, by their real paths."""
+    if not os.path.exists(path):
+        raise InputError("no such file or directory", path)
+    if not os.path.isdir(path):
+        yield os.path.realpath(path), os.path.abspath(path)
+        return
+    if os.path.exists(os.path.join(path, run_directory.RUN)):
+        run = _run(path)
+        yield os.path.realpath(run.path), run
+        return
+    walk = os.walk(os.path.abspath(path), onerror=lambda error: report(_told(error)))
+    for directory, folders, names in walk:
+        real = os.path.realpath(directory)
+        folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_key)
+        if run_directory.RUN in names:
+            try:
+                yield real, _run(directory)
+                folders.clear()
+                continue
+            except InputError as error:
+                report(str(error))
+                folders[:] = [name for name in folders if name == "results"]
+        for name in sorted(names, key=natural_key):
+            if name.endswith(".json") and name[0] != "." and name != run_directory.RUN:
+                yield os.path.join(real, name), os.path.join(directory, name)
+
+
+def _run(directory: str) -> Run:
+    """Return a run whose manifest is there, too."""
+    run = run_directory.load(directory)
+    try:
+        columns = run.columns()
+    except FileNotFoundError:
+        raise InputError(f"{run_directory.JOBS} is missing", directory) from None
+    if "eval_id" not in columns:
+        path = os.path.join(directory, run_directory.JOBS)
+        raise InputError("required column is missing", path, 1, "eval_id")
+    return run
+
+
+def _told(error: OSError) -> str:
+    return f"{error.filename}: {error.strerror}"

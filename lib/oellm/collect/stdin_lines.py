@@ -1,0 +1,87 @@
+"""Lines on stdin: results and runs as JSON, or metric records that were printed before.
+
+oe-run-task prints results, oe-render and oe-submit runs, oe-collect records.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from oellm.collect.collection import Collection
+from oellm.core import json_codec
+from oellm.errors import InputError
+from oellm.metrics import reading, scored_rows
+from oellm.metrics.records import Record
+from oellm.runs import run_directory
+from oellm.runs.result_store import problem
+
+
+def read(stream: Iterable[str], source: str, collection: Collection) -> Iterator[Record] | None:
+    """Add the results and runs of lines to a collection, or return the records that they are.
+
+    Raises InputError with the line for what is none of these, and for empty input.
+    """
+    lines = iter(stream)
+    begin = []
+    for line in lines:
+        begin.append(line)
+        if line.strip():
+            break
+    if not begin:
+        raise InputError("expected results, runs or metric records, got nothing", source)
+    everything = itertools.chain(begin, lines)
+    if _is_record(begin[-1]):
+        return reading.read(everything, source)
+    for number, line in enumerate(everything, 1):
+        if line.strip():
+            _add(_object(line, source, number), source, number, collection)
+    return None
+
+
+def _is_record(line: str) -> bool:
+    """Return whether the first line of some is one of metric records: in CSV, or in JSON."""
+    if not line.lstrip().startswith("{"):
+        return True
+    try:
+        record = json_codec.loads(line.encode("utf-8", "replace"))
+    except ValueError:
+        return False
+    return "metric" in record and "oellm" not in record
+
+
+def _object(line: str, source: str, number: int) -> dict[str, Any]:
+    try:
+        record = json_codec.loads(line.encode("utf-8", "replace"))
+    except ValueError as error:
+        place = f"{source}:{number}:{getattr(error, 'colno', 1)}"
+        text = getattr(error, "msg", error)
+        raise InputError(f"expected a JSON object on each line: {text}", place) from None
+    if not isinstance(record, dict):
+        raise InputError("expected a result or run object", source, number)
+    if "oellm" in record and not isinstance(record["oellm"], dict):
+        raise InputError("expected an object", source, number, "oellm")
+    return record
+
+
+def _add(record: dict[str, Any], source: str, number: int, collection: Collection) -> None:
+    if "oellm" not in record:
+        if not isinstance(record.get("run_dir"), str):
+            raise InputError("expected a result object or a run object", source, number)
+        collection.add_run(run_directory.load(record["run_dir"]))
+        return
+    ours = record["oellm"]
+    reason = problem(record)
+    if not reason:
+        provenance = ours.get("provenance")
+        place = provenance.get("run_dir") if isinstance(provenance, dict) else ""
+        try:
+            collection.add(scored_rows.of_result(record, str(place or "")))
+            return
+        except ValueError as error:
+            reason = str(error)
+    failure, row = ours.get("failure"), ours.get("row")
+    message = failure.get("message") if isinstance(failure, dict) else ""
+    task = row.get("task_path") if isinstance(row, dict) else ""
+    collection.fail(f"{source}:{number}: {task} has no result: {message or reason}")

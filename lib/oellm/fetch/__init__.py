@@ -1,0 +1,1 @@
+"""oe-fetch: models and data into the cache."""

@@ -1,0 +1,261 @@
+"""Fetching what tasks need, and proving that they can start without a network.
+
+First every task is tried as a compute node would: in a process that is refused the network. For
+those that fail, the data sets that their configurations name are downloaded, several at a time;
+what is still not enough is built with the network, and in the end tried without it again. So
+whatever passes has been seen to start offline, and what is in the cache is not asked for anew.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from oellm import frameworks
+from oellm.core import fork_pool
+from oellm.core.retry import patiently
+from oellm.errors import InputError
+from oellm.frameworks import DataSet, Demand, NotPermittedError, TaskFacts, Tasks
+from oellm.hub import errors
+from oellm.hub.errors import Problem
+from oellm.manifest.rows import Row
+
+# The columns that the record of a row's task is found by.
+DEMAND_COLUMNS = (
+    "eval_suite",
+    "task_path",
+    "include_path",
+    "n_shot",
+    "limit",
+    "confirm_run_unsafe_code",
+)
+
+Report = Callable[[str], None]
+
+
+class Request(NamedTuple):
+    """A task, and where else to look for it."""
+
+    eval_suite: str
+    task_path: str
+    include_path: str
+
+
+class Obstacle(NamedTuple):
+    """Why a task cannot be evaluated, and the column to blame."""
+
+    column: str
+    problem: Problem
+    # Whether no download can help.
+    is_final: bool = False
+    # What can, if it is one command or option.
+    remedy: str = ""
+
+
+# For each demand on a task its facts, or what is in its way.
+Answer = list[TaskFacts | Obstacle]
+Wanted = dict[Request, list[Demand]]
+
+
+def records(
+    rows: Iterable[Row], fetch: bool, at_once: int, report: Report
+) -> Iterator[dict[str, Any]]:
+    """Prepare the tasks of rows; yield a record for each different demand (schema.json, `task`)."""
+    cells: dict[Request, dict[Demand, list[dict[str, str]]]] = {}
+    for row in rows:
+        request = Request(row.value("eval_suite"), row["task_path"], row["include_path"])
+        demand = Demand(
+            row.value("n_shot"), row.value("limit"), bool(row.value("confirm_run_unsafe_code"))
+        )
+        spellings = cells.setdefault(request, {}).setdefault(demand, [])
+        spelling = {column: row[column] for column in DEMAND_COLUMNS}
+        if spelling not in spellings:
+            spellings.append(spelling)
+    for suite in dict.fromkeys(request.eval_suite for request in cells):
+        wanted = {each: list(cells[each]) for each in cells if each.eval_suite == suite}
+        preparation = Preparation(frameworks.tasks(suite), fetch, at_once, report)
+        for request, answer in preparation.run(wanted):
+            for spellings, facts in zip(cells[request].values(), answer, strict=True):
+                yield from ({**spelling, **_said(facts)} for spelling in spellings)
+
+
+def _said(facts: TaskFacts | Obstacle) -> dict[str, Any]:
+    if isinstance(facts, Obstacle):
+        return {
+            "column": facts.column,
+            "problem": facts.problem.text,
+            "unreachable": facts.problem.unreachable,
+            "remedy": facts.remedy,
+        }
+    return {
+        "n_docs": facts.n_docs,
+        "requests": facts.requests,
+        "dataset_revision": facts.dataset_revision,
+    }
+
+
+class Preparation:
+    """The preparation of the tasks of one framework.
+
+    With `fetch` it downloads; without, it only looks. `at_once` is the number of processes.
+    """
+
+    def __init__(self, tasks: Tasks, fetch: bool, at_once: int, report: Report) -> None:
+        self._tasks = tasks
+        self._fetch = fetch
+        self._at_once = at_once
+        self._report = report
+        self._address = errors.endpoint(os.environ)
+
+    def run(self, wanted: Wanted) -> Iterator[tuple[Request, Answer]]:
+        """Yield the answer for each request, as it is found."""
+        for number, (request, answer) in enumerate(self._answers(wanted), 1):
+            can = "cannot" if any(isinstance(part, Obstacle) for part in answer) else "can"
+            self._report(f"task {request.task_path} {can} start ({number} of {len(wanted)})")
+            yield request, answer
+
+    def _answers(self, wanted: Wanted) -> Iterator[tuple[Request, Answer]]:
+        self._tasks.prepare()
+        data_sets: dict[Request, Sequence[DataSet]] = {}
+        for request, demands in wanted.items():
+            enumerated = self._enumerated(request)
+            if isinstance(enumerated, Obstacle):
+                yield request, [enumerated] * len(demands)
+            else:
+                data_sets[request] = enumerated
+        missing = yield from self._settled(self._built(data_sets, wanted, False), self._fetch)
+        if not missing:
+            return
+        self._download(dict.fromkeys(part for each in missing for part in data_sets[each]))
+        missing = yield from self._settled(self._built(missing, wanted, False), True)
+        built = []
+        for request, answer in self._built(missing, wanted, True):
+            if all(isinstance(part, Obstacle) for part in answer):
+                yield request, answer
+            else:
+                built.append(request)
+        yield from self._built(built, wanted, False)
+
+    def _enumerated(self, request: Request) -> Sequence[DataSet] | Obstacle:
+        try:
+            return self._tasks.data_sets(request.task_path, request.include_path)
+        # The file of a task may be anything.
+        except Exception as error:
+            return self._obstacle(request.task_path, error, online=True)
+
+    def _settled(
+        self, answers: Iterator[tuple[Request, Answer]], has_means: bool
+    ) -> Generator[tuple[Request, Answer], None, list[Request]]:
+        """Yield what there is nothing more to do about; return the requests that are left."""
+        left = []
+        for request, answer in answers:
+            is_open = any(isinstance(part, Obstacle) and not part.is_final for part in answer)
+            if has_means and is_open:
+                left.append(request)
+            else:
+                yield request, answer
+        return left
+
+    def _built(
+        self, requests: Iterable[Request], wanted: Wanted, online: bool
+    ) -> Iterator[tuple[Request, Answer]]:
+        """Build tasks, with the network or with the network refused."""
+
+        def build(request: Request) -> Answer:
+            return self._answer(request, wanted[request], online)
+
+        for request, answer in fork_pool.run(build, requests, self._at_once):
+            if isinstance(answer, fork_pool.Crash):
+                text = f"{request.task_path}: building it failed, {answer}"
+                yield request, [Obstacle("task_path", Problem(text))] * len(wanted[request])
+            else:
+                yield request, answer
+
+    def _answer(self, request: Request, demands: list[Demand], online: bool) -> Answer:
+        if not online:
+            refuse_network()
+        # Asked for when the metric is imported, which may be when the task is.
+        runs_code = any(demand.runs_unsafe_code for demand in demands)
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
+        # A task's code is anybody's; one even raises SystemExit.
+        try:
+            found = self._tasks.facts(request.task_path, request.include_path, demands)
+        except (Exception, SystemExit) as error:
+            found = [error] * len(demands)
+        return [
+            self._obstacle(request.task_path, part, online)
+            if isinstance(part, BaseException)
+            else part
+            for part in found
+        ]
+
+    def _obstacle(self, task: str, error: BaseException, online: bool) -> Obstacle:
+        if isinstance(error, InputError):
+            return Obstacle(error.column, Problem(error.message), is_final=True)
+        problem = self._problem(task, error, online)
+        is_final = isinstance(error, (ImportError, NotPermittedError))
+        return Obstacle("task_path", problem, is_final, _remedy(error, problem))
+
+    def _problem(self, task: str, error: BaseException, online: bool) -> Problem:
+        problem = errors.problem(error, self._address)
+        said = errors.first_line(error)
+        if not online and (problem.unreachable or _is_loss(error)):
+            return Problem(f"{task}: not all of it is in the cache: {said}", unreachable=True)
+        # The library's words name the data set, ours say what to do.
+        text = problem.text if said in problem.text else f"{said} ({problem.text})"
+        return Problem(f"{task}: {text}", problem.unreachable)
+
+    def _download(self, data_sets: Collection[DataSet]) -> None:
+        """Load the data sets that the configurations name; what fails is left to building."""
+        loaded = fork_pool.run(self._loaded, data_sets, self._at_once)
+        for number, (data_set, problem) in enumerate(loaded, 1):
+            failed = f" failed: {problem}" if problem else ""
+            self._report(f"data set {data_set}{failed} ({number} of {len(data_sets)})")
+
+    def _loaded(self, data_set: DataSet) -> str:
+        """Load a data set; return why that failed, or nothing."""
+        try:
+            patiently(str(data_set), self._report, data_set.load)
+        except (Exception, SystemExit) as error:
+            return errors.first_line(error) or type(error).__name__
+        return ""
+
+
+@functools.cache
+def refuse_network() -> None:
+    """Make this process one without a network, for good: what a compute node has."""
+    errors.forbid(os.environ)
+    # These libraries read the variables when they are imported, which they may have been.
+    for name, flag in (
+        ("huggingface_hub.constants", "HF_HUB_OFFLINE"),
+        ("datasets.config", "HF_HUB_OFFLINE"),
+        ("datasets.config", "HF_DATASETS_OFFLINE"),
+        ("evaluate.config", "HF_EVALUATE_OFFLINE"),
+    ):
+        if name in sys.modules:
+            setattr(sys.modules[name], flag, True)
+    sys.addaudithook(_refuse)
+
+
+def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.getaddrinfo" or (
+        event == "socket.connect" and isinstance(arguments[1], tuple)
+    ):
+        raise ConnectionError("the network is refused, as on a compute node")
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Return whether a file of the cache is not there, or not whole; or a resource of NLTK's."""
+    is_resource = type(error) is LookupError
+    return isinstance(error, OSError) or is_resource or type(error).__name__ == "ArrowInvalid"
+
+
+def _remedy(error: BaseException, problem: Problem) -> str:
+    if isinstance(error, NotPermittedError):
+        return "--confirm_run_unsafe_code=true"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{sys.executable} -m pip install {error.name.partition('.')[0]}"
+    return "oe-fetch" if problem.unreachable else ""

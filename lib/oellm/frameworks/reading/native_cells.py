@@ -1,0 +1,76 @@
+"""The manifest row that a result of another tool tells, with cells as a manifest has them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from oellm.frameworks.reading.values import Object, is_finite
+from oellm.manifest.cells import COLUMNS
+from oellm.manifest.rows import Row
+from oellm.models.expansion import ModelSpec
+
+
+def row(cells: Mapping[str, str]) -> Row:
+    """Return a row of the cells that are not empty.
+
+    Raises ValueError, with the column, where one is no value of its column, or a model or task is
+    missing.
+    """
+    for name, text in cells.items():
+        _require_value(name, text)
+    for name in ("model_path", "task_path"):
+        if not cells[name].strip():
+            raise ValueError(f"{name}: the result does not say which")
+    return Row({name: text for name, text in cells.items() if text})
+
+
+def model_path(path: str, arguments: Mapping[str, Any]) -> str:
+    """Return a model and the arguments it was loaded with; raises ValueError for no such cell."""
+    if "," in path:
+        raise ValueError(f"model_path: a model's path cannot have a comma, got {path!r}")
+    if not path.strip():
+        return ""
+    pieces = [path, *(f"{name}={_spelled(value)}" for name, value in arguments.items())]
+    return str(ModelSpec.parse(",".join(pieces)))
+
+
+def arguments(values: Mapping[str, Any]) -> str:
+    """Return arguments as `key=value,key=value`, as JSON where that cannot say them."""
+    if not all(_is_plain(value) for value in values.values()):
+        return json.dumps(values)
+    return ",".join(f"{name}={_spelled(value)}" for name, value in values.items())
+
+
+def limit(value: Any) -> str:
+    """Return a number of documents or a fraction; raises ValueError for anything else."""
+    if value is None:
+        return ""
+    if not is_finite(value):
+        raise ValueError(f"limit: expected a number, got {value!r}")
+    return str(int(value) if value == int(value) else value)
+
+
+def n_shot(metrics: list[Object]) -> str:
+    """Return the number of shots that all metrics have, empty where they differ."""
+    found = {metric["n_shot"] for metric in metrics}
+    shots = found.pop() if len(found) == 1 else None
+    return "" if shots is None else str(shots)
+
+
+def _require_value(name: str, text: str) -> None:
+    try:
+        COLUMNS[name][text]
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return "," not in value and value == value.strip()
+    return isinstance(value, (bool, int, float))
+
+
+def _spelled(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,297 @@
+"""The Hugging Face hub: its caches, its models, and what its errors mean."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from oellm.errors import UsageError
+from oellm.hub import remote_code
+from oellm.manifest.rows import Row
+from oellm.models.expansion import ModelSpec
+
+_OFFLINE = (
+    "HF_HUB_OFFLINE",
+    "TRANSFORMERS_OFFLINE",
+    "HF_DATASETS_OFFLINE",
+    "HF_EVALUATE_OFFLINE",
+)
+# Each moves one cache away from HF_HOME, which is all that a job is told.
+_CACHES = (
+    "HF_HUB_CACHE",
+    "HUGGINGFACE_HUB_CACHE",
+    "HF_DATASETS_CACHE",
+    "HF_EVALUATE_CACHE",
+    "HF_METRICS_CACHE",
+    "HF_MODULES_CACHE",
+    "TRANSFORMERS_CACHE",
+)
+_PROGRESS_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+# Seconds within which a hub must answer at all.
+_PATIENCE = 15.0
+# Model arguments that name a second repository.
+COMPANIONS = ("tokenizer", "peft", "delta")
+_GATED = "gated: accept the licence on its page, then set HF_TOKEN"
+_NO_REVISION = "there is no such revision: check the branches and tags"
+_NOT_FOUND = "not found on the hub: check the name; if it is private, set HF_TOKEN"
+_NO_HUB = "what answers is no hub: check HF_ENDPOINT and HTTPS_PROXY"
+ROOM = "free some, or set hf_home to a file system with room"
+# Class of an error, words in its text, meaning; the first that fits counts. `datasets` wraps the
+# hub's errors without keeping them.
+_MEANINGS = (
+    ("GatedRepoError", "", _GATED),
+    ("DatasetNotFoundError", "gated", _GATED),
+    ("RevisionNotFoundError", "", _NO_REVISION),
+    ("DatasetNotFoundError", "Revision", _NO_REVISION),
+    ("RepositoryNotFoundError", "", _NOT_FOUND),
+    ("DatasetNotFoundError", "", _NOT_FOUND),
+    ("DisabledRepoError", "", "disabled by the hub: its page says why"),
+    ("FileMetadataError", "", _NO_HUB),
+    ("ProxyError", "", "the proxy refuses: check HTTPS_PROXY"),
+    (
+        "SSLCertVerificationError",
+        "",
+        "the hub's certificate is not trusted here: set SSL_CERT_FILE to a file with your site's",
+    ),
+    (
+        "OSError",
+        "Consistency check failed",
+        "what came is shorter or longer than the hub said: run it again later",
+    ),
+    # How the library for Xet storage words it.
+    ("Exception", "No space left on device", f"the file system is full: {ROOM}"),
+    ("Exception", "Disk quota exceeded", f"the disk quota is used up: {ROOM}"),
+)
+_STATUSES = {
+    401: "the token is wrong or has expired: set HF_TOKEN, or log in anew (hf auth login)",
+    403: "no access: the token's account or its permissions do not allow it (hf auth whoami)",
+    404: "the hub does not have a file that it lists: tell the owner",
+    429: "the hub limits requests: set HF_TOKEN, which raises the limit, or run it again later",
+}
+_NO_ACCESS = "no permission to write there: ask for it (chmod g+rwX), or set hf_home elsewhere"
+_ERRNOS = {
+    errno.EACCES: _NO_ACCESS,
+    errno.EPERM: _NO_ACCESS,
+    errno.EROFS: "the file system is read-only: set hf_home to a directory that you can write",
+}
+# The HTTP library differs between releases of huggingface_hub and datasets; the names do not.
+_CONNECTION_ERRORS = {"ConnectionError", "Timeout", "TimeoutError", "TransportError"}
+# Answers that another try may better.
+_PASSING = (408, 429, 500, 502, 503, 504)
+_LASTING = {"SSLCertVerificationError", "ProxyError"}
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model repository to download.
+
+    `revision` is empty for the default branch of a repository that is looked up by name alone.
+    """
+
+    path: str
+    revision: str
+    # The model's arguments that choose among its files.
+    gguf_file: str = ""
+    subfolder: str = ""
+    variant: str = ""
+    # Whether more than its configuration, tokenizer and code is needed.
+    weights: bool = True
+    # Whether its code is run, which may be in another repository.
+    remote_code: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}@{self.revision}" if self.revision else self.path
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why something could not be fetched, and what to do about it."""
+
+    text: str
+    # Whether no answer came from the hub.
+    unreachable: bool = False
+
+
+def configure(environ: MutableMapping[str, str], hf_home: str) -> list[str]:
+    """Make `hf_home` the one cache, and downloads allowed; return the variables ignored for it.
+
+    To be called before a Hugging Face library is imported: they read these variables only then.
+    Raises OSError where the directory cannot be made, UsageError for a name that cannot be used.
+    """
+    if "$" in hf_home:
+        # The libraries take it for a variable, which may be another one in a job.
+        raise UsageError(f"hf_home: expected a path without '$', got {hf_home!r}")
+    ignored = [name for name in (*_OFFLINE, *_CACHES) if environ.pop(name, "")]
+    if hf_home:
+        before = environ.get("HF_HOME") or os.path.join(
+            environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
+        )
+        token = os.path.expanduser(os.path.join(before, "token"))
+        # The user's own login counts, although HF_HOME may be a directory of the whole group.
+        if os.path.exists(token):
+            environ.setdefault("HF_TOKEN_PATH", token)
+        home = Path(hf_home).expanduser().absolute()
+        home.mkdir(parents=True, exist_ok=True)
+        environ["HF_HOME"] = str(home)
+    for name in _PROGRESS_BARS:
+        environ.setdefault(name, "1")
+    return ignored
+
+
+def forbid(environ: MutableMapping[str, str]) -> None:
+    """Keep the Hugging Face libraries from trying a hub that gives no answer, 25 s each time."""
+    for name in _OFFLINE:
+        environ[name] = "1"
+
+
+def endpoint(environ: MutableMapping[str, str]) -> str:
+    """Return the address of the hub."""
+    return environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def silence(address: str) -> str:
+    """Return why the hub gives no answer at all, or nothing where it gives any.
+
+    Raises UsageError where the address is no URL.
+    """
+    if not address.startswith(("http://", "https://")):
+        raise UsageError(f"HF_ENDPOINT: expected http://… or https://…, got {address!r}")
+    answers: list[str] = []
+    # A thread, because looking up a name and trying all its addresses have no common time-out.
+    thread = threading.Thread(target=lambda: answers.append(_asked(address)), daemon=True)
+    thread.start()
+    thread.join(_PATIENCE)
+    return answers[0] if answers else f"no answer within {_PATIENCE:.0f} s"
+
+
+def _asked(address: str) -> str:
+    request = urllib.request.Request(address, method="HEAD")  # noqa: S310
+    try:
+        with urllib.request.urlopen(request, timeout=_PATIENCE):  # noqa: S310
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        # The hub's own library may know the certificate that Python does not.
+        return "" if isinstance(reason, ssl.SSLError) else str(reason)
+
+
+def repositories(row: Row) -> Iterator[HubModel]:
+    """Yield what the hub must give for a row's model: itself first, unless it is local."""
+    spec = row.model
+    arguments = row.model_arguments
+    names = ("gguf_file", "subfolder", "variant")
+    gguf_file, subfolder, variant = (str(arguments.get(name, "")).strip("/") for name in names)
+    trusted = str(arguments.get("trust_remote_code", "")).lower() in ("true", "1")
+    runs_code = trusted or bool(row.value("trust_remote_code"))
+    if not spec.is_local:
+        revision = row["model_revision"] or str(arguments.get("revision", "")) or "main"
+        yield HubModel(spec.path, revision, gguf_file, subfolder, variant, remote_code=runs_code)
+    elif runs_code:
+        for name in remote_code.repositories(os.path.join(spec.path, subfolder)):
+            yield HubModel(name, "", weights=False)
+    for name in COMPANIONS:
+        companion = ModelSpec(str(arguments.get(name, "")))
+        if companion.path and not companion.is_local:
+            needs_weights = name != "tokenizer"
+            yield HubModel(companion.path, "", weights=needs_weights, remote_code=runs_code)
+
+
+def problem(error: BaseException, address: str, page: str = "") -> Problem:
+    """Return what an error of the hub's libraries means for the user.
+
+    `page` is the address of the repository's page, where that is known.
+    """
+    chain = list(_chain(error))
+    for link in chain:
+        if isinstance(link, OSError) and link.errno in _ERRNOS:
+            place = f"{link.filename}: " if link.filename else ""
+            return Problem(place + _ERRNOS[link.errno])
+    for name, words, meaning in _MEANINGS:
+        if any(name in _classes(link) and words in str(link) for link in chain):
+            return Problem(f"{meaning} ({page})" if page and meaning == _GATED else meaning)
+    if status := _status(chain):
+        return Problem(_STATUSES.get(status, f"{complaint(error)}: run it again later"))
+    if any(_is_silence(link) for link in chain):
+        return no_answer(address)
+    return Problem(f"{type(error).__name__}: {first_line(error)}")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether an error may be gone at another try."""
+    chain = list(_chain(error))
+    if any(_classes(link) & _LASTING for link in chain):
+        return False
+    if status := _status(chain):
+        return status in _PASSING
+    # What came was cut short; and whatever the library for Xet storage says.
+    cut = any("Consistency check failed" in str(link) for link in chain)
+    return cut or any(_is_silence(link) or "Xet" in type(link).__name__ for link in chain)
+
+
+def complaint(error: BaseException) -> str:
+    """Return in a few words what went wrong with a request that may be tried again."""
+    chain = list(_chain(error))
+    status = _status(chain)
+    if status == 429:
+        return "the hub limits requests"
+    return f"the hub answers {status}" if status else first_line(error) or type(error).__name__
+
+
+def requested_pause(error: BaseException) -> float | None:
+    """Return the seconds that the hub asks to wait, if it does."""
+    for link in _chain(error):
+        headers = getattr(getattr(link, "response", None), "headers", {})
+        if (text := headers.get("Retry-After", "")).isdecimal():
+            return float(text)
+        # As drafted for HTTP: `"api";r=0;t=55`.
+        if match := re.search(r"r=0;t=(\d+)", headers.get("RateLimit", "").replace(" ", "")):
+            return float(match[1])
+    return None
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text that is not a frame of asterisks."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line.strip("*")), "")
+
+
+def no_answer(address: str) -> Problem:
+    """Return the problem of a hub that cannot be reached."""
+    text = f"{address} cannot be reached: run where there is internet, or set HTTPS_PROXY"
+    return Problem(text, unreachable=True)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _status(chain: Iterable[BaseException]) -> int:
+    """Return the HTTP status of the answer that an error is about, 0 where there was none."""
+    for link in chain:
+        status = getattr(getattr(link, "response", None), "status_code", 0)
+        if isinstance(status, int) and status >= 400:
+            return status
+    return 0
+
+
+def _classes(error: BaseException) -> set[str]:
+    return {base.__name__ for base in type(error).__mro__}
+
+
+def _is_silence(error: BaseException) -> bool:
+    # In these words `datasets` says offline that a data set is there but not this part of it.
+    partly = str(error).startswith("Couldn't find cache for")
+    return partly or bool(_classes(error) & _CONNECTION_ERRORS)

@@ -1,0 +1,1 @@
+"""What is evaluated: rows, their cells, their identity."""

@@ -1,0 +1,1 @@
+"""Scores in one form, whatever they come from."""

@@ -1,0 +1,72 @@
+"""Short names of models: what tells them apart, for tables in which each of them is a line."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+from oellm.core import figure_names
+
+# Letters of a name.
+_WIDTH = 48
+
+
+# Directories in the name of the only path: the last may be `hf`, the one before it a step.
+_OF_ONE = 3
+
+
+class Model(NamedTuple):
+    """A model as records name it: cells of their columns model_path and model_revision."""
+
+    path: str
+    revision: str
+
+    @property
+    def full_name(self) -> str:
+        """The name that no other model has."""
+        return f"{self.path} @ {self.revision}" if self.revision else self.path
+
+
+def short_names(models: Sequence[Model]) -> dict[Model, str]:
+    """Return a name for each model, without what all of them have in common.
+
+    Of absolute paths these are directories at the beginning and the end, of model arguments those
+    that every model has. A hub id stays whole. The revision is there only where nothing else tells
+    two models apart. Of a long name the middle is left out. Names that would still be the same
+    are the full ones.
+    """
+    words = {model: model.path.split(",") for model in models}
+    shared = set.intersection(*(set(each[1:]) for each in words.values())) if models else set()
+    paths = sorted({each[0] for each in words.values() if each[0].startswith("/")})
+    short = _without_common_ends(paths)
+    names = {}
+    for model, (path, *arguments) in words.items():
+        kept = (argument for argument in arguments if argument not in shared)
+        names[model] = ",".join([short.get(path, path), *kept])
+    counts = Counter(names.values())
+    for model, name in names.items():
+        if counts[name] > 1 and model.revision:
+            names[model] = f"{name} @ {model.revision[:8]}"
+    names = {model: figure_names.shown(name, _WIDTH) for model, name in names.items()}
+    counts = Counter(names.values())
+    return {m: name if counts[name] == 1 else m.full_name for m, name in names.items()}
+
+
+def _without_common_ends(paths: Sequence[str]) -> dict[str, str]:
+    """Return what is left of each path; of one path alone its last directories."""
+    parts = [path.strip("/").split("/") for path in paths]
+    if len(parts) < 2:
+        return {path: "/".join(each[-_OF_ONE:]) for path, each in zip(paths, parts, strict=True)}
+    begin = _agreement(parts)
+    # Something is left also of a path that is the beginning of another.
+    begin = min(begin, *(len(each) - 1 for each in parts))
+    rest = [each[begin:] for each in parts]
+    end = min(_agreement([each[::-1] for each in rest]), *(len(each) - 1 for each in rest))
+    return {path: "/".join(each[: len(each) - end]) for path, each in zip(paths, rest, strict=True)}
+
+
+def _agreement(lists: Iterable[Sequence[str]]) -> int:
+    """Return how many words all lists begin with."""
+    return sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*lists, strict=False)))

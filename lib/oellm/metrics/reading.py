@@ -1,0 +1,167 @@
+"""Metric records read back: CSV, JSON lines or a JSON array, as oe-collect prints them.
+
+What other tools made of them in between is accepted where its meaning is plain: `True` for true,
+`5.0` for 5, columns in another order, left out or added.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from oellm.core import json_codec, schema
+from oellm.errors import InputError
+from oellm.metrics import records
+from oellm.metrics.records import Record
+
+REQUIRED = ("model_path", "task", "metric", "value")
+# Characters of a cell: a name may be long, a text whose closing quote is missing must not fill
+# the memory.
+_LONGEST_CELL = 2**20
+
+
+def read(stream: Iterable[str], source: str) -> Iterator[Record]:
+    """Yield the metric records of a text, one by one; a JSON array is read as a whole.
+
+    A record has all columns of schema.json's table `metric`, as oe-collect made it, whatever the
+    format was, and after them the columns that the schema does not know. CSV without a line after
+    its header, and an empty array, have no record. Raises InputError with line (of an array the
+    number of the record) and column for what is no record, and for empty input.
+    """
+    try:
+        lines = iter(stream)
+        first = next(lines, "")
+        lines = itertools.chain([first], lines)
+        if not first:
+            raise InputError("expected metric records, got nothing: did oe-collect fail?", source)
+        if first.lstrip().startswith("["):
+            yield from _of_array("".join(lines), source)
+        elif first.lstrip().startswith("{"):
+            yield from _of_json_lines(lines, source)
+        else:
+            yield from _of_csv(lines, source)
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", source) from None
+
+
+def _of_csv(lines: Iterable[str], source: str) -> Iterator[Record]:
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(lines, strict=True)
+    line = 1
+    try:
+        header = next(reader)
+        for name in header:
+            if header.count(name) > 1:
+                raise InputError("the column stands twice in the header", source, line, name)
+        for name in REQUIRED:
+            if name not in header:
+                text = f"required column is missing; the header is {','.join(header)[:120]!r}"
+                raise InputError(text, source, line, name)
+        line = reader.line_num + 1
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                text = f"expected {len(header)} cells as in the header, got {len(cells)}"
+                raise InputError(text, source, line)
+            if cells:
+                yield _record(dict(zip(header, cells, strict=True)), source, line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(f"expected CSV: {error}", source, line) from None
+
+
+def _of_json_lines(lines: Iterable[str], source: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            members = json_codec.loads(line.encode("utf-8", "surrogatepass"))
+        except ValueError as error:
+            text = f"expected a JSON object on each line: {getattr(error, 'msg', error)}"
+            raise InputError(text, f"{source}:{number}:{getattr(error, 'colno', 1)}") from None
+        yield _of_object(members, source, number)
+
+
+def _of_array(text: str, source: str) -> Iterator[Record]:
+    try:
+        found = json_codec.loads(text.encode("utf-8", "surrogatepass"))
+    except ValueError as error:
+        line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)
+        message = f"expected a JSON array: {getattr(error, 'msg', error)}"
+        raise InputError(message, f"{source}:{line}:{column}") from None
+    for number, members in enumerate(found, 1):
+        yield _of_object(members, f"{source}: record {number}", None)
+
+
+def _of_object(members: Any, source: str, line: int | None) -> Record:
+    if not isinstance(members, dict):
+        raise InputError("expected a metric record, an object", source, line)
+    for name in REQUIRED:
+        if name not in members:
+            raise InputError("a metric record has this key", source, line, name)
+    return _record(members, source, line)
+
+
+def _record(cells: Mapping[str, Any], source: str, line: int | None) -> Record:
+    record = records.empty()
+    for name, value in cells.items():
+        if value is None or value == "":
+            record.setdefault(name, "")
+            continue
+        kind = schema.table("metric").get(name, {}).get("type")
+        try:
+            record[name] = _PARSERS[kind](value) if kind else value
+        except ValueError as error:
+            raise InputError(str(error), source, line, name) from None
+    for name in REQUIRED:
+        if record[name] in (None, ""):
+            raise InputError("expected a value, there is none", source, line, name)
+    return record
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, got {value!r}")
+    return value
+
+
+def _number(value: Any) -> int | float:
+    number: int | float = math.nan
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            number = int(value) if value.isdecimal() else float(value)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        number = value
+    if not math.isfinite(number):
+        raise ValueError(f"expected a number, got {value!r}")
+    return number
+
+
+def _integer(value: Any) -> int:
+    number = _number(value)
+    # Tools that know one kind of numbers only write 5.0.
+    if number != int(number):
+        raise ValueError(f"expected an integer, got {value!r}")
+    return int(number)
+
+
+def _boolean(value: Any) -> bool:
+    if isinstance(value, str) and value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise ValueError(f"expected true or false, got {value!r}")
+    return value
+
+
+_PARSERS: dict[str, Callable[[Any], Any]] = {
+    "text": _text,
+    "word": _text,
+    "eval_id": _text,
+    "number": _number,
+    "integer": _integer,
+    "boolean": _boolean,
+}

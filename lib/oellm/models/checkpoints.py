@@ -1,0 +1,315 @@
+"""Directories of checkpoints: what they hold, which are wanted, and whether they can be loaded."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from oellm.errors import UsageError
+from oellm.models import weights
+from oellm.models.expansion import natural_key, training_step
+
+# Directory levels below the given one in which checkpoints are looked for: DIR/NAME/hf/iter_1.
+_DEPTH = 3
+# Training steps that a message names.
+_STEPS_SHOWN = 3
+# Any file whose name has one of these is taken for a tokenizer's: each family has names of its own.
+_TOKENIZER_MARKS = (
+    *("tokeniz", "vocab", ".model", "tiktoken", "tekken", "bpe", ".spm", "merges"),
+    *("byte_maps.json", "dict.txt"),
+)
+# Of these, one without content is half-written.
+_NEVER_EMPTY = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
+
+
+class Checkpoint(NamedTuple):
+    """A directory that holds a model, or is named like one that should."""
+
+    path: str
+    # The names in it, or in its subfolder that the model's arguments name.
+    names: frozenset[str] = frozenset()
+    # Why it could not be read.
+    error: str = ""
+
+
+Run = list[Checkpoint]
+
+
+class Holding(NamedTuple):
+    """What a directory holds: itself a model, or training runs with checkpoints in natural order.
+
+    `unreadable` are directories that may hold more, as `path: why`.
+    """
+
+    model: Checkpoint | None
+    runs: list[Run]
+    unreadable: list[str]
+
+
+class Selection(NamedTuple):
+    """Which checkpoints of each training run are wanted: all, or the union of what is given."""
+
+    every: tuple[int, ...] = ()
+    steps: tuple[int, ...] = ()
+    last: bool = False
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> Selection:
+        """Parse lists of `every=N`, `last` and training steps, separated by commas.
+
+        No list selects all. Raises UsageError for anything else, and for lists of nothing.
+        """
+        every: list[int] = []
+        steps: list[int] = []
+        last = False
+        pieces = [piece.strip() for text in texts for piece in text.split(",")]
+        # A list of nothing is an unset variable in a script, which does not mean all.
+        for piece in [piece for piece in pieces if piece] or pieces[:1]:
+            match = re.fullmatch(r"(every=0*(?=[1-9]))?([0-9]+)", piece)
+            if piece == "last":
+                last = True
+            elif match:
+                (every if match.group(1) else steps).append(int(match.group(2)))
+            else:
+                raise UsageError(
+                    f"--checkpoints: expected every=N, last or a training step, got {piece!r}"
+                )
+        return cls(tuple(every), tuple(steps), last)
+
+    def require_fit(self, runs: Sequence[Run]) -> None:
+        """Raise UsageError for what would select no checkpoint of any run."""
+        if self == Selection():
+            return
+        if not runs:
+            raise UsageError("--checkpoints: none of the models is a directory of checkpoints")
+        longest = max(map(len, runs))
+        for number in self.every:
+            if number > longest:
+                there = f"the longest training run has {longest}"
+                raise UsageError(f"--checkpoints: every={number} selects nothing: {there}")
+        given = [training_step(checkpoint.path) for run in runs for checkpoint in run]
+        known = {step for step in given if step is not None}
+        for step in self.steps:
+            if step not in known:
+                raise UsageError(
+                    f"--checkpoints: no checkpoint is of step {step}; {_near(step, known)}"
+                )
+
+    def chosen(
+        self, run: Sequence[Checkpoint], check: Callable[[Checkpoint], str]
+    ) -> list[tuple[Checkpoint, str]]:
+        """Return the wanted checkpoints of a run, in order, each with its problem, or nothing.
+
+        Places are counted with broken checkpoints, so that they stay when one breaks or the run
+        goes on. `last` is the last one without a problem; the broken ones after it come too, for
+        they are to be reported. Only those that are returned are checked.
+        """
+        if self == Selection():
+            return [(checkpoint, check(checkpoint)) for checkpoint in run]
+        problems = {
+            place: check(checkpoint)
+            for place, checkpoint in enumerate(run)
+            if training_step(checkpoint.path) in self.steps
+            or any((place + 1) % number == 0 for number in self.every)
+        }
+        for place in reversed(range(len(run) if self.last else 0)):
+            if place not in problems:
+                problems[place] = check(run[place])
+            if not problems[place]:
+                break
+        return [(run[place], problem) for place, problem in sorted(problems.items())]
+
+
+def search(root: str, subfolder: str = "") -> Holding:
+    """Return what a directory holds, by one look into each directory, up to three levels down.
+
+    A directory with weights is a model, and not searched further; each of the others is if its
+    `subfolder` has weights. So is one with config.json alone that has no model below it, and one
+    without either that has a training step in its name and a model beside it: half-written ones.
+    Symbolic links are followed once; a directory reached twice has the name that is no link.
+    """
+    found = _Search(root, subfolder)
+    models = sorted(found.models.values(), key=lambda model: natural_key(model.path))
+    if models and models[0].path == root:
+        return Holding(models[0], [], found.unreadable)
+    runs: dict[str, Run] = {}
+    for model in models:
+        runs.setdefault(_run_of(model.path, root), []).append(model)
+    return Holding(None, list(runs.values()), found.unreadable)
+
+
+def examined(
+    holding: Holding, selection: Selection, arguments: Mapping[str, str]
+) -> list[tuple[str, str]]:
+    """Return the selected directories of a holding, in natural order, each with its problem."""
+
+    def check(checkpoint: Checkpoint) -> str:
+        return checkpoint.error or problem(checkpoint.path, arguments, checkpoint.names)
+
+    if holding.model:
+        return [(holding.model.path, check(holding.model))]
+    chosen = [pair for run in holding.runs for pair in selection.chosen(run, check)]
+    pairs = [(checkpoint.path, found) for checkpoint, found in chosen]
+    return sorted(pairs, key=lambda pair: natural_key(pair[0]))
+
+
+def problem(
+    directory: str, arguments: Mapping[str, str], names: Collection[str] | None = None
+) -> str:
+    """Return why the model in a directory cannot be loaded with these arguments, or nothing.
+
+    `names` are those in the directory, or in its subfolder that the arguments name, where they are
+    known. No weights are read, only their headers.
+    """
+    subfolder = arguments.get("subfolder", "")
+    inner = os.path.join(directory, subfolder)
+    try:
+        found = _problem(inner, arguments, os.listdir(inner) if names is None else names)
+    except OSError as error:
+        name = "" if error.filename == inner else f"{os.path.basename(str(error.filename))}: "
+        found = f"{name}{error.strerror}"
+    return f"{subfolder}: {found}" if subfolder and found else found
+
+
+def is_tokenizer_file(name: str) -> bool:
+    """Return whether a file in a model's directory is taken for its tokenizer's."""
+    return any(mark in name.lower() for mark in _TOKENIZER_MARKS)
+
+
+def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str]) -> str:
+    if arguments.get("gguf_file"):
+        return weights.file_problem(directory, arguments["gguf_file"])
+    if not any(weights.files(names)):
+        if "adapter_config.json" in names:
+            return "a PEFT adapter, no model: name its base model, with `,peft=` and this directory"
+        if any(name.endswith(".gguf") for name in names):
+            return "`,gguf_file=NAME` has to say which GGUF file"
+    if "config.json" not in names:
+        return "no config.json"
+    try:
+        with open(os.path.join(directory, "config.json"), "rb") as file:
+            config = json.load(file)
+    except (ValueError, RecursionError):
+        return "config.json: it is not JSON"
+    if not isinstance(config, dict):
+        return "config.json: expected a JSON object"
+    chosen = str(config.get("transformers_weights") or "")
+    found = weights.problem(directory, names, chosen)
+    return found or ("" if "tokenizer" in arguments else _tokenizer_problem(directory, names))
+
+
+def _tokenizer_problem(directory: str, names: Collection[str]) -> str:
+    if not any(map(is_tokenizer_file, names)):
+        return "no tokenizer: `,tokenizer=NAME` names one"
+    for name in _NEVER_EMPTY:
+        if name in names and not os.path.getsize(os.path.join(directory, name)):
+            return f"{name}: the file is empty"
+    return ""
+
+
+class _Search:
+    """One search below a directory; `models` are by their real paths, which no link hides."""
+
+    def __init__(self, root: str, subfolder: str) -> None:
+        self.models: dict[str, Checkpoint] = {}
+        self.unreadable: list[str] = []
+        self._root, self._subfolder = root, subfolder
+        # Directories without weights.
+        self._others: dict[str, Checkpoint] = {}
+        # Levels that were left below each directory that was looked into.
+        self._levels: dict[str, int] = {}
+        self._links: list[tuple[str, int]] = []
+        self._look_into(root, os.path.realpath(root), _DEPTH)
+        while self._links:
+            links, self._links = self._links, []
+            for path, levels in sorted(links, key=lambda link: natural_key(link[0])):
+                self._look_into(path, os.path.realpath(path), levels)
+        self._add_incomplete()
+
+    def _look_into(self, path: str, real: str, levels: int) -> None:
+        if real in self.models or levels <= self._levels.get(real, -1):
+            return
+        self._levels[real] = levels
+        try:
+            with os.scandir(path) as scanned:
+                entries = list(scanned)
+            names = self._names(path, entries)
+        except OSError as error:
+            if path == self._root or _is_named_by_step(path):
+                self.models[real] = Checkpoint(path, error=str(error.strerror))
+            else:
+                self.unreadable.append(f"{path}: {error.strerror}")
+            return
+        if any(weights.files(names)) or any(name.endswith(".gguf") for name in names):
+            self.models[real] = Checkpoint(path, names)
+            return
+        self._others.setdefault(real, Checkpoint(path, names))
+        for entry in entries if levels else ():
+            if not entry.name.startswith("."):
+                self._enter(entry, os.path.join(real, entry.name), levels - 1)
+
+    def _names(self, path: str, entries: Iterable[os.DirEntry[str]]) -> frozenset[str]:
+        if not self._subfolder:
+            return frozenset(entry.name for entry in entries)
+        inner = os.path.join(path, self._subfolder)
+        return frozenset(os.listdir(inner) if os.path.isdir(inner) else ())
+
+    def _enter(self, entry: os.DirEntry[str], real: str, levels: int) -> None:
+        if entry.is_dir(follow_symlinks=False):
+            self._look_into(entry.path, real, levels)
+        elif entry.is_symlink():
+            try:
+                # Links wait until all directories that are none were looked into.
+                if stat.S_ISDIR(entry.stat().st_mode):
+                    self._links.append((entry.path, levels))
+            except OSError as error:
+                self._others[real] = Checkpoint(entry.path, error=str(error.strerror))
+
+    def _add_incomplete(self) -> None:
+        """Add what is a model although it has no weights."""
+        above: set[str] = set()
+        for model in self.models.values():
+            _add_ancestors(model.path, above)
+        # From the inside outwards: a directory above one of them is none.
+        others = sorted(self._others.items(), key=lambda other: -other[1].path.count("/"))
+        for real, other in others:
+            described = not other.names.isdisjoint(("config.json", "adapter_config.json"))
+            if described and other.path not in above:
+                self.models[real] = other
+                _add_ancestors(other.path, above)
+        beside = {os.path.dirname(model.path) for model in self.models.values()}
+        for real, other in others:
+            if (
+                other.path not in above
+                and os.path.dirname(other.path) in beside
+                and _is_named_by_step(other.path)
+            ):
+                self.models[real] = other
+
+
+def _add_ancestors(path: str, above: set[str]) -> None:
+    path = os.path.dirname(path)
+    while path not in above:
+        above.add(path)
+        path = os.path.dirname(path)
+
+
+def _near(step: int, known: Collection[int]) -> str:
+    near = sorted(sorted(known), key=lambda other: abs(other - step))[:_STEPS_SHOWN]
+    return f"the nearest are {', '.join(map(str, sorted(near)))}" if near else "no name gives one"
+
+
+def _is_named_by_step(path: str) -> bool:
+    return training_step(os.path.basename(path)) is not None
+
+
+def _run_of(path: str, root: str) -> str:
+    """Return what the paths of one training run have in common: RUN/iter_*, RUN/iter_*/hf."""
+    parts = os.path.relpath(path, root).split("/")
+    steps = [place for place, part in enumerate(parts) if training_step(part) is not None]
+    parts[steps[-1] if steps else -1] = "*"
+    return "/".join(parts)

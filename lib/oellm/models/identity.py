@@ -1,0 +1,87 @@
+"""Which model it was that a path or a name stood for, when it was evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from typing import Any
+
+from oellm.core import json_codec
+from oellm.models import weights
+from oellm.models.checkpoints import is_tokenizer_file
+from oellm.models.expansion import looks_local, training_step
+
+# What changes answers besides the weights: configurations, templates, code that comes with a model.
+_FILES = re.compile(
+    r"(config|generation_config|special_tokens_map|added_tokens|.+\.index)\.json"
+    r"|chat_template\..+|.+\.py"
+)
+# Of the weights so many blocks of so many bytes are read, spread evenly, at least four of a file.
+_BLOCKS = 64
+_BLOCK = 4096
+
+
+def identity(path: str, revision: str, subfolder: str = "") -> dict[str, Any]:
+    """Return what tells a model from others that have, or had, the same name.
+
+    Of a model of the hub that is the commit in the cache (empty where it is not known). Of a local
+    directory: `files`, the SHA-256 of each small file that changes answers; `weights`, the size of
+    each file of weights in bytes; `total_bytes` of these; `sample_sha256` over blocks of 4 kB from
+    all of them, for a training run that goes on writes other weights into files of the same sizes;
+    and the training step that the path gives. All of it depends on the content of files alone, but
+    for the step. Raises OSError where a file cannot be read.
+    """
+    if not looks_local(path):
+        return {"commit": _commit(path, revision)}
+    directory = os.path.join(path, subfolder)
+    with os.scandir(directory) as entries:
+        found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+    names = sorted(found)
+    held = {name for name in weights.files(names) if not name.endswith(".json")}
+    held.update(name for name in names if name.endswith(".gguf"))
+    small = [
+        name
+        for name in names
+        if name not in held and (_FILES.fullmatch(name) or is_tokenizer_file(name))
+    ]
+    sizes = {name: found[name] for name in sorted(held)}
+    return {
+        "files": {name: _sha256(os.path.join(directory, name)) for name in small},
+        "weights": sizes,
+        "total_bytes": sum(sizes.values()),
+        "sample_sha256": _sample(directory, sizes),
+        "step": training_step(path),
+    }
+
+
+def digest(found: dict[str, Any]) -> str:
+    """Return one SHA-256 for what `identity` returned, but for the step, which is only a name."""
+    content = {name: found[name] for name in sorted(found) if name != "step"}
+    return hashlib.sha256(json_codec.dumps(content)).hexdigest()
+
+
+def _commit(path: str, revision: str) -> str:
+    if re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    from oellm.hub import cache
+
+    return os.path.basename(cache.snapshot(path, revision or "main"))
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.sha256(stream.read()).hexdigest()
+
+
+def _sample(directory: str, sizes: dict[str, int]) -> str:
+    """Return the SHA-256 of evenly spread blocks of files, each file's first and last included."""
+    blocks = max(4, _BLOCKS // max(1, len(sizes)))
+    content = hashlib.sha256()
+    for name, size in sizes.items():
+        # Unbuffered: a buffer would read more, which are megabytes on a parallel file system.
+        with open(os.path.join(directory, name), "rb", buffering=0) as stream:
+            for number in range(blocks):
+                place = max(0, size - _BLOCK) * number // (blocks - 1)
+                content.update(os.pread(stream.fileno(), _BLOCK, place))
+    return content.hexdigest()

@@ -1,0 +1,1 @@
+"""oe-render: rows become shards, and shards a run directory."""

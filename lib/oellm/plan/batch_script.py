@@ -1,0 +1,163 @@
+"""The batch script of a job array."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+from oellm import __version__
+from oellm.clusters.cluster import Cluster
+from oellm.clusters.runtime import launcher, variables
+from oellm.core.paths import data_file
+from oellm.errors import UsageError
+from oellm.plan import job_resources, time_limits
+from oellm.plan.sharding import Array
+from oellm.runs.provenance import SLURM_VARIABLES
+from oellm.runs.run_directory import LOGS
+from oellm.slurm.commands import parse_duration
+
+# A compute node has no internet: without these an unreachable hub costs 25 s per data set.
+_OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+
+# Variables in which Slurm says which GPUs a job has; the first of them that is set counts.
+_NVIDIA = ("CUDA_VISIBLE_DEVICES",)
+_AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
+
+_STAGE_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
+
+
+def render(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) -> str:
+    """Return the text of the batch script of an array of `n_shards` shards.
+
+    Raises UsageError where a script cannot express the directory or a setting.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(data_file("templates")),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        # Not {#, which ${#array[@]} has, too.
+        comment_start_string="{*",
+        comment_end_string="*}",
+        autoescape=False,  # noqa: S701  # the output is shell, quoted by the filters below
+    )
+    environment.filters["sh"] = lambda value: shlex.quote(str(value))
+    environment.filters["directive"] = _directive
+    _require_expressible(run_dir)
+    image, python = launcher(cluster, array.eval_suite)
+    stage_dir, stage_variables = _stage_dir(cluster, is_bound=bool(image))
+    return environment.get_template("submit_evals.sbatch.j2").render(
+        version=__version__,
+        sbatch_options=_sbatch_options(cluster, run_dir, array),
+        run_dir=run_dir,
+        array=array,
+        last_shard=array.first_shard + n_shards - 1,
+        setup=cluster.items("setup"),
+        job_variables=[*SLURM_VARIABLES, *stage_variables],
+        nvidia=_NVIDIA,
+        amd=_AMD,
+        environment=variables(cluster, image, _OFFLINE).items(),
+        image=image,
+        runtime=cluster.text("container_runtime"),
+        container_args=cluster.items("container_args"),
+        stage_dir=stage_dir,
+        python=python,
+    )
+
+
+def fitted(cluster: Cluster) -> Cluster:
+    """Return the cluster with a stop_before of at most half of its time_limit.
+
+    A job that is told when it starts would do nothing else than requeue itself.
+    """
+    wanted = cluster.number("stop_before")
+    seconds = time_limits.notice(wanted, parse_duration(cluster.text("time_limit")))
+    if seconds == wanted:
+        return cluster
+    return Cluster(
+        {**cluster.settings, "stop_before": seconds},
+        {**cluster.origins, "stop_before": "half of time_limit"},
+    )
+
+
+def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple[str, Any]]:
+    throttle = cluster.number("concurrency")
+    # In file names Slurm replaces %-patterns.
+    logs = str(run_dir / LOGS).replace("%", "%%")
+    time_limit = array.time_limit or cluster.text("time_limit")
+    options: dict[str, Any] = {
+        "job-name": f"oellm-{run_dir.name}",
+        "array": f"0-{array.elements - 1}" + (f"%{throttle}" if throttle else ""),
+        "output": f"{logs}/%A_%a.log",
+        "open-mode": "append",
+        "requeue": "",
+        "export": "NONE",
+        "nodes": 1,
+        "ntasks": 1,
+    }
+    chosen = {
+        "account": cluster.text("account"),
+        "partition": job_resources.partition(cluster),
+        "qos": cluster.text("qos"),
+        "reservation": cluster.text("reservation"),
+        "constraint": cluster.text("gpu_constraint"),
+        "exclude": cluster.text("exclude"),
+        "gres": job_resources.gres(cluster, array),
+        "cpus-per-task": str(job_resources.cpus(cluster, array) or ""),
+        "mem": job_resources.memory(cluster),
+        "time": time_limit,
+    }
+    options |= {option: text for option, text in chosen.items() if text}
+    wanted = cluster.number("stop_before")
+    if seconds := time_limits.notice(wanted, parse_duration(time_limit)):
+        # B: only the script gets it, which passes it on.
+        options["signal"] = f"B:USR1@{seconds}"
+    return list({**options, **cluster.mapping("sbatch")}.items())
+
+
+def _require_expressible(run_dir: Path) -> None:
+    """Raise UsageError where Slurm could not write logs into the run directory."""
+    if re.search(r"[\x00-\x1f\x7f\\]", str(run_dir)):
+        raise UsageError(
+            f"run directory {str(run_dir)!r}: expected no control characters and no backslash, "
+            "with which Slurm opens no log"
+        )
+
+
+def _stage_dir(cluster: Cluster, is_bound: bool) -> tuple[str, list[str]]:
+    """Return the setting stage_dir as a word of the script, and the variables in it.
+
+    Raises UsageError where it is no absolute path, or, as a directory to bind, cannot be one.
+    """
+    text = cluster.text("stage_dir")
+    parts = _STAGE_VARIABLE.split(text)
+    # Between two literal parts there are the two groups, of which one has matched.
+    literals, names = parts[::3], [a or b for a, b in zip(parts[1::3], parts[2::3], strict=True)]
+    if text and (not text.startswith(("/", "$")) or re.search("[${}]", "".join(literals))):
+        raise UsageError(
+            f"setting stage_dir: expected an absolute path, with variables as $NAME or ${{NAME}}, "
+            f"got {text!r}"
+        )
+    if is_bound and re.search("[,:]", "".join(literals)):
+        raise UsageError(
+            f"setting stage_dir: a path with ':' or ',' cannot be bound into a container: {text!r}"
+        )
+    word = "".join(
+        (f'"${{{name}:?is needed by the setting stage_dir}}"' if name else "")
+        + (shlex.quote(literal) if literal else "")
+        for name, literal in zip(["", *names], literals, strict=True)
+    )
+    return word, list(dict.fromkeys(names))
+
+
+def _directive(value: object) -> str:
+    """Return `=VALUE` for a #SBATCH line, which is split at blanks; nothing for a bare flag."""
+    text = str(value)
+    if not text or all(char.isalnum() or char in "-_./:=,+%@[]" for char in text):
+        return f"={text}" if text else ""
+    return '="' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

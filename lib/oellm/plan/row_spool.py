@@ -1,0 +1,94 @@
+"""The rows of a run between reading and writing them, where they take no memory."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import tempfile
+from array import array
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any, NoReturn, TextIO
+
+from oellm.core import schema
+from oellm.errors import MachineError
+from oellm.manifest.rows import Row, Writer
+from oellm.plan.costs import Estimate
+from oellm.plan.sharding import ModelKey
+
+# The shards of each model's rows, in their order.
+ShardOf = Mapping[ModelKey, "array[int]"]
+
+
+class RowSpool:
+    """Rows in a temporary file, each with the number of its model; it ends with the process.
+
+    It is in TMPDIR, not where the run directory will be: nothing may be made there before the
+    last row is read and found right.
+    """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115
+        self._writer = csv.writer(self._file)
+        self._columns: list[str] = []
+        self._numbers: dict[ModelKey, int] = {}
+
+    def __enter__(self) -> RowSpool:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # It may have something left that it cannot write; `add` or `write` said so.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def add(self, row: Row, key: ModelKey, estimate: Estimate) -> None:
+        """Add a row, whose model is loaded by `key`; all rows have the columns of the first.
+
+        Raises MachineError where there is no room for it.
+        """
+        if not self._columns:
+            self._columns = [name for name in row.cells if name != "shard"]
+        number = self._numbers.setdefault(key, len(self._numbers))
+        texts = [row.cells[name] for name in self._columns]
+        texts += (str(number), f"{estimate.seconds:.3f}", estimate.basis)
+        try:
+            self._writer.writerow(texts)
+        except OSError as error:
+            _refuse(error)
+
+    def write(self, stream: TextIO, shard_of: ShardOf) -> None:
+        """Write the rows as jobs.csv, each with its shard."""
+        writer = Writer(stream)
+        writer.header([*self._columns, "shard"])
+        writer.write_texts([*texts, shard] for texts, shard, _ in self._jobs(shard_of))
+
+    def estimates(self, shard_of: ShardOf) -> Iterator[dict[str, Any]]:
+        """Yield the estimate of each row (schema.json, table `estimate`)."""
+        for texts, shard, (seconds, basis) in self._jobs(shard_of):
+            cells = dict(zip(self._columns, texts, strict=True))
+            ours = {"shard": int(shard), "seconds": float(seconds), "basis": basis}
+            yield {
+                column: ours.get(column, cells.get(column)) for column in schema.table("estimate")
+            }
+
+    def _jobs(self, shard_of: ShardOf) -> Iterator[tuple[list[str], str, list[str]]]:
+        """Yield the texts of each row, its shard, and its seconds with where they are from."""
+        try:
+            self._file.seek(0)
+        except OSError as error:
+            _refuse(error)
+        shards = [iter(shard_of[key]) for key in self._numbers]
+        for texts in csv.reader(self._file, strict=True):
+            number, *estimate = texts[-3:]
+            yield texts[:-3], str(next(shards[int(number)])), estimate
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise MachineError(
+        f"{tempfile.gettempdir()}: {error.strerror}; set TMPDIR to a directory with more room"
+    ) from None

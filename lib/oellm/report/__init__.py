@@ -1,0 +1,1 @@
+"""oe-report: metric records become a page and figures."""

@@ -1,0 +1,1 @@
+"""The run directory: what the stages leave for each other."""

@@ -1,0 +1,138 @@
+"""Where a number comes from: the process, its machine, its Slurm job, its container.
+
+Everything is asked of /proc, /sys and the environment; nothing is started for it. What a GPU says
+was not tried on one: neither the driver's files nor the properties of devices.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import platform
+import re
+import socket
+import sys
+import time
+from typing import Any
+
+from oellm import __version__
+from oellm.core.redaction import redact
+
+# What leads to a job in the accounting, and to the kind of node that it ran on.
+SLURM_VARIABLES = (
+    "SLURM_CLUSTER_NAME",
+    "SLURM_JOB_ID",
+    "SLURM_ARRAY_JOB_ID",
+    "SLURM_ARRAY_TASK_ID",
+    "SLURM_RESTART_COUNT",
+    "SLURM_JOB_PARTITION",
+)
+_LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.description")
+
+
+def process() -> dict[str, Any]:
+    """Return the facts about this process and its machine (schema.json, `provenance`)."""
+    return {
+        "pid": os.getpid(),
+        "command": [redact(word) for word in sys.orig_argv],
+        "slurm": {name: os.environ[name] for name in SLURM_VARIABLES if name in os.environ},
+        **_machine(),
+    }
+
+
+def start_seconds() -> float:
+    """Return the seconds since this process was started, before Python was there to count.
+
+    A fork is a process of its own. Linux counts in hundredths.
+    """
+    started = start_ticks() or 0
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+
+
+def start_ticks(pid: int | str = "self") -> int | None:
+    """Return when a process was started, in ticks since the machine was; None if it has ended."""
+    # The second field, a name in parentheses, may have blanks and parentheses of its own; the
+    # third is the state, the 22nd the start (man 5 proc_pid_stat).
+    fields = _text("/", f"proc/{pid}/stat").rpartition(")")[2].split()
+    return int(fields[19]) if fields and fields[0] not in "ZX" else None
+
+
+def accelerator(root: str = "/") -> dict[str, Any]:
+    """Return the GPUs that torch sees in this process, and the versions of driver and runtime.
+
+    `root` is where the files of the system are. Imports torch; on a machine without a GPU the list
+    is empty, and so are the versions of what is not there.
+    """
+    import torch
+
+    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    properties = [torch.cuda.get_device_properties(device) for device in devices]
+    return {
+        "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in properties],
+        "driver": _driver(root),
+        "cuda": torch.version.cuda or "",
+        "hip": torch.version.hip or "",
+    }
+
+
+@functools.cache
+def _machine() -> dict[str, Any]:
+    """Return what stays the same in the forks of this process."""
+    return {
+        "host": socket.gethostname(),
+        "cpu": {
+            "model": cpu_model("/"),
+            "architecture": platform.machine(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
+        "container": container("/"),
+        "versions": {"oellm": __version__, "python": platform.python_version()},
+    }
+
+
+def cpu_model(root: str) -> str:
+    """Return the name of the processor; on ARM, where Linux gives none, its maker and part."""
+    found = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", _text(root, "proc/cpuinfo"), re.MULTILINE))
+    parts = (f"{name} {found[name]}" for name in ("CPU implementer", "CPU part") if name in found)
+    return found.get("model name") or ", ".join(parts)
+
+
+def container(root: str) -> dict[str, str]:
+    """Return the image that this process runs in, nothing where it runs in none.
+
+    These are its path, the labels title and description, and the SHA-256 of the definition file
+    that Apptainer keeps in the images which it builds from one; each only where it is known.
+    """
+    paths = (os.environ.get(f"{name}_CONTAINER", "") for name in ("APPTAINER", "SINGULARITY"))
+    path = next(filter(None, paths), "")
+    if not path:
+        return {}
+    try:
+        labels = json.loads(_text(root, ".singularity.d/labels.json"))
+    except ValueError:
+        labels = {}
+    definition = _text(root, ".singularity.d/Singularity").encode()
+    facts = {
+        "path": path,
+        **{name.rpartition(".")[2]: str(labels.get(name, "")) for name in _LABELS},
+        "definition_sha256": hashlib.sha256(definition).hexdigest() if definition else "",
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _driver(root: str) -> str:
+    """Return the version of the GPU's driver: NVIDIA's, or AMD's where it is not the kernel's."""
+    nvidia = _text(root, "proc/driver/nvidia/version")
+    match = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)\s", nvidia)
+    return match[1] if match else _text(root, "sys/module/amdgpu/version").strip()
+
+
+def _text(root: str, name: str) -> str:
+    """Return the text of a file of the system, nothing where it is not there."""
+    try:
+        with open(os.path.join(root, name), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return ""

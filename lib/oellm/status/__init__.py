@@ -1,0 +1,1 @@
+"""oe-status: how far a run is."""

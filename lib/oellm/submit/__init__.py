@@ -1,0 +1,1 @@
+"""oe-submit: a run's shards become jobs."""

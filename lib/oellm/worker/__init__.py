@@ -1,0 +1,1 @@
+"""oe-run-task: rows become results."""

@@ -1,0 +1,332 @@
+"""Pivots: what shares a line, what is refused, what is marked, and that nothing is lost."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oellm.collect import pivot, pivot_table
+from oellm.collect.pivot import SCORE, Request
+from oellm.collect.pivot_table import Sheet, Style
+from oellm.core import tables
+from oellm.core.markup import Score
+from oellm.errors import UsageError
+from oellm.metrics import records as metric_records
+from oellm.metrics.records import Record
+from support.golden_files import assert_golden
+from support.processes import Run
+from support.score_lines import LARGE, LINES, SMALL, line, metric, records
+
+TEXT = "".join(LINES)
+PLAIN, SHOWN = Style(for_people=False), Style(for_people=True)
+
+
+def sheet(
+    found: list[Record],
+    rows: str | None = None,
+    cols: str | None = None,
+    style: Style = PLAIN,
+) -> Sheet:
+    request = Request.parse(rows, cols, [])
+    return pivot_table.of_matrix(pivot.of_records(iter(found), request), style)
+
+
+def record(model: str, task: str, value: float, **others: Any) -> Record:
+    usual = {"group": "", "n_shot": 0, "metric": "acc", "filter": "none", "eval_suite": "lm_eval"}
+    usual |= {"model_path": model, "task": task, "value": value, "is_primary": True}
+    usual |= {"higher_is_better": True, "eval_id": f"{model} {task}"}
+    return dict.fromkeys(metric_records.columns()) | usual | others
+
+
+def grid(found: Sheet) -> list[list[Any]]:
+    return [list(found.types), *(list(one.values()) for one in found.records)]
+
+
+@pytest.mark.parametrize("layout", [*tables.TABLES, "csv", "json"])
+def test_each_format_is_golden(layout: str) -> None:
+    style = Style(layout in tables.TABLES, with_stderr=True, with_average=True)
+    found = sheet(records(LINES), style=style)
+    stream = io.StringIO()
+    tables.write(found.records, list(found.types), layout, stream)
+    assert_golden(f"pivot.{layout}", stream.getvalue())
+
+
+def test_the_command_pivots_and_says_what_is_not_there(run: Run) -> None:
+    options = ["--pivot", "--partial", "--stderr", "--average", "--format=markdown"]
+    done = run("oe-collect", *options, stdin=TEXT)
+    assert_golden("pivot.markdown", done.stdout)
+    assert_golden("pivot.stderr", done.stderr)
+    chosen = ["--pivot", "--rows=step", "--filter=task=mmlu_*", "--filter=group=mmlu"]
+    done = run("oe-collect", *chosen, stdin=TEXT)
+    assert done.stdout.splitlines() == [
+        "step,mmlu_art (5),mmlu_law (5),mmlu_tax (5)",
+        "1000,0.5,0.5,",
+        "10000,0.5,,0.5",
+    ]
+    assert done.stderr == "oe-collect: empty cells: 2 of 6\n"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--cols="], "--cols needs --pivot"),
+        (["--average"], "--average needs --pivot"),
+        (["--pivot", "--columns=task"], "--columns: a pivot has --rows and --cols instead"),
+        (["--pivot", "--cols=tsk"], "--cols: no column is called 'tsk', did you mean task?"),
+        (
+            ["--pivot", "--rows=task", "--cols=model_path", "--average"],
+            "--average: expected tasks in the columns of the pivot, not in its rows",
+        ),
+        (
+            ["--pivot", "--metric=acc_nrm"],
+            "--pivot: no score to show in 18 records: none is of a primary metric; there are acc,",
+        ),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(
+    run: Run, options: list[str], message: str
+) -> None:
+    refused = run("oe-collect", *options, stdin=TEXT, status=2)
+    assert refused.stdout == ""
+    assert refused.stderr.startswith(f"oe-collect: {message}")
+
+
+def test_rows_and_columns_are_columns_of_records() -> None:
+    for rows, cols, reason in (
+        ("", None, "--rows: expected columns"),
+        ("task", None, "--rows and --cols: task is in both"),
+    ):
+        with pytest.raises(UsageError, match=reason):
+            Request.parse(rows, cols, [])
+
+
+def test_scores_that_are_not_comparable_share_no_column() -> None:
+    found = [
+        record("a", "arc", 1),
+        record("b", "arc", 2, metric="acc_norm"),
+        record("a", "code", 3, n_shot=None, eval_suite="lm_eval"),
+        record("b", "code", 4, n_shot=None, eval_suite="bigcode_eval"),
+        record("a", "gsm8k", 5, filter="strict"),
+        record("b", "gsm8k", 6, filter="flexible"),
+        record("a", "arc", 7, n_shot=25),
+    ]
+    assert grid(sheet(found)) == [
+        [
+            *("model_path", "arc (0) acc", "arc (0) acc_norm", "code lm_eval"),
+            *("code bigcode_eval", "gsm8k (0) strict", "gsm8k (0) flexible", "arc (25)"),
+        ],
+        ["a", 1, None, 3, None, 5, None, 7],
+        ["b", None, 2, None, 4, None, 6, None],
+    ]
+    assert grid(sheet(found, "task", "model_path"))[:4] == [
+        ["task", "n_shot", "metric", "filter", "eval_suite", "a", "b"],
+        ["arc", 0, "acc", "none", "lm_eval", 1, None],
+        ["arc", 0, "acc_norm", "none", "lm_eval", None, 2],
+        ["code", None, "acc", "none", "lm_eval", 3, None],
+    ]
+    # Without the task in rows or columns, these still mix none.
+    assert grid(sheet(found[:3], "model_path", "n_shot")) == [
+        ["model_path", "0 acc", "0 acc_norm", "no n_shot"],
+        ["a", 1, None, 3],
+        ["b", None, 2, None],
+    ]
+
+
+def test_languages_and_models_make_a_map() -> None:
+    found = [
+        record(model, f"belebele_{code}", value, language=code)
+        for model, code, value in (("a", "deu", 1), ("a", "fra", 2), ("b", "deu", 3))
+    ]
+    assert grid(sheet(found, "language", "model_path")) == [
+        ["language", "a", "b"],
+        ["deu", 1, 3],
+        ["fra", 2, None],
+    ]
+    assert grid(sheet(found, "model_path", "language"))[0] == ["model_path", "deu", "fra"]
+
+
+def test_all_metrics_count_where_they_are_asked_for() -> None:
+    found = [record("a", "arc", 1), record("a", "arc", 2, metric="f1", is_primary=False)]
+    assert grid(sheet(found)) == [["model_path", "arc (0)"], ["a", 1]]
+    by_metric = sheet(found, cols="task,metric")
+    assert grid(by_metric) == [["model_path", "arc (0) acc", "arc (0) f1"], ["a", 1, 2]]
+
+
+def test_limits_are_not_mixed(run: Run) -> None:
+    limited = line(SMALL, metric("arc", 0.5), limit="4")
+    refused = run("oe-collect", "--pivot", stdin=TEXT + limited, status=2)
+    assert refused.stderr == (
+        "oe-collect: --pivot: expected scores of one limit, got several, with so many scores: "
+        "none (12), 4 (1); choose with --filter limit= or --filter limit=4, "
+        "or take limit into --rows or --cols\n"
+    )
+    done = run("oe-collect", "--pivot", "--filter=limit=4", stdin=TEXT + limited)
+    assert done.stdout == f"model_path,arc (0)\n{SMALL},0.5\n"
+    both = [record("a", "arc", 1), record("a", "arc", 2, limit=4)]
+    apart = sheet(both, cols="task,limit")
+    assert grid(apart) == [["model_path", "arc (0) no limit", "arc (0) 4"], ["a", 1, 2]]
+
+
+def test_two_scores_for_one_cell_are_named(run: Run) -> None:
+    lines = [line("a/b", metric("arc", 0.5), run_dir=place) for place in ("/one[1]", "/two")]
+    # The very same record twice is one.
+    same = run("oe-collect", "--pivot", stdin=lines[0] * 2)
+    assert same.stdout == "model_path,arc (0)\na/b,0.5\n"
+    refused = run("oe-collect", "--pivot", "--all", stdin="".join(lines), status=2)
+    assert refused.stderr == (
+        "oe-collect: --pivot: two scores for one cell (a/b, arc (0)); they differ in run_dir: "
+        "choose with --filter 'run_dir=/one[[]1]' for example, or take run_dir into --rows or "
+        "--cols\n"
+    )
+    chosen = "run_dir=/one[[]1]"
+    mended = run("oe-collect", "--pivot", "--all", f"--filter={chosen}", stdin="".join(lines))
+    assert mended.stdout == same.stdout
+
+
+def test_the_best_of_each_column_is_marked_where_it_is_known_what_is_better() -> None:
+    values = {
+        "up": (0.5, 0.25, 0.5),
+        "down": (3, 1, 2),
+        "unknown": (1, 2, 3),
+        "alone": (1, None, None),
+    }
+    directions = {"up": True, "down": False, "unknown": None, "alone": True}
+    found = [
+        record(model, task, value, higher_is_better=directions[task])
+        for task, of_models in values.items()
+        for model, value in zip("abc", of_models, strict=True)
+        if value is not None
+    ]
+    marked = {("a", "up"), ("c", "up"), ("b", "down")}
+    in_columns, in_rows = set(), set()
+    for one in sheet(found, style=SHOWN).records:
+        in_columns |= {(one["model_path"], task) for task in values if best(one[f"{task} (0)"])}
+    for one in sheet(found, "task", "model_path", SHOWN).records:
+        in_rows |= {(model, one["task"]) for model in "abc" if best(one[model])}
+    assert in_columns == in_rows == marked
+
+
+def best(cell: Score | None) -> bool:
+    return cell is not None and cell.is_best
+
+
+def test_averages_are_those_of_complete_columns_on_one_scale() -> None:
+    found = [
+        *(record(model, "arc", value) for model, value in (("a", 0.1), ("b", 0.2))),
+        *(record(model, "piqa", value) for model, value in (("a", 0.5), ("b", 0.25))),
+        *(record(model, "bleu", value) for model, value in (("a", 30), ("b", 20))),
+        *(record(model, "ppl", 0.5, higher_is_better=False) for model in "ab"),
+        *(record(model, "odd", 0.5, higher_is_better=None) for model in "ab"),
+        record("a", "mmlu", 0.5, aggregate="partial"),
+        record("b", "mmlu", 0.5, aggregate="reported"),
+        record("a", "boolq", 0.5),
+    ]
+    averaged = sheet(found, style=Style(for_people=False, with_average=True))
+    assert [one["average"] for one in averaged.records] == [0.3, 0.225]
+    assert averaged.notes == [
+        "average without ppl (0): lower is better",
+        "average without odd (0): unknown whether higher is better",
+        "average without mmlu (0): scores of groups from some of their tasks only",
+        "average without boolq (0): not every row has a score",
+        "average without bleu (0): its scale goes beyond 1, that of others does not",
+    ]
+    none = sheet(found[-3:], style=Style(for_people=True, with_average=True))
+    assert [one["average"] for one in none.records] == [None, None]
+    assert none.notes[-1] == "no average: no column is fit for one"
+
+
+def test_groups_without_a_score_of_their_own_are_named() -> None:
+    members = [record("a", f"mmlu_{name}", 0.5, group="mmlu") for name in ("law", "art")]
+    matrix = pivot.of_records([*members, record("a", "arc", 0.5)], Request())
+    assert matrix.notes == [
+        "left out, without a score of the group: mmlu; --filter 'group=*' shows its tasks"
+    ]
+    with pytest.raises(UsageError, match="no score to show in 2 records: left out, without a"):
+        pivot.of_records(members, Request())
+
+
+@pytest.mark.parametrize(
+    ("models", "shown"),
+    [
+        ([SMALL, LARGE], ["tiny/iter_0001000", "tiny/iter_0010000"]),
+        (["/m/a/x/1,dtype=f16", "/m/a/y/z/2/"], ["x/1,dtype=f16", "y/z/2/"]),
+        (["/evals/models/tiny", "org/tiny"], ["models/tiny", "org/tiny"]),
+        (["/evals/org/tiny", "org/tiny"], ["/evals/org/tiny", "org/tiny"]),
+        (["/a/b", "/c/d"], ["/a/b", "/c/d"]),
+        (["/models/a/b", "/evals/a/b"], ["/models/a/b", "/evals/a/b"]),
+        (["org/a", "b"], ["org/a", "b"]),
+    ],
+)
+def test_tables_leave_out_directories_that_all_models_are_in(
+    models: list[str], shown: list[str]
+) -> None:
+    found = [record(model, "arc", 1) for model in models]
+    assert [one["model_path"] for one in sheet(found, style=SHOWN).records] == shown
+    assert [one["model_path"] for one in sheet(found).records] == models
+    assert list(sheet(found, "task", "model_path", SHOWN).types)[2:] == shown
+
+
+# Few names, so that cells collide in all ways; and names like those of the pivot itself.
+NAMES = st.sampled_from(["a", "b", "a (0)", "average", "model_path", "a stderr", "x/y"])
+SCORES = st.dictionaries(
+    st.tuples(
+        NAMES,
+        NAMES,
+        st.sampled_from([None, 0, 5]),
+        st.sampled_from(["acc", "f1", "stderr"]),
+        st.sampled_from(["none", "strict"]),
+        st.sampled_from(["lm_eval", "other"]),
+    ),
+    st.tuples(st.floats(-100, 100), st.none() | st.floats(0, 1)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(SCORES, st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_a_pivot_can_be_undone(scores: dict[tuple[Any, ...], Any], across: bool) -> None:
+    found = [
+        record(model, task, value, stderr=error, **dict(zip(SCORE[1:], others, strict=True)))
+        for (model, task, *others), (value, error) in scores.items()
+    ]
+    rows, cols = ("task", "model_path") if across else ("model_path", "task")
+    matrix = pivot.of_records(found, Request.parse(rows, cols, []))
+    printed = pivot_table.of_matrix(matrix, Style(for_people=False, with_stderr=True))
+    width = len(printed.types) - 2 * len(matrix.cols.keys)
+    undone = {}
+    lines = list(csv.reader(_csv(printed).splitlines()))
+    assert len(set(lines[0])) == len(lines[0]) == len(printed.types)
+    for row, cells in zip(matrix.rows.keys, lines[1:], strict=True):
+        for place, col in enumerate(matrix.cols.keys):
+            value, error = cells[width + 2 * place : width + 2 * place + 2]
+            if value:
+                told = dict(zip(matrix.rows.columns, row, strict=True))
+                told |= dict(zip(matrix.cols.columns, col, strict=True))
+                key = tuple(told[column] for column in ("model_path", *SCORE))
+                undone[key] = (float(value), float(error) if error else None)
+    assert undone == scores
+    # What a row shows tells it from all others.
+    assert len({tuple(cells[:width]) for cells in lines[1:]}) == len(lines) - 1
+
+
+def _csv(printed: Sheet) -> str:
+    stream = io.StringIO()
+    tables.write(printed.records, list(printed.types), "csv", stream)
+    return stream.getvalue()
+
+
+def test_json_lines_of_a_pivot_have_null_for_empty_cells(run: Run) -> None:
+    done = run("oe-collect", "--pivot", "--format=jsonl", stdin=TEXT)
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert [head for head, value in last.items() if value is not None] == [
+        "model_path",
+        "hellaswag (5)",
+    ]

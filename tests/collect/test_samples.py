@@ -1,0 +1,164 @@
+"""The values of documents: which lines count, whose mean is the score, and what damage does."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from oellm.collect.samples import RowScores
+from support.scored_documents import (
+    Record,
+    record,
+    record_of,
+    sample,
+    samples_of,
+    write_groups,
+    write_samples,
+)
+
+NO_MEAN = "the score is no mean over the documents"
+# What a prompt may hold that looks like the structure of a line.
+TEXTS = st.lists(
+    st.sampled_from(['"doc":', '"filter":', "\\", '"', "{", "}", ",", " ", "\n", "é"])
+).map("".join)
+
+KEYS = list(sample(0, {"acc": 1.0}))
+
+
+def scores(record: Record, *others: Record) -> tuple[list[float], str]:
+    values, reason = RowScores([record, *others]).of(record)
+    return list(values.values()), reason
+
+
+def test_task_filter_and_metric_choose_the_values(tmp_path: Path) -> None:
+    lines = [
+        *(sample(n, {"acc": n == 0, "f1": 0.25}) for n in range(4)),
+        *(sample(n, {"acc": n < 3}, filter="strict") for n in range(4)),
+        *(sample(n, {"acc": 1}, task="boolq") for n in range(2)),
+    ]
+    write_samples(tmp_path, lines)
+    of_run = {"run_dir": str(tmp_path), "n_samples": 4}
+    wanted = [
+        record(value=0.25, **of_run),
+        record(value=0.75, filter="strict", **of_run),
+        record(value=0.25, metric="f1", **of_run),
+    ]
+    assert scores(wanted[0], *wanted) == ([1.0, 0.0, 0.0, 0.0], "")
+    assert scores(wanted[1], *wanted) == ([1.0, 1.0, 1.0, 0.0], "")
+    assert scores(wanted[2], *wanted) == ([0.25] * 4, "")
+
+
+@settings(max_examples=40, deadline=None)
+@given(TEXTS, st.permutations(KEYS))
+@example('"filter":', [*KEYS[2:], *KEYS[:2]])
+@example("", [*KEYS[:7], "acc", *KEYS[7:-1]])
+def test_neither_prompts_nor_the_order_of_keys_matter(text: str, keys: list[str]) -> None:
+    values = (1.0, 0.0, 0.5)
+    usual = samples_of(values, text=text)
+    ordered = [{key: line[key] for key in keys} for line in usual]
+    found = []
+    with tempfile.TemporaryDirectory() as directory:
+        wanted = record_of(values, run_dir=directory)
+        for lines in (usual, ordered):
+            write_samples(Path(directory), lines)
+            found.append(RowScores([wanted]).of(wanted))
+    assert found[0] == found[1]
+    assert list(found[0][0].values()) == [1.0, 0.0, 0.5]
+
+
+@pytest.mark.parametrize("value", [[-1.5, 3], None, "0.5", {"filter": 1}, 1e101])
+def test_values_that_are_no_numbers_have_no_mean(tmp_path: Path, value: Any) -> None:
+    write_samples(tmp_path, [*samples_of([1.0]), sample(1, {"acc": value})])
+    assert scores(record(value=1.0, run_dir=str(tmp_path))) == ([], NO_MEAN)
+
+
+def test_the_mean_must_be_the_score(tmp_path: Path) -> None:
+    write_samples(tmp_path, samples_of([0.1] * 3))
+    at = {"run_dir": str(tmp_path)}
+    assert scores(record(value=0.1, n_samples=3, **at)) == ([0.1] * 3, "")
+    assert scores(record(value=0.1001, n_samples=3, **at)) == ([], NO_MEAN)
+    cut = "the samples are those of 3 of 4 documents"
+    assert scores(record(value=0.2, n_samples=4, **at)) == ([], cut)
+
+
+def test_a_document_without_the_metric_does_not_count(tmp_path: Path) -> None:
+    write_samples(tmp_path, [*samples_of([1.0, 0.0]), sample(2, {"f1": 0.0})])
+    assert scores(record(value=0.5, n_samples=3, run_dir=str(tmp_path))) == ([1.0, 0.0], "")
+
+
+def test_a_document_that_is_there_several_times_counts_as_often(tmp_path: Path) -> None:
+    write_samples(tmp_path, [sample(0, {"acc": value}) for value in (1, 0, 0, 1)])
+    assert scores(record(value=0.5, run_dir=str(tmp_path))) == ([1.0, 0.0, 0.0, 1.0], "")
+
+
+def test_a_group_has_the_documents_of_its_tasks_once(tmp_path: Path) -> None:
+    write_groups(tmp_path, {"mmlu": ["stem", "law"], "stem": ["law", "algebra"]})
+    lines = [*samples_of([1, 0, 0], task="law"), *samples_of([1], task="algebra")]
+    write_samples(tmp_path, lines)
+    at = {"run_dir": str(tmp_path), "aggregate": "reported", "task": "mmlu"}
+    assert sorted(scores(record(value=0.5, n_samples=4, **at))[0]) == [0, 0, 1, 1]
+    # The mean of the tasks' means is no mean over documents.
+    assert scores(record(value=2 / 3, n_samples=4, **at)) == ([], NO_MEAN)
+    write_samples(tmp_path, lines[:3])
+    assert scores(record(value=1 / 3, n_samples=3, **at)) == ([], "")
+
+
+def test_lm_evals_own_samples_are_found_by_task_and_time(tmp_path: Path) -> None:
+    result = tmp_path / "results_2026-01-02T03-04-05.678901.json"
+    result.write_text(json.dumps({"group_subtasks": {"both": ["a", "a_b"]}}))
+    for task, values in (("a", [1, 1]), ("a_b", [0])):
+        lines = [{**line} for line in samples_of(values)]
+        for line in lines:
+            del line["task"]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (tmp_path / f"samples_{task}_2026-01-02T03-04-05.678901.jsonl").write_text(text)
+    at = {"run_dir": str(result), "eval_id": ""}
+    assert scores(record(task="a", value=1.0, n_samples=2, **at)) == ([1, 1], "")
+    both = record(task="both", value=2 / 3, n_samples=3, aggregate="reported", **at)
+    assert sorted(scores(both)[0]) == [0, 1, 1]
+    assert scores(record(task="b", **at)) == ([], "")
+
+
+@pytest.mark.parametrize(
+    "line", ["", "[1]", "{}", "null", '{"doc_id": []}', '{"task": {}}', '{"a": NaN}', "\x00"]
+)
+def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
+    path = write_samples(tmp_path, samples_of([1.0, 1.0]))
+    path.write_text(path.read_text() + line + "\n")
+    damaged = f"{path}:3: no sample"
+    assert scores(record(value=1.0, n_samples=2, run_dir=str(tmp_path))) == ([], damaged)
+
+
+def test_what_is_not_there_or_no_file_is_no_error(tmp_path: Path) -> None:
+    at = record(run_dir=str(tmp_path))
+    assert scores(at) == ([], "")
+    assert scores(record(run_dir=str(tmp_path), aggregate="derived")) == ([], "")
+    assert scores(record(run_dir="")) == ([], "")
+    assert scores(record(run_dir=str(tmp_path), eval_id="", task="a/b")) == ([], "")
+    path = tmp_path / "samples" / "0123456789abcdef.jsonl"
+    path.mkdir(parents=True)
+    assert scores(at) == ([], f"{path}: Is a directory")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_damage_raises_nothing_and_adds_nothing(data: st.DataObject) -> None:
+    values = (1.0, 0.0, 0.5, 0.125)
+    with tempfile.TemporaryDirectory() as directory:
+        path = write_samples(Path(directory), samples_of(values))
+        content = bytearray(path.read_bytes())
+        place = data.draw(st.integers(0, len(content) - 2))
+        if data.draw(st.booleans()):
+            del content[place:]
+        else:
+            content[place] = data.draw(st.integers(0, 255))
+        path.write_bytes(content)
+        found, _ = scores(record_of(values, run_dir=directory))
+    # What is left out of a line when it is read may be damaged.
+    assert found in ([], list(values))

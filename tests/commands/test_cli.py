@@ -1,0 +1,242 @@
+"""What every command does alike: help, bad command lines, streams that fail, interrupts."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import importlib.metadata
+import os
+import re
+import signal
+import subprocess
+import termios
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oellm import __version__
+from support.processes import Run, clean_environment
+
+SCRIPTS = {
+    point.name: point.module
+    for point in importlib.metadata.distribution("oellm").entry_points
+    if point.group == "console_scripts"
+}
+HEAVY = {
+    *("torch", "transformers", "datasets", "lm_eval", "huggingface_hub"),
+    *("jinja2", "tabulate", "numpy", "matplotlib", "orjson", "docopt", "dataclasses"),
+}
+HEADER = b"model_path,task_path,n_shot\n"
+# Commands that read stdin, with the beginning of an input that they wait for the rest of.
+READERS = {
+    "oe-collect": ([], b"\n"),
+    "oe-fetch": (["--cluster=local"], HEADER),
+    "oe-render": (["--cluster=local"], HEADER),
+    "oe-report": ([], b"model_path,task,metric,value\n"),
+    "oe-run-task": ([], HEADER),
+    "oe-submit": ([], b"\n"),
+}
+# More than any buffer or pipe holds.
+MANY_TASKS = "--tasks=" + ",".join(["t" * 100] * 1_000)
+MANY_ROWS = ["oe-manifest", "--models=a/b", MANY_TASKS, "--unchecked_tasks"]
+
+
+def manual(script: str) -> str:
+    return importlib.import_module(SCRIPTS[script]).__doc__.strip()
+
+
+def only_message(script: str, stderr: str) -> str:
+    """Return the one message of a command."""
+    assert stderr.startswith(f"{script}: ")
+    assert stderr.endswith("\n")
+    assert stderr.count("\n") == 1
+    return stderr.removeprefix(f"{script}: ").removesuffix("\n")
+
+
+def start(
+    command: list[str], home: Path, unbuffered: str = "", **options
+) -> subprocess.Popen[bytes]:
+    environment = clean_environment(home, {"PYTHONUNBUFFERED": unbuffered})
+    options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(command, env=environment, cwd=home, **options)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_is_the_manual_and_imports_nothing_heavy(run: Run, script: str) -> None:
+    shown = run(script, "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert shown.stdout == manual(script) + "\n"
+    imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
+    assert "oellm.cli" in imported
+    assert not {name.partition(".")[0] for name in imported} & HEAVY
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_version_is_that_of_the_package(run: Run, script: str) -> None:
+    assert run(script, "--version").stdout == f"{script} {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--dry_rum"], "unknown option --dry_rum, did you mean --dry_run?; --help lists the opt"),
+        (["--vers"], "unknown option --vers, did you mean --version?; --help lists the options"),
+        (["--dry"], "unknown option --dry, did you mean --dry_run?; --help lists the options"),
+        (["-x"], "unknown option -x; --help lists the options"),
+        (["--dry_run=yes"], "--dry_run takes no value"),
+        (["--run_dir"], "--run_dir needs a value"),
+        (["one.csv", "two.csv"], "the arguments do not fit the usage: oe-render [options] "),
+    ],
+)
+def test_a_bad_command_line_is_refused_in_one_line(
+    run: Run, arguments: list[str], message: str
+) -> None:
+    refused = run("oe-render", *arguments, status=2)
+    assert refused.stdout == ""
+    assert only_message("oe-render", refused.stderr).startswith(message)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: str) -> None:
+    usage, _, options = manual(script).partition("Options:\n")
+    # Options that may be repeated are in the usage.
+    option = next(name for name in re.findall(r"^  (--\w+)=", options, re.M) if name not in usage)
+    subcommand = ["schedule-eval"] if script == "oellm" else []
+    for arguments, message in (
+        (["--hel"], "unknown option --hel, did you mean --help?; --help lists the options"),
+        ([*subcommand, f"{option}=1", option, "2"], "the arguments do not fit the usage: "),
+    ):
+        refused = run(script, *arguments, status=2)
+        assert refused.stdout == ""
+        assert only_message(script, refused.stderr).startswith(message)
+
+
+def test_hyphens_and_underscores_in_option_names_mean_the_same(run: Run) -> None:
+    words = ["--models=a/b", "--tasks=t", "--task_groups=mgsm-eu", "--n_shot", "3"]
+    words += ["--unchecked_tasks", "--system_instruction=be_brief-please"]
+    hyphened = [
+        word.replace("_", "-") if word.startswith(("--n", "--task_")) else word for word in words
+    ]
+    hyphened[-1] = "--system-instruction=be_brief-please"
+    manifest = run("oe-manifest", *words).stdout
+    assert "be_brief-please" in manifest
+    assert run("oe-manifest", *hyphened).stdout == manifest
+    rendered = [
+        run("oe-render", "--cluster=local", "--run_dir=/r", option, stdin=manifest).stdout
+        for option in ("--dry_run", "--dry-run")
+    ]
+    assert rendered[0] == rendered[1] != ""
+
+
+def test_a_value_that_may_be_left_out_is_not_taken_from_the_next_word(
+    run: Run, tmp_path: Path
+) -> None:
+    for option, refused in (("--wait", "no run directory"), ("--wait=dane", "--wait: expected")):
+        done = run("oe-submit", option, tmp_path, status=2)
+        assert refused in only_message("oe-submit", done.stderr)
+
+
+@pytest.mark.parametrize("command", [["oe-detect", "--list"], MANY_ROWS], ids=["short", "long"])
+def test_output_that_nobody_reads_ends_a_command_silently(
+    tmp_path: Path, command: list[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    process = start(command, tmp_path, stdout=writing)
+    os.close(writing)
+    assert process.communicate(timeout=60)[1] == b""
+    assert process.returncode == 141
+
+
+def test_a_reader_that_leaves_after_one_line_ends_the_command_silently(tmp_path: Path) -> None:
+    with start(MANY_ROWS, tmp_path, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"model_path,task_path,n_shot,eval_suite\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=60) == 141
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", [["oe-detect", "--list"], MANY_ROWS], ids=["short", "long"])
+def test_a_full_disk_is_told_once(tmp_path: Path, command: list[str], unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        process = start(command, tmp_path, unbuffered, stdout=full)
+        message = only_message(command[0], process.communicate()[1].decode())
+    assert "No space left on device" in message
+    assert process.returncode == 3
+
+
+@pytest.mark.parametrize("script", READERS)
+def test_ctrl_c_while_a_command_reads_ends_it_with_130(tmp_path: Path, script: str) -> None:
+    arguments, header = READERS[script]
+    with start(
+        [script, *arguments],
+        tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Where the tests run in the background, interrupts may be ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        process.stdin.write(header)
+        process.stdin.flush()
+        while fcntl.ioctl(process.stdin, termios.FIONREAD, b"\0\0\0\0") != b"\0\0\0\0":
+            time.sleep(0.01)
+        # It has taken all there is; now it waits for more.
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=20) == 130
+        finally:
+            process.kill()
+        assert only_message(script, process.stderr.read().decode()) == "interrupted"
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "stderr"),
+    [
+        ("oe-detect --list >&-", 0, ""),
+        ("oe-detect --lis 2>&-", 2, ""),
+        (
+            "oe-render --cluster=local <&-",
+            2,
+            "oe-render: stdin: expected a CSV header, got nothing: the command before failed?\n",
+        ),
+    ],
+)
+def test_a_closed_stream_is_an_empty_one(run: Run, command: str, status: int, stderr: str) -> None:
+    assert run("sh", "-c", command, status=status).stderr == stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "prepare"),
+    [
+        (["oe-detect", "--cluster=nowhere"], lambda _: None),
+        (["oe-render", "--cluster=local", "missing.csv"], lambda _: None),
+        (
+            ["oe-render", "--cluster=local", "bad.csv"],
+            lambda home: (home / "bad.csv").write_text("a,b\n1,2\n"),
+        ),
+    ],
+    ids=["usage", "no file", "input"],
+)
+def test_a_traceback_is_shown_when_asked_for_and_only_then(
+    tmp_path: Path, command: list[str], prepare: Callable[[Path], object]
+) -> None:
+    prepare(tmp_path)
+    quiet, loud = (
+        subprocess.run(
+            command,
+            env=clean_environment(tmp_path, {"OELLM_DEBUG": debug}),
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for debug in ("", "1")
+    )
+    assert (quiet.returncode, loud.returncode) == (2, 2)
+    only_message(command[0], quiet.stderr)
+    assert loud.stderr.startswith("Traceback (most recent call last):\n")
+    assert loud.stderr.endswith("\n" + quiet.stderr)

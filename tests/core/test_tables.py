@@ -1,0 +1,192 @@
+"""Formats: each as its readers read it, whatever is in the names."""
+
+from __future__ import annotations
+
+import html.parser
+import io
+import itertools
+import json
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oellm.core import parquet, schema, tables
+from oellm.core.markup import MARKUPS, Score
+from oellm.errors import InputError
+from oellm.metrics import records as metric_records
+from support.golden_files import GOLDEN, assert_golden
+from support.processes import Run, on_a_terminal
+from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LINES, records
+
+# Without what the layouts themselves replace: line ends and control characters.
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
+# What stands for a character in LaTeX, and all characters that stand for themselves.
+LATEX = {
+    **{f"\\{character}": character for character in "&%$#_{}"},
+    r"\textbackslash{}": "\\",
+    r"\textasciitilde{}": "~",
+    r"\textasciicircum{}": "^",
+    r"\textless{}": "<",
+    r"\textgreater{}": ">",
+    r"\textbar{}": "|",
+    "{[}": "[",
+    "{*}": "*",
+    "-{}": "-",
+}
+LATEX_TOKEN = re.compile("|".join([*map(re.escape, LATEX), r"[^&%$#_{}\\~^<>|\[*\n]"]))
+
+
+def written(found: list[tables.Record], columns: list[str], layout: str) -> str:
+    stream = io.StringIO()
+    tables.write(found, columns, layout, stream)
+    return stream.getvalue()
+
+
+class TableReader(html.parser.HTMLParser):
+    """The texts of a table's cells, row by row, and all tags that there are."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: set[str] = set()
+        self._is_in_cell = False
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.add(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+            self._is_in_cell = True
+
+    def handle_endtag(self, tag) -> None:
+        self._is_in_cell = self._is_in_cell and tag not in ("td", "th")
+
+    def handle_data(self, data) -> None:
+        if self._is_in_cell:
+            self.rows[-1][-1] += data
+
+
+def markdown_cells(row: str) -> list[str]:
+    """Return the texts between the pipes of a row that no backslash takes away."""
+    cells = [""]
+    for token in re.findall(r"\\[!-/:-@\[-`{-~]|.", row):
+        if token == "|":
+            cells.append("")
+        else:
+            cells[-1] += token[-1]
+    return [cell.strip() for cell in cells[1:-1]]
+
+
+def latex_cells(row: str) -> list[str]:
+    cells = row.removesuffix(r" \\").split(" & ")
+    tokens = [LATEX_TOKEN.findall(cell) for cell in cells]
+    assert list(map("".join, tokens)) == cells
+    # Two hyphens in a row would be a dash.
+    assert not any(pair == ("-", "-") for cell in tokens for pair in itertools.pairwise(cell))
+    return ["".join(LATEX.get(token, token) for token in cell) for cell in tokens]
+
+
+@pytest.mark.parametrize("layout", ["json", "latex", "html"])
+def test_each_format_is_golden(layout: str) -> None:
+    lines = (GOLDEN / "contract" / "results.jsonl").read_text().splitlines()
+    done = [line for line in lines if json.loads(line)["oellm"]["status"] == "done"]
+    columns = metric_records.shown_columns()
+    assert_golden(f"records.{layout}", written(records(done), columns, layout))
+
+
+@given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=3))
+@settings(max_examples=60, deadline=None)
+def test_names_come_out_as_they_went_in(rows: list[tuple[str, str]]) -> None:
+    found = [{"model_path": model, "a|b_<i>": task} for model, task in rows]
+    columns = list(found[0])
+    expected = [[cell.strip() for cell in row] for row in (columns, *rows)]
+    in_html = TableReader(written(found, columns, "html"))
+    assert in_html.rows == [columns, *map(list, rows)]
+    assert in_html.tags == {"table", "thead", "tbody", "tr", "th", "td"}
+    markdown = written(found, columns, "markdown").splitlines()
+    assert list(map(markdown_cells, [markdown[0], *markdown[2:]])) == expected
+    latex = written(found, columns, "latex").removesuffix("\n").split("\n")
+    shown = [latex_cells(row) for row in (latex[2], *latex[4:-2])]
+    assert [[cell.strip() for cell in row] for row in shown] == expected
+
+
+def test_no_name_ends_a_line_or_reaches_the_terminal() -> None:
+    name = "a\x1b[2Jb\x01\r\nc\x85d"
+    rows = [{"model_path": name, "task": "t"}]
+    for layout, lines in (("table", 4), ("markdown", 3), ("latex", 7)):
+        text = written(rows, ["model_path", "task"], layout)
+        assert re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", text) == []
+        assert text.count("\n") == lines, layout
+
+
+@pytest.mark.parametrize(
+    ("layout", "shown"),
+    [
+        ("table", "0.6667* ± 0.0100"),
+        ("markdown", r"**0.6667**\* ± 0.0100"),
+        ("latex", r"\textbf{0.6667}* $\pm$ 0.0100"),
+        ("html", "<b>0.6667</b>* ± 0.0100"),
+    ],
+)
+def test_a_score_has_its_marks(layout: str, shown: str) -> None:
+    assert MARKUPS[layout].score(Score(2 / 3, 0.01, True, True)) == shown
+    assert MARKUPS[layout].score(Score(2 / 3)) == "0.6667"
+
+
+def test_numbers_are_short_in_tables_and_whole_elsewhere() -> None:
+    found = [{"value": 1 / 3, "n_shot": 5, "seen": True}, {"value": 1, "n_shot": None, "seen": 0}]
+    assert written(found, list(found[0]), "csv").splitlines() == [
+        "value,n_shot,seen",
+        "0.3333333333333333,5,true",
+        "1,,0",
+    ]
+    table = written(found, ["value", "n_shot"], "table").splitlines()
+    assert [line.split() for line in table[2:]] == [["0.3333", "5"], ["1.0000"]]
+    assert json.loads(written(found, list(found[0]), "json")) == found
+    assert json.loads(written([], ["value"], "json")) == []
+    assert written([], ["value"], "html").count("value") == 1
+
+
+@pytest.mark.slow
+def test_parquet_has_the_columns_of_the_schema(run: Run) -> None:
+    import pyarrow.parquet
+
+    done = run("oe-collect", "--format=parquet", "--partial", stdin="".join(LINES))
+    table = pyarrow.parquet.read_table(io.BytesIO(done.stdout.encode("utf-8", "surrogateescape")))
+    assert table.to_pylist() == records(LINES)
+    names = {"integer": "int64", "number": "double", "boolean": "bool"}
+    assert {field.name: str(field.type) for field in table.schema} == {
+        column: names.get(spec["type"], "string") for column, spec in schema.table("metric").items()
+    }
+
+
+def test_parquet_needs_pyarrow_and_a_file(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "pyarrow.py").write_text("raise ImportError('not here')\n")
+    without = {"PYTHONPATH": str(tmp_path)}
+    lacking = run("oe-collect", "--format=parquet", stdin=LINES[0], env=without, status=3)
+    assert "--format=parquet needs pyarrow" in lacking.stderr
+    done = on_a_terminal(tmp_path, "oe-collect", "--format=parquet")
+    assert (done.returncode, done.stderr) == (
+        2,
+        b"oe-collect: --format=parquet: stdout is a terminal; redirect it to a file\n",
+    )
+
+
+def test_parquet_says_which_value_is_not_of_its_columns_type() -> None:
+    found = [{"task": "mmlu", "n_shot": "five"}]
+    with pytest.raises(InputError, match="n_shot: expected values of type int64"):
+        parquet.write(found, {"task": "text", "n_shot": "integer"}, io.BytesIO())
+
+
+def test_hostile_names_reach_a_page_as_text(run: Run) -> None:
+    done = run("oe-collect", "--format=html", "--columns=model_path,task", stdin="".join(LINES))
+    page = TableReader(done.stdout)
+    assert "script" not in page.tags
+    shown = {cell for row in page.rows for cell in row}
+    assert {HOSTILE_MODEL, HOSTILE_TASK} < shown

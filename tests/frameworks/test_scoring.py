@@ -1,0 +1,129 @@
+"""Requests through a model of a backend that shows no batches, and draws from all generators."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from oellm.frameworks import StoppedError
+from oellm.frameworks.lm_eval import scoring
+from oellm.frameworks.lm_eval.model import Call
+from oellm.runs.answers import Answers
+
+pytestmark = pytest.mark.slow
+
+ROW = "0123456789abcdef"
+
+
+class Model:
+    """Takes a second for each request; remembers how many it was asked for at once."""
+
+    def __init__(self, clock: SimpleNamespace) -> None:
+        self.clock = clock
+        self.pieces: list[int] = []
+        self.hook: Any = None
+
+    def set_cache_hook(self, hook: Any) -> None:
+        self.hook = hook
+
+    def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
+        return self._answers(requests, lambda context, text: (-len(context) / 3, context < text))
+
+    def generate_until(self, requests: Sequence[Any]) -> list[str]:
+        import numpy as np
+        import torch
+
+        def drawn(_prompt: str, _options: Any) -> str:
+            return f"{random.random()} {np.random.rand()} {torch.rand(1).item()}"
+
+        return self._answers(requests, drawn)
+
+    def _answers(self, requests: Sequence[Any], answer: Any) -> list[Any]:
+        self.pieces.append(len(requests))
+        self.clock.now += len(requests)
+        found = []
+        for request in requests:
+            found.append(answer(*request.args))
+            self.hook.add_partial("", request.args, found[-1])
+        return found
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Model:
+    clock = SimpleNamespace(now=0.0)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr(scoring, "time", clock)
+    return Model(clock)
+
+
+def call(method: str, requests: Sequence[Any], **more: Any) -> Call:
+    keys = [f"{method} {request}" for request in requests]
+    return Call(**{"method": method, "arguments": requests, "keys": keys, "batch_size": 1, **more})
+
+
+def go_on(*_: object) -> bool:
+    return True
+
+
+def fail(message: str) -> None:
+    raise AssertionError(message)
+
+
+def test_requests_are_asked_in_pieces_of_some_minutes_and_resumed_between_two(
+    model: Model, tmp_path: Path
+) -> None:
+    # Some more than once, as tasks have them.
+    requests = [(f"{'x' * (number % 1500)}", "y") for number in range(2000)]
+    asked = call("loglikelihood", requests, generators=(0, 0, 0))
+    expected, usage = scoring.Scoring(model, fail).score(asked, None, go_on)
+    assert model.pieces == [1024, 300, 300, 300, 76]
+    assert expected == [(-len(context) / 3, context < text) for context, text in requests]
+    assert (usage.requests, usage.kept) == (2000, 0)
+
+    model.pieces.clear()
+    answers = Answers(tmp_path, ROW, "tiny", fail)
+    with pytest.raises(StoppedError):
+        scoring.Scoring(model, fail).score(asked, answers, lambda *_: len(model.pieces) < 2)
+    answers.flush()
+    assert model.pieces == [1024, 300]
+
+    model.pieces.clear()
+    answers = Answers(tmp_path, ROW, "tiny", fail)
+    replies, usage = scoring.Scoring(model, fail).score(asked, answers, go_on)
+    assert replies == expected
+    # Those that were repeated have their answer, too.
+    assert usage.kept == 1324 + 500
+    assert model.pieces == [2000 - usage.kept]
+
+
+def test_each_row_has_the_generators_to_itself(model: Model) -> None:
+    texts = [("prompt", {"do_sample": True})] * 3
+
+    def drawn(is_disturbed: bool) -> list[Any]:
+        served = scoring.Scoring(model, fail)
+        first = call("generate_until", texts, generators=(1, 2, 3))
+        replies, _ = served.score(first, None, go_on)
+        generators = scoring.generators()
+        if is_disturbed:
+            # Another row, between two calls of this one.
+            served.score(call("generate_until", texts, generators=(7, 7, 7)), None, go_on)
+        second = call("generate_until", texts, generators=generators)
+        return [*replies, *served.score(second, None, go_on)[0]]
+
+    assert len(set(drawn(False))) == 6
+    assert drawn(True) == drawn(False)
+
+
+def test_what_does_not_fit_and_cannot_be_halved_is_the_row_s_failure(model: Model) -> None:
+    def fails(_requests: Any) -> None:
+        raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    model.loglikelihood = fails  # type: ignore[method-assign,assignment]
+    asked = call("loglikelihood", [("x", "y")], generators=(0, 0, 0))
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        scoring.Scoring(model, fail).score(asked, None, go_on)

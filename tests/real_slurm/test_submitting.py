@@ -1,0 +1,192 @@
+"""oe-submit on real Slurm: its limits, its silence, rivals, and what others cancel."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.processes import BIN, ROOT, clean_environment, make_tiny_model
+
+ROWS = 40
+# Writes a valid result for each row of its shard, and notes that it ran.
+STUB = """\
+import json, pathlib, sys, time
+
+run_dir, shard = pathlib.Path(sys.argv[3]), sys.argv[5]
+with open(run_dir / "ran", "a") as ran:
+    ran.write(shard + "\\n")
+while (run_dir / "hold").exists():
+    time.sleep(0.1)
+for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
+    *_, eval_id, of = line.split(",")
+    if of == shard:
+        ours = {"eval_id": eval_id, "status": "done", "metrics": [{"metric": "a", "value": 1}]}
+        (run_dir / "results" / (eval_id + ".json")).write_text(json.dumps({"oellm": ours}))
+"""
+
+
+class Evaluation:
+    """A run of 40 rows whose worker is the stub."""
+
+    def __init__(self, cluster: Any, hold: bool = False) -> None:
+        self.cluster = cluster
+        python = cluster.base / "stub" / "bin" / "python"
+        if not python.exists():
+            python.parent.mkdir(parents=True)
+            python.with_name("stub.py").write_text(STUB)
+            python.write_text('#!/bin/sh\nexec python3 "$(dirname "$0")/stub.py" "$@"\n')
+            python.chmod(0o755)
+        rows = "".join(f"acme/m{n % 10},t{n},0\n" for n in range(ROWS))
+        settings = (
+            *(f"--set=venv={python.parent.parent}", "--set=container_runtime=none"),
+            *("--set=shard_time=0", "--set=mem=100M", "--set=time_limit=00:05:00"),
+        )
+        rendered = cluster.run("oe-render", *settings, stdin="model_path,task_path,n_shot\n" + rows)
+        self.path = Path(json.loads(rendered)["run_dir"])
+        self.elements = sum(array["elements"] for array in json.loads(rendered)["arrays"])
+        assert self.elements >= 8
+        if hold:
+            (self.path / "hold").touch()
+
+    def submit(self, *options: str, status: int = 0) -> str:
+        return str(self.cluster.call("oe-submit", *options, self.path, status=status).stderr)
+
+    def started(self, *options: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [BIN / "oe-submit", *options, self.path],
+            env=clean_environment(self.cluster.base, self.cluster.env),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def let_go(self) -> None:
+        (self.path / "hold").unlink()
+
+    def results(self) -> int:
+        return len(list((self.path / "results").glob("*.json")))
+
+    def ran(self) -> Counter[str]:
+        """Return how often each shard was run."""
+        return Counter((self.path / "ran").read_text().split())
+
+    def is_done_once(self) -> bool:
+        shards = len(json.loads((self.path / "run.json").read_text())["shards"])
+        return self.results() == ROWS and sorted(self.ran().values()) == [1] * shards
+
+
+class Watch:
+    """A context that looks at the queue all the time; `most` is the longest that it saw."""
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster = cluster
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self.most = self.samples = 0
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(0.05):
+            self.most = max(self.most, len(self._cluster.queue()))
+            self.samples += 1
+
+
+@pytest.fixture
+def nothing_queued(shared_cluster: Any) -> Iterator[Any]:
+    shared_cluster.stop()
+    yield shared_cluster
+    shared_cluster.stop()
+
+
+def test_a_limit_of_three_is_kept_by_repeated_calls(nothing_queued: Any) -> None:
+    evaluation = Evaluation(nothing_queued)
+    deadline = time.monotonic() + 100
+    with Watch(nothing_queued) as watch:
+        while "rows have results" not in evaluation.submit("--queue_limit=3"):
+            assert time.monotonic() < deadline
+    assert evaluation.is_done_once()
+    assert watch.most == 3
+    assert watch.samples > 10
+
+
+def test_waiting_keeps_the_limit_and_ends_with_all_results(nothing_queued: Any) -> None:
+    evaluation = Evaluation(nothing_queued)
+    with Watch(nothing_queued) as watch:
+        told = evaluation.submit("--queue_limit=3", "--wait=done", "--poll=1")
+    assert f"{ROWS} of {ROWS} rows have results" in told
+    assert evaluation.is_done_once()
+    assert watch.most == 3
+
+
+def test_the_real_worker_is_waited_for(nothing_queued: Any, tmp_path: Path) -> None:
+    make_tiny_model(tmp_path / "iter_1000")
+    rows = nothing_queued.manifest(tmp_path / "iter_1000", "oellm_choice,oellm_copy", "--n_shot=0")
+    rendered = nothing_queued.run("oe-render", stdin=rows)
+    done = nothing_queued.call("oe-submit", "--wait=done", "--poll=1", stdin=rendered)
+    assert "2 of 2 rows have results" in done.stderr
+    assert nothing_queued.queue() == []
+
+
+def test_a_controller_that_is_away_loses_and_doubles_nothing(
+    nothing_queued: Any, slurm_conf: Path
+) -> None:
+    evaluation = Evaluation(nothing_queued)
+    waiting = evaluation.started("--queue_limit=3", "--wait=done", "--poll=1")
+    while not evaluation.results():
+        time.sleep(0.1)
+    os.kill(int((slurm_conf.parent / "run" / "slurmctld.pid").read_text()), signal.SIGTERM)
+    time.sleep(20)
+    command = [ROOT / "scripts" / "dev-cluster", "up", "--dir", slurm_conf.parent]
+    subprocess.run(command, check=True)
+    _, told = waiting.communicate(timeout=120)
+    assert waiting.returncode == 0, told
+    assert "Unable to contact slurm controller" in told
+    assert evaluation.is_done_once(), told
+
+
+def test_two_at_once_submit_nothing_twice(nothing_queued: Any) -> None:
+    evaluation = Evaluation(nothing_queued, hold=True)
+    rivals = [evaluation.started() for _ in range(2)]
+    told = [rival.communicate(timeout=60)[1] for rival in rivals]
+    assert sorted(f"{evaluation.elements} submitted" in text for text in told) == [False, True]
+    assert len(nothing_queued.queue()) == evaluation.elements
+    assert not (evaluation.path / "submit.lock").exists()
+    evaluation.let_go()
+    nothing_queued.wait(60)
+    assert evaluation.is_done_once()
+
+
+def test_cancelling_leaves_other_runs_alone_and_the_next_call_goes_on(nothing_queued: Any) -> None:
+    kept, cancelled = (Evaluation(nothing_queued, hold=True) for _ in range(2))
+    kept.submit("--queue_limit=2")
+    cancelled.submit("--queue_limit=5")
+    cancelled.cluster.run("scancel", nothing_queued.queue()[-1].split()[0])
+    told = cancelled.submit("--cancel")
+    assert told.startswith("oe-submit: cancelled job ")
+    deadline = time.monotonic() + 30
+    while len(nothing_queued.queue()) > 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    assert cancelled.submit("--cancel").startswith("oe-submit: nothing in the queue of ")
+    for evaluation in (kept, cancelled):
+        evaluation.let_go()
+        evaluation.submit("--wait=done", "--poll=1")
+        assert evaluation.results() == ROWS
+    assert kept.is_done_once()

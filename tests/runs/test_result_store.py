@@ -1,0 +1,231 @@
+"""Result files: one worker's, whole and checked, whoever else writes and whoever is killed."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from oellm.runs.result_store import ResultStore, problem
+
+FORK = multiprocessing.get_context("fork")
+EVAL_ID = "0123456789abcdef"
+WRITERS, ROUNDS = 8, 50
+
+
+def result(eval_id: str = EVAL_ID, value: float = 0.5, **metric: Any) -> dict[str, Any]:
+    metrics = [{"metric": "acc", "value": value, "n_samples": 4, **metric}]
+    return {"results": {}, "oellm": {"eval_id": eval_id, "status": "done", "metrics": metrics}}
+
+
+def failure() -> dict[str, Any]:
+    return {"oellm": {"eval_id": EVAL_ID, "status": "failed", "failure": {"class": "Error"}}}
+
+
+def samples(writer: float = 0.5) -> dict[str, list[Any]]:
+    return {"task": [{"doc_id": number, "writer": writer} for number in range(20)]}
+
+
+def files(directory: Path) -> list[str]:
+    found = (path for path in directory.rglob("*") if path.is_file())
+    return sorted(path.relative_to(directory).as_posix() for path in found)
+
+
+def damage(store: ResultStore, eval_id: str = EVAL_ID) -> None:
+    store.result_path(eval_id).parent.mkdir(parents=True, exist_ok=True)
+    store.result_path(eval_id).write_text('{"results": ')
+
+
+def write_all(
+    directory: Path, writer: int, start: Barrier, answers: multiprocessing.Queue[tuple[str, int]]
+) -> None:
+    store = ResultStore(directory)
+    for number in range(ROUNDS):
+        eval_id = f"{number:016x}"
+        start.wait(60)
+        if number % 5 == 0:
+            store.recover({eval_id})
+        if store.write_result(result(eval_id, writer), samples(writer)):
+            answers.put((eval_id, writer))
+
+
+def test_of_workers_that_write_at_once_the_first_keeps_its_result_and_its_samples(
+    tmp_path: Path,
+) -> None:
+    store = ResultStore(tmp_path)
+    eval_ids = [f"{number:016x}" for number in range(ROUNDS)]
+    for eval_id in eval_ids[::3]:
+        damage(store, eval_id)
+    start, answers = FORK.Barrier(WRITERS), FORK.Queue()
+    writers = [
+        FORK.Process(target=write_all, args=(tmp_path, writer, start, answers), daemon=True)
+        for writer in range(WRITERS)
+    ]
+    for process in writers:
+        process.start()
+    winners = [answers.get(timeout=30) for _ in range(ROUNDS)]
+    for process in writers:
+        process.join(60)
+        assert process.exitcode == 0
+    assert answers.empty()
+    assert Counter(eval_id for eval_id, _ in winners) == Counter(eval_ids)
+    for eval_id, writer in winners:
+        assert store.valid_result(eval_id) == result(eval_id, writer)
+        lines = store.samples_path(eval_id).read_text().splitlines()
+        assert [json.loads(line)["writer"] for line in lines] == [writer] * 20
+    kept = [name for name in files(tmp_path) if ".invalid-" not in name]
+    assert len(kept) == 2 * ROUNDS
+    assert len(files(tmp_path)) - len(kept) == len(eval_ids[::3])
+
+
+@pytest.mark.parametrize("call", ["link", "replace"])
+def test_what_a_killed_worker_left_is_put_in_place_or_removed(tmp_path: Path, call: str) -> None:
+    def write_and_die() -> None:
+        setattr(os, call, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        ResultStore(tmp_path).write_result(result(), samples())
+
+    worker = FORK.Process(target=write_and_die)
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == -signal.SIGKILL
+    store = ResultStore(tmp_path)
+    assert len(files(tmp_path)) == (2 if call == "link" else 3)
+    # It is another row's worker that starts.
+    before = files(tmp_path)
+    store.recover({"f" * 16})
+    assert files(tmp_path) == before
+    store.recover({EVAL_ID})
+    in_place = [f"results/{EVAL_ID}.json", f"samples/{EVAL_ID}.jsonl"]
+    assert files(tmp_path) == ([] if call == "link" else in_place)
+    assert store.write_result(result(), samples()) == (call == "link")
+    assert files(tmp_path) == in_place
+    assert len(store.samples_path(EVAL_ID).read_text().splitlines()) == 20
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
+def test_a_file_system_without_hard_links_is_good_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    store = ResultStore(tmp_path)
+    damage(store)
+    assert store.write_result(result(value=1), samples(1))
+    assert not store.write_result(result(value=2), samples(2))
+    assert store.valid_result(EVAL_ID) == result(value=1)
+    assert json.loads(store.samples_path(EVAL_ID).read_text().splitlines()[0])["writer"] == 1
+    aside, *kept = sorted(files(tmp_path), key=lambda name: ".invalid-" not in name)
+    assert ".invalid-" in aside
+    assert kept == [f"results/{EVAL_ID}.json", f"samples/{EVAL_ID}.jsonl"]
+
+
+def test_a_link_that_was_made_counts_although_nfs_denies_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def answer_lost(source: Path, path: Path) -> None:
+        link(source, path)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(os, "link", answer_lost)
+    store = ResultStore(tmp_path)
+    assert store.write_result(result())
+    assert files(tmp_path) == [f"results/{EVAL_ID}.json"]
+
+
+def test_a_result_takes_the_place_of_a_damaged_one_and_of_a_failure(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    damage(store)
+    for attempts in (1, 2):
+        store.write_failure(failure())
+        record = json.loads(store.failure_path(EVAL_ID).read_text())
+        assert record["oellm"]["failure"]["attempts"] == attempts
+    assert store.write_result(result())
+    assert not store.write_result(result(value=0.25))
+    # Another worker that fails does not take anything back.
+    store.write_failure(failure())
+    assert store.valid_result(EVAL_ID) == result()
+    aside, there = sorted(files(tmp_path), key=lambda name: ".invalid-" not in name)
+    assert aside.startswith(f"results/{EVAL_ID}.json.invalid-")
+    assert there == f"results/{EVAL_ID}.json"
+
+
+def test_a_valid_result_is_never_set_aside(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    assert store.set_aside(EVAL_ID) is None
+    store.write_result(result())
+    assert store.set_aside(EVAL_ID) is None
+    assert store.valid_result(EVAL_ID) == result()
+
+
+def test_a_result_that_came_after_the_look_at_a_damaged_one_is_not_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ResultStore(tmp_path)
+    damage(store)
+
+    def wait_for_another_worker(*_: object) -> None:
+        monkeypatch.undo()
+        assert store.write_result(result())
+
+    monkeypatch.setattr(fcntl, "flock", wait_for_another_worker)
+    assert store.set_aside(EVAL_ID) is None
+    assert store.valid_result(EVAL_ID) == result()
+    assert len(files(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (result(value=float("nan")), "the value of acc is None"),
+        (result(value=True), "the value of acc is True"),
+        (result(n_samples=0), "n_samples of acc is 0"),
+        (result(n_samples=-1), "n_samples of acc is -1"),
+        (result(n_samples=4.0), "n_samples of acc is 4.0"),
+        (result(n_samples="4"), "n_samples of acc is '4'"),
+        (result(n_samples=True), "n_samples of acc is True"),
+        ({"oellm": {"eval_id": EVAL_ID, "status": "done", "metrics": []}}, "it has no metrics"),
+        (failure(), "its status is 'failed'"),
+    ],
+)
+def test_a_result_that_is_not_valid_gets_no_name_and_leaves_nothing(
+    tmp_path: Path, wrong: dict[str, Any], reason: str
+) -> None:
+    store = ResultStore(tmp_path)
+    with pytest.raises(ValueError, match="not valid") as error:
+        store.write_result(wrong, samples())
+    assert str(error.value) == f"the result is not valid: {reason}"
+    assert files(tmp_path) == []
+
+
+def test_n_samples_need_not_be_known() -> None:
+    assert problem(result(n_samples=None)) == ""
+    unknown = result()
+    del unknown["oellm"]["metrics"][0]["n_samples"]
+    assert problem(unknown) == ""
+
+
+def test_a_number_of_numpy_is_a_number() -> None:
+    assert problem(result(value=numpy.float64(0.5))) == ""
+    assert "the value of acc is " in problem(result(value=numpy.float64("nan")))
+
+
+def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
+    store = ResultStore(small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        store.write_result(result(), {"task": [{"text": "x" * 1000}] * 1000})
+    assert files(small_disk) == []
+    assert store.write_result(result(), samples())

@@ -1,0 +1,105 @@
+"""What squeue and sacct answer, and what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oellm.errors import OellmError
+from oellm.slurm import job_states
+from oellm.slurm.job_states import JobState
+
+# As Slurm 22.05 answers.
+QUEUE = """\
+1|0|FAILED|JobLaunchFailure|n1|9|0|2026-11-22T15:04:56|
+1|2|FAILED|NonZeroExitCode|n1|768|0|2026-11-22T15:04:56|
+3|4|PENDING|BeginTime||0|1|2026-11-22T15:05:30|
+7|N/A|RUNNING|None|n2|0|0|N/A|
+"""
+ACCOUNTS = """\
+4711_0|COMPLETED|0:0|n1|2026-11-22T15:04:56
+4711_0.batch|COMPLETED|0:0|n1|2026-11-22T15:04:56
+4711_1|FAILED|1:0|n1|2026-11-22T15:04:56
+4711_1.batch|OUT_OF_MEMORY|0:125|n1|2026-11-22T15:04:56
+4711_2|CANCELLED by 1000|0:0|None assigned|Unknown
+4711_[3-9]|PENDING|0:0|None assigned|Unknown
+4712|TIMEOUT|0:0|n1|2026-11-22T15:04:56
+"""
+
+
+def test_squeue_is_read() -> None:
+    found = job_states.parse_queue(QUEUE)
+    assert list(found) == [(1, 0), (1, 2), (3, 4)]
+    assert (found[1, 0].signal, found[1, 0].exit_code) == (9, 0)
+    assert (found[1, 2].signal, found[1, 2].exit_code) == (0, 3)
+    waiting = found[3, 4]
+    assert (waiting.state, waiting.reason, waiting.restarts) == ("PENDING", "BeginTime", 1)
+    assert found[1, 0].start is not None
+    assert found[1, 0].start.tzinfo is not None
+
+
+def test_sacct_is_read_and_its_steps_tell_of_memory() -> None:
+    found = job_states.parse_accounting(ACCOUNTS)
+    assert {key: job.state for key, job in found.items()} == {
+        (4711, 0): "COMPLETED",
+        (4711, 1): "OUT_OF_MEMORY",
+        (4711, 2): "CANCELLED",
+    }
+    assert found[4711, 2].cancelled_by == "1000"
+
+
+@pytest.mark.parametrize("read", [job_states.parse_queue, job_states.parse_accounting])
+@pytest.mark.parametrize(
+    "text", ["JOBID STATE", "", "4711_0|COMPLETED", "1|0|FAILED|x|n1|a|0|N/A|"]
+)
+def test_babble_is_an_error_in_words(read: Callable[[str], object], text: str) -> None:
+    with pytest.raises(OellmError, match="expected a job's fields, got"):
+        read(f"{text}\n")
+
+
+@given(status=st.integers(0, 255), number=st.integers(0, 64), dumped=st.booleans())
+def test_exit_statuses_are_as_waitpid_gives_them(status: int, number: int, dumped: bool) -> None:
+    word = status << 8 | dumped << 7 | number
+    job = job_states.parse_queue(f"1|2|FAILED|None|n1|{word}|0|N/A|\n")[1, 2]
+    assert (job.exit_code, job.signal) == (status, number)
+
+
+@pytest.mark.parametrize(
+    ("job", "log", "reason"),
+    [
+        (None, "", "its job is no longer known to Slurm"),
+        (
+            None,
+            "slurmstepd: error: Detected 1 oom_kill event in StepId=4.batch. Some of the step\n",
+            "its job ran out of memory (setting mem)",
+        ),
+        (
+            JobState("FAILED", signal=9),
+            "slurmstepd-n1: error: StepId=4.batch exceeded memory limit (4 > 2), being killed\n"
+            "slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 2026-11-22T15:04:58 ***\n",
+            "its job ran out of memory (setting mem)",
+        ),
+        (
+            JobState("FAILED", exit_code=137),
+            "a model says: exceeded memory limit\n",
+            "its job was killed by signal 9, probably for lack of memory",
+        ),
+        (JobState("FAILED", signal=11), "", "its job was ended by signal 11"),
+        (JobState("FAILED", exit_code=3), "", "its job ended with status 3"),
+        (JobState("FAILED", exit_code=75), "", "its job was told to stop"),
+        (JobState("CANCELLED"), "", "its job was cancelled"),
+        (JobState("CANCELLED", cancelled_by="ada"), "", "its job was cancelled by ada"),
+        (JobState("NODE_FAIL", nodes="n2"), "", "its node failed (n2)"),
+        (JobState("BOOT_FAIL", nodes="n2"), "", "its node did not start (n2)"),
+        (JobState("TIMEOUT"), "", "its job reached its time limit"),
+        (JobState("PREEMPTED"), "", "its job was preempted"),
+        (JobState("DEADLINE"), "", "its job reached its deadline"),
+        (JobState("COMPLETED"), "", "its job ended in order without it"),
+        (JobState("REVOKED"), "", "its job ended as REVOKED"),
+    ],
+)
+def test_the_end_of_a_job_is_explained(job: JobState | None, log: str, reason: str) -> None:
+    assert job_states.explained(job, log) == reason

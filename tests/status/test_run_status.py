@@ -1,0 +1,255 @@
+"""The join: whatever files, workers and Slurm say, each row is in one state, and the right one."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from oellm.manifest.rows import Row
+from oellm.runs.run_directory import Run
+from oellm.slurm.job_states import RUNNING, WAITING, JobState
+from oellm.status import run_status
+from oellm.status.run_status import Evidence
+
+NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
+ARRAYS = [
+    {"script": "a", "eval_suite": "x", "gpus": 1, "workers": 2, "elements": 2, "first_shard": 0},
+    {"script": "b", "eval_suite": "y", "gpus": 1, "workers": 1, "elements": 1, "first_shard": 3},
+]
+# Of the last element of the first array one worker only.
+PLACES = [(0, 0), (0, 0), (0, 1), (1, 0)]
+SHARDS = [
+    {"index": n, "array": a, "element": e, "models": 1, "rows": 2, "estimate_s": 60.0}
+    for n, (a, e) in enumerate(PLACES)
+]
+
+
+def ago(seconds: float) -> str:
+    return (NOW - datetime.timedelta(seconds=seconds)).isoformat()
+
+
+def job(array: int, elements: list[int], job_id: int | None, **more: Any) -> dict[str, Any]:
+    entry = {"executor": "slurm", "array": array, "elements": elements, "offset": 0}
+    return {**entry, "submitted": ago(600), "job_id": job_id, **more}
+
+
+def made_run(*jobs: dict[str, Any]) -> Run:
+    record = {"arrays": ARRAYS, "shards": SHARDS, "jobs": list(jobs), "plan": {}}
+    return Run(Path("/run"), record)
+
+
+def evidence(**known: Any) -> Evidence:
+    """Return two rows a shard, 10 and 11 of the shard 1, and what else is known of them."""
+    rows = [
+        Row({"eval_id": f"{s}{n}", "shard": str(s), "model_path": "m", "task_path": "t"})
+        for s in range(4)
+        for n in range(2)
+    ]
+    nothing = Evidence(NOW, rows, frozenset(), {}, {}, {}, {}, frozenset(), frozenset())
+    return nothing._replace(**known)
+
+
+def beat(job: str = "7_0", updated: float = 5, **more: Any) -> dict[str, Any]:
+    times = {"started": ago(100), "updated": ago(updated)}
+    attempt = {"job": job, "scoring_s": 50.0, "gpus": 1, **times}
+    work = {"eval_id": "10", "phase": "scoring", "requests_done": 1, "requests_total": 4}
+    return {
+        "job": job,
+        "host": "n1",
+        "pid": 1,
+        "loading": "",
+        "ended": "",
+        "done": 0,
+        "failed": 0,
+        "rows": [work],
+        "attempts": [attempt],
+        **times,
+        **more,
+    }
+
+
+def failure(seconds: float) -> dict[str, Any]:
+    facts = {"class": "ValueError", "message": "no", "attempts": 2, "log": "/log"}
+    return {"10": {**facts, "finished": ago(seconds)}}
+
+
+def states(run: Run, known: Evidence, shard: int = 1) -> list[tuple[str, str]]:
+    return [(row.state, row.reason) for row in run_status.joined(run, known)[shard].rows]
+
+
+def slurm(state: str, **more: Any) -> dict[Any, JobState]:
+    return {(7, 0): JobState(state, **more)}
+
+
+SUBMITTED = made_run(job(0, [0], 7))
+
+
+def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_counts() -> None:
+    run = made_run(job(0, [0, 1], 7), job(0, [1], 8, offset=1), job(1, [0], None))
+    places = run_status.places(run)
+    assert [run_status.job_key(places.get(shard)) for shard in range(4)] == [
+        *((7, 0), (7, 0), (8, 0), None)
+    ]
+    assert [run_status.worker(run, shard, places[shard]) for shard in range(4)] == [0, 1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("run", "known", "expected"),
+    [
+        (made_run(), {}, [("pending", "not submitted")] * 2),
+        (
+            made_run(job(0, [0], None)),
+            {},
+            [("pending", "its submission was not confirmed; oe-submit looks it up")] * 2,
+        ),
+        (
+            SUBMITTED,
+            {"jobs": slurm("PENDING", reason="Priority")},
+            [("pending", "in the queue (Priority)")] * 2,
+        ),
+        (
+            SUBMITTED,
+            {
+                "jobs": slurm("PENDING", reason="BeginTime", restarts=1),
+                "logs": {1: "slurmstepd: error: *** JOB 7 ON n1 CANCELLED DUE TO NODE FAILURE ***"},
+                "heartbeats": {1: beat()},
+                "failures": failure(90),
+            },
+            [
+                (
+                    "pending",
+                    "in the queue (BeginTime), requeued: its node failed; before: ValueError: no",
+                ),
+                ("pending", "in the queue (BeginTime), requeued: its node failed"),
+            ],
+        ),
+        (
+            SUBMITTED,
+            {"jobs": slurm("RUNNING"), "heartbeats": {1: beat()}, "done": frozenset({"11"})},
+            [("running", "scoring"), ("done", "")],
+        ),
+        (
+            SUBMITTED,
+            {"jobs": slurm("RUNNING"), "heartbeats": {1: beat(updated=300)}},
+            [("running", "no heartbeat for 300 s"), ("pending", "in a job that runs, not begun")],
+        ),
+        # Of an attempt before the job was requeued.
+        (
+            SUBMITTED,
+            {"jobs": slurm("RUNNING", start=NOW), "heartbeats": {1: beat()}},
+            [("pending", "in a job that runs, not begun")] * 2,
+        ),
+        # Of an earlier job.
+        (
+            SUBMITTED,
+            {"jobs": slurm("RUNNING"), "heartbeats": {1: beat("6_0")}},
+            [("pending", "in a job that runs, not begun")] * 2,
+        ),
+        (
+            SUBMITTED,
+            {"jobs": slurm("RUNNING"), "heartbeats": {1: beat(rows=[])}, "failures": failure(50)},
+            [("failed", "ValueError: no"), ("pending", "in a job that runs, not begun")],
+        ),
+        (
+            SUBMITTED,
+            {"jobs": slurm("RUNNING"), "heartbeats": {1: beat(rows=[])}, "failures": failure(150)},
+            [
+                ("pending", "in a job that runs, not begun; before: ValueError: no"),
+                ("pending", "in a job that runs, not begun"),
+            ],
+        ),
+        (
+            SUBMITTED,
+            {
+                "jobs": slurm("OUT_OF_MEMORY"),
+                "heartbeats": {1: beat()},
+                "failures": failure(50),
+            },
+            [
+                ("failed", "ValueError: no; its job ran out of memory (setting mem)"),
+                ("lost", "its job ran out of memory (setting mem)"),
+            ],
+        ),
+        (SUBMITTED, {}, [("lost", "its job is no longer known to Slurm")] * 2),
+        (
+            SUBMITTED,
+            {"jobs": None, "heartbeats": {1: beat()}},
+            [("running", "scoring"), ("pending", "in a job that runs, not begun")],
+        ),
+        (
+            SUBMITTED,
+            {"jobs": None, "heartbeats": {1: beat(updated=300)}},
+            [("pending", "submitted as job 7_0; no word from Slurm")] * 2,
+        ),
+        (
+            made_run(job(0, [0], 99, executor="local")),
+            {"heartbeats": {1: beat("")}, "workers_here": frozenset({1})},
+            [("running", "scoring"), ("pending", "in a job that runs, not begun")],
+        ),
+        (
+            made_run(job(0, [0], 99, executor="local")),
+            {"heartbeats": {1: beat("", ended="stopped by SIGTERM")}},
+            [("lost", "its worker stopped by SIGTERM")] * 2,
+        ),
+        (
+            made_run(job(0, [0], 99, executor="local")),
+            {"submitters_here": frozenset({99})},
+            [("pending", "oe-submit runs others first")] * 2,
+        ),
+    ],
+)
+def test_the_state_of_rows_and_why(
+    run: Run, known: dict[str, Any], expected: list[tuple[str, str]]
+) -> None:
+    assert states(run, evidence(**known)) == expected
+
+
+def test_times_follow_from_heartbeats() -> None:
+    known = evidence(
+        jobs=slurm("RUNNING"), heartbeats={1: beat(done=1)}, done=frozenset({"11", "20", "21"})
+    )
+    shards = run_status.joined(SUBMITTED, known)
+    # 95 s for one row and a quarter of two.
+    assert shards[1].left_s == pytest.approx(95 * 0.75 / 1.25)
+    assert shards[1].rows_per_h == pytest.approx(3600 / 95)
+    total = run_status.totals(SUBMITTED, shards)
+    assert (total.state, total.done, total.unsubmitted, total.is_awaited) == ("running", 3, 2, True)
+    assert total.gpu_hours == pytest.approx(95 / 3600)
+    assert total.scoring_share == pytest.approx(50 / 95)
+    # Two shards have not begun, of 60 s each; both workers of the first element run.
+    assert shards[0].left_s == 60.0
+    assert total.left_s == pytest.approx((95 * 0.6 + 60 + 60) / 2)
+
+
+@given(
+    done=st.frozensets(st.sampled_from(["00", "10", "11", "20", "30"])),
+    state=st.none() | st.sampled_from(sorted(RUNNING | WAITING | {"FAILED", "TIMEOUT", "STRANGE"})),
+    answers=st.booleans(),
+    known=st.fixed_dictionaries(
+        {
+            "heartbeats": st.sampled_from(
+                [{}, {1: beat()}, {1: beat("6_0")}, {1: beat(ended="finished")}]
+            ),
+            "failures": st.sampled_from([{}, failure(10), failure(10000)]),
+            "workers_here": st.frozensets(st.just(1)),
+        }
+    ),
+)
+def test_each_row_is_in_one_state_and_results_win(
+    done: frozenset[str], state: str | None, answers: bool, known: Any
+) -> None:
+    jobs = (slurm(state) if state else {}) if answers else None
+    shards = run_status.joined(SUBMITTED, evidence(done=done, jobs=jobs, **known))
+    total = run_status.totals(SUBMITTED, shards)
+    counts = (total.done, total.running, total.pending, total.failed, total.lost)
+    assert sum(counts) == total.rows == 8
+    assert {row.row["eval_id"] for s in shards for row in s.rows if row.state == "done"} == done
+    lost = [row for s in shards for row in s.rows if row.state == "lost"]
+    active = state is not None and state in RUNNING | WAITING
+    assert not lost or (answers and not active)
+    assert all(row.reason for row in lost)

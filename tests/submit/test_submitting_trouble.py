@@ -1,0 +1,255 @@
+"""oe-submit when Slurm stumbles, refuses or loses an answer, and when there are two of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from oellm.slurm.commands import QueuedElement, parse_queue
+from oellm.submit.queue_limits import Limit, parse_associations
+from oellm.submit.submission import Element, batches
+from support.processes import Run
+from support.submitting import FakeSlurm, finish, jobs, until_it_says, waiting
+
+# Many processes, some of which wait.
+pytestmark = pytest.mark.slow
+
+LOST = "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n"
+POLICY = "Job violates accounting/QOS policy (job submit limit, user's size and/or time limits)\n"
+
+
+def change(record: dict[str, Any], **values: Any) -> None:
+    """Change run.json."""
+    path = Path(record["run_dir"]) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), unique=True),
+    st.none() | st.integers(1, 20),
+)
+def test_batches_have_each_element_once_and_keep_below_the_array_size(
+    ready: list[tuple[int, int]], size: int | None
+) -> None:
+    found = batches([Element(*element) for element in ready], size)
+    assert sorted((batch.array, n) for batch in found for n in batch.elements) == sorted(ready)
+    assert len({(batch.array, batch.offset) for batch in found}) == len(found)
+    for batch in found:
+        indices = [number - batch.offset for number in batch.elements]
+        assert all(0 <= index < (size or 51) for index in indices)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            QueuedElement,
+            st.integers(1, 10**9),
+            st.none() | st.integers(0, 10**6),
+            st.sampled_from(["acme", "(null)"]),
+            st.sampled_from(["normal", "long"]),
+            st.text(st.characters(categories=["L", "N", "P"])),
+        )
+    )
+)
+def test_what_squeue_prints_is_read_back(elements: list[QueuedElement]) -> None:
+    lines = (
+        f"{e.job_id} {'N/A' if e.index is None else e.index} {e.account} {e.qos} {e.comment}\n"
+        for e in elements
+    )
+    assert parse_queue("".join(lines)) == elements
+    limit = Limit("MaxSubmitJobs", 5, qos="long")
+    assert limit.room(elements) == max(0, 5 - sum(e.qos == "long" for e in elements))
+
+
+def test_elements_beyond_the_array_size_get_an_offset(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    slurm.says("array_size", "3")
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    first, second = jobs(rendered)
+    assert (first["elements"], first["offset"]) == ([0, 1, 2], 0)
+    assert (second["elements"], second["offset"]) == ([3], 3)
+    assert second["command"][-2:] == [f"{rendered['run_dir']}/submit_evals.sbatch", "3"]
+    assert slurm.queue() == ["4711 0", "4711 1", "4711 2", "4712 0"]
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert done.stderr == "oe-submit: elements: 4 in the queue already\n"
+
+
+def test_limits_of_the_accounting_are_kept(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    slurm.says("associations", "acme||normal|30\n")
+    slurm.says("qos", "3\n")
+    slurm.says("queue", "7 0 acme normal\n8 0 acme long\n")
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert slurm.submitted() == ["0-1"]
+    assert "2 waiting for room (MaxSubmitJobsPerUser of QOS normal 3)" in done.stderr
+    assert parse_associations("a|gpu|normal|\n") == [("a", "gpu", "normal", "")]
+
+
+def test_a_submit_limit_is_lack_of_room_only_where_there_is_a_queue(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    slurm.says("sbatch.fails", f"sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: {POLICY}")
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
+    assert "fewer at a time: --queue_limit=N" in done.stderr
+    slurm.says("queue", "7 0\n")
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert "4 waiting for room (Slurm's own limit)" in done.stderr
+    slurm.says("sbatch.fails", f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{POLICY}")
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
+    assert "oe-render --set=time_limit=…" in done.stderr
+    assert jobs(rendered) == []
+
+
+def test_a_question_is_asked_again_and_a_lost_answer_looked_for(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    slurm.says("squeue.stumbles", "slurm_load_jobs error: Unable to contact slurm controller\n")
+    slurm.says("sbatch.loses", LOST)
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert "Unable to contact slurm controller; next try in 1 s" in done.stderr
+    assert "job 4711 was submitted, though its number got lost" in done.stderr
+    assert slurm.submitted() == ["0-3"]
+    assert [job["job_id"] for job in jobs(rendered)] == [4711]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_what_a_killed_call_left_is_resolved_by_the_next(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any], is_there: bool
+) -> None:
+    entry = {
+        "executor": "slurm",
+        "job_id": None,
+        "array": 0,
+        "elements": [0, 1],
+        "offset": 0,
+        "comment": "oellm:x:1-ab",
+        "submitted": "2024-01-15T14:30:45+00:00",
+        "command": [],
+    }
+    change(rendered, jobs=[entry])
+    slurm.says("queue", "9 0 acme normal oellm:x:1-ab\n" * is_there)
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert slurm.submitted() == (["1-3"] if is_there else ["0-3"])
+    assert [job["job_id"] for job in jobs(rendered)] == ([9, 4711] if is_there else [4711])
+
+
+def test_a_dry_run_prints_the_command_lines_and_does_nothing(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    before = (Path(rendered["run_dir"]) / "run.json").read_bytes()
+    done = run("oe-submit", "--dry_run", rendered["run_dir"], env=slurm.env)
+    assert slurm.submitted() == []
+    assert (Path(rendered["run_dir"]) / "run.json").read_bytes() == before
+    run("bash", "-c", done.stdout, env=slurm.env)
+    assert slurm.submitted() == ["0-3"]
+    done = run("oe-submit", "--dry_run", "--executor=local", rendered["run_dir"])
+    assert len(done.stdout.splitlines()) == 4
+
+
+def test_cancelling_a_run_that_was_never_submitted_needs_no_slurm(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    slurm.says("squeue.fails", "squeue: fatal: Could not establish a configuration source\n")
+    done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
+    assert done.stderr == f"oe-submit: nothing in the queue of {rendered['run_dir']}\n"
+
+
+def test_cancelling_takes_what_is_ours_alone(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    queue = (slurm.directory / "queue").read_text()
+    slurm.says("queue", "4711 0 acme normal another's\n")
+    done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
+    assert "job 4711 is left alone: its comment is not that of this run" in done.stderr
+    assert slurm.queue() == ["4711 0"]
+    slurm.says("queue", queue + "5 0\n")
+    done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
+    assert (done.stdout, done.stderr) == ("", "oe-submit: cancelled job 4711: elements 0-3\n")
+    assert slurm.queue() == ["5 0"]
+
+
+def test_an_element_that_failed_is_not_submitted_again_by_the_call_that_waits(
+    tmp_path: Path, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    process = waiting(tmp_path, slurm, rendered, "--poll=1", "--queue_limit=3")
+    until_it_says(process, "1 waiting for room")
+    finish(rendered, 1, 2, 3)
+    slurm.says("queue", "")
+    _, told = process.communicate(timeout=20)
+    assert "1 ended, but not all of their rows have results, 3 finished" in told
+    assert (process.returncode, slurm.submitted()) == (1, ["0-2"])
+
+
+def test_an_interrupt_leaves_what_is_queued(
+    tmp_path: Path, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    process = waiting(tmp_path, slurm, rendered)
+    until_it_says(process, "4 submitted")
+    assert not (Path(rendered["run_dir"]) / "submit.lock").exists()
+    process.send_signal(signal.SIGINT)
+    output, told = process.communicate(timeout=20)
+    assert (process.returncode, output) == (130, "")
+    assert "what is in the queue stays there: oe-submit --wait=done " in told
+
+
+def lock(record: dict[str, Any], **values: Any) -> Path:
+    path = Path(record["run_dir"]) / "submit.lock"
+    holder = {"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1 2", "user": "ada"}
+    path.write_text(json.dumps(holder | {"since": "then", "token": "t"} | values))
+    return path
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_two_that_find_a_stale_lock_submit_nothing_twice(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any], is_old: bool
+) -> None:
+    path = lock(rendered, **({"host": "elsewhere"} if is_old else {}))
+    if is_old:
+        os.utime(path, (time.time() - 1000,) * 2)
+    with ThreadPoolExecutor() as pool:
+        calls = [
+            pool.submit(run, "oe-submit", rendered["run_dir"], env=slurm.env) for _ in range(3)
+        ]
+        told = sorted(call.result().stderr.splitlines()[-1] for call in calls)
+    assert told == [
+        *["oe-submit: elements: 4 in the queue already"] * 2,
+        "oe-submit: elements: 4 submitted",
+    ]
+    assert not list(path.parent.glob("submit.lock*"))
+
+
+@pytest.mark.slow
+def test_a_lock_that_somebody_holds_is_waited_for_half_a_minute(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    path = lock(rendered, host="login2")
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=75)
+    assert "of ada on login2; try again later" in done.stderr
+    assert path.exists()
+    assert slurm.submitted() == []
+
+
+def test_a_directory_that_cannot_be_written_is_named(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any], small_disk: Path
+) -> None:
+    for name in ("run.json", "jobs.csv"):
+        (small_disk / name).write_bytes((Path(rendered["run_dir"]) / name).read_bytes())
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    done = run("oe-submit", small_disk, env=slurm.env, status=2)
+    reason = "cannot submit what cannot be written: Read-only file system"
+    assert done.stderr == f"oe-submit: {small_disk}: {reason}\n"

@@ -1,0 +1,86 @@
+"""Running the commands as real processes, as a user who has set nothing."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+BIN = Path(sys.executable).parent
+DEMO_TASKS = ROOT / "demo" / "tasks"
+INDICES = Path(os.environ.get("OELLM_CACHE_DIR") or Path.home() / ".cache" / "oellm")
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a user who has set nothing, with the commands on PATH."""
+    prefixes = ("OELLM_", "EVAL_", "HF_", "SLURM_", "SBATCH_", "XDG_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+    kept |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    # All tests share one index of lm-eval's tasks, which takes ten seconds to make.
+    kept["OELLM_CACHE_DIR"] = str(INDICES)
+    return kept | dict(extra or {})
+
+
+def runner(directory: Path) -> Run:
+    """Return what runs one command as a process, with a home of its own below a directory."""
+    home = directory / "home"
+    home.mkdir()
+
+    def call(
+        *command: str | Path,
+        stdin: str | bytes = "",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        status: int | None = 0,
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [str(word) for word in command],
+            input=stdin.encode() if isinstance(stdin, str) else stdin,
+            capture_output=True,
+            env=clean_environment(home, env),
+            cwd=cwd or directory,
+            check=False,
+        )
+        shown = subprocess.CompletedProcess(
+            done.args,
+            done.returncode,
+            done.stdout.decode("utf-8", "surrogateescape"),
+            done.stderr.decode("utf-8", "surrogateescape"),
+        )
+        assert "Traceback" not in shown.stderr or "lm_eval" in shown.stderr, shown.stderr
+        if status is not None:
+            assert shown.returncode == status, f"{done.args}\n{shown.stdout}\n{shown.stderr}"
+        return shown
+
+    return call
+
+
+def on_a_terminal(home: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command whose stdout is a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=subprocess.PIPE,
+            env=clean_environment(home),
+            check=False,
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
+
+
+def make_tiny_model(directory: Path, seed: int = 0) -> None:
+    subprocess.run(
+        [sys.executable, ROOT / "scripts" / "make-tiny-model", directory, "--seed", str(seed)],
+        check=True,
+        capture_output=True,
+    )

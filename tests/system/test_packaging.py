@@ -1,0 +1,61 @@
+"""A wheel, from the tree and through the sdist, installs alone and finds its data files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from support.processes import ROOT, Run
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module", params=["tree", "sdist"])
+def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel, install it into a new environment, and return that."""
+    directory = tmp_path_factory.mktemp(request.param)
+    # Without --wheel, build makes the sdist and then the wheel from what is in the sdist.
+    options = ["--wheel"] if request.param == "tree" else []
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", directory, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = directory.glob("*.whl")
+    venv.create(directory / "venv", with_pip=True)
+    python = directory / "venv" / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True
+    )
+    # Its dependencies are those of this environment; being last on the path, oellm is its own.
+    (site,) = (directory / "venv" / "lib").glob("python*/site-packages")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return directory / "venv" / "bin"
+
+
+def test_commands_of_a_wheel_find_their_data(run: Run, installed: Path, tmp_path: Path) -> None:
+    where = "import oellm; print(oellm.__file__)"
+    assert run(installed / "python", "-c", where).stdout.startswith(str(installed.parent))
+    assert "leonardo" in run(installed / "oe-detect", "--list").stdout
+    rows = run(
+        *(installed / "oe-manifest", "--models=acme/tiny", "--task_groups=open-sci-0.01"),
+    ).stdout
+    assert len(rows.splitlines()) == 13
+    run(installed / "oe-render", "--cluster=local", "--run_dir=run", stdin=rows)
+    worker = tmp_path / "run" / "oe-run-task.pyz"
+    assert run("python3", "-I", "-S", worker, "--version").stdout.startswith("oe-run-task ")
+    shown = run(
+        installed / "oellm",
+        "schedule-eval",
+        "--models=a/b",
+        "--tasks=mmlu",
+        "--dry_run",
+        "--cluster=lumi",
+        env={"PATH": "/usr/bin:/bin"},
+    ).stdout
+    assert "#SBATCH --account=project_462000963" in shown
