@@ -315,7 +315,7 @@ def _types(table: str, columns: Sequence[str]) -> dict[str, str]:
 
 def _print_rows(collection: Collection, which: str) -> int:
     """Print rows without a valid result, or those of them that failed; return how many lack one."""
-    from oellm.manifest import rows
+    from oellm.manifest import csv_file
 
     # Only which results are valid counts here.
     for _ in collection.results(len):
@@ -325,7 +325,7 @@ def _print_rows(collection: Collection, which: str) -> int:
         raise InputError("expected a run directory, whose manifest tells what is missing")
     missing = list(collection.missing())
     chosen = missing if which == "--missing" else [row for row in missing if collection.failed(row)]
-    writer = rows.Writer(sys.stdout)
+    writer = csv_file.Writer(sys.stdout)
     columns = dict.fromkeys(column for run in runs for column in run.columns())
     writer.header(column for column in columns if column != "shard")
     for row in chosen:

@@ -121,21 +121,21 @@ def _fetch(arguments: cli.Arguments) -> int:
 
     from oellm.clusters.cluster import resolve
     from oellm.fetch import fetching
-    from oellm.hub import errors
-    from oellm.manifest import rows as manifest
+    from oellm.hub import environment, errors
+    from oellm.manifest import csv_file as manifest
 
     options = _options(arguments)
     cluster = resolve(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
         rows = fetching.read_rows(stream, cli.input_name(options.manifest))
-    for variable in errors.configure(os.environ, cluster.text("hf_home")):
+    for variable in environment.configure(os.environ, cluster.text("hf_home")):
         cli.message(f"{variable} is ignored")
     if options.check:
         return _check(options, cluster, rows)
-    address = errors.endpoint(os.environ)
-    if silence := errors.silence(address):
+    address = environment.endpoint(os.environ)
+    if silence := environment.silence(address):
         cli.message(f"{address} gives no answer: {silence}")
-        errors.forbid(os.environ)
+        environment.forbid(os.environ)
     problem = errors.no_answer(address) if silence else None
     try:
         with cli.stdout_diverted():
@@ -178,7 +178,7 @@ def _summary(outcome: Outcome, rows: int, silence: bool) -> int:
 def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
     """Print the rows that cannot start, and why."""
     from oellm.fetch import fetching
-    from oellm.manifest import rows as manifest
+    from oellm.manifest import csv_file as manifest
 
     checked = fetching.Checker(cluster, options.jobs, options.without_check, cli.relay).check(rows)
     found: dict[Finding, list[Row]] = {}

@@ -150,6 +150,7 @@ def _pieces(values: list[str]) -> list[str]:
 
 
 def _manifest(arguments: cli.Arguments) -> int:
+    from oellm.manifest import csv_file
     from oellm.manifest import rows as manifest
 
     if arguments["--list"]:
@@ -168,7 +169,7 @@ def _manifest(arguments: cli.Arguments) -> int:
     if not options.unchecked_tasks:
         _check_tasks(rows)
     columns = dict.fromkeys(column for row in rows for column in row.cells)
-    writer = manifest.Writer(sys.stdout)
+    writer = csv_file.Writer(sys.stdout)
     writer.header(columns)
     # Between models only the model's cell changes.
     lines = [[row[column] for column in columns] for row in rows]
@@ -262,10 +263,11 @@ def _models(options: Options) -> Expansion:
 
 def _listed(value: str) -> Iterator[ListedModel]:
     """Yield the models that a value of --models names, those of lists in their place."""
+    from oellm.manifest import model_spec
     from oellm.models import expansion
 
     try:
-        specs = expansion.split_models(value)
+        specs = model_spec.split_models(value)
     except ValueError as error:
         raise UsageError(f"--models: {error}") from None
     for spec in specs:

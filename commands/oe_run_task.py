@@ -174,13 +174,13 @@ def _notice(run: Run | None, shard: int | None) -> float:
     But for a minute, in which the job requeues itself.
     """
     from oellm.plan import time_limits
-    from oellm.slurm import commands
+    from oellm.slurm import notation
     from oellm.worker.worker import TIME_TO_STOP
 
     told = None
     if run is not None and shard is not None:
         limit = run.arrays[run.shards[shard].array].time_limit
-        told = time_limits.notice(run.setting("stop_before"), commands.parse_duration(limit))
+        told = time_limits.notice(run.setting("stop_before"), notation.parse_duration(limit))
     return max(TIME_TO_STOP, (told or 0) - 60.0)
 
 
@@ -235,6 +235,7 @@ def _prepare_tasks(rows: list[Row], options: Options) -> int:
 def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     """Yield the rows to evaluate, all of them checked before the first is evaluated."""
     from oellm import frameworks
+    from oellm.manifest import csv_file
     from oellm.manifest import rows as manifest
 
     if run is not None:
@@ -243,7 +244,7 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
         yield from run.rows(shard)
         return
     with cli.open_input(None) as stream:
-        for row in manifest.read(stream, cli.input_name(None)):
+        for row in csv_file.read(stream, cli.input_name(None)):
             frameworks.require(row)
             yield manifest.identified(manifest.located(row))
 

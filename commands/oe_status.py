@@ -226,14 +226,14 @@ def _print_log(run: Run, name: str, lines: int) -> int:
 
 def _list(options: Options) -> int:
     from oellm.clusters import cluster
-    from oellm.core import schema, tables
+    from oellm.core import paths, schema, tables
     from oellm.status import records as status_records
     from oellm.status.observer import Observer
 
     output_dir = cluster.resolve(options.cluster, [], os.environ).text("eval_output_dir")
     if not output_dir:
         raise MachineError("the setting eval_output_dir is empty")
-    runs = _newest_runs(Path(output_dir) / cluster.user_name())
+    runs = _newest_runs(Path(output_dir) / paths.user_name())
     records = []
     for run in runs[:_LISTED]:
         _, total = _look(Observer(run, cli.message))

@@ -212,21 +212,20 @@ def _run_here(run: Run, options: Options) -> ExitStatus:
     import signal
 
     from oellm.runs import run_directory
-    from oellm.submit import submission
-    from oellm.submit.local_element import command_line
-    from oellm.submit.local_executor import LocalExecutor
+    from oellm.submit import array_elements
+    from oellm.submit.array_elements import UnfinishedRows
+    from oellm.submit.local_executor import LocalExecutor, command_line
     from oellm.submit.lock import SubmitLock
-    from oellm.submit.unfinished_rows import UnfinishedRows
 
     rows = UnfinishedRows(run)
     if options.dry_run:
-        for element in submission.unfinished(run, rows):
+        for element in array_elements.unfinished(run, rows):
             print(command_line(run, element))
         return ExitStatus.DONE
     stopped_by = None
     with SubmitLock(run.path) as lock:
         run = run_directory.load(run.path)
-        if elements := submission.unfinished(run, rows):
+        if elements := array_elements.unfinished(run, rows):
             executor = LocalExecutor(run, cli.message, lock.refresh)
             stopped_by = executor.execute(elements, options.jobs)
     status = _told(run, rows.count())

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from oellm.hub import errors as hub_library
+from oellm.hub import environment
 from oellm.manifest.rows import Row, eval_id
 from support.hub import Hub
 from support.hub_content import (
@@ -239,10 +239,10 @@ def test_unreachable_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
 
 
 def test_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_library, "_PATIENCE", 0.2)
+    monkeypatch.setattr(environment, "_PATIENCE", 0.2)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert hub_library.silence(f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert environment.silence(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from oellm.frameworks import Demand
-from oellm.frameworks.lm_eval import check
+from oellm.frameworks.interface import Demand
+from oellm.frameworks.lm_eval import tasks as lm_eval_tasks
 from oellm.frameworks.lm_eval.task_index import TaskIndices
 from oellm.frameworks.lm_eval.task_managers import TaskManagers
 from support.hub_content import write_code, write_task
@@ -157,7 +157,7 @@ def test_the_counts_are_those_of_what_the_evaluator_asks(
         task = "changed"
     include_path = str(tmp_path if task in ("quiz", "changed") else DEMO_TASKS)
     manager = managers.manager(task, include_path)
-    (facts,) = check.facts(manager, task, [Demand(0, limit, False)])
+    (facts,) = lm_eval_tasks.facts(manager, task, [Demand(0, limit, False)])
     (built,) = manager.load([task])["tasks"].values()
     from lm_eval.evaluator_utils import get_sample_size
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from oellm.frameworks import StoppedError
+from oellm.frameworks.interface import StoppedError
 from oellm.frameworks.lm_eval import scoring
-from oellm.frameworks.lm_eval.model import Call
+from oellm.frameworks.lm_eval.messages import Call
 from oellm.runs.answers import Answers
 
 pytestmark = pytest.mark.slow

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from oellm import cli
 from oellm.errors import ExitStatus, InputError
+from oellm.manifest import csv_file
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
 from support.processes import Run
@@ -25,7 +26,7 @@ def read(path: Path, content: str | bytes) -> list[Row]:
     """Read a manifest from a file, as the commands do."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with cli.open_input(str(path)) as stream:
-        return list(manifest.read(stream, "jobs.csv"))
+        return list(csv_file.read(stream, "jobs.csv"))
 
 
 def message(path: Path, content: str | bytes) -> str:
@@ -142,7 +143,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) 
 
 def test_a_row_is_passed_on_before_the_next_one_is_read() -> None:
     lines = iter([f"{HEADER}\n", "a/b,t,5\n", "a/b,t,five\n"])
-    rows = manifest.read(lines, "jobs.csv")
+    rows = csv_file.read(lines, "jobs.csv")
     assert next(rows)["n_shot"] == "5"
     assert next(lines) == "a/b,t,five\n"
 
@@ -175,13 +176,13 @@ CELLS = st.fixed_dictionaries(
 @given(st.lists(CELLS, min_size=1, max_size=4))
 def test_rows_are_the_same_after_they_were_written_and_read(rows: list[dict[str, str]]) -> None:
     written = io.StringIO(newline="")
-    writer = manifest.Writer(written)
+    writer = csv_file.Writer(written)
     for cells in rows:
         writer.write(Row(cells))
     stream = io.TextIOWrapper(
         io.BytesIO(written.getvalue().encode()), encoding="utf-8-sig", newline=""
     )
-    assert [dict(row.cells) for row in manifest.read(stream, "jobs.csv")] == rows
+    assert [dict(row.cells) for row in csv_file.read(stream, "jobs.csv")] == rows
 
 
 def test_local_paths_become_absolute_and_names_and_model_arguments_stay(
@@ -223,7 +224,7 @@ def test_a_cell_that_no_file_could_hold_is_refused(column: str, text: str) -> No
 
 
 def test_a_cell_without_a_column_is_not_lost_in_writing() -> None:
-    writer = manifest.Writer(io.StringIO())
+    writer = csv_file.Writer(io.StringIO())
     writer.write(Row({"model_path": "a/b"}))
     with pytest.raises(ValueError, match="'limit'"):
         writer.write(Row({"model_path": "a/b", "limit": "5"}))

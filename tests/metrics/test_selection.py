@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.errors import UsageError
+from oellm.manifest.checkpoint_names import natural_key
 from oellm.metrics import records as metric_records
 from oellm.metrics.records import Record
 from oellm.metrics.selection import Selection, split_columns
-from oellm.models.expansion import natural_key
 from support.processes import Run
 from support.score_lines import LARGE, LINES, SMALL
 

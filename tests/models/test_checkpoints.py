@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.errors import UsageError
+from oellm.manifest.model_spec import ModelSpec
 from oellm.models.checkpoints import Checkpoint, Selection, examined, search
-from oellm.models.expansion import ListedModel, ModelSpec, expand
+from oellm.models.expansion import ListedModel, expand
 from support.model_directories import write_model
 
 PATIENT = settings(deadline=None)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.models.expansion import ModelSpec, natural_key, split_models, training_run, training_step
+from oellm.manifest.checkpoint_names import natural_key, training_run, training_step
+from oellm.manifest.model_spec import ModelSpec, split_models
 
 # Examples take as long as a busy machine makes them take.
 PATIENT = settings(deadline=None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oellm.hub.errors import HubModel
+from oellm.hub.repositories import HubModel
 from oellm.models.file_selection import wanted
 
 BASICS = ("config.json", "tokenizer.json", "special/vocab.txt", "modeling_x.py")

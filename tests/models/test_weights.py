@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.models.checkpoints import problem
+from oellm.models.model_directory import problem
 from support.model_directories import weights, write_model
 from support.processes import make_tiny_model
 

@@ -13,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oellm.manifest.model_key import ModelKey
 from oellm.plan.packing_bounds import guarantee, lower_bound
 from oellm.plan.packing_types import ModelRows
-from oellm.plan.sharding import Array, ModelKey, Plan, Room, Shard, Work, plan
+from oellm.plan.sharding import Plan, Room, Work, plan
+from oellm.runs.run_directory import Array, Shard
 from support.exact_packing import can_pack
 from support.processes import Run
 

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.core import figure_names
+from oellm.core import display
 from oellm.errors import InputError
-from oellm.metrics import records
-from oellm.models import expansion
+from oellm.manifest import checkpoint_names, model_spec
+from oellm.metrics import model_names, records
 from oellm.report.figures import figures
 from support.processes import ROOT, clean_environment
 
@@ -34,8 +34,8 @@ SHOWN = "<script>alert(1) $x^2$ 50%_ \"'&amp;\ufffd\ufffd 猫ελ"
 
 
 def record(model: str, task: str, value: float, **others: Any) -> dict[str, Any]:
-    spec = expansion.ModelSpec.parse(model)
-    step = expansion.training_step(spec.path, dict(spec.arguments).get("revision", ""))
+    spec = model_spec.ModelSpec.parse(model)
+    step = checkpoint_names.training_step(spec.path, dict(spec.arguments).get("revision", ""))
     known = {"model_path": model, "step": step, "task": task, "value": value, "n_shot": 5}
     known |= {"metric": "acc", "filter": "none", "higher_is_better": True, "is_primary": True}
     return dict.fromkeys(records.columns()) | known | others
@@ -255,7 +255,7 @@ def test_files_are_whole_and_a_directory_that_cannot_be_is_named(tmp_path: Path)
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.text() | st.text("aA-. \u00e9/", max_size=150), max_size=6))
 def test_any_name_gives_a_file_name_of_its_own(tasks: list[str]) -> None:
-    names = figure_names.FileNames()
+    names = figures.FileNames()
     found = [names.name("curve", task) for task in [*tasks, *(t.upper() for t in tasks)]]
     assert all(re.fullmatch(r"curve[A-Za-z0-9._-]{0,95}", name) for name in found)
     # Between its name and what follows, an id of a figure has two.
@@ -266,22 +266,20 @@ def test_any_name_gives_a_file_name_of_its_own(tasks: list[str]) -> None:
 @settings(deadline=None)
 @given(st.lists(st.text("ab/,=猫\n", min_size=1, max_size=60), max_size=8), st.integers(8, 40))
 def test_labels_fit_and_tell_models_apart(cells: list[str], width: int) -> None:
-    labels = figure_names.model_labels(cells, width)
+    labels = model_names.model_labels(cells, width)
     assert set(labels) == set(cells)
     assert len(set(labels.values())) == len(labels)
-    assert all(
-        figure_names.extent(label) <= width and "\n" not in label for label in labels.values()
-    )
+    assert all(display.extent(label) <= width and "\n" not in label for label in labels.values())
 
 
 def test_labels_are_as_short_as_they_can_be() -> None:
     cells = ["/x/a/hf", "/x/b/hf", "org/m", "org/n,dtype=float16"]
-    assert list(figure_names.model_labels(cells, 40).values()) == ["a/hf", "b/hf", "m", "n"]
-    assert figure_names.model_labels(["/x/a/hf"], 40) == {"/x/a/hf": "a/hf"}
-    assert list(figure_names.model_labels(["o/m,x=1", "o/m,x=2"], 40).values()) == [
+    assert list(model_names.model_labels(cells, 40).values()) == ["a/hf", "b/hf", "m", "n"]
+    assert model_names.model_labels(["/x/a/hf"], 40) == {"/x/a/hf": "a/hf"}
+    assert list(model_names.model_labels(["o/m,x=1", "o/m,x=2"], 40).values()) == [
         *("m,x=1", "m,x=2")
     ]
-    assert figure_names.shown("abcdefghij", 7) == "abc…hij"
+    assert display.shown("abcdefghij", 7) == "abc…hij"
 
 
 DRAW = """

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.slurm.commands import QueuedElement, parse_queue
+from oellm.submit.array_elements import Element, batches
 from oellm.submit.queue_limits import Limit, parse_associations
-from oellm.submit.submission import Element, batches
 from support.processes import Run
 from support.submitting import FakeSlurm, finish, jobs, until_it_says, waiting
 

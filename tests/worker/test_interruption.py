@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from commands.test_oe_run_task import manifest
-from oellm.manifest.rows import identified, located, read
+from oellm.manifest.csv_file import read
+from oellm.manifest.rows import identified, located
 from support.faulty_model import FaultyModel
 from support.process_tree import children, is_alive
 from support.processes import BIN, clean_environment

@@ -7,7 +7,6 @@ environment and the command line; the later wins. Maps are merged key by key.
 from __future__ import annotations
 
 import fnmatch
-import getpass
 import json
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 
 from oellm.clusters import settings
 from oellm.core import schema
-from oellm.core.paths import data_file
+from oellm.core.paths import data_file, user_name
 from oellm.errors import InputError, MachineError, UsageError, nearest
 
 # Variables with the settings' prefix that are no settings.
@@ -120,14 +119,6 @@ def known_clusters(environ: Mapping[str, str]) -> dict[str, list[tuple[str, Mapp
             own = _object(clusters, name, path)
             layers.setdefault(name, list(shared)).append((origin, own))
     return layers
-
-
-def user_name() -> str:
-    """Return the name of the user, as directories of the user are named."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
 
 
 def _user_file(environ: Mapping[str, str]) -> Path | None:

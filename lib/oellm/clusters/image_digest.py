@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import atomic, json_codec
-from oellm.frameworks.lm_eval.task_index import cache_directory
+from oellm.core.paths import cache_directory
 
 # Bytes of an image that takes seconds to read.
 _LARGE = 10**9

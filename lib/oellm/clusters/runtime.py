@@ -12,7 +12,7 @@ from pathlib import Path
 
 from oellm.clusters.cluster import Cluster
 from oellm.errors import MachineError, UsageError
-from oellm.models.expansion import ModelSpec
+from oellm.manifest.model_spec import ModelSpec
 
 # Where the packages of NLTK are, below hf_home.
 NLTK = "nltk_data"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import tempfile
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from oellm.collect import evaluation_keys
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.run_directory import Run
@@ -42,7 +42,7 @@ class LooseScores:
         place = len(self.identities)
         key = scored.row["eval_id"]
         if not key:
-            self._told[place] = evaluation_keys.of_row(scored.row), scored.row["model_revision"]
+            self._told[place] = of_row(scored.row), scored.row["model_revision"]
             key = "@".join(self._told[place])
         self.identities.append(Identity(key, scored.finished, scored.run_dir))
         self._parts.append(self._written(scored))
@@ -63,7 +63,7 @@ class LooseScores:
         rows: dict[str, dict[str, Row]] = {}
         for run in runs if wanted else ():
             for row in run.rows():
-                if (key := evaluation_keys.of_row(row)) in wanted:
+                if (key := of_row(row)) in wanted:
                     rows.setdefault(key, {})[row["eval_id"]] = row
         remarks = []
         for place, (key, commit) in list(self._told.items()):
@@ -91,3 +91,41 @@ class LooseScores:
     def _written(self, scored: ScoredRow) -> tuple[int, int]:
         start = self._file.seek(0, 2)
         return start, self._file.write(pickle.dumps(scored))
+
+
+# Values of model arguments that say no more than their absence.
+_DEFAULTS = {"dtype": "auto", "revision": "main"}
+
+
+# Arguments that change no score.
+_HARMLESS = ("trust_remote_code",)
+
+
+# What results of other tools tell besides the model; what they leave out has its default.
+_COLUMNS = (
+    *("task_path", "n_shot", "limit", "eval_suite", "backend", "seed", "gen_kwargs"),
+    *("apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
+)
+
+
+def of_row(row: Row) -> str:
+    """Return a key that two rows share if what a result of another tool tells is exactly equal.
+
+    That is the model with its arguments, and the cells of _COLUMNS:
+    `iter_1000` is not `iter_10000`, and shots that a row leaves to the task are no number of shots.
+    """
+    arguments = {"dtype": row["dtype"], **row.model_arguments}
+    told = sorted(
+        (name, str(value))
+        for name, value in arguments.items()
+        if name not in _HARMLESS and value not in ("", _DEFAULTS.get(name))
+    )
+    settings = [_plain(row.value(name)) for name in _COLUMNS]
+    return hashlib.sha256(repr((row.model.path, told, settings)).encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it is compared: what is switched off is not there."""
+    if isinstance(value, dict):
+        return sorted((name, str(item)) for name, item in value.items()) or None
+    return None if value is False else value

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from oellm.errors import InputError
-from oellm.models.expansion import natural_key
+from oellm.manifest.checkpoint_names import natural_key
 from oellm.runs import run_directory
 from oellm.runs.run_directory import Run
 

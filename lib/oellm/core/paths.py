@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
 
@@ -11,3 +14,19 @@ def data_file(*parts: str) -> Path:
     packaged = package / "data"
     root = packaged if packaged.is_dir() else package.parent.parent
     return root.joinpath(*parts)
+
+
+def user_name() -> str:
+    """Return the name of the user, as directories of the user are named."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def cache_directory(environ: Mapping[str, str]) -> Path:
+    """Return where cache files are: OELLM_CACHE_DIR, else oellm/ below the user's cache."""
+    if given := environ.get("OELLM_CACHE_DIR"):
+        return Path(given)
+    home = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(home) / "oellm"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
+from oellm.core.display import size_text
 from oellm.hub.cache import CachedCommit, HubFile
 
 Report = Callable[[str], None]
@@ -14,7 +15,6 @@ Report = Callable[[str], None]
 # Seconds between two looks at the cache; a terminal shows each.
 _ON_TERMINAL = 0.5
 _IN_LOG = 30.0
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
 class Target(NamedTuple):
@@ -73,19 +73,6 @@ class Progress:
             f"downloading: {percent_done} %, {size_text(come)} of {size_text(self._total)},"
             f" {size_text(rate)}/s{left}"
         )
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes for people: 12.3 GB."""
-    unit = 0
-    while count >= 999.5 and unit < len(_UNITS) - 1:
-        count /= 1000
-        unit += 1
-    return (
-        f"{count:.0f} {_UNITS[unit]}"
-        if count >= 99.5 or not unit
-        else f"{count:.3g} {_UNITS[unit]}"
-    )
 
 
 def _duration(seconds: float) -> str:

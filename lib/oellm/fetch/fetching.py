@@ -11,11 +11,13 @@ from oellm.clusters.cluster import Cluster
 from oellm.core import schema
 from oellm.fetch.model_downloads import Download, ModelDownloads, Report
 from oellm.fetch.task_process import TaskProcess
-from oellm.hub import cache, errors
-from oellm.hub.errors import HubModel, Problem
+from oellm.hub import cache, repositories
+from oellm.hub.errors import Problem
+from oellm.hub.repositories import HubModel
+from oellm.manifest import csv_file
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
-from oellm.models import checkpoints, local_models
+from oellm.models import local_models, model_directory
 
 # Line numbers that one message names.
 _LINES_SHOWN = 10
@@ -67,7 +69,7 @@ def read_rows(stream: TextIO, source: str) -> list[Row]:
     Raises InputError for anything wrong in it, an eval_id that is not the row's among that.
     """
     rows = []
-    for row in manifest.read(stream, source):
+    for row in csv_file.read(stream, source):
         frameworks.require(row)
         if row["eval_id"]:
             manifest.identified(manifest.located(row))
@@ -103,7 +105,7 @@ class Fetcher:
         """
         needs = [*map(manifest.Locator().located, rows)]
         self._tasks.require(needs)
-        self._models.start(model for row in needs for model in errors.repositories(row))
+        self._models.start(model for row in needs for model in repositories.repositories(row))
         # In processes of their own, so at the same time.
         self._tasks.ask(needs)
         passed: list[Row] = []
@@ -121,7 +123,7 @@ class Fetcher:
     def _findings(self, need: Row) -> Iterator[Finding]:
         if need.model.is_local and (text := local_models.problem(need)):
             yield Finding("model_path", Problem(text))
-        for model in errors.repositories(need):
+        for model in repositories.repositories(need):
             fetched = self._models.result(model)
             if isinstance(fetched, Problem):
                 yield Finding("model_path", fetched)
@@ -134,7 +136,9 @@ class Fetcher:
     def _completed(self, row: Row, need: Row) -> Row:
         """Return a row with the columns that planning needs."""
         model = (
-            None if need.model.is_local else self._models.result(next(errors.repositories(need)))
+            None
+            if need.model.is_local
+            else self._models.result(next(repositories.repositories(need)))
         )
         commit = model.commit if isinstance(model, Download) else ""
         size = model.bytes if isinstance(model, Download) else local_models.size(need)
@@ -178,7 +182,7 @@ class Checker:
     def _findings(self, need: Row) -> Iterator[Finding]:
         if need.model.is_local and (text := local_models.problem(need)):
             yield Finding("model_path", Problem(text))
-        for model in errors.repositories(need):
+        for model in repositories.repositories(need):
             directory = cache.snapshot(model.path, model.revision or "main")
             text = _snapshot_problem(model, directory, need) if directory else "not in the cache"
             if text:
@@ -208,4 +212,4 @@ def failures(found: dict[Finding, list[Row]]) -> list[Failure]:
 def _snapshot_problem(model: HubModel, directory: str, need: Row) -> str:
     """Return why a repository in the cache cannot be loaded; only models are looked into."""
     is_own = model.path == need.model.path
-    return checkpoints.problem(directory, local_models.arguments(need)) if is_own else ""
+    return model_directory.problem(directory, local_models.arguments(need)) if is_own else ""

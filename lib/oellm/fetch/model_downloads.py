@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+from oellm.core.display import size_text
 from oellm.core.retry import patiently
-from oellm.fetch.download_progress import Progress, Target, size_text
-from oellm.hub import errors, remote_code
+from oellm.fetch.download_progress import Progress, Target
+from oellm.hub import errors, repositories
 from oellm.hub.cache import CachedCommit, HubFile, WrongContentError, free_space
-from oellm.hub.errors import HubModel, Problem
+from oellm.hub.errors import Problem
+from oellm.hub.repositories import HubModel
 from oellm.models.file_selection import wanted
 
 Report = Callable[[str], None]
@@ -198,7 +200,7 @@ class ModelDownloads:
             file.result()
         if plan.model.remote_code:
             directory = os.path.join(plan.cached.directory, plan.model.subfolder)
-            for repository in remote_code.repositories(directory):
+            for repository in repositories.code_repositories(directory):
                 self._fetch(self._plan(HubModel(repository, "", weights=False)))
         plan.cached.record(plan.model.revision or "main")
 

@@ -18,8 +18,8 @@ from oellm import frameworks
 from oellm.core import fork_pool
 from oellm.core.retry import patiently
 from oellm.errors import InputError
-from oellm.frameworks import DataSet, Demand, NotPermittedError, TaskFacts, Tasks
-from oellm.hub import errors
+from oellm.frameworks.interface import DataSet, Demand, NotPermittedError, TaskFacts, Tasks
+from oellm.hub import environment, errors
 from oellm.hub.errors import Problem
 from oellm.manifest.rows import Row
 
@@ -108,7 +108,7 @@ class Preparation:
         self._fetch = fetch
         self._at_once = at_once
         self._report = report
-        self._address = errors.endpoint(os.environ)
+        self._address = environment.endpoint(os.environ)
 
     def run(self, wanted: Wanted) -> Iterator[tuple[Request, Answer]]:
         """Yield the answer for each request, as it is found."""
@@ -227,7 +227,7 @@ class Preparation:
 @functools.cache
 def refuse_network() -> None:
     """Make this process one without a network, for good: what a compute node has."""
-    errors.forbid(os.environ)
+    environment.forbid(os.environ)
     # These libraries read the variables when they are imported, which they may have been.
     for name, flag in (
         ("huggingface_hub.constants", "HF_HUB_OFFLINE"),

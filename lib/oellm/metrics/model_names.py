@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
-from oellm.core import figure_names
+from oellm.core import display
+from oellm.core.display import shown
 
 # Letters of a name.
 _WIDTH = 48
@@ -49,7 +50,7 @@ def short_names(models: Sequence[Model]) -> dict[Model, str]:
     for model, name in names.items():
         if counts[name] > 1 and model.revision:
             names[model] = f"{name} @ {model.revision[:8]}"
-    names = {model: figure_names.shown(name, _WIDTH) for model, name in names.items()}
+    names = {model: display.shown(name, _WIDTH) for model, name in names.items()}
     counts = Counter(names.values())
     return {m: name if counts[name] == 1 else m.full_name for m, name in names.items()}
 
@@ -70,3 +71,45 @@ def _without_common_ends(paths: Sequence[str]) -> dict[str, str]:
 def _agreement(lists: Iterable[Sequence[str]]) -> int:
     """Return how many words all lists begin with."""
     return sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*lists, strict=False)))
+
+
+# Last names of directories that say nothing of the model in them.
+_PLAIN = ("hf", "checkpoints", "output")
+
+
+def model_labels(models: Iterable[str], width: int) -> dict[str, str]:
+    """Return a label for each model: as many of its path's last names as tell it from the others.
+
+    Arguments are left out where the paths are distinct. No label is wider than `width`, and no two
+    are the same.
+    """
+    names = list(dict.fromkeys(models))
+    paths = [name.partition(",")[0] for name in names]
+    if len(set(paths)) < len(names):
+        paths = names
+    endings = Counter(ending for path in paths for ending in _endings(path))
+    texts = [
+        next((ending for ending in _endings(path) if endings[ending] == 1), path) for path in paths
+    ]
+    return dict(zip(names, _distinct(texts, width), strict=True))
+
+
+def _endings(path: str) -> Iterator[str]:
+    """Yield the last names of a path, one more each time, never a plain one alone."""
+    names = path.split("/")
+    at_least = 2 if names[-1] in _PLAIN and len(names) > 1 else 1
+    for place in reversed(range(len(names) - at_least + 1)):
+        yield "/".join(names[place:])
+
+
+def _distinct(texts: Iterable[str], width: int) -> Iterator[str]:
+    """Yield texts as they can be shown, with a number where shortened ones are the same."""
+    taken: set[str] = set()
+    for text in texts:
+        label, number = shown(text, width), 1
+        while label in taken:
+            number += 1
+            ending = f" #{number}"
+            label = shown(text, width - len(ending)) + ending
+        taken.add(label)
+        yield label

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from oellm.core import schema
 from oellm.manifest.cells import COLUMNS
+from oellm.manifest.checkpoint_names import training_step
+from oellm.manifest.model_spec import ModelSpec
 from oellm.metrics.scored_rows import ScoredRow
-from oellm.models.expansion import ModelSpec, training_step
 
 Record = dict[str, Any]
 
@@ -108,3 +110,13 @@ def _empty() -> Record:
 def _step(model_path: str) -> int | None:
     model = ModelSpec.parse(model_path)
     return training_step(model.path, dict(model.arguments).get("revision", ""))
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a number that a metric or standard error can have."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False

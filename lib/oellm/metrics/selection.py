@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from oellm.core import schema
 from oellm.core.tables import text
 from oellm.errors import UsageError, nearest
+from oellm.manifest.checkpoint_names import natural_key
 from oellm.metrics.records import Record
-from oellm.models.expansion import natural_key
 
 _CONDITION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=(?!=)|<|>)\s*(.*?)\s*", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
@@ -10,20 +9,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from oellm.errors import UsageError
+from oellm.manifest.checkpoint_names import natural_key, training_step
 from oellm.models import weights
-from oellm.models.expansion import natural_key, training_step
+from oellm.models.model_directory import problem
 
 # Directory levels below the given one in which checkpoints are looked for: DIR/NAME/hf/iter_1.
 _DEPTH = 3
 # Training steps that a message names.
 _STEPS_SHOWN = 3
-# Any file whose name has one of these is taken for a tokenizer's: each family has names of its own.
-_TOKENIZER_MARKS = (
-    *("tokeniz", "vocab", ".model", "tiktoken", "tekken", "bpe", ".spm", "merges"),
-    *("byte_maps.json", "dict.txt"),
-)
-# Of these, one without content is half-written.
-_NEVER_EMPTY = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
 class Checkpoint(NamedTuple):
@@ -155,60 +148,6 @@ def examined(
     chosen = [pair for run in holding.runs for pair in selection.chosen(run, check)]
     pairs = [(checkpoint.path, found) for checkpoint, found in chosen]
     return sorted(pairs, key=lambda pair: natural_key(pair[0]))
-
-
-def problem(
-    directory: str, arguments: Mapping[str, str], names: Collection[str] | None = None
-) -> str:
-    """Return why the model in a directory cannot be loaded with these arguments, or nothing.
-
-    `names` are those in the directory, or in its subfolder that the arguments name, where they are
-    known. No weights are read, only their headers.
-    """
-    subfolder = arguments.get("subfolder", "")
-    inner = os.path.join(directory, subfolder)
-    try:
-        found = _problem(inner, arguments, os.listdir(inner) if names is None else names)
-    except OSError as error:
-        name = "" if error.filename == inner else f"{os.path.basename(str(error.filename))}: "
-        found = f"{name}{error.strerror}"
-    return f"{subfolder}: {found}" if subfolder and found else found
-
-
-def is_tokenizer_file(name: str) -> bool:
-    """Return whether a file in a model's directory is taken for its tokenizer's."""
-    return any(mark in name.lower() for mark in _TOKENIZER_MARKS)
-
-
-def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str]) -> str:
-    if arguments.get("gguf_file"):
-        return weights.file_problem(directory, arguments["gguf_file"])
-    if not any(weights.files(names)):
-        if "adapter_config.json" in names:
-            return "a PEFT adapter, no model: name its base model, with `,peft=` and this directory"
-        if any(name.endswith(".gguf") for name in names):
-            return "`,gguf_file=NAME` has to say which GGUF file"
-    if "config.json" not in names:
-        return "no config.json"
-    try:
-        with open(os.path.join(directory, "config.json"), "rb") as file:
-            config = json.load(file)
-    except (ValueError, RecursionError):
-        return "config.json: it is not JSON"
-    if not isinstance(config, dict):
-        return "config.json: expected a JSON object"
-    chosen = str(config.get("transformers_weights") or "")
-    found = weights.problem(directory, names, chosen)
-    return found or ("" if "tokenizer" in arguments else _tokenizer_problem(directory, names))
-
-
-def _tokenizer_problem(directory: str, names: Collection[str]) -> str:
-    if not any(map(is_tokenizer_file, names)):
-        return "no tokenizer: `,tokenizer=NAME` names one"
-    for name in _NEVER_EMPTY:
-        if name in names and not os.path.getsize(os.path.join(directory, name)):
-            return f"{name}: the file is empty"
-    return ""
 
 
 class _Search:

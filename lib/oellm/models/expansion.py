@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from oellm.errors import InputError
+from oellm.manifest.model_spec import ModelSpec
 
 if TYPE_CHECKING:
     from oellm.models.checkpoints import Holding
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# A letter after the digits is a unit where it ends the name; step1000-tokens4B is step 1000.
-_STEP = re.compile(
-    r"(?:^|[_.-])(?:iter|(?:global_?)?step|checkpoint)[_-]?([0-9]+)(?:([kKMB])\Z|(?![0-9]))"
-)
-_NUMBER = re.compile(r"([0-9]+)")
-_UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
-# Arguments that are secret: manifests and runs keep what they hold, for all to read.
-_SECRET = ("token", "use_auth_token", "hf_token", "api_key")
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSpec:
-    """A model as a manifest names it: a local directory or hub id, and its model arguments."""
-
-    path: str
-    arguments: tuple[tuple[str, str], ...] = ()
-
-    @classmethod
-    def parse(cls, text: str) -> ModelSpec:
-        """Parse `path,key=value,…`; raises ValueError for anything else."""
-        path, *rest = text.split(",")
-        pairs = []
-        for piece in rest:
-            key, equals, value = piece.partition("=")
-            if not equals or not key.strip():
-                raise ValueError(f"expected key=value after the model's path, got {piece!r}")
-            pairs.append((key.strip(), value.strip()))
-        require_no_secret(dict(pairs))
-        if not path.strip():
-            raise ValueError(f"expected a model path or hub id, got {text!r}")
-        if len(dict(pairs)) < len(pairs):
-            raise ValueError(f"expected each model argument once, got {text!r}")
-        return cls(path.strip(), tuple(pairs))
-
-    def __str__(self) -> str:
-        return ",".join([self.path, *(f"{key}={value}" for key, value in self.arguments)])
-
-    @property
-    def is_local(self) -> bool:
-        """Whether the path names a directory rather than a hub id."""
-        return looks_local(self.path)
-
-    def at(self, path: str) -> ModelSpec:
-        """Return the same arguments with another path."""
-        return dataclasses.replace(self, path=path)
 
 
 class ListedModel(NamedTuple):
@@ -79,34 +34,6 @@ class Expansion(NamedTuple):
 
     models: list[ModelSpec]
     broken: list[str]
-
-
-def require_no_secret(arguments: Iterable[str]) -> None:
-    """Raise ValueError where one of these arguments of a model is a secret."""
-    for name in arguments:
-        if name.lower() in _SECRET:
-            raise ValueError(
-                f"expected no argument {name!r}, which files would show: "
-                "set the environment variable HF_TOKEN instead"
-            )
-
-
-def looks_local(path: str) -> bool:
-    """Return whether `path` is a path on this machine: written as one, or an existing directory."""
-    return path.startswith(("/", "./", "../", "~")) or path in (".", "..") or os.path.isdir(path)
-
-
-def split_models(text: str) -> list[ModelSpec]:
-    """Split a comma-separated list of models; `key=value` belongs to the model before it."""
-    cells: list[str] = []
-    for piece in (piece.strip() for piece in text.split(",")):
-        if not piece:
-            continue
-        if cells and re.match(r"[A-Za-z_]\w*=", piece):
-            cells[-1] += f",{piece}"
-        else:
-            cells.append(piece)
-    return [ModelSpec.parse(cell) for cell in cells]
 
 
 def read_list(
@@ -181,51 +108,6 @@ def expand(
             else:
                 expansion.models.append(model.spec.at(path))
     return expansion
-
-
-def natural_key(path: str) -> list[tuple[list[str | int], str]]:
-    """Return a sort key that orders numbers by value, directory by directory.
-
-    iter_2000 comes before iter_10000, and iter_01 before iter_1: distinct paths have distinct keys.
-    """
-    # Texts and numbers take turns, so that only like is compared with like.
-    return [
-        ([int(part) if place % 2 else part for place, part in enumerate(_NUMBER.split(name))], name)
-        for name in path.split("/")
-    ]
-
-
-def training_step(path: str, revision: str = "") -> int | None:
-    """Return the training step that a checkpoint's name or revision gives, if it gives one.
-
-    Reads `iter_0001000`, `step100000`, `global_step500`, `checkpoint-500`, `step-100k`; the last
-    directory of the path that gives one counts, and the revision before the path.
-    """
-    for name in [revision, *reversed(path.split("/"))]:
-        match = _STEP.search(name)
-        if match:
-            return int(match.group(1)) * _UNITS[match.group(2) or ""]
-    return None
-
-
-def training_run(model: str) -> str:
-    """Return a model cell without what gives its training step: all checkpoints of a run share it.
-
-    `runs/a/iter_0001000` becomes `runs/a`, and `org/a,revision=step1000` becomes `org/a`.
-    """
-    path, *arguments = model.split(",")
-    for place, argument in enumerate(arguments):
-        name, _, revision = argument.partition("=")
-        if name.strip() == "revision" and training_step("", revision.strip()) is not None:
-            return ",".join([path, *arguments[:place], *arguments[place + 1 :]])
-    names = path.split("/")
-    for place in reversed(range(len(names))):
-        if match := _STEP.search(names[place]):
-            # What follows a step in its name (`step1000-tokens4B`) changes with it.
-            kept = names[place][: match.start()]
-            names[place : place + 1] = [kept] if kept else []
-            break
-    return ",".join(["/".join(names).rstrip("/") or path, *arguments])
 
 
 def _holding(model: ListedModel, subfolder: str) -> Holding:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from oellm.hub.errors import HubModel
+from oellm.hub.repositories import HubModel
 
 # Formats of weights; where a directory has several, the first of these is loaded.
 _LOADED = ((".safetensors",), (".bin",), (".pt", ".pth", ".ckpt"))

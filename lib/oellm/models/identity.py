@@ -8,9 +8,10 @@ import re
 from typing import Any
 
 from oellm.core import json_codec
+from oellm.manifest.checkpoint_names import training_step
+from oellm.manifest.model_spec import looks_local
 from oellm.models import weights
-from oellm.models.checkpoints import is_tokenizer_file
-from oellm.models.expansion import looks_local, training_step
+from oellm.models.model_directory import is_tokenizer_file
 
 # What changes answers besides the weights: configurations, templates, code that comes with a model.
 _FILES = re.compile(

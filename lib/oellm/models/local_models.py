@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from oellm.hub.errors import HubModel
+from oellm.hub.repositories import HubModel
 from oellm.manifest.rows import Row
-from oellm.models import checkpoints, file_selection
+from oellm.models import file_selection, model_directory
 
 
 def arguments(row: Row) -> dict[str, str]:
@@ -20,7 +20,7 @@ def problem(row: Row) -> str:
     path = row.model.path
     if not os.path.isdir(path):
         return f"{path}: no such directory"
-    text = checkpoints.problem(path, arguments(row))
+    text = model_directory.problem(path, arguments(row))
     return f"{path}: {text}" if text else ""
 
 

@@ -13,10 +13,9 @@ from oellm.clusters.runtime import launcher, variables
 from oellm.core.paths import data_file
 from oellm.errors import UsageError
 from oellm.plan import job_resources, time_limits
-from oellm.plan.sharding import Array
 from oellm.runs.provenance import SLURM_VARIABLES
-from oellm.runs.run_directory import LOGS
-from oellm.slurm.commands import parse_duration
+from oellm.runs.run_directory import LOGS, Array
+from oellm.slurm.notation import parse_duration
 
 # A compute node has no internet: without these an unreachable hub costs 25 s per data set.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}

@@ -6,7 +6,7 @@ import re
 
 from oellm.clusters.cluster import Cluster
 from oellm.errors import UsageError
-from oellm.plan.sharding import Array
+from oellm.runs.run_directory import Array
 
 
 def reason_against(cluster: Cluster, tp: int) -> str:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import atomic, json_codec
+from oellm.core.paths import cache_directory
 from oellm.errors import InputError
-from oellm.frameworks.lm_eval.task_index import cache_directory
 from oellm.manifest import rows
 from oellm.manifest.rows import Row
 from oellm.plan.costs import Measurement

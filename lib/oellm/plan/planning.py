@@ -12,16 +12,20 @@ from typing import Any, TextIO
 
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
+from oellm.core import display
 from oellm.errors import InputError, OellmError
+from oellm.manifest import csv_file
 from oellm.manifest import rows as manifest
+from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.plan import job_resources, time_limits
 from oellm.plan.costs import CostModel
 from oellm.plan.first_lines import FirstLines
 from oellm.plan.row_spool import RowSpool
-from oellm.plan.sharding import Array, ModelKey, Plan, Room, Shard, Work, model_key, plan
-from oellm.slurm import commands
-from oellm.slurm.commands import parse_duration, ranges
+from oellm.plan.sharding import Plan, Room, Work, plan
+from oellm.runs.run_directory import Array, Shard
+from oellm.slurm import commands, notation
+from oellm.slurm.notation import parse_duration, ranges
 
 # Row columns that a setting of the same name fills where they are empty.
 _DEFAULTED = ("batch_size", "dtype", "tp")
@@ -94,7 +98,7 @@ def read_jobs(
     Raises InputError for anything wrong in the manifest, and where it has no rows.
     """
     read = _Read({}, {}, set(), Counter())
-    for row in _once(_identified(manifest.read(stream, source), cluster), report):
+    for row in _once(_identified(csv_file.read(stream, source), cluster), report):
         key = model_key(row)
         if (seconds := read.seconds.get(key)) is None:
             frameworks.require(row)
@@ -145,10 +149,10 @@ def _limited(jobs: Jobs, cluster: Cluster, report: Callable[[str], None]) -> Ite
         limit = time_limits.time_limit(longest, cluster.number("stop_before") or 0, ceiling)
         if limit is not None and longest > limit:
             report(
-                f"a shard should take {time_limits.in_words(longest)}, more than the time limit of "
-                f"{time_limits.in_words(limit)}: its job requeues itself and goes on"
+                f"a shard should take {display.in_words(longest)}, more than the time limit of "
+                f"{display.in_words(limit)}: its job requeues itself and goes on"
             )
-        text = "" if limit is None else time_limits.as_slurm(limit)
+        text = "" if limit is None else notation.as_slurm(limit)
         gpus = job_resources.gpus_of_worker(cluster, each.gpus)
         yield dataclasses.replace(each, gpus=gpus, time_limit=text)
 
@@ -179,7 +183,7 @@ def plan_lines(jobs: Jobs) -> Iterator[str]:
     """Yield the plan in words: a line for all shards that are alike, and the whole."""
     alike: dict[tuple[int, int, str], list[int]] = {}
     for shard in jobs.shards:
-        time = time_limits.in_words(shard.estimate_s)
+        time = display.in_words(shard.estimate_s)
         alike.setdefault((shard.models, shard.rows, time), []).append(shard.index)
     for (models, rows, time), indices in alike.items():
         each = " each" if len(indices) > 1 else ""
@@ -188,7 +192,7 @@ def plan_lines(jobs: Jobs) -> Iterator[str]:
         elements, workers = each_array.elements, each_array.workers
         size = f"jobs: {elements}" + (f", workers of each: {workers}" if workers > 1 else "")
         limit = f", time limit {each_array.time_limit}" if each_array.time_limit else ""
-        longest = time_limits.in_words(jobs.longest_s(position))
+        longest = display.in_words(jobs.longest_s(position))
         yield f"{each_array.script}: {size}, the longest about {longest}{limit}"
     bases = ", ".join(f"{count} {basis}" for basis, count in sorted(jobs.rows_by_basis.items()))
     yield f"together about {jobs.gpu_hours:.2g} GPU-hours; times of rows: {bases}"

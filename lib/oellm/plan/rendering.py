@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from oellm import __version__
-from oellm.clusters.cluster import Cluster, user_name
+from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests
 from oellm.clusters.runtime import binds, require
 from oellm.core import atomic, schema
+from oellm.core.paths import user_name
 from oellm.errors import MachineError
-from oellm.models.expansion import ModelSpec
+from oellm.manifest.model_spec import ModelSpec
 from oellm.plan import batch_script
 from oellm.plan.planning import Jobs
 from oellm.plan.row_spool import RowSpool

@@ -12,9 +12,10 @@ from typing import Any, NoReturn, TextIO
 
 from oellm.core import schema
 from oellm.errors import MachineError
-from oellm.manifest.rows import Row, Writer
+from oellm.manifest.csv_file import Writer
+from oellm.manifest.model_key import ModelKey
+from oellm.manifest.rows import Row
 from oellm.plan.costs import Estimate
-from oellm.plan.sharding import ModelKey
 
 # The shards of each model's rows, in their order.
 ShardOf = Mapping[ModelKey, "array[int]"]

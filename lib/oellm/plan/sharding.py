@@ -2,65 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import json
+import bisect
+import heapq
+import math
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from oellm.manifest.rows import Row
-from oellm.plan.array_sizes import Group, Room, element_shares, group_packing
+from oellm.manifest.model_key import ModelKey
+from oellm.plan.packing import pack
 from oellm.plan.packing_types import ModelRows, Packing, longest_first
-
-__all__ = ["Array", "ModelKey", "Plan", "Room", "Shard", "Work", "model_key", "plan"]
-
-
-class ModelKey(NamedTuple):
-    """What rows must share to be evaluated on one loaded model; each field is a column of them."""
-
-    eval_suite: str
-    model_path: str
-    model_revision: str
-    backend: str
-    dtype: str
-    tp: int = 1
-    trust_remote_code: bool = False
-    # As canonical JSON.
-    model_args: str = "{}"
-
-
-@dataclass(frozen=True)
-class Array:
-    """One job array: a batch script whose elements differ in nothing but their rows.
-
-    Each element has `workers` workers, the last one maybe fewer; worker W of element E evaluates
-    the shard first_shard + E * workers + W.
-    """
-
-    script: str
-    eval_suite: str
-    # GPUs of each worker; 0 where the cluster's jobs have none.
-    gpus: int
-    workers: int
-    elements: int
-    first_shard: int
-    # As Slurm writes it; empty where jobs have no limit of their own.
-    time_limit: str = ""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What one worker evaluates: its place, and how many models and rows that are."""
-
-    index: int
-    # Position of its array in the run, and the element of that.
-    array: int
-    element: int
-    models: int
-    rows: int
-    # With start-up and model loads.
-    estimate_s: float
+from oellm.runs.run_directory import Array, Shard
 
 
 class Work(NamedTuple):
@@ -77,28 +29,6 @@ class Plan(NamedTuple):
     arrays: list[Array]
     shards: list[Shard]
     shard_of: list[array[int]]
-
-
-def model_key(row: Row) -> ModelKey:
-    """Return what the row's model is loaded by; the row is a checked one."""
-    return _model_key(*map(row.cells.get, ModelKey._fields))
-
-
-@functools.lru_cache(8192)
-def _model_key(*texts: str | None) -> ModelKey:
-    """Return the key of a row with these texts, in the order of the key's fields."""
-    cells = dict(zip(ModelKey._fields, (text or "" for text in texts), strict=True))
-    row = Row(cells)
-    return ModelKey(
-        row.value("eval_suite"),
-        str(row.model),
-        row["model_revision"],
-        row.value("backend"),
-        row["dtype"],
-        row.value("tp") or 1,
-        bool(row.value("trust_remote_code")),
-        json.dumps(row.value("model_args") or {}, sort_keys=True),
-    )
 
 
 def plan(work: Sequence[Work], room: Room, workers: Callable[[int], int]) -> Plan:
@@ -151,3 +81,133 @@ def _add(
         result.shards.append(
             Shard(first + shard, position, element, models[shard], rows[shard], seconds[shard])
         )
+
+
+# So much longer than they should be shards may become, to save a wave of them.
+_LONGER = 1.25
+
+
+# Sums that differ in their last digits only are equal.
+_TOLERANCE = 1e-9
+
+
+class Room(NamedTuple):
+    """What bounds the arrays of a run, and what their shards should be like."""
+
+    # Array elements of the run, at most; None: no bound.
+    elements: int | None
+    # Elements of an array that run at the same time; None: all.
+    concurrency: int | None
+    # Seconds that a shard should take; 0: as long as its one model does.
+    shard_s: float
+    # Seconds that each worker takes before its first row.
+    start_s: float
+
+
+class Group(NamedTuple):
+    """What one array evaluates, and the workers of each of its elements."""
+
+    models: list[ModelRows]
+    workers: int
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return sum(len(model.rows) for model in self.models)
+
+
+def element_shares(groups: Sequence[Group], room: Room) -> list[int]:
+    """Return how many elements each group gets at most.
+
+    That is as many as its work makes. If there is less room, each gets one, and the rest goes to
+    where the work for each element is largest.
+    """
+    wanted = [_whole_waves(_elements(group, room), room) for group in groups]
+    if room.elements is None or sum(wanted) <= room.elements:
+        return wanted
+    work_s = [
+        math.fsum(model.whole_s for model in group.models) / group.workers for group in groups
+    ]
+    shares = [1] * len(groups)
+    waiting = [(-work_s[number], number) for number in range(len(groups)) if wanted[number] > 1]
+    heapq.heapify(waiting)
+    for _ in range(room.elements - len(groups)):
+        _, number = waiting[0]
+        shares[number] += 1
+        if shares[number] < wanted[number]:
+            heapq.heapreplace(waiting, (-work_s[number] / shares[number], number))
+        else:
+            heapq.heappop(waiting)
+    return shares
+
+
+def group_packing(group: Group, room: Room, share: int) -> Packing:
+    """Return the packing of a group's rows into the shards of at most `share` elements.
+
+    If these are more than can run at a time, another number of them is tried, too: with whole
+    waves of them the end may come earlier.
+    """
+    elements = min(_elements(group, room), share)
+    if not room.shard_s and len(group.models) <= elements * group.workers:
+        return _model_by_model(group.models)
+    numbers = [elements]
+    if room.concurrency and elements > room.concurrency:
+        fewer = elements - elements % room.concurrency
+        if elements <= _LONGER * fewer:
+            numbers.append(fewer)
+        numbers.append(min(_whole_waves(elements, room), share))
+    # On whole nodes all GPUs are paid for, whether they load a model or wait for their neighbour.
+    spare_loads = group.workers == 1
+    packings = [
+        pack(group.models, min(number * group.workers, group.n_rows), spare_loads)
+        for number in sorted(set(numbers))
+    ]
+    if len(packings) == 1:
+        return packings[0]
+    return min(packings, key=lambda packing: _end_s(packing, group.workers, room))
+
+
+def _model_by_model(models: Sequence[ModelRows]) -> Packing:
+    places = [array("i", [number]) * len(model.rows) for number, model in enumerate(models)]
+    return Packing([model.whole_s for model in models], places)
+
+
+def _elements(group: Group, room: Room) -> int:
+    """Return how many elements make the shards of a group as long as they should be."""
+    if not room.shard_s:
+        return -(-len(group.models) // group.workers)
+    # A worker that starts up for longer than it evaluates is no good.
+    length = max(room.shard_s - room.start_s, room.start_s)
+    shards = math.fsum(_shards(model, length) for model in group.models) if length else math.inf
+    count = math.ceil(min(shards - _TOLERANCE, group.n_rows))
+    return -(-max(count, 1) // group.workers)
+
+
+def _shards(model: ModelRows, length: float) -> float:
+    """Return how many shards of a length, a whole number or not, the model fills with its loads.
+
+    Nor is a shard good that loads for longer than it evaluates. A row that is longer than a shard
+    should be has one to itself.
+    """
+    room = max(length - model.load_s, model.load_s)
+    long = bisect.bisect_left(model.order, -room, key=lambda row: -model.rows[row])
+    rest_s = math.fsum(model.rows[row] for row in model.order[long:])
+    if rest_s > room:
+        return long + rest_s / room
+    return long + (rest_s + model.load_s) / (room + model.load_s) if rest_s else long
+
+
+def _whole_waves(elements: int, room: Room) -> int:
+    """Return the elements, and if not all run at a time, so many more that each wave is full."""
+    if not room.concurrency or elements <= room.concurrency:
+        return elements
+    return -(-elements // room.concurrency) * room.concurrency
+
+
+def _end_s(packing: Packing, workers: int, room: Room) -> float:
+    """Return when the last element ends, where Slurm starts the longest first."""
+    elements = sorted(packing.times, reverse=True)[::workers]
+    running = [0.0] * min(room.concurrency or len(elements), len(elements))
+    for element_s in elements:
+        heapq.heapreplace(running, running[0] + room.start_s + element_s)
+    return max(running)

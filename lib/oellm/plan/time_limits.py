@@ -29,19 +29,3 @@ def time_limit(longest_s: float, stop_before: int, ceiling_s: int | None) -> int
 def notice(wanted: int | None, limit_s: int | None) -> int | None:
     """Return how many seconds before its time limit a job is told to stop: half of it at most."""
     return wanted if wanted is None or limit_s is None else min(wanted, limit_s // 2)
-
-
-def as_slurm(seconds: int) -> str:
-    """Return a duration as Slurm writes it: `[days-]hours:minutes:seconds`."""
-    days, rest = divmod(seconds, 86400)
-    clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
-    return f"{days}-{clock}" if days else clock
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration for people, in two digits or more: `45 s`, `12 min`, `3.4 h`."""
-    if seconds < 99.5:
-        return f"{seconds:.0f} s"
-    if seconds < 99.5 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm import __version__
 from oellm.core.paths import data_file
-from oellm.report.leaderboard import LEVELS, Board, Record, boards, primary
-from oellm.report.report_languages import language_boards
+from oellm.report.leaderboard import LEVELS, Board, Record, boards, language_boards, primary
 from oellm.report.runs import RunFacts, Unknown
 
 if TYPE_CHECKING:

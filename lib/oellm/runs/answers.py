@@ -185,3 +185,6 @@ def _lines(directory: Path) -> Iterator[bytes]:
         # Another worker may have finished the row and removed it.
         with contextlib.suppress(OSError), open(path, "rb") as stream:
             yield from stream
+
+
+ANSWERS = "answers"

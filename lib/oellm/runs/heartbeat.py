@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm.core import json_codec, schema
+from oellm.core.display import now
 from oellm.runs import provenance
-from oellm.worker.row_record import now
 
 PROGRESS = "progress"
 # Seconds between two heartbeats where nothing begins or ends.

@@ -12,9 +12,8 @@ from typing import Any
 
 from oellm.core import atomic, json_codec, schema
 from oellm.errors import InputError
-from oellm.manifest import rows
+from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
-from oellm.plan.sharding import Array, Shard
 from oellm.runs.result_store import ResultStore
 
 JOBS = "jobs.csv"
@@ -54,7 +53,7 @@ class Run:
         """Yield the rows of the manifest, or those of one shard."""
         path = self.path / JOBS
         with open(path, encoding="utf-8", newline="") as stream:
-            for row in rows.read(stream, str(path)):
+            for row in csv_file.read(stream, str(path)):
                 if shard is None or row.value("shard") == shard:
                     yield row
 
@@ -157,3 +156,36 @@ def _checked(record: Any, source: str) -> dict[str, Any]:
             source,
         )
     return record
+
+
+@dataclass(frozen=True)
+class Array:
+    """One job array: a batch script whose elements differ in nothing but their rows.
+
+    Each element has `workers` workers, the last one maybe fewer; worker W of element E evaluates
+    the shard first_shard + E * workers + W.
+    """
+
+    script: str
+    eval_suite: str
+    # GPUs of each worker; 0 where the cluster's jobs have none.
+    gpus: int
+    workers: int
+    elements: int
+    first_shard: int
+    # As Slurm writes it; empty where jobs have no limit of their own.
+    time_limit: str = ""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What one worker evaluates: its place, and how many models and rows that are."""
+
+    index: int
+    # Position of its array in the run, and the element of that.
+    array: int
+    element: int
+    models: int
+    rows: int
+    # With start-up and model loads.
+    estimate_s: float

@@ -6,10 +6,11 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from oellm.errors import MachineError, OellmError
+from oellm.slurm.notation import parse_duration, ranges
 
 Report = Callable[[str], None]
 
@@ -186,27 +187,3 @@ def parse_job_id(text: str) -> int:
     if not match:
         raise AnswerError(f"sbatch: expected a job id, got {text!r}")
     return int(match.group(1))
-
-
-def parse_duration(text: str) -> int | None:
-    """Return the seconds that a time limit stands for, None for UNLIMITED.
-
-    Slurm reads `4` and `4:30` as minutes first, but `1-4` and `1-4:30` as hours first.
-    """
-    if not text[:1].isdigit():
-        return None
-    days, dash, rest = text.rpartition("-")
-    parts = [int(part) for part in rest.split(":")]
-    units = (3600, 60, 1) if dash or len(parts) == 3 else (60, 1)
-    return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(parts, units, strict=False))
-
-
-def ranges(indices: Iterable[int]) -> str:
-    """Return indices as Slurm writes them: `0,2-5,9`."""
-    parts: list[list[int]] = []
-    for index in sorted(indices):
-        if parts and index == parts[-1][1] + 1:
-            parts[-1][1] = index
-        else:
-            parts.append([index, index])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)

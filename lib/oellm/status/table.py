@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from oellm.manifest.rows import Row
-from oellm.slurm.commands import ranges
+from oellm.slurm.notation import ranges
 from oellm.status.run_status import DONE, FAILED, LOST, RUNNING, RowStatus, ShardStatus, Totals
 
 _HEADER = ("shards", "state", "rows", "now", "left", "job", "node")

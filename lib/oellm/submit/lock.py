@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 from types import TracebackType
 
-from oellm.clusters.cluster import user_name
 from oellm.core import atomic, json_codec
+from oellm.core.paths import user_name
 from oellm.errors import ExitStatus, InputError, OellmError
 
 LOCK = "submit.lock"

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from oellm.clusters.cluster import user_name
+from oellm.core.paths import user_name
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
 from oellm.slurm import commands

@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 from oellm.core.atomic import new_attempt
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
 from oellm.slurm import commands
-from oellm.slurm.commands import QueuedElement, SlurmUnavailableError
+from oellm.slurm.commands import SlurmUnavailableError
 from oellm.submit import sbatch_errors
-from oellm.submit.queue_limits import Limit
-from oellm.submit.unfinished_rows import UnfinishedRows
+from oellm.submit.array_elements import Batch
 
 # Seconds after which a submission whose answer was lost would be in the queue, if it got there.
 _SETTLED_S = 20.0
@@ -23,82 +22,8 @@ _PAUSE_S = 2.0
 _TRIES = 5
 
 
-class Element(NamedTuple):
-    """An array element: position of its array in the run, and its number in that."""
-
-    array: int
-    number: int
-
-
-class Batch(NamedTuple):
-    """Elements for one call of sbatch; `offset` is the element of array index 0."""
-
-    array: int
-    offset: int
-    elements: list[int]
-
-
-class Pending(NamedTuple):
-    """The unfinished elements of a run that are not in the queue."""
-
-    # Elements to submit now.
-    ready: list[Element]
-    # Elements for which the queue has no room, and the limit that says so.
-    postponed: list[Element]
-    limit: Limit | None
-
-
 class NoRoomError(OellmError):
     """Slurm refuses a submission for the number of jobs that the user has in the queue."""
-
-
-def shards_of(run: Run) -> dict[Element, list[int]]:
-    """Return the elements of a run, in order, with the shards of their workers."""
-    shards: dict[Element, list[int]] = {}
-    for shard in run.shards:
-        shards.setdefault(Element(shard.array, shard.element), []).append(shard.index)
-    return shards
-
-
-def unfinished(run: Run, rows: UnfinishedRows, besides: Collection[Element] = ()) -> list[Element]:
-    """Return the elements with rows that have no valid result now, but for some elements."""
-    rows.look()
-    return [
-        element
-        for element, shards in shards_of(run).items()
-        if element not in besides and any(map(rows.in_shard, shards))
-    ]
-
-
-def queued(run: Run, queue: Iterable[QueuedElement]) -> set[Element]:
-    """Return the elements of a run that are in the queue."""
-    jobs = {job["job_id"]: job for job in run.record["jobs"] if job["executor"] == "slurm"}
-    return {
-        Element(jobs[found.job_id]["array"], found.index + jobs[found.job_id]["offset"])
-        for found in queue
-        if found.job_id in jobs and found.index is not None
-    }
-
-
-def pending(
-    waiting: list[Element], queue: Sequence[QueuedElement], limits: Collection[Limit]
-) -> Pending:
-    """Divide elements by what the queue has room for."""
-    limit = min(limits, key=lambda limit: limit.room(queue), default=None)
-    room = len(waiting) if limit is None else limit.room(queue)
-    return Pending(waiting[:room], waiting[room:], limit)
-
-
-def batches(ready: Iterable[Element], array_size: int | None) -> list[Batch]:
-    """Return the calls of sbatch that submit these elements, in order.
-
-    Array indices stay below `array_size`, if that is known.
-    """
-    numbers: dict[tuple[int, int], list[int]] = {}
-    for array, number in sorted(ready):
-        offset = number - number % array_size if array_size else 0
-        numbers.setdefault((array, offset), []).append(number)
-    return [Batch(array, offset, found) for (array, offset), found in numbers.items()]
 
 
 def command(run: Run, batch: Batch, comment: str) -> list[str]:

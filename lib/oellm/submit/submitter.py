@@ -9,13 +9,13 @@ from typing import NamedTuple
 from oellm.errors import OellmError
 from oellm.runs import run_directory
 from oellm.runs.run_directory import Run
-from oellm.slurm import commands
+from oellm.slurm import commands, notation
 from oellm.slurm.commands import QueuedElement
-from oellm.submit import queue_limits, submission
+from oellm.submit import array_elements, queue_limits, submission
+from oellm.submit.array_elements import Element, Pending, UnfinishedRows
 from oellm.submit.lock import SubmitLock
 from oellm.submit.queue_limits import Limit, QueueRules
-from oellm.submit.submission import Element, NoRoomError, Pending
-from oellm.submit.unfinished_rows import UnfinishedRows
+from oellm.submit.submission import NoRoomError
 
 
 class Round(NamedTuple):
@@ -59,9 +59,9 @@ class Submitter:
             self.run = run_directory.load(self.run.path)
             submission.resolve(self.run, self._report)
             queue = commands.queued(self._report)
-            in_queue = submission.queued(self.run, queue)
+            in_queue = array_elements.queued(self.run, queue)
             # After the queue: who has left it writes no result any more.
-            unfinished = submission.unfinished(self.run, self.rows, in_queue)
+            unfinished = array_elements.unfinished(self.run, self.rows, in_queue)
             left = [element for element in unfinished if element in self._submitted]
             pending = self._pending(unfinished, queue)
             submitted = self._submit(pending, queue, lock)
@@ -80,19 +80,19 @@ class Submitter:
         """Return what `round` would run, as shell commands; nothing is written or submitted."""
         submission.resolve(self.run, self._report, lambda _: None)
         queue = commands.queued(self._report)
-        in_queue = submission.queued(self.run, queue)
-        pending = self._pending(submission.unfinished(self.run, self.rows, in_queue), queue)
+        in_queue = array_elements.queued(self.run, queue)
+        pending = self._pending(array_elements.unfinished(self.run, self.rows, in_queue), queue)
         comment = submission.new_comment(self.run)
         return [
             shlex.join(submission.command(self.run, batch, comment))
-            for batch in submission.batches(pending.ready, self._array_size())
+            for batch in array_elements.batches(pending.ready, self._array_size())
         ]
 
     def _pending(self, unfinished: list[Element], queue: list[QueuedElement]) -> Pending:
         waiting = [element for element in unfinished if element not in self._submitted]
         if waiting and self._rules is None:
             self._rules = queue_limits.rules(self.run, self._queue_limit, self._report)
-        return submission.pending(waiting, queue, self._rules.limits if self._rules else [])
+        return array_elements.pending(waiting, queue, self._rules.limits if self._rules else [])
 
     def _array_size(self) -> int | None:
         return self._rules.array_size if self._rules else None
@@ -100,7 +100,7 @@ class Submitter:
     def _submit(self, pending: Pending, queue: list[QueuedElement], lock: SubmitLock) -> int:
         """Submit what is ready; return how many elements Slurm took."""
         taken = 0
-        for batch in submission.batches(pending.ready, self._array_size()):
+        for batch in array_elements.batches(pending.ready, self._array_size()):
             lock.refresh()
             try:
                 job_id = submission.submit(self.run, batch, self._report)
@@ -113,7 +113,7 @@ class Submitter:
             taken += len(batch.elements)
             self._submitted.update(Element(batch.array, number) for number in batch.elements)
             script = self.run.path / self.run.arrays[batch.array].script
-            ranges = commands.ranges(batch.elements)
+            ranges = notation.ranges(batch.elements)
             self._report(f"submitted as job {job_id}: elements {ranges} of {script}")
         return taken
 
@@ -134,7 +134,7 @@ def cancel(path: Path, report: commands.Report) -> None:
         if found:
             commands.ask(["scancel", *map(str, found)], report)
     for job_id, elements in found.items():
-        report(f"cancelled job {job_id}: elements {commands.ranges(elements)}")
+        report(f"cancelled job {job_id}: elements {notation.ranges(elements)}")
     if not found:
         report(f"nothing in the queue of {path}")
 

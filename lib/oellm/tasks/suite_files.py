@@ -12,6 +12,7 @@ from typing import NamedTuple
 from oellm.core import json_config, schema
 from oellm.core.json_config import Node
 from oellm.errors import nearest
+from oellm.manifest import cells
 from oellm.tasks import languages
 from oellm.tasks.languages import Language
 
@@ -165,7 +166,7 @@ def _cell(column: str, node: Node) -> str:
         raise node.unlike("a text, a number, true or false")
     text = node.value if isinstance(node.value, str) else json.dumps(node.value)
     try:
-        schema.parse(column, text)
+        cells.parse(column, text)
     except ValueError as error:
         raise node.error(str(error)) from None
     return _beside(node, text) if kind == "path" else text

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 from oellm import frameworks
 from oellm.core import processes
-from oellm.frameworks import StoppedError
+from oellm.frameworks.interface import StoppedError
+from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models.staging import Source, Stage
-from oellm.plan.sharding import ModelKey
 from oellm.runs.answers import Answers
 from oellm.worker.row_record import Failure
 

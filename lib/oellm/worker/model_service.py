@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models.staging import Stage
-from oellm.plan.sharding import ModelKey
 from oellm.worker.model_process import (
     Advanced,
     Answered,

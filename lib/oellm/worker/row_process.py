@@ -10,18 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from oellm.core import json_codec, processes
+from oellm.core import display, json_codec, processes
 from oellm.core.processes import Child
 from oellm.core.redaction import redact_json
-from oellm.frameworks import Evaluation, Evaluator
+from oellm.frameworks.interface import Evaluation, Evaluator
+from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
-from oellm.plan.sharding import ModelKey
 from oellm.runs import answers
+from oellm.runs.answers import ANSWERS
 from oellm.runs.result_store import Result, ResultStore, problem
 from oellm.worker import row_record
 from oellm.worker.row_record import FailedElsewhereError, Failure
-
-ANSWERS = "answers"
 
 
 class Job(NamedTuple):
@@ -83,7 +82,7 @@ class RowProcess:
 
     def evaluate(self, key: ModelKey, label: str, job: Job) -> None:
         """Begin to evaluate a row."""
-        self.row, self.key, self.label, self.started = job.row, key, label, row_record.now()
+        self.row, self.key, self.label, self.started = job.row, key, label, display.now()
         self.asks, self.is_scored = None, False
         self._send(job)
 
@@ -128,7 +127,7 @@ class _Evaluation:
         self._connection = connection
         self._job = job
         self._store = store
-        self._started = row_record.now()
+        self._started = display.now()
         self._timing = dict(job.booked)
         self._handle: Any = None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 import sys
 import traceback
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from oellm.core import schema
+from oellm.core.display import now
 from oellm.manifest.rows import Row
 
 
@@ -74,11 +74,6 @@ def failed(
         "log": _log_file(),
     }
     return {"oellm": record(row, "failed", started, timing, provenance) | {"failure": described}}
-
-
-def now() -> str:
-    """Return the time, in UTC."""
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _log_file() -> str:

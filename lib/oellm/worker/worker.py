@@ -17,17 +17,18 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple
 
 from oellm import frameworks
-from oellm.core import json_codec
+from oellm.core import display, json_codec
 from oellm.core.stop_signals import StopSignals
-from oellm.frameworks import Evaluator
+from oellm.frameworks.interface import Evaluator
+from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
-from oellm.plan.sharding import ModelKey, model_key
 from oellm.runs import answers
+from oellm.runs.answers import ANSWERS
 from oellm.runs.heartbeat import Heartbeat, RowAtWork, Work
 from oellm.runs.result_store import Result, ResultStore
 from oellm.worker import row_record
 from oellm.worker.model_service import ModelService
-from oellm.worker.row_process import ANSWERS, Ended, Job, RowProcess, kept_failure
+from oellm.worker.row_process import Ended, Job, RowProcess, kept_failure
 from oellm.worker.row_record import Failure
 
 # Draws for bootstrapped standard errors, where a run has no setting: lm-eval's hundred thousand
@@ -261,7 +262,7 @@ class Worker:
             job = Job(row, self._booked, self._course.provenance, self._course.bootstrap_iters)
             self._booked = {}
             if key in self._model.unloadable:
-                self._fail(label, job, self._model.unloadable[key], row_record.now())
+                self._fail(label, job, self._model.unloadable[key], display.now())
                 continue
             process = self._idle.pop() if self._idle else self._forked()
             self._busy.append(process)

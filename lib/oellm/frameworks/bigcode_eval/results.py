@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from oellm.frameworks.reading import native_cells, native_times
-from oellm.frameworks.reading.values import Object, is_finite, object_at, spelled, text_at
+from oellm.frameworks.reading import native_cells
+from oellm.frameworks.reading import values as native_values
+from oellm.frameworks.reading.values import Object, object_at, spelled, text_at
+from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import ScoredRow
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
@@ -36,7 +38,7 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if not isinstance(config, dict) or not {"metric_output_path", "tasks"} <= config.keys():
         return None
     tasks = {name: object_at(document, name) for name in document if name != "config"}
-    cells, finished = _cells(config), native_times.of_file(path)
+    cells, finished = _cells(config), native_values.of_file(path)
     start = config.get("limit_start")
     skipped = [f"its first {start} documents were left out"] if start else []
     found = []

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import json_codec
-from oellm.frameworks.reading import native_cells, native_times, pass_at_k
+from oellm.frameworks.reading import native_cells, pass_at_k, values
 from oellm.frameworks.reading.pass_at_k import PassRate, Tally
-from oellm.frameworks.reading.values import Object, is_finite, spelled, text_at
+from oellm.frameworks.reading.values import Object, spelled, text_at
+from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import ScoredRow
 
 _SCORES, _OUTCOMES = "pass_at_k.json", "eval_results.json"
@@ -73,7 +74,7 @@ def _of_scores(document: Object, path: str) -> ScoredRow:
     if not is_finite(passed) or passed < _LEAST_GT_PASS_RATE:
         shown = passed if is_finite(passed) else spelled(passed)
         remarks.append(f"gt_pass_rate is {shown}: reference solutions fail on that machine")
-    finished = native_times.of_file(path)
+    finished = values.of_file(path)
     return ScoredRow(native_cells.row(cells), scores, finished, path, tuple(remarks))
 
 
@@ -84,7 +85,7 @@ def _of_outcomes(document: Object, path: str) -> ScoredRow:
         pass_at_k.metric(cells["task_path"], k, rate, len(tallies), "none")
         for k, rate in pass_at_k.pass_rates(tallies, _KS).items()
     ]
-    finished = native_times.of_local(text_at(document, "date")) or native_times.of_file(path)
+    finished = values.of_local(text_at(document, "date")) or values.of_file(path)
     return ScoredRow(native_cells.row(cells), scores, finished, path)
 
 

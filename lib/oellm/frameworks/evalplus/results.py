@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from oellm.frameworks.reading import native_cells, native_times, pass_at_k
+from oellm.frameworks.reading import native_cells, pass_at_k, values
 from oellm.frameworks.reading.pass_at_k import Tally
 from oellm.frameworks.reading.values import Object, text_at
 from oellm.metrics.scored_rows import ScoredRow
@@ -37,7 +37,7 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if not task:
         raise ValueError("eval: expected problems of HumanEval or Mbpp only")
     cells = {"task_path": task, "n_shot": "0", "eval_suite": "evalplus", **_of_name(path)}
-    finished = native_times.of_local(text_at(document, "date")) or native_times.of_file(path)
+    finished = values.of_local(text_at(document, "date")) or values.of_file(path)
     return [ScoredRow(native_cells.row(cells), _metrics(task, problems), finished, path)]
 
 

@@ -8,16 +8,16 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from oellm.frameworks import Evaluation, ModelClient
-from oellm.frameworks.lm_eval import environment, metrics
-from oellm.frameworks.lm_eval.model import typed
+from oellm.frameworks.interface import Evaluation, ModelClient
+from oellm.frameworks.lm_eval import environment, metrics, patches
+from oellm.frameworks.lm_eval.arguments import typed
 from oellm.frameworks.lm_eval.task_managers import task_managers
 from oellm.hub import data_sets
 from oellm.manifest.rows import Row
 
 if TYPE_CHECKING:
+    from oellm.frameworks.lm_eval.messages import Seeds
     from oellm.frameworks.lm_eval.remote_model import RemoteModel
-    from oellm.frameworks.lm_eval.scoring import Seeds
 
 
 class Evaluator:
@@ -35,7 +35,7 @@ class Evaluator:
             # Its tokenising happens here.
             import lm_eval.models.huggingface  # noqa: F401
 
-        environment.mend()
+        patches.mend()
 
     def evaluate(self, row: Row, model: ModelClient, bootstrap_iters: int) -> Evaluation:
         """Evaluate one row by its task's name; raises whatever lm-eval raises.

@@ -10,8 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from oellm.frameworks.reading.values import is_finite
-from oellm.metrics.records import DERIVED, PARTIAL, REPORTED
+from oellm.metrics.records import DERIVED, PARTIAL, REPORTED, is_finite
 
 # Metric and filter.
 Key = tuple[str, str]

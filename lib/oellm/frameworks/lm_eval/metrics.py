@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from oellm.frameworks.lm_eval.groups import Aggregate, Groups, Key, Score, aggregates
-from oellm.frameworks.reading.values import is_finite
 from oellm.manifest.rows import Row
+from oellm.metrics.records import is_finite
 
 _NO_METRICS = ("alias", "name", "samples", "sample_len", "sample_count", "bypass")
 

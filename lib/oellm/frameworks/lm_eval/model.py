@@ -6,71 +6,22 @@ import json
 import pickle
 import threading
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
-from oellm.frameworks import GoOn
-from oellm.frameworks.lm_eval import environment, scoring
-from oellm.hub.errors import COMPANIONS
+from oellm.frameworks.interface import GoOn
+from oellm.frameworks.lm_eval import environment, messages, patches, scoring
+from oellm.frameworks.lm_eval.arguments import load_arguments
+from oellm.frameworks.lm_eval.messages import Call, Handle, Reply
+from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models import identity as model_identity
-from oellm.models.expansion import looks_local
 from oellm.models.staging import Source
-from oellm.plan.sharding import ModelKey
 from oellm.runs import provenance
 from oellm.runs.answers import Answers
 
-# How a backend is told to use several GPUs: an argument, and its value unless it is their number.
-_SPLITTING: dict[str, tuple[str, Any]] = {
-    "hf": ("parallelize", True),
-    "vllm": ("tensor_parallel_size", None),
-}
 # After these an accelerator answers no call of this process any more.
 _BROKEN = ("CUDA error", "HIP error", "cuDNN error", "NCCL error", "device-side assert")
-
-
-class Handle(NamedTuple):
-    """What rows must know of a loaded model."""
-
-    backend: str
-    # Its arguments, as lm-eval's command line writes them into results.
-    arguments: str
-    # What lm-eval writes into results about the model, and about its tokenizer.
-    info: dict[str, Any]
-    tokenizer_info: dict[str, Any]
-    # The model without its weights, pickled: enough to tokenise; empty where that cannot be had.
-    shell: bytes
-    is_multimodal: bool
-    identity: dict[str, Any]
-    accelerator: dict[str, Any]
-    seconds: float
-    # Of these, until the model was copied to the node's disk; None where it was not.
-    staged_s: float | None
-
-
-class Call(NamedTuple):
-    """What a row asks: a method of the model, and what that gets."""
-
-    method: str
-    arguments: Any
-    # By what the answer to each request is kept; None for those that are not.
-    keys: list[str | None]
-    batch_size: int | str
-    # Where random, NumPy and torch are: their seeds, then what the reply before says. The model
-    # may answer other rows between two calls of one, and be another process.
-    generators: scoring.Seeds | bytes
-
-
-class Reply(NamedTuple):
-    """What a row gets for a call."""
-
-    answers: Any
-    usage: scoring.Usage
-    # lm-eval's batch_sizes, which its results show.
-    batch_sizes: dict[int, int]
-    # What lm-eval writes into results about the machine.
-    environment: str
-    generators: bytes
 
 
 class Model:
@@ -83,7 +34,7 @@ class Model:
         environment.prepare()
         import lm_eval.models  # noqa: F401
 
-        environment.mend()
+        patches.mend()
         self._report = report
         self._environment = ""
         # This takes a moment, in which the model loads.
@@ -100,7 +51,7 @@ class Model:
         self._unload()
         # A load that fails halfway leaves nothing behind, but in backends with processes of theirs.
         self.replaceable = key.backend == "hf"
-        arguments = _arguments(key, row)
+        arguments = load_arguments(key, row)
         loaded = made.create_from_arg_obj(
             # cuda:0 is what lm-eval's command line asks for; without a GPU it means the CPU.
             {"device": "cuda:0", **arguments, "pretrained": source.path},
@@ -133,7 +84,7 @@ class Model:
         assert self._scoring is not None
         if not call.keys:
             replied = getattr(self._scoring.model, call.method)(*call.arguments)
-            return Reply(replied, scoring.Usage(), {}, "", b"")
+            return Reply(replied, messages.Usage(), {}, "", b"")
         replied, usage = self._scoring.score(call, answers, go_on)
         self._asking.join()
         sizes = dict(getattr(self._scoring.model, "batch_sizes", {}))
@@ -178,55 +129,6 @@ def _listed(_command: Any) -> tuple[int, str, str]:
         f"{each.metadata['Name']}=={each.version}" for each in importlib.metadata.distributions()
     }
     return 0, "\n".join(sorted(names, key=str.lower)), ""
-
-
-def _arguments(key: ModelKey, row: Row) -> dict[str, Any]:
-    arguments: dict[str, Any] = {"pretrained": row.model.path, **typed(row.model_arguments)}
-    if row["model_revision"]:
-        arguments |= {"revision": row["model_revision"], **_companions(arguments)}
-    if row["dtype"]:
-        arguments.setdefault("dtype", row["dtype"])
-    if row.value("trust_remote_code"):
-        arguments.setdefault("trust_remote_code", True)
-    return arguments | _split(key.backend, row.value("tp") or 1)
-
-
-def typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as lm-eval's command line takes them: text becomes what it says."""
-    from lm_eval.utils import handle_arg_string
-
-    return {
-        name: handle_arg_string(value) if isinstance(value, str) else value
-        for name, value in arguments.items()
-    }
-
-
-def _companions(arguments: dict[str, Any]) -> dict[str, str]:
-    """Return where the cache has the repositories that model arguments name besides the model.
-
-    By their names, lm-eval would ask for the model's commit in them too.
-    """
-    from huggingface_hub import snapshot_download
-
-    return {
-        name: snapshot_download(arguments[name], local_files_only=True)
-        for name in COMPANIONS
-        if name in arguments and not looks_local(arguments[name])
-    }
-
-
-def _split(backend: str, gpus: int) -> dict[str, Any]:
-    """Return the arguments that split a model over GPUs; raises ValueError where that cannot be."""
-    if gpus == 1:
-        return {}
-    import torch
-
-    if gpus > torch.cuda.device_count():
-        raise ValueError(f"tp: {gpus} GPUs are asked for, {torch.cuda.device_count()} are here")
-    if backend not in _SPLITTING:
-        raise ValueError(f"tp: the backend {backend} cannot split a model over GPUs")
-    name, value = _SPLITTING[backend]
-    return {name: gpus if value is None else value}
 
 
 def _tokenizer_info(model: Any) -> dict[str, Any]:

@@ -14,9 +14,8 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from oellm.frameworks import ModelClient
-from oellm.frameworks.lm_eval.model import Call, Handle, Reply
-from oellm.frameworks.lm_eval.scoring import TOKENS, Seeds
+from oellm.frameworks.interface import ModelClient
+from oellm.frameworks.lm_eval.messages import TOKENS, Call, Handle, Reply, Seeds
 from oellm.runs.answers import request_key
 
 

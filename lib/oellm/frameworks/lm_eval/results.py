@@ -7,16 +7,17 @@ from typing import Any
 
 from oellm.frameworks.lm_eval.groups import Groups
 from oellm.frameworks.lm_eval.metrics import is_metric, metrics
-from oellm.frameworks.reading import native_cells, native_times
+from oellm.frameworks.reading import native_cells
+from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import (
     Object,
     is_count,
-    is_finite,
     object_at,
     objects_at,
     spelled,
     text_at,
 )
+from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import ScoredRow
 
 # Arguments of models that name the model, in the order in which they do.
@@ -211,9 +212,9 @@ def _finished(native: Object, path: str) -> str:
     """
     began, seconds = native.get("date"), native.get("total_evaluation_time_seconds")
     if not is_finite(began):
-        return native_times.of_file(path)
+        return native_values.of_file(path)
     try:
         duration = float(seconds or 0)
     except (TypeError, ValueError, OverflowError):
         duration = 0.0
-    return native_times.at_seconds(began + duration) or native_times.of_file(path)
+    return native_values.at_seconds(began + duration) or native_values.of_file(path)

@@ -13,37 +13,21 @@ import pickle
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from oellm.frameworks import GoOn, StoppedError
+from oellm.frameworks.interface import GoOn, StoppedError
+from oellm.frameworks.lm_eval.messages import TOKENS, Seeds, Usage
 from oellm.runs.answers import Answer, Answers
 
 if TYPE_CHECKING:
-    from oellm.frameworks.lm_eval.model import Call
+    from oellm.frameworks.lm_eval.messages import Call
 
-# For the generators random, NumPy, torch; those without are left as they are.
-Seeds = tuple[int | None, int | None, int | None]
 
-TOKENS = "_loglikelihood_tokens"
 # Seconds that a piece of the requests should take, for backends that let no one look between
 # their batches, and the requests of the first piece, when nobody knows how long they take.
 _PIECE = 300.0
 _FIRST_PIECE = 1024
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "HIPBLAS_STATUS_ALLOC_FAILED")
-
-
-class Usage(NamedTuple):
-    """What answering took."""
-
-    seconds: float = 0.0
-    requests: int = 0
-    # Requests that an earlier attempt had answered.
-    kept: int = 0
-    # Through the model, with padding; 0 where that is not known.
-    tokens: int = 0
-    # The largest batch that was used; empty where the backend decides.
-    batch_size: int | str = ""
-    peak_bytes: int = 0
 
 
 class Scoring:

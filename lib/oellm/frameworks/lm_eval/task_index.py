@@ -13,10 +13,10 @@ import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm.core import atomic, json_codec
+from oellm.core.paths import cache_directory
 from oellm.errors import InputError, MachineError, nearest
 
 # Part of every cache file's name: another layout of the files is another file.
@@ -45,14 +45,6 @@ class TaskIndex(NamedTuple):
 
     root: str
     entries: Mapping[str, Entry]
-
-
-def cache_directory(environ: Mapping[str, str]) -> Path:
-    """Return where cache files are: OELLM_CACHE_DIR, else oellm/ below the user's cache."""
-    if given := environ.get("OELLM_CACHE_DIR"):
-        return Path(given)
-    home = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(home) / "oellm"
 
 
 class TaskIndices:

@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from oellm.frameworks.reading.values import Object, is_finite
+from oellm.frameworks.reading.values import Object
 from oellm.manifest.cells import COLUMNS
+from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.rows import Row
-from oellm.models.expansion import ModelSpec
+from oellm.metrics.records import is_finite
 
 
 def row(cells: Mapping[str, str]) -> Row:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import os
+import re
+from datetime import datetime, timezone
 from typing import Any, TypeGuard
 
 Object = dict[str, Any]
@@ -11,16 +13,6 @@ Object = dict[str, Any]
 _MOST = 2**53
 # Characters of a value that a message shows.
 _LONGEST = 40
-
-
-def is_finite(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a number that a metric or standard error can have."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def is_count(value: Any) -> TypeGuard[int]:
@@ -65,3 +57,34 @@ def text_at(parent: Object, key: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{key}: expected a text, got {type(value).__name__}")
     return value
+
+
+# results_2024-05-01T12-30-45.123456.json: lm-eval and lighteval put the end there, in local time.
+_IN_NAME = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d)[-:](\d\d)[-:](\d\d)(?:\.\d+)?\.json\Z")
+
+
+def at_seconds(seconds: float) -> str:
+    """Return the time that is so many seconds after 1970, empty where no calendar has it."""
+    try:
+        moment = datetime.fromtimestamp(seconds, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return ""
+    return moment.isoformat(timespec="seconds")
+
+
+def of_local(text: str) -> str:
+    """Return a time without a zone, such as `2024-05-01 12:30`, as one of this machine's zone."""
+    try:
+        return datetime.fromisoformat(text).astimezone(timezone.utc).isoformat(timespec="seconds")
+    except (OverflowError, OSError, ValueError):
+        return ""
+
+
+def of_file(path: str) -> str:
+    """Return the time in a file's name, else when the file was last modified."""
+    if match := _IN_NAME.search(path):
+        return of_local(":".join(match.groups()))
+    try:
+        return at_seconds(os.stat(path).st_mtime)
+    except (OSError, ValueError):
+        return ""

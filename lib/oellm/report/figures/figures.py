@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from oellm.core import atomic, figure_names
+from oellm.core import atomic, display
 from oellm.errors import InputError
+from oellm.metrics import model_names
 from oellm.report.figures import curves as figure_curves
 from oellm.report.figures import heat_maps
 from oellm.report.figures import scores as figure_scores
@@ -108,10 +110,10 @@ def _curves(scores: Sequence[Score]) -> Iterator[_Plan]:
     titles = figure_scores.titles(chart.setting for chart in charts)
     runs = list(dict.fromkeys(run for chart in charts for run in chart.lines))
     baselines = [score.model for chart in charts for score in chart.baselines]
-    labels = figure_names.model_labels([*runs, *baselines], _LABEL)
-    names = figure_names.FileNames()
+    labels = model_names.model_labels([*runs, *baselines], _LABEL)
+    names = FileNames()
     for chart in charts:
-        title = figure_names.shown(titles[chart.setting], _TITLE)
+        title = display.shown(titles[chart.setting], _TITLE)
         draw = functools.partial(figure_curves.drawing, chart, title, runs, labels)
         yield _Plan(names.name("curve", titles[chart.setting]), title, draw)
 
@@ -145,3 +147,26 @@ def _write(plan: _Plan, directory: Path, formats: Sequence[str]) -> Iterator[Pat
                 content = figure_rendering.png(drawing)
             atomic.write_file(path, content)
             yield path
+
+
+# Characters of a file's name, without its suffix.
+_LONGEST_NAME = 100
+
+
+class FileNames:
+    """Names of files that every file system takes, no two the same but for capitals."""
+
+    def __init__(self) -> None:
+        self._taken: set[str] = set()
+
+    def name(self, kind: str, text: str = "") -> str:
+        """Return `kind-text` with what is not a plain letter, digit, dot or underscore as `-`."""
+        plain = re.sub(r"[^A-Za-z0-9._]+", "-", f"{kind} {text}").strip("-.")
+        plain = plain[:_LONGEST_NAME].rstrip("-.")
+        name, number = plain, 1
+        while name.lower() in self._taken:
+            number += 1
+            ending = f"-{number}"
+            name = plain[: _LONGEST_NAME - len(ending)] + ending
+        self._taken.add(name.lower())
+        return name

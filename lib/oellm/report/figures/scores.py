@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from oellm.manifest import checkpoint_names
 from oellm.metrics import records as metric_records
-from oellm.models import expansion
 
 Record = dict[str, Any]
 
@@ -127,4 +127,4 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-_training_run = functools.lru_cache(4096)(expansion.training_run)
+_training_run = functools.lru_cache(4096)(checkpoint_names.training_run)

@@ -1,0 +1,67 @@
+"""A row's model arguments, as lm-eval's models take them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from oellm.hub.repositories import COMPANIONS
+from oellm.manifest.model_key import ModelKey
+from oellm.manifest.model_spec import looks_local
+from oellm.manifest.rows import Row
+
+# How a backend is told to use several GPUs: an argument, and its value unless it is their number.
+_SPLITTING: dict[str, tuple[str, Any]] = {
+    "hf": ("parallelize", True),
+    "vllm": ("tensor_parallel_size", None),
+}
+
+
+def load_arguments(key: ModelKey, row: Row) -> dict[str, Any]:
+    """Return the arguments that lm-eval loads the row's model with."""
+    arguments: dict[str, Any] = {"pretrained": row.model.path, **typed(row.model_arguments)}
+    if row["model_revision"]:
+        arguments |= {"revision": row["model_revision"], **_companions(arguments)}
+    if row["dtype"]:
+        arguments.setdefault("dtype", row["dtype"])
+    if row.value("trust_remote_code"):
+        arguments.setdefault("trust_remote_code", True)
+    return arguments | _split(key.backend, row.value("tp") or 1)
+
+
+def typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments as lm-eval's command line takes them: text becomes what it says."""
+    from lm_eval.utils import handle_arg_string
+
+    return {
+        name: handle_arg_string(value) if isinstance(value, str) else value
+        for name, value in arguments.items()
+    }
+
+
+def _companions(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return where the cache has the repositories that model arguments name besides the model.
+
+    By their names, lm-eval would ask for the model's commit in them too.
+    """
+    from huggingface_hub import snapshot_download
+
+    return {
+        name: snapshot_download(arguments[name], local_files_only=True)
+        for name in COMPANIONS
+        if name in arguments and not looks_local(arguments[name])
+    }
+
+
+def _split(backend: str, gpus: int) -> dict[str, Any]:
+    """Return the arguments that split a model over GPUs; raises ValueError where that cannot be."""
+    if gpus == 1:
+        return {}
+    import torch
+
+    if gpus > torch.cuda.device_count():
+        raise ValueError(f"tp: {gpus} GPUs are asked for, {torch.cuda.device_count()} are here")
+    if backend not in _SPLITTING:
+        raise ValueError(f"tp: the backend {backend} cannot split a model over GPUs")
+    name, value = _SPLITTING[backend]
+    return {name: gpus if value is None else value}

@@ -1,0 +1,85 @@
+"""The repositories of the hub that a row needs, those of remote code included."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from oellm.manifest.model_spec import ModelSpec
+from oellm.manifest.rows import Row
+
+# Model arguments that name a second repository.
+COMPANIONS = ("tokenizer", "peft", "delta")
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A model repository to download.
+
+    `revision` is empty for the default branch of a repository that is looked up by name alone.
+    """
+
+    path: str
+    revision: str
+    # The model's arguments that choose among its files.
+    gguf_file: str = ""
+    subfolder: str = ""
+    variant: str = ""
+    # Whether more than its configuration, tokenizer and code is needed.
+    weights: bool = True
+    # Whether its code is run, which may be in another repository.
+    remote_code: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.path}@{self.revision}" if self.revision else self.path
+
+
+def repositories(row: Row) -> Iterator[HubModel]:
+    """Yield what the hub must give for a row's model: itself first, unless it is local."""
+    spec = row.model
+    arguments = row.model_arguments
+    names = ("gguf_file", "subfolder", "variant")
+    gguf_file, subfolder, variant = (str(arguments.get(name, "")).strip("/") for name in names)
+    trusted = str(arguments.get("trust_remote_code", "")).lower() in ("true", "1")
+    runs_code = trusted or bool(row.value("trust_remote_code"))
+    if not spec.is_local:
+        revision = row["model_revision"] or str(arguments.get("revision", "")) or "main"
+        yield HubModel(spec.path, revision, gguf_file, subfolder, variant, remote_code=runs_code)
+    elif runs_code:
+        for name in code_repositories(os.path.join(spec.path, subfolder)):
+            yield HubModel(name, "", weights=False)
+    for name in COMPANIONS:
+        companion = ModelSpec(str(arguments.get(name, "")))
+        if companion.path and not companion.is_local:
+            needs_weights = name != "tokenizer"
+            yield HubModel(companion.path, "", weights=needs_weights, remote_code=runs_code)
+
+
+# Files that name the classes of a model.
+_CONFIGURATIONS = ("config.json", "tokenizer_config.json")
+
+
+def code_repositories(directory: str) -> list[str]:
+    """Return the repositories whose code a model's configuration names, each once.
+
+    `"auto_map": {"AutoConfig": "org/name--module.Class"}`; a tokenizer has two classes, or null.
+    """
+    references = (
+        str(reference)
+        for name in _CONFIGURATIONS
+        for classes in _auto_map(os.path.join(directory, name)).values()
+        for reference in (classes if isinstance(classes, list) else [classes])
+    )
+    return list(dict.fromkeys(text.split("--")[0] for text in references if "--" in text))
+
+
+def _auto_map(path: str) -> dict[str, object]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)["auto_map"]
+    except (OSError, ValueError, LookupError, TypeError):
+        # No such file, or none that names a class; whether it can be loaded is not asked here.
+        return {}
+    return found if isinstance(found, dict) else {}
