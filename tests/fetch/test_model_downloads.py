@@ -26,10 +26,10 @@ pytestmark = pytest.mark.slow
 HURRIED = """
 import sys
 import oe_fetch
-from oellm.core import retry
+from oellm.hub import errors
 from oellm.fetch import download_progress
 download_progress._IN_LOG = 0.2
-retry.SECONDS = retry._FIRST_PAUSE = 0.5
+errors._BACKOFF = errors.Backoff(0.5, 0.5, 60.0)
 sys.exit(oe_fetch.main())
 """
 OE_FETCH = (BIN / "oe-fetch",)

@@ -1,41 +1,49 @@
-"""Patience with a hub that is busy or out of order for a while."""
+"""Call again what failed for a reason that may pass by itself."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TypeVar
-
-from oellm.hub import errors
+from typing import NamedTuple, TypeVar
 
 Result = TypeVar("Result")
-Report = Callable[[str], None]
-
-# Seconds from the first failure in which one request is tried again. What huggingface_hub tries
-# again by itself, five times within some 30 s, or as long as a Retry-After says, comes before.
-SECONDS = 300.0
-# Seconds before the second try; doubled for each further one, up to the longest.
-_FIRST_PAUSE = 2.0
-_LONGEST_PAUSE = 60.0
 
 
-def patiently(name: str, report: Report, action: Callable[[], Result]) -> Result:
-    """Return what `action` returns; call it again after errors that may pass by themselves.
+class Backoff(NamedTuple):
+    """How long to go on trying; all in seconds."""
 
-    Waits as long as the hub asks for. Raises the last error where `SECONDS` do not suffice, and
-    any other error at once.
+    # From the first failure to the last retry.
+    total_s: float
+    # Before the first retry; doubled for each further one, up to the longest.
+    first_s: float
+    longest_s: float
+
+
+def retry(
+    action: Callable[[], Result],
+    backoff: Backoff,
+    *,
+    may_pass: Callable[[Exception], bool],
+    before_retry: Callable[[Exception, float], None],
+    requested_pause: Callable[[Exception], float | None] = lambda _: None,
+) -> Result:
+    """Return what `action` returns, calling it again after errors that may pass by themselves.
+
+    `before_retry` gets the error and the seconds until the next try. `requested_pause` returns the
+    seconds that the other side asked for, if it did. Raises the last error when `backoff` is used
+    up, and any other error at once.
     """
     deadline = None
-    pause = _FIRST_PAUSE
+    pause = backoff.first_s
     while True:
         try:
             return action()
         except Exception as error:
             now = time.monotonic()
-            deadline = deadline or now + SECONDS
-            wait = errors.requested_pause(error) or pause
-            if not errors.may_pass(error) or now + wait > deadline:
+            deadline = deadline or now + backoff.total_s
+            wait = requested_pause(error) or pause
+            if not may_pass(error) or now + wait > deadline:
                 raise
-            report(f"{name}: {errors.complaint(error)}; next try in {wait:.0f} s")
+            before_retry(error, wait)
         time.sleep(wait)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, backoff.longest_s)

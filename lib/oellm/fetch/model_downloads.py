@@ -15,7 +15,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from oellm.core.display import size_text
-from oellm.core.retry import patiently
 from oellm.fetch.download_progress import Progress, Target
 from oellm.hub import errors, repositories
 from oellm.hub.cache import CachedCommit, HubFile, WrongContentError, free_space
@@ -156,7 +155,7 @@ class ModelDownloads:
         from huggingface_hub import HfApi
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        info = patiently(
+        info = errors.retry_request(
             str(model),
             self._report,
             lambda: HfApi().model_info(
@@ -212,7 +211,7 @@ class ModelDownloads:
         if os.path.lexists(cached.place(file)) and cached.settle(file):
             return
         for proved in (plan.proved, frozenset[str]()):
-            patiently(
+            errors.retry_request(
                 name,
                 self._report,
                 lambda: hf_hub_download(plan.model.path, file.name, revision=cached.commit),

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 from oellm import frameworks
 from oellm.core import fork_pool
-from oellm.core.retry import patiently
 from oellm.errors import InputError
 from oellm.frameworks.interface import DataSet, Demand, NotPermittedError, TaskFacts, Tasks
 from oellm.hub import environment, errors
@@ -218,7 +217,7 @@ class Preparation:
     def _loaded(self, data_set: DataSet) -> str:
         """Load a data set; return why that failed, or nothing."""
         try:
-            patiently(str(data_set), self._report, data_set.load)
+            errors.retry_request(str(data_set), self._report, data_set.load)
         except (Exception, SystemExit) as error:
             return errors.first_line(error) or type(error).__name__
         return ""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+
+from oellm.core.retry import Backoff, Result, retry
 
 _GATED = "gated: accept the licence on its page, then set HF_TOKEN"
 _NO_REVISION = "there is no such revision: check the branches and tags"
@@ -55,6 +57,9 @@ _CONNECTION_ERRORS = {"ConnectionError", "Timeout", "TimeoutError", "TransportEr
 # Answers that another try may better.
 _PASSING = (408, 429, 500, 502, 503, 504)
 _LASTING = {"SSLCertVerificationError", "ProxyError"}
+# huggingface_hub first retries by itself: five times within some 30 s, or for as long as a
+# Retry-After says.
+_BACKOFF = Backoff(total_s=300.0, first_s=2.0, longest_s=60.0)
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,25 @@ def may_pass(error: BaseException) -> bool:
     # What came was cut short; and whatever the library for Xet storage says.
     cut = any("Consistency check failed" in str(link) for link in chain)
     return cut or any(_is_silence(link) or "Xet" in type(link).__name__ for link in chain)
+
+
+def retry_request(
+    name: str, report: Callable[[str], None], request: Callable[[], Result]
+) -> Result:
+    """Return what a request to the hub returns, calling it again while the hub is out of order.
+
+    Waits for as long as the hub asks; `report` is told of each retry, under `name`. Raises the last
+    error after five minutes, and any error that will not pass at once.
+    """
+    return retry(
+        request,
+        _BACKOFF,
+        may_pass=may_pass,
+        before_retry=lambda error, wait: report(
+            f"{name}: {complaint(error)}; next try in {wait:.0f} s"
+        ),
+        requested_pause=requested_pause,
+    )
 
 
 def complaint(error: BaseException) -> str:

@@ -5,21 +5,17 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from oellm.core.retry import Backoff, retry
 from oellm.errors import MachineError, OellmError
 from oellm.slurm.notation import parse_duration, ranges
 
 Report = Callable[[str], None]
 
 _TIMEOUT_S = 60
-# Seconds from the first failure in which a question is asked again.
-_PATIENCE_S = 120.0
-# Seconds before the second try; doubled for each further one, up to the longest.
-_FIRST_PAUSE_S = 1.0
-_LONGEST_PAUSE_S = 30.0
+_BACKOFF = Backoff(total_s=120.0, first_s=1.0, longest_s=30.0)
 
 _MAY_PASS = re.compile(
     r"timed out|unable to contact slurm controller|connection (refused|reset|aborted)"
@@ -56,19 +52,12 @@ def ask(command: Sequence[str], report: Report = lambda _: None) -> str:
     where the command is missing, SlurmUnavailableError where it did not pass, OellmError with the
     command's own words where it fails otherwise.
     """
-    deadline = None
-    pause = _FIRST_PAUSE_S
-    while True:
-        try:
-            return call(command)
-        except SlurmUnavailableError as error:
-            now = time.monotonic()
-            deadline = deadline or now + _PATIENCE_S
-            if now + pause > deadline:
-                raise
-            report(f"{error}; next try in {pause:.0f} s")
-        time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE_S)
+    return retry(
+        lambda: call(command),
+        _BACKOFF,
+        may_pass=lambda error: isinstance(error, SlurmUnavailableError),
+        before_retry=lambda error, wait: report(f"{error}; next try in {wait:.0f} s"),
+    )
 
 
 def call(command: Sequence[str]) -> str:
