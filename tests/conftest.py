@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from support.hub import hub  # noqa: F401
@@ -16,6 +17,10 @@ from support.submitting import (
     rendered,  # noqa: F401
     slurm,  # noqa: F401
 )
+
+# How long an example takes says nothing about the code when the machine is busy.
+hypothesis.settings.register_profile("oellm", deadline=None)
+hypothesis.settings.load_profile("oellm")
 
 # A shell starts what runs in its background with SIGINT ignored, and the commands under test
 # would inherit that.

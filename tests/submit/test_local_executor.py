@@ -87,8 +87,14 @@ def test_a_second_interrupt_ends_what_does_not_stop(
     process.send_signal(signal.SIGINT)
     time.sleep(0.8)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=20) == 130
+    deadline = time.monotonic() + 20
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        # An interrupt within half a second of the first counts as the same one, and a busy machine
+        # may handle the first one late.
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.6)
+    assert process.returncode == 130
     all_end(rendered["run_dir"])
 
 
