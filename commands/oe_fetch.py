@@ -72,7 +72,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, OellmError, UsageError
+from oellm.errors import ExitStatus, OellmError
 
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
@@ -104,15 +104,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    jobs = arguments["--jobs"]
-    if not jobs.isdecimal() or int(jobs) < 1:
-        raise UsageError(f"--jobs: expected a positive integer, got {jobs!r}")
     return Options(
-        arguments["MANIFEST"],
-        arguments["--cluster"],
-        arguments["--set"],
-        int(jobs),
-        arguments["--check"],
+        manifest=arguments["MANIFEST"],
+        cluster=arguments["--cluster"],
+        overrides=arguments["--set"],
+        jobs=cli.positive(arguments, "--jobs"),
+        check=arguments["--check"],
     )
 
 

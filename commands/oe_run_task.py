@@ -89,22 +89,15 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError("--run_dir and --shard belong together")
     if run_dir is not None and arguments["--output_dir"] is not None:
         raise UsageError("--output_dir is for rows from stdin; a run keeps its results itself")
-    if shard is not None and not shard.isdecimal():
-        raise UsageError(f"--shard: expected a non-negative integer, got {shard!r}")
-    jobs, fetch = arguments["--jobs"], arguments["--fetch_tasks"]
-    if not jobs.isdecimal() or int(jobs) < 1:
-        raise UsageError(f"--jobs: expected a positive integer, got {jobs!r}")
-    draws = arguments["--bootstrap_iters"]
-    if draws is not None and not draws.isdecimal():
-        raise UsageError(f"--bootstrap_iters: expected a non-negative integer, got {draws!r}")
+    fetch = arguments["--fetch_tasks"]
     return Options(
-        run_dir,
-        None if shard is None else int(shard),
-        arguments["--output_dir"],
-        fetch or arguments["--check_tasks"],
-        fetch,
-        int(jobs),
-        None if draws is None else int(draws),
+        run_dir=run_dir,
+        shard=cli.natural(arguments, "--shard"),
+        output_dir=arguments["--output_dir"],
+        only_tasks=fetch or arguments["--check_tasks"],
+        fetch_tasks=fetch,
+        jobs=cli.positive(arguments, "--jobs"),
+        bootstrap_iters=cli.natural(arguments, "--bootstrap_iters"),
     )
 
 

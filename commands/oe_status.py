@@ -97,18 +97,15 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError("--shards is for the formats csv and jsonl; the others have shards")
     if (arguments["--watch"] or arguments["--log"]) and len(run_dirs) != 1:
         raise UsageError("--watch and --log need one run")
-    for option in ("--poll", "--lines"):
-        if not arguments[option].isdecimal() or int(arguments[option]) < 1:
-            raise UsageError(f"{option}: expected a positive integer, got {arguments[option]!r}")
     return Options(
-        run_dirs,
-        layout,
-        arguments["--shards"],
-        arguments["--watch"],
-        int(arguments["--poll"]),
-        arguments["--log"],
-        int(arguments["--lines"]),
-        arguments["--cluster"],
+        run_dirs=run_dirs,
+        layout=layout,
+        shards=arguments["--shards"],
+        watch=arguments["--watch"],
+        poll_s=cli.positive(arguments, "--poll"),
+        log=arguments["--log"],
+        lines=cli.positive(arguments, "--lines"),
+        cluster=arguments["--cluster"],
     )
 
 

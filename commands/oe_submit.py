@@ -92,23 +92,17 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError(f"--wait: expected nothing or done, got {arguments['--wait']!r}")
     if arguments["--cancel"] and (arguments["--dry_run"] or arguments["--wait"] is not None):
         raise UsageError("--cancel submits nothing: leave --dry_run and --wait out")
+    limit = arguments["--queue_limit"]
     return Options(
         run_dir=arguments["RUN_DIR"],
         executor=arguments["--executor"],
-        queue_limit=_number(arguments, "--queue_limit") if arguments["--queue_limit"] else None,
+        queue_limit=None if limit is None else cli.positive(arguments, "--queue_limit"),
         wait="submitted" if arguments["--wait"] == "" else arguments["--wait"],
-        poll=_number(arguments, "--poll"),
-        jobs=_number(arguments, "--jobs"),
+        poll=cli.positive(arguments, "--poll"),
+        jobs=cli.positive(arguments, "--jobs"),
         dry_run=arguments["--dry_run"],
         cancel=arguments["--cancel"],
     )
-
-
-def _number(arguments: cli.Arguments, name: str) -> int:
-    text = arguments[name]
-    if not (text.isascii() and text.isdecimal() and int(text)):
-        raise UsageError(f"{name}: expected a positive integer, got {text!r}")
-    return int(text)
 
 
 def _oe_submit(arguments: cli.Arguments) -> int:

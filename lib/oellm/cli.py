@@ -101,6 +101,28 @@ def input_name(path: str | None) -> str:
     return "stdin" if path is None or path == "-" else path
 
 
+def positive(arguments: Arguments, option: str) -> int:
+    """Return the positive integer that an option has as its value, in the digits 0 to 9."""
+    text = arguments[option]
+    if not _is_natural(text) or int(text) < 1:
+        raise UsageError(f"{option}: expected a positive integer, got {text!r}")
+    return int(text)
+
+
+def natural(arguments: Arguments, option: str) -> int | None:
+    """Return the non-negative integer that an option has as its value; None if it is left out."""
+    text = arguments[option]
+    if text is None:
+        return None
+    if not _is_natural(text):
+        raise UsageError(f"{option}: expected a non-negative integer, got {text!r}")
+    return int(text)
+
+
+def _is_natural(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 @contextlib.contextmanager
 def stdout_diverted() -> Iterator[BinaryIO]:
     """Send to stderr what this process or a library prints on stdout; give the real stdout."""

@@ -112,6 +112,25 @@ def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: st
         assert only_message(script, refused.stderr).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (["oe-fetch", "--jobs=٣"], "--jobs: expected a positive integer, got '٣'"),
+        (["oe-submit", "--poll=³", "."], "--poll: expected a positive integer, got '³'"),
+        (
+            ["oe-submit", "--queue_limit=", "."],
+            "--queue_limit: expected a positive integer",
+        ),
+        (["oe-status", "--lines=-1", "."], "--lines: "),
+        (["oe-run-task", "--jobs=0"], "--jobs: expected a positive integer, got '0'"),
+        (["oe-run-task", "--bootstrap_iters=٠"], "--bootstrap_iters: expected a non-negative "),
+    ],
+)
+def test_a_number_has_ascii_digits_only(run: Run, command: list[str], expected: str) -> None:
+    done = run(*command, status=2)
+    assert expected in done.stderr
+
+
 def test_hyphens_and_underscores_in_option_names_mean_the_same(run: Run) -> None:
     words = ["--models=a/b", "--tasks=t", "--task_groups=mgsm-eu", "--n_shot", "3"]
     words += ["--unchecked_tasks", "--system_instruction=be_brief-please"]

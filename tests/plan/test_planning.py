@@ -115,7 +115,9 @@ def test_the_time_limit_follows_the_longest_shard_up_to_what_is_allowed(
     long = HELLASWAG.format(tp="").replace("16000", "999000")
     limit, messages = rendered(long, "--set=time_limit=10:00:00")
     assert limit == "10:00:00"
-    assert "more than the time limit of 10.0 h: its job requeues itself and goes on" in messages
+    assert (
+        "more than the time limit of 10 h 00 min: its job requeues itself and goes on" in messages
+    )
     # What Slurm says of the partition counts as well: of the default one, too.
     assert rendered(long)[0] == "12:00:00"
     assert rendered(long, "--set=partition=debug")[0] == "00:30:00"

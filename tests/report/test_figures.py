@@ -269,7 +269,9 @@ def test_labels_fit_and_tell_models_apart(cells: list[str], width: int) -> None:
     labels = model_names.model_labels(cells, width)
     assert set(labels) == set(cells)
     assert len(set(labels.values())) == len(labels)
-    assert all(display.extent(label) <= width and "\n" not in label for label in labels.values())
+    assert all(
+        display.text_width(label) <= width and "\n" not in label for label in labels.values()
+    )
 
 
 def test_labels_are_as_short_as_they_can_be() -> None:
@@ -279,7 +281,7 @@ def test_labels_are_as_short_as_they_can_be() -> None:
     assert list(model_names.model_labels(["o/m,x=1", "o/m,x=2"], 40).values()) == [
         *("m,x=1", "m,x=2")
     ]
-    assert display.shown("abcdefghij", 7) == "abc…hij"
+    assert display.shorten_middle("abcdefghij", 7) == "abc…hij"
 
 
 DRAW = """

@@ -25,9 +25,9 @@ def test_a_log_has_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.now += 20
     progress.end()
     assert log == [
-        "3/12 tiny arc: 30 of 200 requests, 0.167/s, 17 min 0 s left",
-        "3/12 tiny arc: 60 of 200 requests, 0.333/s, 7 min 0 s left",
-        "3/12 tiny arc: 90 of 200 requests, 0.389/s, 4 min 42 s left",
+        "3/12 tiny arc: 30 of 200 requests, 0.167/s, 17 min left",
+        "3/12 tiny arc: 60 of 200 requests, 0.333/s, 7 min left",
+        "3/12 tiny arc: 90 of 200 requests, 0.389/s, 5 min left",
     ]
 
 
@@ -43,7 +43,7 @@ def test_a_terminal_has_the_newest_until_the_row_is_answered(
     progress.end()
     assert shown == [
         "1/1 tiny arc: 20 of 40 requests",
-        "1/1 tiny arc: 30 of 40 requests, 2.5/s, 0 min 4 s left",
+        "1/1 tiny arc: 30 of 40 requests, 2.5/s, 4 s left",
         "",
     ]
     assert not log

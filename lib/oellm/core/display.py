@@ -1,4 +1,8 @@
-"""Sizes, durations, times and names as people read them."""
+"""Sizes, durations, counts, times and names as people read them.
+
+The package `humanize` would not do: the worker runs where only the standard library is sure to
+be, and `2 hours and 5 minutes` is too wide for a column.
+"""
 
 from __future__ import annotations
 
@@ -6,61 +10,65 @@ import datetime
 import re
 import unicodedata
 
-# What XML cannot hold, and control characters, which no font has.
-_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Characters that XML cannot hold, and control characters, for which no font has a glyph.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+_SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
 
 
-def shown(text: str, width: int) -> str:
-    """Return text on one line; what is longer than `width` has its middle replaced by `…`."""
-    text = _UNSHOWN.sub("\ufffd", " ".join(text.split()))
-    if extent(text) <= width:
+def shorten_middle(text: str, width: int) -> str:
+    """Return text on one line, at most `width` wide; `…` replaces the middle of a longer one."""
+    text = _UNPRINTABLE.sub("\ufffd", " ".join(text.split()))
+    if text_width(text) <= width:
         return text
     head, tail = text, text
-    while extent(head) > width // 2:
+    while text_width(head) > width // 2:
         head = head[:-1]
-    while extent(tail) > width - width // 2 - 1:
+    while text_width(tail) > width - width // 2 - 1:
         tail = tail[1:]
     return f"{head}…{tail}"
 
 
-def extent(text: str) -> int:
-    """Return how wide a text is, in letters: Chinese ones are as wide as two."""
+def shorten_end(text: str, width: int) -> str:
+    """Return text of at most `width` letters; `…` replaces the end of a longer one."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def text_width(text: str) -> int:
+    """Return the width of a text in letters; a Chinese character is two letters wide."""
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def thousands(number: float) -> str:
-    """Return a number as axes have it: 500, 1.5k, 2M."""
+def format_thousands(number: float) -> str:
+    """Return a number as axes show it: `500`, `1.5k`, `2M`."""
     for unit, letter in ((10**9, "B"), (10**6, "M"), (10**3, "k")):
         if abs(number) >= unit:
             return f"{number / unit:.6g}{letter}"
     return f"{number:.6g}"
 
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things whose plural ends in s: `1 file`, `3 files`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def size_text(count: float) -> str:
-    """Return a number of bytes for people: 12.3 GB."""
+def format_size(size: float) -> str:
+    """Return a number of bytes with three digits: `12.3 GB`."""
     unit = 0
-    while count >= 999.5 and unit < len(_UNITS) - 1:
-        count /= 1000
+    while size >= 999.5 and unit < len(_SIZE_UNITS) - 1:
+        size /= 1000
         unit += 1
-    return (
-        f"{count:.0f} {_UNITS[unit]}"
-        if count >= 99.5 or not unit
-        else f"{count:.3g} {_UNITS[unit]}"
-    )
+    digits = f"{size:.0f}" if size >= 99.5 or not unit else f"{size:.3g}"
+    return f"{digits} {_SIZE_UNITS[unit]}"
 
 
-def in_words(seconds: float) -> str:
-    """Return a duration for people, in two digits or more: `45 s`, `12 min`, `3.4 h`."""
-    if seconds < 99.5:
+def format_duration(seconds: float) -> str:
+    """Return a duration in its largest units: `45 s`, `12 min`, `2 h 05 min`."""
+    if seconds < 59.5:
         return f"{seconds:.0f} s"
-    if seconds < 99.5 * 60:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
-def now() -> str:
-    """Return the time, in UTC."""
+def utc_now() -> str:
+    """Return the present time in UTC, in ISO 8601 with milliseconds."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")

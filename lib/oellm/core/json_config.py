@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oellm.core.display import shorten_end
 from oellm.errors import InputError, nearest
 
 
@@ -23,8 +24,8 @@ class Node(NamedTuple):
 
     def unlike(self, expected: str) -> InputError:
         """Return the error that says what was expected, and what is there."""
-        shown = json.dumps(self.value, ensure_ascii=False)
-        return self.error(f"expected {expected}, got {shown[:80]}{'…' * (len(shown) > 80)}")
+        shown = shorten_end(json.dumps(self.value, ensure_ascii=False), 81)
+        return self.error(f"expected {expected}, got {shown}")
 
     def members(
         self, known: Collection[str] | None = None, required: Iterable[str] = ()

@@ -16,6 +16,8 @@ from typing import Any
 
 # Of <sys/prctl.h>: the signal that a process gets when its parent ends.
 _PR_SET_PDEATHSIG = 1
+# Loaded here, because nothing may be loaded between fork and exec.
+_prctl = ctypes.CDLL(None).prctl
 # What a batch system or a terminal sends to all processes of a job; the parent decides about it.
 _FOR_THE_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _BOOT = (
@@ -100,6 +102,14 @@ def begin(serve: Callable[[Connection], None], descriptor: int, parent: int) -> 
         serve(Connection(descriptor))
 
 
+def signal_at_parents_end(number: signal.Signals) -> None:
+    """Let the kernel send this process a signal when its parent ends; safe between fork and exec.
+
+    A parent that has ended already sends none: compare os.getppid() afterwards.
+    """
+    _prctl(_PR_SET_PDEATHSIG, number)
+
+
 def silence_bars() -> None:
     """Let no library draw bars in this process: those of several would mix with messages."""
     from tqdm import tqdm  # type: ignore[import-untyped]
@@ -131,7 +141,7 @@ def _settle(parent: int) -> None:
     # A handler that does nothing, not SIG_IGN: programs that this process starts have the default.
     for number in _FOR_THE_PARENT:
         signal.signal(number, lambda *_: None)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal_at_parents_end(signal.SIGKILL)
     if os.getppid() != parent:
         # It ended before it was said that we go with it.
         os._exit(1)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 from oellm.core import json_codec, schema
+from oellm.core.csv_records import csv_text
 
 Record = dict[str, Any]
 
@@ -54,23 +54,12 @@ def text(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-class _Lines(list[str]):
-    """Takes lines as csv writes them, each in one piece."""
-
-    write = list.append
-
-
 def _csv(rows: Iterable[Iterable[Any]]) -> str:
-    lines = _Lines()
-    # With this line end, cells that hold either of its characters are quoted; before Python 3.13,
-    # with "\n" those with "\r" are not, and no reader takes such a line.
-    writer = csv.writer(lines, lineterminator="\r\n")
     # As `text` has them: csv itself spells true and false as Python does.
-    writer.writerows(
+    return csv_text(
         ["true" if value is True else "false" if value is False else value for value in row]
         for row in rows
     )
-    return "".join([f"{line[:-2]}\n" for line in lines])
 
 
 def _json(record: Record, columns: Sequence[str]) -> str:

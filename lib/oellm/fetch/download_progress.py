@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from oellm.core.display import size_text
+from oellm.core.display import format_duration, format_size
 from oellm.hub.cache import CachedCommit, HubFile
 
 Report = Callable[[str], None]
@@ -68,14 +68,8 @@ class Progress:
         percent_done = 100 * come // self._total
         # Before the first percent a rate says nothing yet.
         is_known = rate > 0 and percent_done >= 1
-        left = f", {_duration((self._total - come) / rate)} left" if is_known else ""
+        left = f", {format_duration((self._total - come) / rate)} left" if is_known else ""
         return (
-            f"downloading: {percent_done} %, {size_text(come)} of {size_text(self._total)},"
-            f" {size_text(rate)}/s{left}"
+            f"downloading: {percent_done} %, {format_size(come)} of {format_size(self._total)},"
+            f" {format_size(rate)}/s{left}"
         )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
-from oellm.core.display import size_text
+from oellm.core.display import format_count, format_size
 from oellm.fetch.download_progress import Progress, Target
 from oellm.hub import errors, repositories
 from oellm.hub.cache import CachedCommit, HubFile, WrongContentError, free_space
@@ -128,8 +128,8 @@ class ModelDownloads:
     def _fetched(self, plan: _Plan, count: int) -> Download | Problem:
         try:
             if plan.missing:
-                size = size_text(sum(file.size or 0 for file in plan.coming))
-                files = f"{len(plan.missing)} file{'s' * (len(plan.missing) > 1)}"
+                size = format_size(sum(file.size or 0 for file in plan.coming))
+                files = format_count(len(plan.missing), "file")
                 self._report(f"model {plan.model}: {files}, {size} to download")
             self._fetch(plan)
         except Exception as error:
@@ -138,7 +138,7 @@ class ModelDownloads:
         with self._lock:
             self._finished += 1
             self._report(
-                f"model {plan.model.path} at {plan.cached.commit[:12]}, {size_text(total)} "
+                f"model {plan.model.path} at {plan.cached.commit[:12]}, {format_size(total)} "
                 f"({self._finished} of {count})"
             )
         return Download(plan.cached.commit, plan.cached.directory, total)
@@ -184,8 +184,8 @@ class ModelDownloads:
         if needed <= free:
             return ""
         return (
-            f"no room: all models need {size_text(needed)} more in {HF_HUB_CACHE}, "
-            f"{size_text(free)} are free: {errors.ROOM}"
+            f"no room: all models need {format_size(needed)} more in {HF_HUB_CACHE}, "
+            f"{format_size(free)} are free: {errors.ROOM}"
         )
 
     def _fetch(self, plan: _Plan) -> None:

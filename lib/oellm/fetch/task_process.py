@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 import signal
 import subprocess
@@ -17,6 +15,7 @@ from typing import Any
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import NLTK, command, passed_on, require
 from oellm.core import json_codec
+from oellm.core.csv_records import csv_text
 from oellm.errors import ExitStatus, MachineError
 from oellm.fetch import task_preparation
 from oellm.manifest.rows import Row
@@ -130,9 +129,6 @@ def _key(row: Row) -> tuple[str, ...]:
 
 def _manifest(rows: Iterable[Row]) -> bytes:
     """Return rows as CSV that have all that the worker needs to know of them."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["model_path", *_columns()])
-    for row in rows:
-        writer.writerow([row["model_path"], *_key(row)])
-    return text.getvalue().encode("utf-8", "surrogateescape")
+    cells = ([row["model_path"], *_key(row)] for row in rows)
+    text = csv_text([["model_path", *_columns()], *cells])
+    return text.encode("utf-8", "surrogateescape")

@@ -8,7 +8,6 @@ from itertools import takewhile
 from typing import NamedTuple
 
 from oellm.core import display
-from oellm.core.display import shown
 
 # Letters of a name.
 _WIDTH = 48
@@ -50,7 +49,7 @@ def short_names(models: Sequence[Model]) -> dict[Model, str]:
     for model, name in names.items():
         if counts[name] > 1 and model.revision:
             names[model] = f"{name} @ {model.revision[:8]}"
-    names = {model: display.shown(name, _WIDTH) for model, name in names.items()}
+    names = {model: display.shorten_middle(name, _WIDTH) for model, name in names.items()}
     counts = Counter(names.values())
     return {m: name if counts[name] == 1 else m.full_name for m, name in names.items()}
 
@@ -106,10 +105,10 @@ def _distinct(texts: Iterable[str], width: int) -> Iterator[str]:
     """Yield texts as they can be shown, with a number where shortened ones are the same."""
     taken: set[str] = set()
     for text in texts:
-        label, number = shown(text, width), 1
+        label, number = display.shorten_middle(text, width), 1
         while label in taken:
             number += 1
             ending = f" #{number}"
-            label = shown(text, width - len(ending)) + ending
+            label = display.shorten_middle(text, width - len(ending)) + ending
         taken.add(label)
         yield label

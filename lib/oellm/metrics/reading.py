@@ -7,21 +7,18 @@ What other tools made of them in between is accepted where its meaning is plain:
 from __future__ import annotations
 
 import contextlib
-import csv
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from oellm.core import json_codec, schema
+from oellm.core.csv_records import CsvReader
 from oellm.errors import InputError
 from oellm.metrics import records
 from oellm.metrics.records import Record
 
 REQUIRED = ("model_path", "task", "metric", "value")
-# Characters of a cell: a name may be long, a text whose closing quote is missing must not fill
-# the memory.
-_LONGEST_CELL = 2**20
 
 
 def read(stream: Iterable[str], source: str) -> Iterator[Record]:
@@ -50,28 +47,9 @@ def read(stream: Iterable[str], source: str) -> Iterator[Record]:
 
 
 def _of_csv(lines: Iterable[str], source: str) -> Iterator[Record]:
-    csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(lines, strict=True)
-    line = 1
-    try:
-        header = next(reader)
-        for name in header:
-            if header.count(name) > 1:
-                raise InputError("the column stands twice in the header", source, line, name)
-        for name in REQUIRED:
-            if name not in header:
-                text = f"required column is missing; the header is {','.join(header)[:120]!r}"
-                raise InputError(text, source, line, name)
-        line = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                text = f"expected {len(header)} cells as in the header, got {len(cells)}"
-                raise InputError(text, source, line)
-            if cells:
-                yield _record(dict(zip(header, cells, strict=True)), source, line)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(f"expected CSV: {error}", source, line) from None
+    reader = CsvReader(lines, source, REQUIRED)
+    for line, cells in reader:
+        yield _record(dict(zip(reader.header, cells, strict=True)), source, line)
 
 
 def _of_json_lines(lines: Iterable[str], source: str) -> Iterator[Record]:

@@ -149,8 +149,8 @@ def _limited(jobs: Jobs, cluster: Cluster, report: Callable[[str], None]) -> Ite
         limit = time_limits.time_limit(longest, cluster.number("stop_before") or 0, ceiling)
         if limit is not None and longest > limit:
             report(
-                f"a shard should take {display.in_words(longest)}, more than the time limit of "
-                f"{display.in_words(limit)}: its job requeues itself and goes on"
+                f"a shard should take {display.format_duration(longest)}, more than the time limit "
+                f"of {display.format_duration(limit)}: its job requeues itself and goes on"
             )
         text = "" if limit is None else notation.as_slurm(limit)
         gpus = job_resources.gpus_of_worker(cluster, each.gpus)
@@ -183,7 +183,7 @@ def plan_lines(jobs: Jobs) -> Iterator[str]:
     """Yield the plan in words: a line for all shards that are alike, and the whole."""
     alike: dict[tuple[int, int, str], list[int]] = {}
     for shard in jobs.shards:
-        time = display.in_words(shard.estimate_s)
+        time = display.format_duration(shard.estimate_s)
         alike.setdefault((shard.models, shard.rows, time), []).append(shard.index)
     for (models, rows, time), indices in alike.items():
         each = " each" if len(indices) > 1 else ""
@@ -192,7 +192,7 @@ def plan_lines(jobs: Jobs) -> Iterator[str]:
         elements, workers = each_array.elements, each_array.workers
         size = f"jobs: {elements}" + (f", workers of each: {workers}" if workers > 1 else "")
         limit = f", time limit {each_array.time_limit}" if each_array.time_limit else ""
-        longest = display.in_words(jobs.longest_s(position))
+        longest = display.format_duration(jobs.longest_s(position))
         yield f"{each_array.script}: {size}, the longest about {longest}{limit}"
     bases = ", ".join(f"{count} {basis}" for basis, count in sorted(jobs.rows_by_basis.items()))
     yield f"together about {jobs.gpu_hours:.2g} GPU-hours; times of rows: {bases}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm import __version__
+from oellm.core.display import format_count, format_duration
 from oellm.core.paths import data_file
 from oellm.report.leaderboard import LEVELS, Board, Record, boards, language_boards, primary
 from oellm.report.runs import RunFacts, Unknown
@@ -57,7 +58,7 @@ def page(contents: Contents) -> str:
         lstrip_blocks=True,
         autoescape=True,
     )
-    environment.filters.update(moment=_moment, duration=_duration, counted=_counted)
+    environment.filters.update(moment=_moment, duration=format_duration, counted=format_count)
     script = data_file("templates", "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
@@ -97,17 +98,6 @@ def _tasks(shown: Sequence[Board]) -> set[str]:
     return {c.head.task for board in shown for c in board.columns if not c.group}
 
 
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def _moment(text: str) -> str:
     """Return a time of ISO 8601, as the files of a run have it, for people."""
     return f"{text[:10]} {text[11:16]} UTC"
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
-    return f"{seconds:.1f} s"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm.core import json_codec, schema
-from oellm.core.display import now
+from oellm.core.display import utc_now
 from oellm.runs import provenance
 
 PROGRESS = "progress"
@@ -103,7 +103,7 @@ class Heartbeat:
         return _AT_LEAST if self._is_behind else EVERY
 
     def _write(self, work: Work) -> None:
-        updated = now()
+        updated = utc_now()
         attempt = {**self._attempt, "updated": updated, "scoring_s": work.scoring_s}
         content = {
             **self._facts,

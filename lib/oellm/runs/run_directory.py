@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import datetime
 import os
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import atomic, json_codec, schema
+from oellm.core.csv_records import CsvReader
 from oellm.errors import InputError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
@@ -60,24 +60,19 @@ class Run:
     def columns(self) -> list[str]:
         """Return the columns of the manifest."""
         with open(self.path / JOBS, encoding="utf-8", newline="") as stream:
-            return next(csv.reader(stream), [])
+            return CsvReader(stream, str(self.path / JOBS)).header
 
     def eval_ids(self) -> Iterator[str]:
         """Yield the eval_id of each row, without looking at the other cells.
 
-        Raises InputError for a line that has not the header's length.
+        Raises InputError if a line is not as long as the header.
         """
         path = self.path / JOBS
         with open(path, encoding="utf-8", newline="") as stream:
-            lines = csv.reader(stream)
-            header = next(lines, [])
-            column = header.index("eval_id")
-            for cells in lines:
-                if cells and len(cells) != len(header):
-                    text = f"expected {len(header)} cells as in the header, got {len(cells)}"
-                    raise InputError(text, str(path), lines.line_num)
-                if cells:
-                    yield cells[column]
+            records = CsvReader(stream, str(path), required=["eval_id"])
+            column = records.header.index("eval_id")
+            for _, cells in records:
+                yield cells[column]
 
     def reload(self) -> None:
         """Read run.json anew."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator, Sequence
 
+from oellm.core.display import format_duration, shorten_end
 from oellm.manifest.rows import Row
 from oellm.slurm.notation import ranges
 from oellm.status.run_status import DONE, FAILED, LOST, RUNNING, RowStatus, ShardStatus, Totals
@@ -24,7 +25,9 @@ def lines(shards: Sequence[ShardStatus], total: Totals, width: int) -> Iterator[
     fixed = sum(widths) - widths[_ELASTIC] + 2 * (len(widths) - 1)
     widths[_ELASTIC] = max(_NARROWEST, min(widths[_ELASTIC], width - fixed))
     for row in cells:
-        shown = (_cut(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True))
+        shown = (
+            shorten_end(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)
+        )
         yield "  ".join(shown).rstrip()
     yield ""
     yield summary(total)
@@ -49,14 +52,6 @@ def bar(total: Totals, width: int) -> str:
     size = max(1, width - 8)
     full = int(size * share)
     return f"[{'#' * full}{'.' * (size - full)}] {100 * total.done // max(1, total.rows):3d} %"
-
-
-def duration(seconds: float) -> str:
-    """Return seconds for people: 2 h 05 min."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
 def current(shard: ShardStatus) -> RowStatus | None:
@@ -87,7 +82,9 @@ def _cells(group: Sequence[ShardStatus]) -> tuple[str, ...]:
     done = sum(shard.number(DONE) for shard in group)
     rows = sum(len(shard.rows) for shard in group)
     alone = len(group) == 1
-    left = duration(first.left_s) if alone and first.left_s and first.state == RUNNING else ""
+    left = (
+        format_duration(first.left_s) if alone and first.left_s and first.state == RUNNING else ""
+    )
     job = first.phase.job if alone and first.state != DONE else ""
     node = first.phase.node if first.state != DONE else ""
     numbers = ranges(shard.shard for shard in group)
@@ -110,7 +107,7 @@ def _pace(total: Totals) -> str:
     if total.rows_per_h is not None:
         parts.append(f"{total.rows_per_h:.3g} rows/h")
     if total.left_s:
-        parts.append(f"{duration(total.left_s)} left")
+        parts.append(f"{format_duration(total.left_s)} left")
     if total.gpu_hours:
         planned = f" of {total.gpu_hours_planned:.3g}" if total.gpu_hours_planned else ""
         parts.append(f"{total.gpu_hours:.3g}{planned} GPU-hours used")
@@ -129,13 +126,9 @@ def _troubles(shards: Sequence[ShardStatus], width: int) -> Iterator[str]:
         yield ""
     for row in rows[:_ROWS_SHOWN]:
         again = f" ({row.attempts} attempts)" if row.state == FAILED and row.attempts > 1 else ""
-        yield _cut(f"{row.row['eval_id']} {row.state}{again}: {title(row.row)}", width)
-        yield _cut(f"    {' '.join(row.reason.split())}", width)
+        yield shorten_end(f"{row.row['eval_id']} {row.state}{again}: {title(row.row)}", width)
+        yield shorten_end(f"    {' '.join(row.reason.split())}", width)
         if row.log:
             yield f"    {row.log}"
     if len(rows) > _ROWS_SHOWN:
         yield f"and {len(rows) - _ROWS_SHOWN} more; --format=csv has all"
-
-
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import selectors
 import shlex
@@ -14,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from oellm.core import processes
 from oellm.core.stop_signals import StopSignals
 from oellm.errors import ExitStatus, MachineError
 from oellm.runs.run_directory import LOGS, Run
@@ -126,10 +126,6 @@ class LocalExecutor:
             self._look()
 
 
-# Of <sys/prctl.h>: the signal that a process gets when its parent ends.
-_PR_SET_PDEATHSIG = 1
-
-
 def command_line(run: Run, element: Element) -> str:
     """Return the shell command that runs an element."""
     script = str(run.path / run.arrays[element.array].script)
@@ -150,8 +146,6 @@ class LocalElement:
         # In a job of the user's own: not this script is to requeue that.
         environment.pop("SLURM_ARRAY_JOB_ID", None)
         self._begun = b""
-        # Loaded here: between fork and exec nothing may be.
-        prctl = ctypes.CDLL(None).prctl
         self._stream = open(self.log, "ab")  # noqa: SIM115
         self._process = subprocess.Popen(
             ["bash", str(run.path / run.arrays[element.array].script)],
@@ -162,7 +156,7 @@ class LocalElement:
             # A group of its own: Ctrl-C reaches it through us, so that it stops in order.
             start_new_session=True,
             # The script passes it on to the worker, which stops in order, too.
-            preexec_fn=lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # noqa: PLW1509
+            preexec_fn=lambda: processes.signal_at_parents_end(signal.SIGTERM),  # noqa: PLW1509
         )
         os.set_blocking(self.fileno(), False)
 

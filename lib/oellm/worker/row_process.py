@@ -82,7 +82,7 @@ class RowProcess:
 
     def evaluate(self, key: ModelKey, label: str, job: Job) -> None:
         """Begin to evaluate a row."""
-        self.row, self.key, self.label, self.started = job.row, key, label, display.now()
+        self.row, self.key, self.label, self.started = job.row, key, label, display.utc_now()
         self.asks, self.is_scored = None, False
         self._send(job)
 
@@ -127,7 +127,7 @@ class _Evaluation:
         self._connection = connection
         self._job = job
         self._store = store
-        self._started = display.now()
+        self._started = display.utc_now()
         self._timing = dict(job.booked)
         self._handle: Any = None
 

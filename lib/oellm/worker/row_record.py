@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from oellm.core import schema
-from oellm.core.display import now
+from oellm.core.display import utc_now
 from oellm.manifest.rows import Row
 
 
@@ -52,7 +52,7 @@ def record(
         "timing": {
             **{name: round(value, 6) for name, value in timing.items()},
             "started": started,
-            "finished": now(),
+            "finished": utc_now(),
         },
         "provenance": dict(provenance),
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from oellm.core.display import format_duration
+
 # Seconds between two lines in a log.
 _LOG_EVERY = 60.0
 
@@ -51,8 +53,7 @@ class ScoringProgress:
         self._told = now
         text = f"{self._label}: {done} of {total} requests"
         if rate := self.rate:
-            minutes, seconds = divmod(int((total - done) / rate), 60)
-            text += f", {rate:.3g}/s, {minutes} min {seconds} s left"
+            text += f", {rate:.3g}/s, {format_duration((total - done) / rate)} left"
         (self._status or self._report)(text)
 
     def end(self) -> None:

@@ -262,7 +262,7 @@ class Worker:
             job = Job(row, self._booked, self._course.provenance, self._course.bootstrap_iters)
             self._booked = {}
             if key in self._model.unloadable:
-                self._fail(label, job, self._model.unloadable[key], display.now())
+                self._fail(label, job, self._model.unloadable[key], display.utc_now())
                 continue
             process = self._idle.pop() if self._idle else self._forked()
             self._busy.append(process)

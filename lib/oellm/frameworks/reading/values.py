@@ -7,12 +7,14 @@ import re
 from datetime import datetime, timezone
 from typing import Any, TypeGuard
 
+from oellm.core.display import shorten_end
+
 Object = dict[str, Any]
 
 # What a float has exactly.
 _MOST = 2**53
 # Characters of a value that a message shows.
-_LONGEST = 40
+_LONGEST = 41
 
 
 def is_count(value: Any) -> TypeGuard[int]:
@@ -26,7 +28,7 @@ def spelled(value: Any) -> str:
         return "null"
     if isinstance(value, (str, float)):
         text = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}.get(repr(value), repr(value))
-        return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+        return shorten_end(text, _LONGEST)
     return f"of type {type(value).__name__}"
 
 

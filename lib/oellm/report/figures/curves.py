@@ -98,7 +98,9 @@ def drawing(chart: Chart, title: str, runs: Sequence[str], labels: dict[str, str
     for number, score in enumerate(chart.baselines):
         axes.axhline(score.value, **_baseline_style(number))
     _dress(axes, chart)
-    axes.set_title(display.shown(title, _TITLE), x=(0.06 - _LEFT) / (_WIDTH - _LEFT - _RIGHT))
+    axes.set_title(
+        display.shorten_middle(title, _TITLE), x=(0.06 - _LEFT) / (_WIDTH - _LEFT - _RIGHT)
+    )
     legend = figure.legend(
         [handle for handle, _ in entries],
         ["·"] * len(entries),
@@ -168,12 +170,12 @@ def _dress(axes: Axes, chart: Chart) -> None:
     directions = {True: "  (↑ better)", False: "  (↓ better)", None: ""}
     direction = next(iter(chart.lines.values()))[0].higher_is_better
     axes.set_xlabel("training step")
-    axes.set_ylabel(display.shown(chart.setting.metric, _AXIS) + directions[direction])
+    axes.set_ylabel(display.shorten_middle(chart.setting.metric, _AXIS) + directions[direction])
     axes.margins(x=0.02, y=0.06)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10], min_n_ticks=4))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda number, _: display.thousands(number)))
+        axis.set_major_formatter(FuncFormatter(lambda number, _: display.format_thousands(number)))
     axes.grid(axis="y", color=INK, alpha=0.15, linewidth=0.5)
     axes.set_axisbelow(True)
 
@@ -228,6 +230,6 @@ def _baseline_style(number: int) -> dict[str, Any]:
 
 def _columns(texts: Sequence[str]) -> int:
     """Return in how many columns the texts of a legend fit."""
-    longest = max((display.extent(text) for text in texts), default=0)
+    longest = max((display.text_width(text) for text in texts), default=0)
     # Besides its text, a column needs the room of about eight letters.
     return max(1, min(3, len(texts), _LEGEND // (longest + 8)))

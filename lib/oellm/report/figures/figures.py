@@ -113,7 +113,7 @@ def _curves(scores: Sequence[Score]) -> Iterator[_Plan]:
     labels = model_names.model_labels([*runs, *baselines], _LABEL)
     names = FileNames()
     for chart in charts:
-        title = display.shown(titles[chart.setting], _TITLE)
+        title = display.shorten_middle(titles[chart.setting], _TITLE)
         draw = functools.partial(figure_curves.drawing, chart, title, runs, labels)
         yield _Plan(names.name("curve", titles[chart.setting]), title, draw)
 

@@ -65,8 +65,8 @@ def task_panels(scores: Sequence[Score]) -> list[Panel]:
     for place, setting in enumerate(sorted(titles, key=lambda each: tasks.index(each.task))):
         row = [score for score in found if score.setting == setting]
         metric = f", {_metric(setting, row)}"
-        room = _ROW - display.extent(metric)
-        rows.append(display.shown(titles[setting], room) + metric)
+        room = _ROW - display.text_width(metric)
+        rows.append(display.shorten_middle(titles[setting], room) + metric)
         for score, cell in zip(row, _cells(row), strict=True):
             cells[place, columns.index(score.model)] = cell
     caption = "darker is better, within each row"
@@ -103,7 +103,7 @@ def language_panels(scores: Sequence[Score]) -> list[Panel]:
         places = [(rows.index(score.language), columns.index(score.model)) for score in found]
         cells = dict(zip(places, _cells(found), strict=True))
         caption = f"{_metric(family, found)}, darker is better"
-        lines = [display.shown(language, _ROW) for language in rows]
+        lines = [display.shorten_middle(language, _ROW) for language in rows]
         panels.append(Panel(titles[family], caption, lines, names, cells))
     return panels
 
@@ -153,8 +153,8 @@ class _Layout(NamedTuple):
 def _layout(panels: Sequence[Panel]) -> _Layout:
     rows, columns = panels[0].rows, panels[0].columns
     has_values = len(columns) <= _MOST_WITH_VALUES
-    left = 2 * _EDGE + _LETTER * max(map(display.extent, rows))
-    slant = _LETTER * max(map(display.extent, columns)) * math.sqrt(0.5) + 2 * _EDGE
+    left = 2 * _EDGE + _LETTER * max(map(display.text_width, rows))
+    slant = _LETTER * max(map(display.text_width, columns)) * math.sqrt(0.5) + 2 * _EDGE
     above = slant + (_TITLE_HEIGHT if panels[0].title else 0)
     width = len(columns) * (_CELL if has_values else _NARROW_CELL)
     height = len(rows) * _CELL_HEIGHT
@@ -194,7 +194,7 @@ def _draw(axes: Axes, panel: Panel, layout: _Layout, *, with_names: bool) -> Non
         beside = -_EDGE * n_columns / layout.width
         for y, name in enumerate(panel.rows):
             axes.text(beside, y + 0.5, name, fontsize=8, ha="right", va="center_baseline")
-    title = display.shown(panel.title, int(layout.room / _LETTER))
+    title = display.shorten_middle(panel.title, int(layout.room / _LETTER))
     axes.text(0, -(layout.slant + _EDGE) / _CELL_HEIGHT, title, fontsize=9)
     axes.text(0, n_rows + 0.85, _caption(panel), fontsize=7, color=INK)
 
@@ -202,7 +202,7 @@ def _draw(axes: Axes, panel: Panel, layout: _Layout, *, with_names: bool) -> Non
 def value_text(value: float) -> str:
     """Return a value with three digits or so, as a cell has room for."""
     if abs(value) >= 1000:
-        return display.thousands(float(f"{value:.3g}"))
+        return display.format_thousands(float(f"{value:.3g}"))
     return f"{value:.{3 if abs(value) < 10 else 1}f}"
 
 
@@ -224,7 +224,7 @@ def _cells(scores: Sequence[Score]) -> list[Cell]:
 def _metric(setting: Setting, scores: Sequence[Score]) -> str:
     """Return the name of a metric with its direction."""
     arrow = {True: " ↑", False: " ↓", None: ""}[scores[0].higher_is_better]
-    return display.shown(setting.metric, _METRIC) + arrow
+    return display.shorten_middle(setting.metric, _METRIC) + arrow
 
 
 def _columns(scores: Sequence[Score]) -> list[str]:
@@ -238,7 +238,7 @@ def _column_names(columns: Sequence[str], scores: Sequence[Score]) -> list[str]:
     labels = model_names.model_labels(runs, _COLUMN)
     return [
         labels[run]
-        + ("" if (step := by_model[model].step) is None else f" @{display.thousands(step)}")
+        + ("" if (step := by_model[model].step) is None else f" @{display.format_thousands(step)}")
         for model, run in zip(columns, runs, strict=True)
     ]
 

@@ -1,0 +1,109 @@
+"""CSV with a header: read with the place of each error, and written so that any reader takes it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from oellm.errors import InputError
+
+if TYPE_CHECKING:
+    from _csv import Writer as CsvWriter
+
+    from _typeshed import SupportsWrite
+
+# Characters of a cell: a system instruction may be long, but a cell without its closing quote
+# must not fill the memory.
+_LONGEST_CELL = 2**20
+
+
+class CsvReader:
+    """Yields the line number and the cells of each record of a CSV text.
+
+    Raises InputError with line and column for text without a header, a required column that is
+    missing, a column that stands twice in the header, a record that is not as long as the header,
+    and text that is not CSV or not UTF-8.
+
+    Attributes:
+        header: The names of the columns.
+    """
+
+    def __init__(self, lines: Iterable[str], source: str, required: Iterable[str] = ()) -> None:
+        csv.field_size_limit(_LONGEST_CELL)
+        self._reader = csv.reader(lines, strict=True)
+        self._source = source
+        self._records = self._read()
+        _, self.header = next(self._records)
+        for name in required:
+            if name not in self.header:
+                shown = ",".join(self.header)[:120]
+                text = f"required column is missing; the header is {shown!r}"
+                raise InputError(text, source, 1, name)
+        for name in self.header:
+            if self.header.count(name) > 1:
+                raise InputError("the column stands twice in the header", source, 1, name)
+
+    def __iter__(self) -> Iterator[tuple[int, list[str]]]:
+        return self._records
+
+    def _read(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield the header and the records, each with the line on which it begins."""
+        line = 1
+        try:
+            header = next(self._reader, None)
+            if header is None:
+                message = "expected a CSV header, got nothing: the command before failed?"
+                raise InputError(message, self._source)
+            yield line, header
+            # A record begins where the one before it ended; a quoted cell may have line ends.
+            line = self._reader.line_num + 1
+            for cells in self._reader:
+                if len(cells) == len(header):
+                    yield line, cells
+                elif cells:
+                    message = f"expected {len(header)} cells as in the header, got {len(cells)}"
+                    raise InputError(message, self._source, line)
+                line = self._reader.line_num + 1
+        except csv.Error as error:
+            problem = str(error)
+            if "field limit" in problem:
+                problem = f"a cell of over {_LONGEST_CELL} characters; is a quote missing?"
+            raise InputError(f"expected CSV: {problem}", self._source, line) from None
+        except UnicodeDecodeError as error:
+            byte = error.object[error.start]
+            # Text is decoded in blocks; the bad byte may be some lines further on in its block.
+            line = self._reader.line_num + 1 + error.object.count(b"\n", 0, error.start)
+            message = f"expected UTF-8 text, got byte 0x{byte:02x}"
+            raise InputError(message, self._source, line) from None
+
+
+class _LineFeeds:
+    """A stream that gets each line of a csv.writer with a line feed in place of CR LF."""
+
+    def __init__(self, stream: SupportsWrite[str]) -> None:
+        self._write = stream.write
+
+    def write(self, line: str) -> object:
+        """Write one line that ends with CR LF."""
+        return self._write(line[:-2] + "\n")
+
+
+def csv_writer(stream: SupportsWrite[str]) -> CsvWriter:
+    r"""Return a csv.writer that ends lines with a line feed and quotes cells that hold `\r`.
+
+    Before Python 3.13, csv quotes a carriage return only if lines end with one; no reader takes
+    a line in which it is not quoted.
+    """
+    if sys.version_info >= (3, 13):
+        return csv.writer(stream, lineterminator="\n")
+    return csv.writer(_LineFeeds(stream), lineterminator="\r\n")
+
+
+def csv_text(rows: Iterable[Iterable[Any]]) -> str:
+    """Return rows of cells as lines of CSV."""
+    text = io.StringIO(newline="")
+    csv_writer(text).writerows(rows)
+    return text.getvalue()
