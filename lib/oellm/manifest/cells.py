@@ -1,6 +1,6 @@
-"""The columns of manifests: what the text of a cell means, worked out once for each text.
+"""Cells of manifests: what their text means in its column.
 
-A manifest of a million rows has few texts in most of its columns, each of them many times.
+Most columns of a large manifest hold few different texts, so cells are cached by column and text.
 """
 
 from __future__ import annotations
@@ -15,61 +15,52 @@ from typing import Any, NamedTuple
 from oellm.core import schema
 from oellm.core.schema import table
 
-# A column remembers so many texts, none of them longer: some megabytes at most.
-_TEXTS = 8192
-_LONGEST = 256
+# Bounds of the cache of cells: how many it keeps, and the longest text (in characters) of one.
+_CACHED_CELLS = 32_768
+_LONGEST_CACHED = 256
 
-# Neither a file's name nor the results can hold them (the latter: bytes that are no text).
+# Neither file names nor results can hold NUL, or surrogates (which stand for undecodable bytes).
 _NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 
 
 class Cell(NamedTuple):
-    """What a text means in its column."""
+    """What the text of a cell means in its column.
 
-    # As schema.parse returns it; the column's default where the text is empty.
+    Attributes:
+        value: As `parse` returns it; the column's default if the text is empty.
+        member: What the cell adds to the identity's JSON object, `"limit":5`; empty if nothing.
+    """
+
     value: Any
-    # The member of the identity's JSON object, `"limit":5`; empty where the cell adds none.
     member: str
 
 
-class Column(dict[str, Cell]):
-    """A column by the texts of its cells: `column[text]`.
+def read_cell(column: str, text: str) -> Cell:
+    """Return what a text means in a column; an unknown column takes any text.
 
-    A text that is no value of the column raises ValueError with `expected …, got …`.
+    Raises ValueError with `expected …, got …` if the text is no value of the column.
     """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self._name = name
-        self._empty = Cell(schema.table("manifest").get(name, {}).get("default"), "")
-
-    def __missing__(self, text: str) -> Cell:
-        cell = self._meaning(text) if text else self._empty
-        if len(self) == _TEXTS:
-            self.clear()
-        if len(text) <= _LONGEST:
-            self[text] = cell
-        return cell
-
-    def _meaning(self, text: str) -> Cell:
-        value = parse(self._name, text)
-        member = ""
-        if self._name in identity_columns() and value != self._empty.value:
-            canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-            member = f'"{self._name}":{canonical}'
-        # JSON in a cell can spell what the text itself does not have.
-        if _NO_TEXT.search(text) or _NO_TEXT.search(member):
-            raise ValueError(f"expected UTF-8 text without NUL, got {text!r}")
-        return Cell(value, member)
+    if len(text) > _LONGEST_CACHED:
+        return _read_cell(column, text)
+    return _cached_cell(column, text)
 
 
-class _Columns(dict[str, Column]):
-    def __missing__(self, name: str) -> Column:
-        return self.setdefault(name, Column(name))
+def _read_cell(column: str, text: str) -> Cell:
+    default = schema.table("manifest").get(column, {}).get("default")
+    if not text:
+        return Cell(default, "")
+    value = parse(column, text)
+    member = ""
+    if column in identity_columns() and value != default:
+        canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        member = f'"{column}":{canonical}'
+    # JSON in a cell can escape characters that the text itself does not have.
+    if _NO_TEXT.search(text) or _NO_TEXT.search(member):
+        raise ValueError(f"expected UTF-8 text without NUL, got {text!r}")
+    return Cell(value, member)
 
 
-# The columns by name; one that the schema does not know takes any text.
-COLUMNS = _Columns()
+_cached_cell = functools.lru_cache(_CACHED_CELLS)(_read_cell)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""What rows share that one loaded model can serve."""
+"""The key of a loaded model: rows with the same key can be evaluated on it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from oellm.manifest.rows import Row
 
 
 class ModelKey(NamedTuple):
-    """What rows must share to be evaluated on one loaded model; each field is a column of them."""
+    """What rows must share to be evaluated on one loaded model; each field is a column of theirs.
+
+    Attributes:
+        model_args: As canonical JSON.
+    """
 
     eval_suite: str
     model_path: str
@@ -19,12 +23,11 @@ class ModelKey(NamedTuple):
     dtype: str
     tp: int = 1
     trust_remote_code: bool = False
-    # As canonical JSON.
     model_args: str = "{}"
 
 
 def model_key(row: Row) -> ModelKey:
-    """Return what the row's model is loaded by; the row is a checked one."""
+    """Return the key of a checked row's model."""
     return _model_key(*map(row.cells.get, ModelKey._fields))
 
 
@@ -32,14 +35,14 @@ def model_key(row: Row) -> ModelKey:
 def _model_key(*texts: str | None) -> ModelKey:
     """Return the key of a row with these texts, in the order of the key's fields."""
     cells = dict(zip(ModelKey._fields, (text or "" for text in texts), strict=True))
-    row = Row(cells)
+    typed = Row(cells).typed
     return ModelKey(
-        row.value("eval_suite"),
-        str(row.model),
-        row["model_revision"],
-        row.value("backend"),
-        row["dtype"],
-        row.value("tp") or 1,
-        bool(row.value("trust_remote_code")),
-        json.dumps(row.value("model_args") or {}, sort_keys=True),
+        eval_suite=typed.eval_suite,
+        model_path=str(typed.model),
+        model_revision=typed.model_revision,
+        backend=typed.backend,
+        dtype=typed.dtype,
+        tp=typed.tp,
+        trust_remote_code=typed.trust_remote_code,
+        model_args=json.dumps(dict(typed.model_args), sort_keys=True),
     )

@@ -1,4 +1,4 @@
-"""The manifest: rows of CSV that say what is evaluated, and the identity of a row."""
+"""Rows of a manifest, which say what is evaluated, and the identity of a row."""
 
 from __future__ import annotations
 
@@ -7,59 +7,75 @@ import functools
 import hashlib
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from oellm.errors import InputError
-from oellm.manifest.cells import COLUMNS, Cell, identity_columns
+from oellm.manifest.cells import Cell, identity_columns, read_cell
 from oellm.manifest.model_spec import ModelSpec
+from oellm.manifest.typed_row import TypedRow
 
-# Part of every identity: a change of the rules below must not pass for the same evaluation.
+# Part of every identity: if the rules below change, old results must not count as the same
+# evaluation.
 IDENTITY_VERSION = 1
 
-# Of the required columns n_shot may be empty: the task's own default.
+# The third required column, n_shot, may be empty: it then means the task's own default.
 _NEVER_EMPTY = ("model_path", "task_path")
-# Paths of models whose place is kept in mind.
-_PLACES = 8192
+_CACHED_PATHS = 8192
 
 
-# Not frozen: that takes twice the time, a million times.
+# Not frozen: creating a frozen instance takes twice as long, and there may be a million rows.
 @dataclass(slots=True)
 class Row:
-    """One row of a manifest: its cells as text, by column, and where it was read.
+    """One row of a manifest. Nothing changes a row; its methods return another one.
 
-    Nothing changes a row; the methods return another one.
+    Attributes:
+        cells: The texts of its cells, by column.
+        source: The file that it was read from, for errors.
+        line: The line where it begins there, from 1.
     """
 
     cells: Mapping[str, str]
     source: str = ""
     line: int | None = None
+    # Both are worked out when they are first asked for.
+    _meanings: list[Cell] | None = field(default=None, init=False, repr=False, compare=False)
+    _typed: TypedRow | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getitem__(self, column: str) -> str:
-        """Return the text of a cell, empty where the column is absent."""
+        """Return the text of a cell, empty if the column is absent."""
         return self.cells.get(column, "")
 
-    def value(self, name: str) -> Any:
-        """Return the value of a cell (see schema.parse), its default, or None.
+    @property
+    def typed(self) -> TypedRow:
+        """The values of the row's cells; raises InputError, with line and column, for a bad one."""
+        if self._typed is None:
+            self._typed = TypedRow.of(self.cells, self.meanings())
+        return self._typed
 
-        Raises InputError that names line and column.
+    def value(self, name: str) -> Any:
+        """Return the value of one cell, its column's default, or None.
+
+        Raises InputError, with line and column, if the text is no value of the column.
         """
         try:
-            value = COLUMNS[name][self[name]].value
+            value = read_cell(name, self[name]).value
         except ValueError as error:
             raise self.error(name, str(error)) from None
-        # Other rows have the same value; whoever changes theirs must not change it.
+        # Rows share cached values; a caller that changes its copy must not change theirs.
         return copy.deepcopy(value) if isinstance(value, (dict, list)) else value
 
     def meanings(self) -> list[Cell]:
         """Return what each cell means; raises InputError for the first that is no value."""
-        try:
-            return [COLUMNS[name][text] for name, text in self.cells.items()]
-        except ValueError:
-            # Which one it was matters only now.
-            for name in self.cells:
-                self.value(name)
-            raise
+        if self._meanings is None:
+            try:
+                self._meanings = [read_cell(name, text) for name, text in self.cells.items()]
+            except ValueError:
+                # Only now it matters which cell is bad.
+                for name in self.cells:
+                    self.value(name)
+                raise
+        return self._meanings
 
     def error(self, column: str, text: str) -> InputError:
         """Return an error about one cell of this row."""
@@ -77,45 +93,49 @@ class Row:
     @property
     def model(self) -> ModelSpec:
         """The model of the row."""
-        path, arguments = self.value("model_path")
-        return ModelSpec(path, tuple(arguments.items()))
+        return self.typed.model
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """All arguments of the model: those of its own cell come before those of model_args."""
-        return {**(self.value("model_args") or {}), **dict(self.model.arguments)}
+        """All arguments of the model: those of its own cell override those of model_args."""
+        return self.typed.model_arguments
 
 
 def eval_id(row: Row) -> str:
     """Return the identity of a row: 16 hex digits over the columns that change a score.
 
-    Neither the order of columns, nor columns that do not change a score, nor the spelling of a
-    value has an influence. Raises InputError where a cell has no valid value.
+    The order of columns, columns that do not change a score, and the spelling of a value have no
+    influence. Raises InputError if a cell has no valid value.
     """
     try:
         cells = row.meanings()
     except InputError:
-        # What is wrong elsewhere changes no identity.
+        # An error in another column changes no identity.
         cells = row.without(*row.cells.keys() - identity_columns()).meanings()
     members = [cell.member for cell in cells if cell.member]
     members.append(f'"identity_version":{IDENTITY_VERSION}')
-    # The names of columns hold nothing that sorts before the quote which ends them, so that this
-    # is the order of a JSON object with sorted keys.
+    # Column names contain no character that sorts before the quote that ends them, so sorting the
+    # members sorts them by key, as canonical JSON does.
     canonical = "{" + ",".join(sorted(members)) + "}"
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def identified(row: Row) -> Row:
-    """Return the row with its eval_id; raises InputError where it carries another one."""
+    """Return the row with its eval_id; raises InputError if it carries another one."""
     computed, given = eval_id(row), row["eval_id"]
     if given and given != computed:
         hint = "the row was changed after its eval_id was made; leave the cell empty"
         raise row.error("eval_id", f"expected {computed}, got {given!r}: {hint}")
-    return row if given else row.with_cells(eval_id=computed)
+    if given:
+        return row
+    identified = row.with_cells(eval_id=computed)
+    # The eval_id is no part of the typed view, so the new row need not be parsed again.
+    identified._typed = row.typed
+    return identified
 
 
 def checked(row: Row) -> Row:
-    """Return the row after checking every cell; raises InputError for the first bad one."""
+    """Check every cell of a row and return it; raises InputError for the first bad one."""
     for name in _NEVER_EMPTY:
         if not row[name].strip():
             raise row.error(name, "expected a value, the cell is empty")
@@ -124,21 +144,21 @@ def checked(row: Row) -> Row:
 
 
 class Locator:
-    """Makes the local paths of rows absolute, so that they mean the same anywhere.
+    """Makes the local paths of rows absolute, so that they mean the same in any directory.
 
-    The file system is asked once for each model, however many rows have it.
+    It asks the file system once for each model, however many rows have it.
     """
 
     def __init__(self) -> None:
-        self._place_of = functools.lru_cache(_PLACES)(_place)
+        self._absolute = functools.lru_cache(_CACHED_PATHS)(_with_absolute_path)
 
     def located(self, row: Row) -> Row:
         """Return a checked row with its local paths made absolute."""
         moved = {}
         for name in ("model_path", "task_path", "include_path"):
             text = row.cells.get(name)
-            if text and (place := self._place_of(name, text)) != text:
-                moved[name] = place
+            if text and (absolute := self._absolute(name, text)) != text:
+                moved[name] = absolute
         return row.with_cells(**moved) if moved else row
 
 
@@ -147,8 +167,8 @@ def located(row: Row) -> Row:
     return Locator().located(row)
 
 
-def _place(name: str, text: str) -> str:
-    """Return the text of a cell with the local path in it made absolute."""
+def _with_absolute_path(name: str, text: str) -> str:
+    """Return the text of a cell with its local path, if it has one, made absolute."""
     if name == "model_path":
         model = ModelSpec.parse(text)
         return str(model.at(_absolute(model.path))) if model.is_local else text

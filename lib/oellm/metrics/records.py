@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeGuard
 
 from oellm.core import schema
-from oellm.manifest.cells import COLUMNS
+from oellm.manifest.cells import read_cell
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import ModelSpec
 from oellm.metrics.scored_rows import ScoredRow
@@ -48,8 +48,8 @@ def records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[Record]:
         **_empty(),
         **{name: cells.get(name, "") for name in _TEXTS},
         "step": _step(cells["model_path"]),
-        "eval_suite": COLUMNS["eval_suite"][cells.get("eval_suite", "")].value,
-        "limit": COLUMNS["limit"][cells.get("limit", "")].value,
+        "eval_suite": read_cell("eval_suite", cells.get("eval_suite", "")).value,
+        "limit": read_cell("limit", cells.get("limit", "")).value,
         "finished": scored.finished,
         "run_dir": scored.run_dir,
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from oellm.manifest.cells import COLUMNS
+from oellm.manifest.cells import read_cell
 from oellm.manifest.rows import Row
 from oellm.runs.result_store import Result
 
@@ -44,7 +44,7 @@ def of_result(result: Result, run_dir: str) -> ScoredRow:
     cells["eval_id"] = ours["eval_id"]
     try:
         for name in _CELLS:
-            COLUMNS[name][cells.get(name, "")]
+            read_cell(name, cells.get(name, ""))
     except ValueError as error:
         raise ValueError(f"its row: {name}: {error}") from None
     for metric in ours["metrics"]:

@@ -33,8 +33,7 @@ class ModelSizes:
         From the column model_bytes, else from the parameters in the model's name and the type of
         its weights, else from the files of its directory, else UNKNOWN.
         """
-        if row["model_bytes"]:
-            given: int = row.value("model_bytes")
+        if (given := row.typed.model_bytes) is not None:
             return min(max(1, given), _MOST)
         key = (row["model_path"], row["model_args"], row["dtype"])
         if key not in self._named:

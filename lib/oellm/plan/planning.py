@@ -20,7 +20,6 @@ from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.plan import job_resources, time_limits
 from oellm.plan.costs import CostModel
-from oellm.plan.first_lines import FirstLines
 from oellm.plan.row_spool import RowSpool
 from oellm.plan.sharding import Plan, Room, Work, plan
 from oellm.runs.run_directory import Array, Shard
@@ -217,11 +216,13 @@ def _with_defaults(row: Row, defaults: Mapping[str, str]) -> Row:
 
 def _once(rows: Iterable[Row], report: Callable[[str], None]) -> Iterator[Row]:
     """Yield the first row of each evaluation; `report` is told of the others."""
-    first_lines = FirstLines()
+    # An integer takes less memory than the 16 digits that it is written with.
+    first_lines: dict[int, int] = {}
     repeated = 0
     for row in rows:
-        first = first_lines.add(row["eval_id"], row.line or 0)
-        if first is None:
+        line = row.line or 0
+        first = first_lines.setdefault(int(row["eval_id"], 16), line)
+        if first == line:
             yield row
             continue
         repeated += 1

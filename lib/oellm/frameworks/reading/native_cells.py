@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from oellm.frameworks.reading.values import Object
-from oellm.manifest.cells import COLUMNS
+from oellm.manifest.cells import read_cell
 from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.rows import Row
 from oellm.metrics.records import is_finite
@@ -62,7 +62,7 @@ def n_shot(metrics: list[Object]) -> str:
 
 def _require_value(name: str, text: str) -> None:
     try:
-        COLUMNS[name][text]
+        read_cell(name, text)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
 
