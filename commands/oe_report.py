@@ -134,7 +134,7 @@ def _of_paths(collection: Collection, paths: Sequence[str]) -> list[Record]:
     from oellm.metrics.selection import Selection
     from oellm.tasks import suites
 
-    collection.add_sources(sources.found(paths, collection.fail))
+    collection.add_sources(sources.find_sources(paths, collection.fail))
     primary = PrimaryMetrics(suites.primary_metrics(os.environ))
     maker = RecordMaker(primary, Selection.parse([], "", False), partial=True)
     return list(MadeRecords(collection, maker))

@@ -10,7 +10,8 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, BinaryIO, TextIO
 
 from oellm import __version__
@@ -71,19 +72,23 @@ def run(
     doc: str | None,
     command: Callable[[Arguments], int],
     argv: Sequence[str] | None = None,
+    *,
+    moved: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Run one command: parse its arguments by `doc`, call it, turn errors into an exit status.
 
     `doc` is the command's manual, in the docopt language; `command` gets the docopt dict and
     returns its exit status. Options must be spelled out; hyphens and underscores in their names
-    mean the same. A traceback is printed only with OELLM_DEBUG=1.
+    mean the same. `moved` names, for each option that the command had once, what does that now.
+    A traceback is printed only with OELLM_DEBUG=1.
     """
     global _program  # noqa: PLW0603
     _program = program
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-    status = _guarded(lambda: _run(doc or "", command, sys.argv[1:] if argv is None else argv))
+    words = sys.argv[1:] if argv is None else argv
+    status = _guarded(lambda: _run(doc or "", command, words, moved))
     return _flushed(status)
 
 
@@ -147,7 +152,9 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(opened, "r" if number == 0 else "w", encoding="utf-8"))
 
 
-def _run(doc: str, command: Callable[[Arguments], int], argv: Sequence[str]) -> int:
+def _run(
+    doc: str, command: Callable[[Arguments], int], argv: Sequence[str], moved: Mapping[str, str]
+) -> int:
     words = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     # Before docopt is imported: help and version cost little more than Python itself.
     if "--help" in words or "-h" in words:
@@ -156,7 +163,7 @@ def _run(doc: str, command: Callable[[Arguments], int], argv: Sequence[str]) -> 
     if "--version" in words:
         print(f"{_program} {__version__}")
         return ExitStatus.DONE
-    return command(_parse(doc, argv))
+    return command(_parse(doc, argv, moved))
 
 
 def _guarded(action: Callable[[], int]) -> int:
@@ -208,8 +215,10 @@ def _flushed(status: int) -> int:
     return status
 
 
-def _parse(doc: str, argv: Sequence[str]) -> Arguments:
+def _parse(doc: str, argv: Sequence[str], moved: Mapping[str, str]) -> Arguments:
     import docopt
+
+    _require_no_moved(argv, moved)
 
     # docopt takes any line that begins with a hyphen for an option; the manual ends the options
     # with a blank line and may show command lines after it.
@@ -230,6 +239,14 @@ def _parse(doc: str, argv: Sequence[str]) -> Arguments:
         usage = " ".join(sections.usage_body.split())
         raise UsageError(f"the arguments do not fit the usage: {usage}") from None
     return dict(parsed)
+
+
+def _require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:
+    """Raise UsageError for an option that the command had once."""
+    for word in argv[: argv.index("--")] if "--" in argv else argv:
+        name = "--" + word[2:].partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name in moved:
+            raise UsageError(f"{name} is no option any more: use {moved[name]}")
 
 
 def _spelled_out(

@@ -123,5 +123,5 @@ def test_a_run_that_was_rendered_before_there_were_digests_can_be_read(
     path = Path(record["run_dir"]) / "run.json"
     older = {key: value for key, value in json.loads(path.read_text()).items() if key != "images"}
     path.write_text(json.dumps(older))
-    done = run("oe-collect", "--missing", stdin=json.dumps(older))
+    done = run("oe-missing", stdin=json.dumps(older))
     assert "1 of 1 rows have no valid result" in done.stderr

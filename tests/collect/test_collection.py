@@ -1,9 +1,7 @@
-"""oe-collect: where it looks, which of several results counts, what is missing or has failed."""
+"""Collecting results: where they are found, and which of several results of a row counts."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -15,28 +13,15 @@ from typing import Any
 import pytest
 
 from support.golden_files import GOLDEN
+from support.golden_run import CHOICE, CONTRACT, PROSE, make_run, rows
 from support.processes import BIN, Run, clean_environment
 
-CONTRACT = GOLDEN / "contract"
-CHOICE, PROSE, FAILED = "ef253598e9c37ffe", "491ba463633eca78", "no_such_task"
 RESULT = json.loads((CONTRACT / "run" / "results" / f"{CHOICE}.json").read_text())
-
-
-def make_run(directory: Path) -> Path:
-    """Put the golden run at a place: two rows with results, and one that failed."""
-    shutil.copytree(CONTRACT / "run", directory)
-    record = json.loads((directory / "run.json").read_text())
-    (directory / "run.json").write_text(json.dumps(record | {"run_dir": str(directory)}))
-    return directory
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     return make_run(tmp_path / "evals" / "ada" / "first")
-
-
-def rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def edited(path: Path, **ours: Any) -> None:
@@ -108,54 +93,6 @@ def test_results_on_stdin_count_once_too(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_missing_and_failed_rows_are_a_manifest(run: Run, run_dir: Path, tmp_path: Path) -> None:
-    (run_dir / "results" / f"{PROSE}.json").unlink()
-    missing = run("oe-collect", "--missing", run_dir).stdout
-    assert [row["task_path"] for row in rows(missing)] == [FAILED, "oellm_prose"]
-    done = run("oe-collect", "--failed", run_dir)
-    assert [row["task_path"] for row in rows(done.stdout)] == [FAILED]
-    assert done.stderr == "oe-collect: 1 of 3 rows failed\n"
-    again = tmp_path / "again"
-    record = run("oe-render", "--cluster=local", f"--run_dir={again}", stdin=done.stdout).stdout
-    assert json.loads(record)["n_rows"] == 1
-    # No row fails without results of others, and none is missing.
-    for name in ("results", "failures"):
-        shutil.rmtree(run_dir / name, ignore_errors=True)
-    assert len(rows(run("oe-collect", "--missing", run_dir).stdout)) == 3
-    assert rows(run("oe-collect", "--failed", run_dir).stdout) == []
-
-
-@pytest.mark.slow
-def test_check_says_by_its_status_whether_something_is_missing(run: Run, run_dir: Path) -> None:
-    table = run("oe-collect", run_dir).stdout
-    assert run("oe-collect", "--check", run_dir, status=1).stdout == table
-    path = run_dir / "jobs.csv"
-    lines = path.read_text().splitlines()
-    path.write_text("".join(f"{line}\n" for line in lines if FAILED not in line))
-    done = run("oe-collect", "--check", run_dir)
-    assert (done.stdout, done.stderr) == (table, "")
-    assert run("oe-collect", "--check", "--missing", run_dir).stdout.count("\n") == 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--missing", "--failed"), "--missing and --failed: expected one of them"),
-        (("--missing", "--format=json"), "--format says nothing about what --missing prints"),
-        (("--compare", "--sort=task"), "--sort says nothing about what --compare prints"),
-        (("--compare",), "--compare: expected two paths, got 1"),
-        (("--filter_a=step=1",), "--filter_a needs --compare"),
-        (("--failed", "--pivot"), "--pivot says nothing about what --failed prints"),
-    ],
-)
-def test_options_that_contradict_each_other_are_refused(
-    run: Run, run_dir: Path, options: tuple[str, ...], message: str
-) -> None:
-    assert message in run("oe-collect", *options, run_dir, status=2).stderr
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("what", ["nothing", "empty", "broken", "other"])
 def test_a_place_without_results_is_named(run: Run, tmp_path: Path, what: str) -> None:
     place = tmp_path / what
@@ -216,7 +153,7 @@ def tiny_run(run: Run, tmp_path: Path) -> Path:
 def test_a_result_of_lm_eval_counts_for_exactly_the_row_that_it_is_of(
     run: Run, tiny_run: Path
 ) -> None:
-    missing = rows(run("oe-collect", "--missing", tiny_run, NATIVE).stdout)
+    missing = rows(run("oe-missing", tiny_run, NATIVE).stdout)
     # Neither iter_00010000, nor other shots, nor shots that the row leaves open.
     assert [(row["model_path"].count("0"), row["n_shot"]) for row in missing] == [
         (7, "2"),
@@ -235,7 +172,7 @@ def test_a_result_that_fits_several_rows_counts_for_none(run: Run, tmp_path: Pat
     row = '"models/tiny/iter_0001000,dtype=float32",mini_copy,2,,/'
     text = f"{HEADER[:-1]},include_path\n{row}old\n{row}new\n"
     run("oe-render", "--cluster=local", f"--run_dir={tmp_path}/run", stdin=text)
-    done = run("oe-collect", "--missing", tmp_path / "run", NATIVE)
+    done = run("oe-missing", tmp_path / "run", NATIVE)
     assert len(rows(done.stdout)) == 2
     assert "fits 2 rows, so that it counts for none" in done.stderr
 

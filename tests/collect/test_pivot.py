@@ -58,44 +58,44 @@ def test_each_format_is_golden(layout: str) -> None:
 
 
 def test_the_command_pivots_and_says_what_is_not_there(run: Run) -> None:
-    options = ["--pivot", "--partial", "--stderr", "--average", "--format=markdown"]
-    done = run("oe-collect", *options, stdin=TEXT)
+    options = ["--partial", "--stderr", "--average", "--format=markdown"]
+    done = run("oe-pivot", *options, stdin=TEXT)
     assert_golden("pivot.markdown", done.stdout)
     assert_golden("pivot.stderr", done.stderr)
-    chosen = ["--pivot", "--rows=step", "--filter=task=mmlu_*", "--filter=group=mmlu"]
-    done = run("oe-collect", *chosen, stdin=TEXT)
+    chosen = ["--rows=step", "--filter=task=mmlu_*", "--filter=group=mmlu"]
+    done = run("oe-pivot", *chosen, stdin=TEXT)
     assert done.stdout.splitlines() == [
         "step,mmlu_art (5),mmlu_law (5),mmlu_tax (5)",
         "1000,0.5,0.5,",
         "10000,0.5,,0.5",
     ]
-    assert done.stderr == "oe-collect: empty cells: 2 of 6\n"
+    assert done.stderr == "oe-pivot: empty cells: 2 of 6\n"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cols="], "--cols needs --pivot"),
-        (["--average"], "--average needs --pivot"),
-        (["--pivot", "--columns=task"], "--columns: a pivot has --rows and --cols instead"),
-        (["--pivot", "--cols=tsk"], "--cols: no column is called 'tsk', did you mean task?"),
+        (["--columns=task"], "unknown option --columns, did you mean --cols?"),
+        (["--primary"], "unknown option --primary"),
+        (["--cols="], "--cols: expected columns of metric records, got ''"),
+        (["--cols=tsk"], "--cols: no column is called 'tsk', did you mean task?"),
         (
-            ["--pivot", "--rows=task", "--cols=model_path", "--average"],
-            "--average: expected tasks in the columns of the pivot, not in its rows",
+            ["--rows=task", "--cols=model_path", "--average"],
+            "--average: expected tasks in the columns of the matrix, not in its rows",
         ),
         (
-            ["--pivot", "--metric=acc_nrm"],
-            "--pivot: no score to show in 18 records: none is of a primary metric; there are acc,",
+            ["--metric=acc_nrm"],
+            "no score to show in 18 records: none is of a primary metric; there are acc,",
         ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(
     run: Run, options: list[str], message: str
 ) -> None:
-    refused = run("oe-collect", *options, stdin=TEXT, status=2)
+    refused = run("oe-pivot", *options, stdin=TEXT, status=2)
     assert refused.stdout == ""
-    assert refused.stderr.startswith(f"oe-collect: {message}")
+    assert refused.stderr.startswith(f"oe-pivot: {message}")
 
 
 def test_rows_and_columns_are_columns_of_records() -> None:
@@ -161,13 +161,13 @@ def test_all_metrics_count_where_they_are_asked_for() -> None:
 
 def test_limits_are_not_mixed(run: Run) -> None:
     limited = line(SMALL, metric("arc", 0.5), limit="4")
-    refused = run("oe-collect", "--pivot", stdin=TEXT + limited, status=2)
+    refused = run("oe-pivot", stdin=TEXT + limited, status=2)
     assert refused.stderr == (
-        "oe-collect: --pivot: expected scores of one limit, got several, with so many scores: "
+        "oe-pivot: expected scores of one limit, got several, with so many scores: "
         "none (12), 4 (1); choose with --filter limit= or --filter limit=4, "
         "or take limit into --rows or --cols\n"
     )
-    done = run("oe-collect", "--pivot", "--filter=limit=4", stdin=TEXT + limited)
+    done = run("oe-pivot", "--filter=limit=4", stdin=TEXT + limited)
     assert done.stdout == f"model_path,arc (0)\n{SMALL},0.5\n"
     both = [record("a", "arc", 1), record("a", "arc", 2, limit=4)]
     apart = sheet(both, cols="task,limit")
@@ -177,16 +177,16 @@ def test_limits_are_not_mixed(run: Run) -> None:
 def test_two_scores_for_one_cell_are_named(run: Run) -> None:
     lines = [line("a/b", metric("arc", 0.5), run_dir=place) for place in ("/one[1]", "/two")]
     # The very same record twice is one.
-    same = run("oe-collect", "--pivot", stdin=lines[0] * 2)
+    same = run("oe-pivot", stdin=lines[0] * 2)
     assert same.stdout == "model_path,arc (0)\na/b,0.5\n"
-    refused = run("oe-collect", "--pivot", "--all", stdin="".join(lines), status=2)
+    refused = run("oe-pivot", "--all", stdin="".join(lines), status=2)
     assert refused.stderr == (
-        "oe-collect: --pivot: two scores for one cell (a/b, arc (0)); they differ in run_dir: "
+        "oe-pivot: two scores for one cell (a/b, arc (0)); they differ in run_dir: "
         "choose with --filter 'run_dir=/one[[]1]' for example, or take run_dir into --rows or "
         "--cols\n"
     )
     chosen = "run_dir=/one[[]1]"
-    mended = run("oe-collect", "--pivot", "--all", f"--filter={chosen}", stdin="".join(lines))
+    mended = run("oe-pivot", "--all", f"--filter={chosen}", stdin="".join(lines))
     assert mended.stdout == same.stdout
 
 
@@ -324,7 +324,7 @@ def _csv(printed: Sheet) -> str:
 
 
 def test_json_lines_of_a_pivot_have_null_for_empty_cells(run: Run) -> None:
-    done = run("oe-collect", "--pivot", "--format=jsonl", stdin=TEXT)
+    done = run("oe-pivot", "--format=jsonl", stdin=TEXT)
     last = json.loads(done.stdout.splitlines()[-1])
     assert [head for head, value in last.items() if value is not None] == [
         "model_path",

@@ -32,6 +32,8 @@ HEADER = b"model_path,task_path,n_shot\n"
 # Commands that read stdin, with the beginning of an input that they wait for the rest of.
 READERS = {
     "oe-collect": ([], b"\n"),
+    "oe-missing": ([], b"\n"),
+    "oe-pivot": ([], b"\n"),
     "oe-fetch": (["--cluster=local"], HEADER),
     "oe-render": (["--cluster=local"], HEADER),
     "oe-report": ([], b"model_path,task,metric,value\n"),
@@ -100,12 +102,14 @@ def test_a_bad_command_line_is_refused_in_one_line(
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: str) -> None:
     usage, _, options = manual(script).partition("Options:\n")
-    # Options that may be repeated are in the usage.
-    option = next(name for name in re.findall(r"^  (--\w+)=", options, re.M) if name not in usage)
+    # Options that may be repeated are in the usage. A switch serves if no other takes a value.
+    valued = [name for name in re.findall(r"^  (--\w+)=", options, re.M) if name not in usage]
+    switches = re.findall(r"^  (--\w+) ", options, re.M)
+    twice = [f"{valued[0]}=1", valued[0], "2"] if valued else [switches[0]] * 2
     subcommand = ["schedule-eval"] if script == "oellm" else []
     for arguments, message in (
         (["--hel"], "unknown option --hel, did you mean --help?; --help lists the options"),
-        ([*subcommand, f"{option}=1", option, "2"], "the arguments do not fit the usage: "),
+        ([*subcommand, *twice], "the arguments do not fit the usage: "),
     ):
         refused = run(script, *arguments, status=2)
         assert refused.stdout == ""

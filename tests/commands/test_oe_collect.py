@@ -1,17 +1,17 @@
-"""oe-collect: formats, what is damaged, what is missing, what counts as primary."""
+"""oe-collect: formats, columns, damaged results, saved records, primary metrics."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.golden_files import GOLDEN, assert_golden
+from support.golden_run import make_run
 from support.processes import Run
 
 LINES = (GOLDEN / "contract" / "results.jsonl").read_text()
@@ -19,11 +19,7 @@ LINES = (GOLDEN / "contract" / "results.jsonl").read_text()
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    directory = tmp_path / "run"
-    shutil.copytree(GOLDEN / "contract" / "run", directory)
-    record = json.loads((directory / "run.json").read_text())
-    (directory / "run.json").write_text(json.dumps(record | {"run_dir": str(directory)}))
-    return directory
+    return make_run(tmp_path / "run")
 
 
 @pytest.mark.parametrize("layout", ["table", "markdown", "jsonl"])
@@ -79,39 +75,8 @@ def test_a_damaged_result_is_named_and_the_rest_collected(
     done = run("oe-collect", "--columns=task", run_dir, status=1)
     assert f"oe-collect: {path}: left out, {reason}" in done.stderr
     assert done.stdout.splitlines() == ["task", "oellm_prose"]
-    missing = run("oe-collect", "--missing", run_dir).stdout.splitlines()
+    missing = run("oe-missing", run_dir).stdout.splitlines()
     assert [line.split(",")[1] for line in missing[1:]] == ["oellm_choice", "no_such_task"]
-
-
-def test_a_row_is_missing_only_if_no_run_has_it(run: Run, run_dir: Path, tmp_path: Path) -> None:
-    second = tmp_path / "second"
-    shutil.copytree(run_dir, second)
-    (run_dir / "results" / "ef253598e9c37ffe.json").unlink()
-    (second / "results" / "491ba463633eca78.json").unlink()
-    done = run("oe-collect", "--missing", run_dir, second)
-    assert [line.split(",")[1] for line in done.stdout.splitlines()[1:]] == ["no_such_task"]
-
-
-@pytest.mark.slow
-def test_two_runs_are_compared(run: Run, run_dir: Path, tmp_path: Path) -> None:
-    second = tmp_path / "second"
-    shutil.copytree(run_dir, second)
-    path = second / "results" / "491ba463633eca78.json"
-    path.write_text(path.read_text().replace('"value": 3.98', '"value": 2.98'))
-    (second / "results" / "ef253598e9c37ffe.json").unlink()
-    done = run("oe-collect", "--compare", run_dir, second)
-    (found,) = csv.DictReader(io.StringIO(done.stdout))
-    assert (found["task"], found["difference"], found["verdict"]) == (
-        "oellm_prose",
-        "-1.0",
-        "unknown",
-    )
-    assert "oe-collect: not compared, 1 only in A: " in done.stderr
-    done = run("oe-collect", "--compare", "--metric=acc_norm", "--format=table", run_dir, run_dir)
-    assert [line.split()[-1] for line in done.stdout.splitlines()[2:]] == ["same"]
-    chosen = ("--compare", "--filter_a=step=1000", "--filter_b=step=2000")
-    refused = run("oe-collect", *chosen, run_dir, run_dir, status=2)
-    assert "B" in refused.stderr
 
 
 @pytest.mark.slow
@@ -119,12 +84,46 @@ def test_what_was_printed_can_be_read_again(run: Run, run_dir: Path) -> None:
     for layout in ("csv", "jsonl", "json"):
         text = run("oe-collect", f"--format={layout}", run_dir).stdout
         assert run("oe-collect", f"--format={layout}", stdin=text).stdout == text
-    options = ("--pivot", "--metric=acc_norm", "--filter=task=*choice")
-    from_run = run("oe-collect", *options, run_dir).stdout
-    assert from_run == "model_path,oellm_choice (0)\n/models/tiny/iter_0001000,0.75\n"
-    assert run("oe-collect", *options, stdin=text).stdout == from_run
-    refused = run("oe-collect", "--missing", stdin=text, status=2)
-    assert refused.stderr == "oe-collect: stdin: expected runs, got metric records\n"
+
+
+@pytest.mark.slow
+def test_files_of_records_are_read_and_chosen_from(run: Run, run_dir: Path, tmp_path: Path) -> None:
+    for layout in ("csv", "jsonl", "json"):
+        saved = tmp_path / f"saved.{layout}"
+        saved.write_text(run("oe-collect", f"--format={layout}", run_dir).stdout)
+        chosen = run("oe-collect", "--columns=task,metric", "--filter=metric=acc*", saved).stdout
+        assert chosen == "task,metric\noellm_choice,acc\noellm_choice,acc_norm\n"
+    both = run("oe-collect", "--columns=run_dir", "--sort=-value", saved, run_dir)
+    assert both.stdout.splitlines()[1:] == [str(run_dir)] * 6
+    # JSON of something else is no record, also if it is an array.
+    (tmp_path / "other.json").write_text('[["def f():"]]')
+    other = run("oe-collect", tmp_path / "other.json", status=2)
+    assert other.stderr == "oe-collect: expected a result, got 1 other JSON files\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "successor"),
+    [
+        ("--pivot", "oe-pivot"),
+        ("--rows=task", "oe-pivot --rows"),
+        ("--cols=step", "oe-pivot --cols"),
+        ("--stderr", "oe-pivot --stderr"),
+        ("--average", "oe-pivot --average"),
+        ("--compare", "oe-compare"),
+        ("--filter_a=step=1", "oe-compare --filter_a"),
+        ("--filter-b=step=1", "oe-compare --filter_b"),
+        ("--missing", "oe-missing"),
+        ("--failed", "oe-missing --failed"),
+        ("--check", "oe-missing --check"),
+    ],
+)
+def test_an_option_that_moved_names_the_command_that_has_it_now(
+    run: Run, option: str, successor: str
+) -> None:
+    name = option.partition("=")[0].replace("filter-b", "filter_b")
+    refused = run("oe-collect", option, "RUN_DIR", status=2)
+    assert refused.stderr == f"oe-collect: {name} is no option any more: use {successor}\n"
+    assert refused.stdout == ""
 
 
 @pytest.mark.parametrize(

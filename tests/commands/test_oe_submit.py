@@ -106,7 +106,7 @@ def test_sbatch_refusing_is_an_error_in_its_own_words(
     done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
     assert done.stderr == (
         "oe-submit: sbatch failed: sbatch: error: Batch job submission failed: Invalid qos\n"
-        f"the run has qos=; to change that: oe-collect --missing {rendered['run_dir']} | "
+        f"the run has qos=; to change that: oe-missing {rendered['run_dir']} | "
         "oe-render --set=qos=… | oe-submit\n"
     )
     assert done.stdout == ""

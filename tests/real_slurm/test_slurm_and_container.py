@@ -111,7 +111,7 @@ def test_a_bad_row_fails_alone_and_the_job_says_so(cluster: Any, checkpoints: Pa
     log = Path(record["run_dir"]) / "slurm_logs" / f"{job_id}_0.log"
     assert recorded["log"] == str(log)
     assert "no_such_task n_shot=0 failed" in log.read_text()
-    missing = cluster.run("oe-collect", "--missing", record["run_dir"]).splitlines()
+    missing = cluster.run("oe-missing", record["run_dir"]).splitlines()
     assert len(missing) == 2
     assert "no_such_task" in missing[1]
 

@@ -49,7 +49,7 @@ def test_a_killed_run_is_completed_and_nothing_is_computed_twice(
     before = kill_the_worker_after_a_result(run_dir, tmp_path)
     assert 1 <= len(before) < 6
 
-    missing = run("oe-collect", "--missing", run_dir).stdout.splitlines()
+    missing = run("oe-missing", run_dir).stdout.splitlines()
     assert len(missing) - 1 == 6 - len(before)
 
     done = run("oe-submit", run_dir)
@@ -66,15 +66,15 @@ def test_a_killed_run_is_completed_and_nothing_is_computed_twice(
     damaged.write_bytes(damaged.read_bytes()[:-50])
     collected = run("oe-collect", run_dir, status=1)
     assert f"{damaged}: left out, it is not JSON" in collected.stderr
-    missing_rows = run("oe-collect", "--missing", run_dir).stdout
+    missing_rows = run("oe-missing", run_dir).stdout
     second = json.loads(run("oe-render", "--cluster=local", stdin=missing_rows).stdout)
     run("oe-submit", second["run_dir"])
     again = results(Path(second["run_dir"]))
     assert sorted(again) == lost
     for name in lost:
         assert again[name]["results"] == after[name]["results"]
-    both = run("oe-collect", "--missing", run_dir, second["run_dir"])
-    assert both.stderr.endswith("oe-collect: 0 of 6 rows have no valid result\n")
+    both = run("oe-missing", run_dir, second["run_dir"])
+    assert both.stderr.endswith("oe-missing: 0 of 6 rows have no valid result\n")
 
 
 def kill_the_worker_after_a_result(run_dir: Path, home: Path) -> dict[str, dict[str, object]]:

@@ -138,8 +138,20 @@ class Collection:
                 for chunk in _chunks(i for i in listed[run_dir] if i not in older):
                     yield _RowResults(run_dir, chunk)
 
+    def read_all(self) -> None:
+        """Read all results, only to learn which are valid; raises InputError without a run."""
+        for _ in self.results(len):
+            pass
+        if not self.runs:
+            raise InputError("expected a run directory, whose manifest tells what is missing")
+
+    def columns(self) -> list[str]:
+        """Return the columns of the runs' manifests; shards are a matter of each run alone."""
+        columns = dict.fromkeys(column for run in self.runs for column in run.columns())
+        return [column for column in columns if column != "shard"]
+
     def missing(self) -> Iterator[Row]:
-        """Yield the rows without a valid result, each once; known when all have been read."""
+        """Yield the rows without a valid result, each once; known once all results were read."""
         seen = set(self.valid)
         for run in self.runs if self._rows - seen else ():
             for row in run.rows():
@@ -147,7 +159,7 @@ class Collection:
                     seen.add(row["eval_id"])
                     yield row.without("shard")
 
-    def failed(self, row: Row) -> bool:
+    def has_failed(self, row: Row) -> bool:
         """Return whether a run has a failure of a row."""
         return any(run.store.failure_path(row["eval_id"]).exists() for run in self.runs)
 

@@ -137,7 +137,7 @@ def of_records(records: Iterable[Record], request: Request) -> Matrix:
     lost = [] if request.with_members else _lost_groups(chosen, kept)
     if met and not kept:
         why = lost or [f"none is of a primary metric; there are {', '.join(met)}"]
-        raise UsageError(f"--pivot: no score to show in {met.total()} records: {why[0]}")
+        raise UsageError(f"no score to show in {met.total()} records: {why[0]}")
     _require_one_limit(kept, request)
     rows, cols = _axes(kept, request)
     cells: dict[tuple[Key, Key], Record] = {}
@@ -190,7 +190,7 @@ def _require_one_limit(records: Sequence[Record], request: Request) -> None:
         found = ", ".join(f"{text(limit) or 'none'} ({number})" for limit, number in limits.items())
         choices = " or ".join(f"--filter limit={text(limit)}" for limit in limits)
         raise UsageError(
-            f"--pivot: expected scores of one limit, got several, with so many scores: {found}; "
+            f"expected scores of one limit, got several, with so many scores: {found}; "
             f"choose with {choices}, or take limit into --rows or --cols"
         )
 
@@ -201,7 +201,7 @@ def _two_in_one(one: Record, other: Record, cell: str) -> UsageError:
     telling = sorted(set(differing) - set(_OUTCOME), key=lambda column: column == "eval_id")
     choice = (telling or differing)[0]
     return UsageError(
-        f"--pivot: two scores for one cell ({cell}); they differ in {', '.join(differing)}: choose "
+        f"two scores for one cell ({cell}); they differ in {', '.join(differing)}: choose "
         f"with --filter '{choice}={glob.escape(text(one[choice]))}' for example, "
         f"or take {choice} into --rows or --cols"
     )
@@ -220,7 +220,7 @@ def _lost_groups(chosen: Sequence[Record], kept: Sequence[Record]) -> list[str]:
 def _gaps(kept: Sequence[Record], full: int, cells: int) -> Iterator[str]:
     """Yield notes on what is missing."""
     if not kept:
-        yield "--pivot: there is no record"
+        yield "there is no record"
     if full < cells:
         yield f"empty cells: {cells - full} of {cells}"
     if partial := dict.fromkeys(one["task"] for one in kept if one["aggregate"] == PARTIAL):

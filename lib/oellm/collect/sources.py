@@ -28,7 +28,7 @@ class Sources(NamedTuple):
         return [place for place in self.places if isinstance(place, str)]
 
 
-def found(paths: Iterable[str], report: Callable[[str], None]) -> Sources:
+def find_sources(paths: Iterable[str], report: Callable[[str], None]) -> Sources:
     """Return what is at or below some paths, each place once.
 
     A run directory counts as a whole; elsewhere every file *.json may be a result, but for those in

@@ -17,8 +17,13 @@ from oellm.metrics.records import Record
 from oellm.runs import run_directory
 from oellm.runs.result_store import problem
 
+# Characters of a file that tell what it holds.
+_BEGIN = 2**16
 
-def read(stream: Iterable[str], source: str, collection: Collection) -> Iterator[Record] | None:
+
+def read_lines(
+    stream: Iterable[str], source: str, collection: Collection
+) -> Iterator[Record] | None:
     """Add the results and runs of lines to a collection, or return the records that they are.
 
     Raises InputError with the line for what is none of these, and for empty input.
@@ -40,8 +45,16 @@ def read(stream: Iterable[str], source: str, collection: Collection) -> Iterator
     return None
 
 
+def holds_records(path: str) -> bool:
+    """Return whether a file begins like metric records, and not like a result or other JSON."""
+    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+        begin = stream.read(_BEGIN)
+    first = next(filter(str.strip, begin.splitlines()), "{")
+    return _is_record(first) and all(name in begin for name in reading.REQUIRED)
+
+
 def _is_record(line: str) -> bool:
-    """Return whether the first line of some is one of metric records: in CSV, or in JSON."""
+    """Return whether the first line of a text is one of metric records, in CSV or JSON."""
     if not line.lstrip().startswith("{"):
         return True
     try:

@@ -46,5 +46,5 @@ def advice(words: str, run: Run) -> str:
     options = " ".join(f"--set={key}=…" for key in keys)
     return (
         f"\nthe run has {now}; to change that: "
-        f"oe-collect --missing {run.path} | oe-render {options} | oe-submit"
+        f"oe-missing {run.path} | oe-render {options} | oe-submit"
     )

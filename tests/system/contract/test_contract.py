@@ -2,8 +2,8 @@
 
 The golden files are real output, with paths and machine names replaced: cluster.json of oe-detect,
 manifest.csv of oe-manifest, run/ of oe-render and the worker, results.jsonl of oe-run-task,
-metrics.csv and missing.csv of oe-collect. `make golden` writes them anew, the slow test the
-results.
+metrics.csv of oe-collect, missing.csv of oe-missing. `make golden` writes them anew, the slow test
+the results.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ def test_oe_run_task_to_oe_collect(run: Run) -> None:
     assert header == list(schema.table("metric"))
 
 
-def test_run_directory_to_oe_collect_to_oe_render(run: Run, run_dir: Path) -> None:
+def test_run_directory_to_oe_collect_and_oe_missing_to_oe_render(run: Run, run_dir: Path) -> None:
     from_files = run("oe-collect", run_dir).stdout
     # A run may have been moved since: what is printed is where it is now.
     assert from_files.replace(str(run_dir), RUN_DIR) == golden("metrics.csv")
     assert run("oe-collect", stdin=json.dumps({"run_dir": str(run_dir)})).stdout == from_files
-    missing = run("oe-collect", "--missing", run_dir).stdout
+    missing = run("oe-missing", run_dir).stdout
     assert_golden("contract/missing.csv", missing)
     record = json.loads(run("oe-render", "--cluster=local", stdin=golden("missing.csv")).stdout)
     (row,) = csv.DictReader(io.StringIO(golden("missing.csv")))

@@ -1,0 +1,112 @@
+"""oe-compare: print what changed between two sets of scores, and whether that is beyond noise.
+
+Usage:
+  oe-compare [options] [--filter=EXPR]... [--filter_a=EXPR]... [--filter_b=EXPR]... [--] A B
+
+Options:
+  --format=FORMAT   csv, jsonl, json, table, markdown, latex (needs the package booktabs),
+                    html or parquet. [default: csv]
+  --filter=EXPR     Keep only records with COLUMN=PATTERN (* and ? as in a shell, nothing for
+                    an empty value), COLUMN!=PATTERN or, for numbers, COLUMN<NUMBER, <=, >, >=.
+                    May be repeated: all must hold, but of several = on one column any.
+  --filter_a=EXPR   As --filter, for A alone.
+  --filter_b=EXPR   As --filter, for B alone.
+  --metric=METRIC   METRIC or METRIC,FILTER is the primary metric of every task that has it;
+                    other tasks have none.
+  --all             Keep every result of an evaluation, not only the newest.
+  --help            Print this text.
+  --version         Print the version.
+
+Input: A and B are each a run directory, a directory with runs or results below it, a file of
+  results, or a file of metric records from oe-collect; - for one of them is stdin. Name one
+  run twice to compare two of its models, and choose with --filter_a and --filter_b.
+
+Output: records of differences, B minus A (schema.json, table `comparison`), one for each
+  primary metric that A and B share, in the order of A. Models are compared with themselves;
+  if A and B have one model each, these two are compared, as checkpoints. The column method
+  says how the noise is known: `paired` from the samples of both (rows with log_samples),
+  document by document, or `independent` from the two standard errors. stderr says what only
+  one side has, and how many differences are beyond noise. Buffers.
+
+Exit status: 0 done; 1 a result is damaged; 2 bad input; 3 no pyarrow for parquet.
+
+Examples:
+  oe-compare --format table OLD_RUN NEW_RUN
+  oe-compare --filter_a step=1000 --filter_b step=2000 RUN_DIR RUN_DIR
+  oe-collect NEW_RUN | oe-compare baseline.csv -
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from oellm import cli
+from oellm.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from oellm.collect.record_source import RecordRequest
+
+
+class Side(NamedTuple):
+    """One of the two that are compared: a path or `-`, and which of its records count."""
+
+    path: str
+    request: RecordRequest
+
+
+class Options(NamedTuple):
+    """The command line; A comes first in `sides`."""
+
+    sides: list[Side]
+    layout: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-compare", __doc__, _compare, argv)
+
+
+def _options(arguments: cli.Arguments) -> Options:
+    from oellm.collect import record_source
+
+    record_source.require_format(arguments["--format"], sys.stdout)
+    if arguments["A"] == arguments["B"] == "-":
+        raise UsageError("A and B: only one of them can be stdin")
+    sides = []
+    for name in ("A", "B"):
+        filters = [*arguments["--filter"], *arguments[f"--filter_{name.lower()}"]]
+        request = record_source.RecordRequest.parse(
+            filters, metric=arguments["--metric"], every=arguments["--all"]
+        )
+        sides.append(Side(arguments[name], request))
+    return Options(sides, arguments["--format"])
+
+
+def _compare(arguments: cli.Arguments) -> int:
+    from oellm.collect import comparison, record_source
+    from oellm.core import tables
+
+    options = _options(arguments)
+    is_whole, records = True, []
+    for path, request in options.sides:
+        source = record_source.RecordSource(request, cli.message)
+        if path == "-":
+            source.add_stream(cli.open_input(None), "stdin")
+        else:
+            source.add_paths([path])
+        records.append(list(source.records()))
+        is_whole &= source.is_whole
+    compared = comparison.compared(records[0], records[1])
+    for_people = options.layout in tables.TABLES
+    columns = comparison.shown_columns() if for_people else comparison.columns()
+    types = record_source.column_types("comparison", columns)
+    record_source.write_records(compared.records, types, options.layout, sys.stdout)
+    for text in compared.messages:
+        cli.message(text)
+    return ExitStatus.DONE if is_whole else ExitStatus.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

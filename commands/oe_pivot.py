@@ -1,0 +1,124 @@
+"""oe-pivot: print metric records as a matrix, by default models × tasks.
+
+Usage:
+  oe-pivot [options] [--filter=EXPR]... [--] [PATH]...
+
+Options:
+  --rows=COLUMNS    Columns of metric records that make the rows. [default: model_path]
+  --cols=COLUMNS    Columns of metric records that make the columns. [default: task]
+  --stderr          Print standard errors, too.
+  --average         Add a last column: the mean over the complete columns.
+  --format=FORMAT   csv, jsonl, json, table, markdown, latex (needs the package booktabs),
+                    html or parquet. [default: csv]
+  --filter=EXPR     Keep only records with COLUMN=PATTERN (* and ? as in a shell, nothing for
+                    an empty value), COLUMN!=PATTERN or, for numbers, COLUMN<NUMBER, <=, >, >=.
+                    May be repeated: all must hold, but of several = on one column any.
+  --sort=COLUMNS    Sort the records by these columns first, separated by commas; a minus
+                    before one: descending. Rows and columns appear in that order.
+  --metric=METRIC   METRIC or METRIC,FILTER is the primary metric of every task that has it;
+                    other tasks have none.
+  --all             Keep every result of an evaluation, not only the newest.
+  --partial         Keep scores of groups that lack some of their tasks, too.
+  --help            Print this text.
+  --version         Print the version.
+
+Input: metric records from oe-collect on stdin or in files (csv, jsonl or json), or what
+  oe-collect itself reads: run directories, and files of results.
+
+Output: a record for each row, with a column for each column of the matrix. Each cell is one
+  score: the value of the task's primary metric; all metrics count if --rows or --cols has
+  the metric. Scores of different shots, metrics, filters or frameworks never share a column
+  (or a row, if --rows has the task); the headers say what tells them apart. Parts of groups
+  are left out unless a --filter, --rows or --cols names the column group. It is an error if
+  results of several limits are mixed, or two scores meet in one cell. Tables mark the best
+  score of each task (bold in markdown, latex and html), mark with * the scores of groups
+  that lack tasks, and leave out the directories that all models are in. The average covers
+  the tasks for which every row has a score and more is better; scores on a scale beyond 1
+  count only if all are. stderr names the tasks that do not count. Buffers.
+
+Exit status: 0 done; 1 a result is damaged, or a row on stdin had failed; 2 bad input; 3 no
+  pyarrow for parquet.
+
+Examples:
+  oe-collect RUN_DIR | oe-pivot --format markdown
+  oe-pivot --average --filter limit= scores.csv
+  oe-pivot --rows language --cols model_path --format table RUN_DIR
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from oellm import cli
+from oellm.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from oellm.collect.pivot import Request
+    from oellm.collect.record_source import RecordRequest
+
+
+class Options(NamedTuple):
+    """The command line."""
+
+    paths: list[str]
+    layout: str
+    matrix: Request
+    records: RecordRequest
+    stderr: bool
+    average: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-pivot", __doc__, _pivot, argv)
+
+
+def _options(arguments: cli.Arguments) -> Options:
+    from oellm.collect import pivot, record_source
+
+    record_source.require_format(arguments["--format"], sys.stdout)
+    records = record_source.RecordRequest.parse(
+        arguments["--filter"],
+        arguments["--sort"],
+        arguments["--metric"],
+        every=arguments["--all"],
+        partial=arguments["--partial"],
+    )
+    conditions = records.selection.conditions
+    matrix = pivot.Request.parse(arguments["--rows"], arguments["--cols"], conditions)
+    if arguments["--average"] and matrix.scores_in_rows:
+        raise UsageError("--average: expected tasks in the columns of the matrix, not in its rows")
+    return Options(
+        paths=[path for path in arguments["PATH"] if path != "-"],
+        layout=arguments["--format"],
+        matrix=matrix,
+        records=records,
+        stderr=arguments["--stderr"],
+        average=arguments["--average"],
+    )
+
+
+def _pivot(arguments: cli.Arguments) -> int:
+    from oellm.collect import pivot, pivot_table, record_source
+    from oellm.core import tables
+
+    options = _options(arguments)
+    source = record_source.RecordSource(options.records, cli.message)
+    if options.paths:
+        source.add_paths(options.paths)
+    else:
+        source.add_stream(cli.open_input(None), "stdin")
+    matrix = pivot.of_records(source.records(), options.matrix)
+    style = pivot_table.Style(options.layout in tables.TABLES, options.stderr, options.average)
+    sheet = pivot_table.of_matrix(matrix, style)
+    for note in (*matrix.notes, *sheet.notes):
+        cli.message(note)
+    record_source.write_records(sheet.records, sheet.types, options.layout, sys.stdout)
+    source.log_missing()
+    return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

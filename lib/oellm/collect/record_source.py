@@ -1,0 +1,153 @@
+"""The metric records of runs, result files and saved records, as the commands that print them need.
+
+oe-collect, oe-pivot and oe-compare read the same inputs, with the same options.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TextIO
+
+from oellm.collect import sources, stdin_lines
+from oellm.collect.collection import Collection
+from oellm.collect.record_maker import MadeRecords, RecordMaker
+from oellm.core import parquet, schema, tables
+from oellm.core.log import Log
+from oellm.errors import UsageError
+from oellm.metrics import reading
+from oellm.metrics.records import PrimaryMetrics, Record
+from oellm.metrics.selection import Selection
+from oellm.tasks import suites
+
+FORMATS = (*tables.STREAMED, *tables.TABLES, "parquet")
+
+
+class RecordRequest(NamedTuple):
+    """Which records a command wants.
+
+    Attributes:
+        selection: The conditions on records, and their order.
+        primary: Which metric stands for a task.
+        every: Whether every result of an evaluation counts, not only the newest.
+        partial: Whether scores of groups count that lack some of their tasks.
+    """
+
+    selection: Selection
+    primary: PrimaryMetrics
+    every: bool = False
+    partial: bool = False
+
+    @classmethod
+    def parse(
+        cls,
+        filters: Sequence[str],
+        sort: str | None = None,
+        metric: str | None = None,
+        *,
+        primary_only: bool = False,
+        every: bool = False,
+        partial: bool = False,
+    ) -> RecordRequest:
+        """Parse the values of --filter, --sort and --metric; raises UsageError for a bad one."""
+        if metric is not None and not metric.partition(",")[0]:
+            raise UsageError(f"--metric: expected METRIC or METRIC,FILTER, got {metric!r}")
+        primary = PrimaryMetrics(suites.primary_metrics(os.environ), metric or "")
+        return cls(Selection.parse(filters, sort or "", primary_only), primary, every, partial)
+
+
+class RecordSource:
+    """The records of some paths, or of stdin, that a request wants.
+
+    `log` gets what is left out, and why.
+    """
+
+    def __init__(self, request: RecordRequest, log: Log) -> None:
+        self._request = request
+        self._log = log
+        self._collection = Collection(log, request.every)
+        maker = RecordMaker(request.primary, request.selection, request.partial)
+        self._made = MadeRecords(self._collection, maker)
+        # Iterators over records that were saved before.
+        self._saved: list[Iterator[Record]] = []
+
+    def add_paths(self, paths: Sequence[str]) -> None:
+        """Add run directories, directories, result files, and files of saved records.
+
+        Raises InputError for a path that does not exist, or that holds nothing of these.
+        """
+        others = []
+        for path in paths:
+            if os.path.isfile(path) and stdin_lines.holds_records(path):
+                self._saved.append(_saved_records(path))
+            else:
+                others.append(path)
+        if others:
+            self._collection.add_sources(sources.find_sources(others, self._collection.fail))
+
+    def add_stream(self, stream: TextIO, source: str) -> None:
+        """Add the results, runs or saved records of a stream; raises InputError for other text."""
+        saved = stdin_lines.read_lines(stream, source, self._collection)
+        if saved is not None:
+            self._saved.append(saved)
+
+    def records(self) -> Iterable[Record]:
+        """Return the records: saved ones first, the others in the order of their sources."""
+        request = self._request
+        saved = request.primary.rechosen(itertools.chain.from_iterable(self._saved))
+        kept = itertools.chain(request.selection.kept(saved), self._made)
+        return request.selection.ordered(kept)
+
+    def write(self, columns: Sequence[str], layout: str, stream: TextIO) -> None:
+        """Write the records in a format, without buffering them if the format permits it."""
+        if self._saved or layout not in tables.BY_LINE or self._request.selection.keys:
+            write_records(self.records(), column_types("metric", columns), layout, stream)
+            return
+        # The processes that read the results write the lines, too.
+        stream.write(tables.head(columns, layout))
+        stream.writelines(self._made.lines(columns, layout))
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no result was damaged; known once all records were read."""
+        return not self._collection.failures
+
+    def log_missing(self) -> None:
+        """Log what is missing; known once all records were read."""
+        if left_out := self._made.partial_left_out:
+            self._log(
+                f"{left_out} scores of groups that lack some of their tasks are left out "
+                "(--partial prints them)"
+            )
+        lacking, rows = self._collection.counts()
+        if lacking:
+            self._log(f"{lacking} of {rows} rows have no valid result")
+
+
+def require_format(layout: str, stream: TextIO) -> None:
+    """Raise UsageError unless a format exists and can be written to a stream."""
+    if layout not in FORMATS:
+        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {layout!r}")
+    if layout == "parquet" and stream.isatty():
+        raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
+
+
+def column_types(table: str, columns: Iterable[str]) -> dict[str, str]:
+    """Return the type of each of some columns of a table of schema.json."""
+    return {column: schema.table(table)[column]["type"] for column in columns}
+
+
+def write_records(
+    records: Iterable[Record], types: Mapping[str, str], layout: str, stream: TextIO
+) -> None:
+    """Write records in one of FORMATS; `types` has the columns with their types in schema.json."""
+    if layout == "parquet":
+        parquet.write(records, types, stream.buffer)
+    else:
+        tables.write(records, list(types), layout, stream)
+
+
+def _saved_records(path: str) -> Iterator[Record]:
+    with open(path, encoding="utf-8-sig", newline="") as stream:
+        yield from reading.read(stream, path)
