@@ -1,11 +1,12 @@
-"""JSON in and out, with orjson where it is installed.
+"""JSON in and out, with orjson if it is installed.
 
-The worker also runs in images that have nothing but the framework; there the standard library
+The worker also runs in images that hold nothing but the framework. There the standard library
 does the same work, only slower.
 """
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 from typing import Any
@@ -15,9 +16,18 @@ try:
 except ImportError:
     orjson = None  # type: ignore[assignment]
 
+# With these, orjson raises TypeError for each value that it would not write as `_plain` does.
+_STRICT = (
+    0
+    if orjson is None
+    else orjson.OPT_STRICT_INTEGER
+    | orjson.OPT_PASSTHROUGH_DATACLASS
+    | orjson.OPT_PASSTHROUGH_DATETIME
+)
+
 
 def loads(data: bytes) -> Any:
-    """Parse JSON; raises ValueError for anything that is not, NaN and Infinity included."""
+    """Parse JSON; raises ValueError for anything else, also for NaN and Infinity."""
     if orjson is not None:
         return orjson.loads(data)
     return json.loads(data, parse_constant=_refuse)
@@ -26,10 +36,15 @@ def loads(data: bytes) -> Any:
 def dumps(value: Any, indent: bool = False) -> bytes:
     """Return JSON in UTF-8 on one line, or indented by two; NaN and Infinity become null.
 
-    Values of other types (NumPy scalars, functions, paths) are written as their item or text.
+    Values of other types (NumPy scalars, functions, paths) are written as their item or text, and
+    integers of more than 64 bits as text. Sets become sorted lists of texts.
     """
     if orjson is not None:
-        return orjson.dumps(_plain(value), option=orjson.OPT_INDENT_2 if indent else 0)
+        layout_option = orjson.OPT_INDENT_2 if indent else 0
+        try:
+            return orjson.dumps(value, option=layout_option | _STRICT)
+        except TypeError:
+            return orjson.dumps(_plain(value), option=layout_option)
     layout: dict[str, Any] = {"indent": 2} if indent else {"separators": (",", ":")}
     return json.dumps(_plain(value), ensure_ascii=False, **layout).encode("utf-8", "replace")
 
@@ -39,7 +54,9 @@ def _refuse(name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return `value` in plain JSON types; NumPy's floats are float, yet orjson refuses them."""
+    """Return a value in plain JSON types; orjson refuses NumPy floats although they are float."""
+    if isinstance(value, enum.Enum):
+        value = value.value
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, dict):
@@ -51,7 +68,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int):
         return int(value) if -(2**63) <= value < 2**63 else str(value)
     if isinstance(value, str):
-        # Lone surrogates (undecodable bytes of a path, a model's broken output) are no UTF-8.
+        # UTF-8 has no lone surrogates (undecodable bytes of a path, a model's broken output).
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
     if isinstance(value, (set, frozenset)):
         return sorted(map(str, value))
