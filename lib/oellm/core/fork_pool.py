@@ -1,7 +1,7 @@
 """Work in child processes, several at a time.
 
-A child starts with all that its parent has imported, and a crash in it, or a call of sys.exit, is
-the end of one piece of work and of nothing else.
+A child starts with all that its parent has imported. A crash in it, or a call of sys.exit, costs
+one item of work and nothing else; a concurrent.futures.ProcessPoolExecutor would be broken by it.
 """
 
 from __future__ import annotations
@@ -9,15 +9,19 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple, TypeVar
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkContext
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class Crash(NamedTuple):
-    """How a child ended that returned nothing: a negative number is a signal's."""
+    """How a child ended that returned nothing."""
 
+    # Negative: the number of a signal.
     exit_code: int
 
     def __str__(self) -> str:
@@ -29,35 +33,35 @@ class Crash(NamedTuple):
 def run(
     function: Callable[[Item], Result], items: Iterable[Item], at_once: int
 ) -> Iterator[tuple[Item, Result | Crash]]:
-    """Apply a function to items in forks of this process; yield each item and result as it ends.
+    """Apply a function to items in `at_once` forks; yield each item and result as it ends.
 
-    A fork takes one item after the other, so that what it has imported serves the next too; one
-    that ends is replaced. Items and results are pickled. The function must not raise: what it
-    raises counts as a crash with status 1.
+    A fork takes one item after the other, so that its imports serve the next item too. A fork that
+    ends is replaced. Items and results are pickled. The function must not raise: an exception
+    counts as a crash with status 1.
     """
     context = multiprocessing.get_context("fork")
     waiting = iter(items)
-    # By its connection: the item that a fork has now, and the fork.
-    running: dict[Any, tuple[Item, Any]] = {}
-    idle: list[tuple[Any, Any]] = []
+    # The item that each fork has now, and the fork.
+    running: dict[Connection, tuple[Item, BaseProcess]] = {}
+    idle: list[tuple[Connection, BaseProcess]] = []
     try:
         while True:
             while len(running) < at_once and (item := next(waiting, None)) is not None:
-                connection, process = idle.pop() if idle else _forked(context, function)
+                connection, process = idle.pop() if idle else _fork(context, function)
                 connection.send(item)
                 running[connection] = item, process
             if not running:
                 return
-            ready: list[Any] = multiprocessing.connection.wait(list(running))
-            for connection in ready:
+            ready = multiprocessing.connection.wait(list(running))
+            for connection in cast("list[Connection]", ready):
                 item, process = running.pop(connection)
-                result = _received(connection)
+                result = _receive(connection)
                 if result is None:
                     connection.close()
                     process.join()
                     yield item, Crash(process.exitcode or 0)
                     continue
-                # Its next item first: whoever takes the result may take a while.
+                # The next item first, because the caller may take a while over the result.
                 if (following := next(waiting, None)) is None:
                     idle.append((connection, process))
                 else:
@@ -69,7 +73,9 @@ def run(
             process.terminate()
 
 
-def _forked(context: Any, function: Callable[[Any], Any]) -> tuple[Any, Any]:
+def _fork(
+    context: ForkContext, function: Callable[[Item], object]
+) -> tuple[Connection, BaseProcess]:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(function, theirs), daemon=True)
     process.start()
@@ -77,12 +83,13 @@ def _forked(context: Any, function: Callable[[Any], Any]) -> tuple[Any, Any]:
     return ours, process
 
 
-def _serve(function: Callable[[Any], Any], connection: Any) -> None:
+def _serve(function: Callable[[Item], object], connection: Connection) -> None:
     while True:
         connection.send((function(connection.recv()),))
 
 
-def _received(connection: Any) -> tuple[Any] | None:
+def _receive(connection: Connection) -> tuple[Any] | None:
+    """Return what a fork sent, in a tuple; None if it has ended."""
     try:
         result: tuple[Any] = connection.recv()
         return result

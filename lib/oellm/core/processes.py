@@ -1,4 +1,4 @@
-"""Processes below this one: they end when it does, and read nothing from its stdin."""
+"""Child processes: they end with this process, and read nothing from its stdin."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 # Loaded here, because nothing may be loaded between fork and exec.
 _prctl = ctypes.CDLL(None).prctl
-# What a batch system or a terminal sends to all processes of a job; the parent decides about it.
+# A batch system or a terminal sends these to all processes of a job; the parent decides about them.
 _FOR_THE_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _BOOT = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
     "from importlib import import_module; from oellm.core import processes; "
-    "processes.begin(import_module(sys.argv[2]).serve, *map(int, sys.argv[3:]))"
+    "processes.serve_parent(import_module(sys.argv[2]).serve, *map(int, sys.argv[3:]))"
 )
 
 
 class Child:
-    """A process, and the connection to it."""
+    """A child process, and the connection to it."""
 
     def __init__(self, connection: Connection, process: Any) -> None:
         self.connection = connection
@@ -37,25 +37,25 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return int(self._process.pid)
 
     def terminate(self) -> None:
-        """Ask it to stop."""
+        """Ask the child to stop."""
         self._process.terminate()
 
     def kill(self) -> str:
-        """End it at once, or see that it has ended; return how, as in `ended by signal 9`."""
+        """End the child at once; return how it ended, as in `was ended by signal 9 SIGKILL`."""
         self.connection.close()
         self._process.kill()
-        return self._ended()
+        return self._describe_end()
 
-    def crashed(self) -> str:
-        """Return how a process ended that has closed its end of the connection."""
+    def wait(self) -> str:
+        """Wait for a child that closed its end of the connection; return how it ended."""
         self.connection.close()
-        return self._ended()
+        return self._describe_end()
 
-    def _ended(self) -> str:
+    def _describe_end(self) -> str:
         if isinstance(self._process, subprocess.Popen):
             status: int = self._process.wait()
         else:
@@ -67,10 +67,10 @@ class Child:
         return f"ended with status {status}"
 
 
-def started(module: str) -> Child:
+def start_python(module: str) -> Child:
     """Start a fresh Python that calls serve(connection) of a module of this library.
 
-    It has imported nothing of what this process has, and inherits no state of an accelerator.
+    It inherits neither the imports of this process nor the state of an accelerator.
     """
     ours, theirs = multiprocessing.Pipe()
     root = str(Path(__file__).parent.parent.parent)
@@ -85,8 +85,11 @@ def started(module: str) -> Child:
     return Child(ours, process)
 
 
-def forked(serve: Callable[[Connection], None], inherited: Iterable[Connection]) -> Child:
-    """Fork a process that calls serve(connection), without the other connections of this one."""
+def fork(serve: Callable[[Connection], None], inherited: Iterable[Connection]) -> Child:
+    """Fork a process that calls serve(connection).
+
+    It closes `inherited`, the connections of this process to its other children.
+    """
     ours, theirs = multiprocessing.Pipe()
     context = multiprocessing.get_context("fork")
     process = context.Process(target=_begin_fork, args=(serve, theirs, [ours, *inherited]))
@@ -95,31 +98,19 @@ def forked(serve: Callable[[Connection], None], inherited: Iterable[Connection])
     return Child(ours, process)
 
 
-def begin(serve: Callable[[Connection], None], descriptor: int, parent: int) -> None:
-    """Be a fresh process that `started` started."""
-    _settle(parent)
+def serve_parent(serve: Callable[[Connection], None], descriptor: int, parent: int) -> None:
+    """Run in the process that `start_python` started: serve the connection until it ends."""
+    _depend_on(parent)
     with contextlib.suppress(EOFError, ConnectionError):
         serve(Connection(descriptor))
 
 
 def signal_at_parents_end(number: signal.Signals) -> None:
-    """Let the kernel send this process a signal when its parent ends; safe between fork and exec.
+    """Ask the kernel to send this process a signal when its parent ends.
 
-    A parent that has ended already sends none: compare os.getppid() afterwards.
+    Safe between fork and exec. If the parent may have ended before, compare os.getppid() after it.
     """
     _prctl(_PR_SET_PDEATHSIG, number)
-
-
-def silence_bars() -> None:
-    """Let no library draw bars in this process: those of several would mix with messages."""
-    from tqdm import tqdm  # type: ignore[import-untyped]
-
-    draw = tqdm.__init__
-
-    def draw_nothing(bar: Any, *arguments: Any, **options: Any) -> None:
-        draw(bar, *arguments, **{**options, "disable": True})
-
-    tqdm.__init__ = draw_nothing
 
 
 def _begin_fork(
@@ -132,16 +123,16 @@ def _begin_fork(
         other.close()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    _settle(int(parent.pid or 0))
+    _depend_on(int(parent.pid or 0))
     with contextlib.suppress(EOFError, ConnectionError):
         serve(connection)
 
 
-def _settle(parent: int) -> None:
-    # A handler that does nothing, not SIG_IGN: programs that this process starts have the default.
+def _depend_on(parent: int) -> None:
+    # Not SIG_IGN, which programs that this process starts would inherit.
     for number in _FOR_THE_PARENT:
         signal.signal(number, lambda *_: None)
     signal_at_parents_end(signal.SIGKILL)
     if os.getppid() != parent:
-        # It ended before it was said that we go with it.
+        # The parent ended before we asked for the signal.
         os._exit(1)

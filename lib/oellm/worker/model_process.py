@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm import frameworks
-from oellm.core import processes
+from oellm.core import processes, progress_bars
 from oellm.frameworks.interface import StoppedError
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
@@ -86,7 +86,7 @@ class ModelProcess:
     """The model's process, as its parent sees it."""
 
     def __init__(self) -> None:
-        self.child = processes.started("oellm.worker.model_process")
+        self.child = processes.start_python("oellm.worker.model_process")
         # What is loaded, or is being loaded.
         self.key: ModelKey | None = None
         self.is_busy = False
@@ -123,7 +123,7 @@ class ModelProcess:
 
 def serve(connection: Connection) -> None:
     """Be the model's process; a signal SIGTERM asks it to stop after the batch that it is at."""
-    processes.silence_bars()
+    progress_bars.silence_bars()
     _Server(connection).serve()
 
 

@@ -176,7 +176,7 @@ class ModelService:
         process.is_scored = request.is_last
 
     def _hear_crash(self, process: ModelProcess) -> None:
-        failure = Failure("ProcessEnded", f"the model's process {process.child.crashed()}")
+        failure = Failure("ProcessEnded", f"the model's process {process.child.wait()}")
         is_loaded = self._handle is not None
         self._process = self._handle = None
         if process.is_busy and is_loaded:

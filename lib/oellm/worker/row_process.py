@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from oellm.core import display, json_codec, processes
+from oellm.core import display, json_codec, processes, progress_bars
 from oellm.core.processes import Child
 from oellm.core.redaction import redact_json
 from oellm.frameworks.interface import Evaluation, Evaluator
@@ -71,7 +71,7 @@ class RowProcess:
         store: ResultStore | None,
         inherited: Iterable[Connection],
     ) -> None:
-        self.child: Child = processes.forked(_server(evaluators, store), inherited)
+        self.child: Child = processes.fork(_server(evaluators, store), inherited)
         self.row: Row | None = None
         self.key: ModelKey | None = None
         self.label = ""
@@ -106,7 +106,7 @@ def _server(
     evaluators: Mapping[str, Evaluator], store: ResultStore | None
 ) -> Callable[[Connection], None]:
     def serve(connection: Connection) -> None:
-        processes.silence_bars()
+        progress_bars.silence_bars()
         while True:
             job: Job = connection.recv()
             row = job.row

@@ -278,7 +278,7 @@ class Worker:
         except (EOFError, ConnectionError):
             self._busy.remove(process)
             self._model.forget(process)
-            failure = Failure("ProcessEnded", f"the process of the row {process.child.crashed()}")
+            failure = Failure("ProcessEnded", f"the process of the row {process.child.wait()}")
             assert process.row is not None
             job = Job(process.row, {}, self._course.provenance, self._course.bootstrap_iters)
             self._fail(process.label, job, failure, process.started)
