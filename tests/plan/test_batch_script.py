@@ -161,7 +161,7 @@ def test_a_job_that_cannot_be_requeued_says_what_goes_on(run_dir: Path) -> None:
     job.tell("USR1")
     status, calls, log = job.end()
     assert (status, calls) == (75, "requeue 4711_1\n")
-    assert log.endswith(f"not requeued: oe-submit {run_dir} goes on\n")
+    assert log.endswith(f"not requeued: oe-submit {run_dir} continues it\n")
 
 
 def test_nothing_is_requeued_where_there_is_no_slurm(run_dir: Path) -> None:
