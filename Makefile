@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 # For pytest: make test TESTS="tests/commands/test_cli.py"
 TESTS ?=
+# Processes that run tests at the same time: one for each core, or a number. 0 runs all in one.
+WORKERS ?= auto
+PYTEST = pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
@@ -15,11 +18,11 @@ demo: $(VENV)/installed
 	demo/run
 
 test: $(VENV)/installed
-	pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 # Without the tests that load torch, build packages, or start very many processes.
 test-fast: $(VENV)/installed
-	pytest -n auto --dist loadfile -m "not slow" $(TESTS)
+	$(PYTEST) -m "not slow" $(TESTS)
 
 check: $(VENV)/installed
 	ruff check .

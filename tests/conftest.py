@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,29 @@ hypothesis.settings.load_profile("oellm")
 # A shell starts what runs in its background with SIGINT ignored, and the commands under test
 # would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+REAL_SLURM = Path(__file__).parent / "real_slurm"
+
+
+# Before pytest-xdist reads the groups.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one file in one process, and begin with those that take longest.
+
+    All tests on real Slurm share one process, too, since they share the dev cluster. They mostly
+    wait, while the other processes compute.
+    """
+    slow_tests: Counter[str] = Counter()
+    for item in items:
+        group = "real_slurm" if REAL_SLURM in item.path.parents else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+        slow_tests[group] += item.get_closest_marker("slow") is not None
+
+    def order(item: pytest.Item) -> tuple[bool, int]:
+        group = item.get_closest_marker("xdist_group").args[0]
+        return group != "real_slurm", -slow_tests[group]
+
+    items.sort(key=order)
 
 
 @pytest.fixture

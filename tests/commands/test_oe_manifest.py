@@ -359,7 +359,10 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_index_answers_well_within_a_second(run: Run) -> None:
     run("oe-manifest", "--models=a/b", "--tasks=hellaswag")
-    started = time.monotonic()
-    run("oe-manifest", "--models=a/b", "--tasks=hellaswag")
-    # On a busy machine; without the index it takes ten.
-    assert time.monotonic() - started < 4
+    seconds = []
+    for _ in range(3):
+        started = time.monotonic()
+        run("oe-manifest", "--models=a/b", "--tasks=hellaswag")
+        seconds.append(time.monotonic() - started)
+    # The best of three, since the machine may be busy. Without the index, each takes ten seconds.
+    assert min(seconds) < 4

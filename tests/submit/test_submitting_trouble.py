@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -233,12 +234,23 @@ def test_two_that_find_a_stale_lock_submit_nothing_twice(
     assert not list(path.parent.glob("submit.lock*"))
 
 
-@pytest.mark.slow
-def test_a_lock_that_somebody_holds_is_waited_for_half_a_minute(
+# oe-submit, with a second instead of half a minute.
+IMPATIENT = """\
+import sys
+import oe_submit
+from oellm.submit import lock
+assert lock._PATIENCE_S == 30
+lock._PATIENCE_S = 1
+sys.exit(oe_submit.main())
+"""
+
+
+def test_oe_submit_waits_half_a_minute_for_a_lock_that_somebody_holds(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     path = lock(rendered, host="login2")
-    done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=75)
+    command = (sys.executable, "-c", IMPATIENT, rendered["run_dir"])
+    done = run(*command, env=slurm.env, status=75)
     assert "of ada on login2; try again later" in done.stderr
     assert path.exists()
     assert slurm.submitted() == []

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import pty
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
+
+from support import shared_cache
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
@@ -79,8 +83,15 @@ def on_a_terminal(home: Path, *command: str) -> subprocess.CompletedProcess[byte
 
 
 def make_tiny_model(directory: Path, seed: int = 0) -> None:
-    subprocess.run(
-        [sys.executable, ROOT / "scripts" / "make-tiny-model", directory, "--seed", str(seed)],
-        check=True,
-        capture_output=True,
-    )
+    """Write the tiny model whose weights follow from a seed into a directory."""
+    script = ROOT / "scripts" / "make-tiny-model"
+
+    def make(target: Path) -> None:
+        command = [sys.executable, script, target, "--seed", str(seed)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    sources = [script, *sorted(DEMO_TASKS.glob("*.jsonl"))]
+    versions = [version(name).encode() for name in ("torch", "transformers", "tokenizers")]
+    name = shared_cache.digest([*(path.read_bytes() for path in sources), *versions])
+    made = shared_cache.cached_directory(f"tiny-model-{name}-{seed}", make)
+    shutil.copytree(made, directory, dirs_exist_ok=True)
