@@ -12,10 +12,10 @@ from typing import Any, TextIO
 
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
+from oellm.clusters.run_rows import complete_rows
 from oellm.core import display
 from oellm.errors import InputError, OellmError
 from oellm.manifest import csv_file
-from oellm.manifest import rows as manifest
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.plan import job_resources, time_limits
@@ -26,8 +26,6 @@ from oellm.runs.run_directory import Array, Shard
 from oellm.slurm import commands, notation
 from oellm.slurm.notation import parse_duration, ranges
 
-# Row columns that a setting of the same name fills where they are empty.
-_DEFAULTED = ("batch_size", "dtype", "tp")
 # Rows that are there twice and have a message of their own.
 _REPEATED_SHOWN = 10
 # Seconds that a shard should take, where no setting says it.
@@ -97,7 +95,7 @@ def read_jobs(
     Raises InputError for anything wrong in the manifest, and where it has no rows.
     """
     read = _Read({}, {}, set(), Counter())
-    for row in _once(_identified(csv_file.read(stream, source), cluster), report):
+    for row in _once(complete_rows(csv_file.read(stream, source), cluster), report):
         key = model_key(row)
         if (seconds := read.seconds.get(key)) is None:
             frameworks.require(row)
@@ -195,23 +193,6 @@ def plan_lines(jobs: Jobs) -> Iterator[str]:
         yield f"{each_array.script}: {size}, the longest about {longest}{limit}"
     bases = ", ".join(f"{count} {basis}" for basis, count in sorted(jobs.rows_by_basis.items()))
     yield f"together about {jobs.gpu_hours:.2g} GPU-hours; times of rows: {bases}"
-
-
-def _identified(rows: Iterable[Row], cluster: Cluster) -> Iterator[Row]:
-    """Yield the rows with the cluster's defaults, absolute paths, and the eval_id."""
-    defaults = {name: cluster.text(name) for name in _DEFAULTED if cluster.text(name)}
-    locator = manifest.Locator()
-    for row in rows:
-        yield manifest.identified(locator.located(_with_defaults(row, defaults)))
-
-
-def _with_defaults(row: Row, defaults: Mapping[str, str]) -> Row:
-    """Fill cells that are empty; the row has all these columns then."""
-    filled = {name: text for name, text in defaults.items() if not row[name]}
-    if "dtype" in filled and row["eval_id"]:
-        # The row was identified before, as it is: no default may make another evaluation of it.
-        filled["dtype"] = ""
-    return row.with_cells(**filled) if filled else row
 
 
 def _once(rows: Iterable[Row], report: Callable[[str], None]) -> Iterator[Row]:
