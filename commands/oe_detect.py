@@ -69,7 +69,7 @@ def _detect(arguments: cli.Arguments) -> int:
         for name in cluster.known_clusters(os.environ):
             print(name)
         return ExitStatus.DONE
-    found = cluster.resolve(options.cluster, options.overrides, os.environ)
+    found = cluster.resolve_cluster(options.cluster, options.overrides, os.environ)
     if options.explain:
         width = max(map(len, found.settings))
         for key, value in found.settings.items():

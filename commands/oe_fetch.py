@@ -116,13 +116,13 @@ def _options(arguments: cli.Arguments) -> Options:
 def _fetch(arguments: cli.Arguments) -> int:
     import os
 
-    from oellm.clusters.cluster import resolve
+    from oellm.clusters.cluster import resolve_cluster
     from oellm.fetch import fetching
     from oellm.hub import environment, errors
     from oellm.manifest import csv_file as manifest
 
     options = _options(arguments)
-    cluster = resolve(options.cluster, options.overrides, os.environ)
+    cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
         rows = fetching.read_rows(stream, cli.input_name(options.manifest))
     for variable in environment.configure(os.environ, cluster.text("hf_home")):

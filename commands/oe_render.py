@@ -128,10 +128,10 @@ def _render(arguments: cli.Arguments) -> int:
 def _cluster(options: Options) -> Cluster:
     import os
 
-    from oellm.clusters.cluster import resolve
+    from oellm.clusters.cluster import resolve_cluster
     from oellm.plan import batch_script
 
-    given = resolve(options.cluster, options.overrides, os.environ)
+    given = resolve_cluster(options.cluster, options.overrides, os.environ)
     cluster = batch_script.fitted(given)
     if cluster != given:
         cli.message(

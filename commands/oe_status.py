@@ -227,7 +227,7 @@ def _list(options: Options) -> int:
     from oellm.status import records as status_records
     from oellm.status.observer import Observer
 
-    output_dir = cluster.resolve(options.cluster, [], os.environ).text("eval_output_dir")
+    output_dir = cluster.resolve_cluster(options.cluster, [], os.environ).text("eval_output_dir")
     if not output_dir:
         raise MachineError("the setting eval_output_dir is empty")
     runs = _newest_runs(Path(output_dir) / paths.user_name())

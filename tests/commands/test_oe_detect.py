@@ -115,10 +115,10 @@ def test_maps_merge_by_key_lists_are_replaced_and_nothing_unsets(run: Run, tmp_p
 def test_a_login_node_is_recognised_by_its_name(tmp_path: Path, host: str, expected: str) -> None:
     (tmp_path / "empty.json").write_text("{}")
     environ = {"OELLM_CONFIG": str(tmp_path / "empty.json")}
-    assert cluster.resolve(None, [], environ, hostname=host).text("name") == expected
+    assert cluster.resolve_cluster(None, [], environ, hostname=host).text("name") == expected
     other = {**environ, "OELLM_CLUSTER": "local"}
-    assert cluster.resolve(None, [], other, hostname=host).text("name") == "local"
-    assert cluster.resolve("local", [], environ, hostname=host).text("name") == "local"
+    assert cluster.resolve_cluster(None, [], other, hostname=host).text("name") == "local"
+    assert cluster.resolve_cluster("local", [], environ, hostname=host).text("name") == "local"
 
 
 def test_host_names_of_the_users_file_come_before_those_of_the_package(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_host_names_of_the_users_file_come_before_those_of_the_package(tmp_path:
 
     def name(host: str) -> str:
         try:
-            return cluster.resolve(None, [], environ, hostname=host).text("name")
+            return cluster.resolve_cluster(None, [], environ, hostname=host).text("name")
         except MachineError:  # this machine has sbatch
             return "local"
 
@@ -183,6 +183,8 @@ BAD_SETTINGS = [
     ),
     (["sbatch.mail-user=a\nb"], "--set sbatch.mail-user: sbatch: expected no line ends or control"),
     (["queue_limit=ten"], "--set: queue_limit: expected an integer, got 'ten'"),
+    (["queue_limit=\u0663"], "--set: queue_limit: expected an integer, got '\u0663'"),
+    (["time_limit=\u0663:00:00"], "time_limit: expected [days-]hours:minutes:seconds, got"),
     (["queue_limit=0"], "--set queue_limit: queue_limit: expected a positive integer, got 0"),
     (["time_limit=1 day"], "expected [days-]hours:minutes:seconds, got '1 day'"),
     (["executor=pbs"], "executor: expected one of slurm, local, got 'pbs'"),
@@ -211,7 +213,7 @@ def refusal(
     """Return the message of the error for bad settings, which is the user's to put right."""
     environ = {"XDG_CONFIG_HOME": str(tmp_path), **variables}
     with pytest.raises(OellmError) as error:
-        cluster.resolve(name, overrides, environ, hostname="nowhere")
+        cluster.resolve_cluster(name, overrides, environ, hostname="nowhere")
     assert error.value.status == ExitStatus.USAGE
     return str(error.value)
 
@@ -245,12 +247,19 @@ def test_a_bad_variable_is_refused(tmp_path: Path, variables: dict[str, str], me
     ("content", "message"),
     [
         (b'{"clusters": {\n  "local" 1}}', "mine.json:2:11: expected JSON: "),
-        (b"[]", "mine.json: expected a JSON object"),
+        (b"[]", "mine.json: expected an object, got []"),
         (b'{"clusters": {"local": {"mem": "\xff"}}}', "mine.json: expected UTF-8 text, got byte "),
-        (b'{"cluster": {}}', "mine.json: expected the keys defaults and clusters, got 'cluster'"),
+        (b'{"cluster": {}}', "mine.json: no key is called 'cluster' here"),
         (b'{"clusters": []}', "mine.json: clusters: expected an object, got []"),
+        (
+            b'{"clusters": {"local": {"mem": "1G", "mem": "2G"}}}',
+            "mine.json: an object has the key 'mem' twice",
+        ),
         (b'{"defaults": 1}', "mine.json: defaults: expected an object, got 1"),
-        (b'{"clusters": {"local": null}}', "mine.json: local: expected an object, got None"),
+        (
+            b'{"clusters": {"local": null}}',
+            "mine.json: clusters.local: expected an object, got null",
+        ),
         (
             b'{"clusters": {"local": {"acount": "x"}}}',
             "mine.json: no setting is called 'acount', did you mean account?",
@@ -261,9 +270,9 @@ def test_a_bad_variable_is_refused(tmp_path: Path, variables: dict[str, str], me
         ),
         (
             b'{"defaults": {"queue_limit": true}}',
-            "mine.json, defaults: queue_limit: expected integer, got True",
+            "mine.json, defaults: queue_limit: expected an integer, got True",
         ),
-        (b'{"clusters": {"x": {"hostnames": "*"}}}', "mine.json: hostnames: expected list, got "),
+        (b'{"clusters": {"x": {"hostnames": "*"}}}', "mine.json: hostnames: expected a list, got "),
         (b'{"clusters": {"x": {"hostnames": [["*"]]}}}', "mine.json: hostnames: expected texts "),
     ],
 )
@@ -309,7 +318,7 @@ def test_every_packaged_cluster_is_complete_but_for_the_directory_of_a_generic_o
     if name == "slurm":
         assert "needs {eval_base_dir}, which is not set" in refusal(tmp_path, name)
         environ["EVAL_BASE_DIR"] = "/b"
-    settings = cluster.resolve(name, [], environ).settings
+    settings = cluster.resolve_cluster(name, [], environ).settings
     assert settings["name"] == name
     assert list(settings) == [key for key in schema.table("cluster") if key in settings]
 

@@ -159,7 +159,7 @@ def test_no_file_of_a_row_has_a_secret(run: Run, tmp_path: Path, secret: str) ->
 def test_all_names_of_tokens_are_refused_and_never_shown(argument: str) -> None:
     for column, text in (("model_args", argument), ("model_path", f"a/b,{argument}")):
         with pytest.raises(ValueError, match="expected no argument") as error:
-            manifest_cells.parse(column, text)
+            manifest_cells.parse_cell(column, text)
         assert "my-key" not in str(error.value)
 
 

@@ -1,60 +1,74 @@
-"""The cluster: every setting that says where and how evaluations run, and where it came from.
+"""The cluster: every setting that says where and how evaluations run, and its origin.
 
-Settings come from clusters.json (its defaults, then the cluster), the user's file, the
-environment and the command line; the later wins. Maps are merged key by key.
+Settings come from clusters.json (its defaults, then the cluster), the user's file, the environment
+and the command line, in this order; a later one replaces an earlier one, and maps are merged key by
+key.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
 import os
 import shutil
 import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm.clusters import settings
-from oellm.core import schema
-from oellm.core.paths import data_file, user_name
-from oellm.errors import InputError, MachineError, UsageError, nearest
+from oellm.core import json_config, schema
+from oellm.core.json_config import Node
+from oellm.core.paths import data_file, user_file, user_name
+from oellm.errors import MachineError, UsageError, nearest
 
-# Variables with the settings' prefix that are no settings.
+_FILE = "clusters.json"
+# Variables that have the prefix of settings but are none.
 _OTHER_VARIABLES = {"OELLM_CACHE_DIR", "OELLM_CLUSTER", "OELLM_CONFIG", "OELLM_DEBUG"}
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """The resolved settings of one cluster and the origin of each."""
+    """The resolved settings of one cluster (schema.json, table `cluster`).
+
+    Attributes:
+        settings: The values of the settings that are set, by key.
+        origins: Where each value comes from: a file, a variable, or an option.
+    """
 
     settings: Mapping[str, Any]
     origins: Mapping[str, str]
 
     def text(self, key: str) -> str:
-        """Return a text setting, empty where it is not set."""
+        """Return a text setting, empty if it is not set."""
         return str(self.settings.get(key) or "")
 
     def number(self, key: str) -> int | None:
-        """Return an integer setting, None where it is not set."""
+        """Return an integer setting, None if it is not set."""
         value = self.settings.get(key)
         return None if value is None else int(value)
 
     def switch(self, key: str) -> bool:
-        """Return a switch, False where it is not set."""
+        """Return a switch, False if it is not set."""
         return bool(self.settings.get(key))
 
     def items(self, key: str) -> list[str]:
-        """Return a list setting, empty where it is not set."""
+        """Return a list setting, empty if it is not set."""
         return [str(item) for item in self.settings.get(key) or []]
 
     def mapping(self, key: str) -> dict[str, str]:
-        """Return a map setting, empty where it is not set."""
+        """Return a map setting, empty if it is not set."""
         return {name: str(value) for name, value in (self.settings.get(key) or {}).items()}
 
 
-def resolve(
+class Layer(NamedTuple):
+    """Settings that replace those of lower layers, and their origin."""
+
+    origin: str
+    values: Mapping[str, Any]
+
+
+def resolve_cluster(
     name: str | None,
     overrides: Iterable[str],
     environ: Mapping[str, str],
@@ -64,105 +78,77 @@ def resolve(
 
     `name` is a cluster's name, the path of a JSON file that oe-detect wrote (anything with a
     slash or ending in .json), or None to choose by OELLM_CLUSTER and the host name; `overrides`
-    are `key=value` texts. Raises UsageError or InputError for what is wrong in them, MachineError
-    where no cluster matches this machine.
+    are `key=value` texts. Raises UsageError or InputError if one of them is wrong, MachineError if
+    no cluster matches this machine.
     """
-    layers: list[tuple[str, Mapping[str, Any]]]
     if name and ("/" in name or name.endswith(".json")):
-        # That file was resolved once, environment included; only the flags come after it.
-        layers = [(name, _read(Path(name)))]
+        # oe-detect resolved that file, environment included; only options still change it.
+        layers = [Layer(name, _values(json_config.read_json_file(Path(name))))]
     else:
         known = known_clusters(environ)
-        chosen = name or environ.get("OELLM_CLUSTER") or _matching(known, hostname)
+        chosen = name or environ.get("OELLM_CLUSTER") or _match_host(known, hostname)
         if chosen not in known:
             raise UsageError(
                 f"unknown cluster {chosen!r}{nearest(chosen, known)}; oe-detect --list shows them"
             )
-        layers = [("default", {"name": chosen}), *known[chosen], *_environment(environ)]
-    layers += [_override(text) for text in overrides]
+        default = Layer("default", {"name": chosen})
+        layers = [default, *known[chosen], *_environment_layers(environ)]
+    layers += [_override_layer(text) for text in overrides]
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for origin, layer in layers:
-        for key, value in layer.items():
-            settings.check(key, value, origin)
+    for origin, values in layers:
+        for key, value in values.items():
+            settings.check_setting(key, value, origin)
             before = merged.get(key)
             is_added = isinstance(value, dict) and isinstance(before, dict)
             merged[key] = (before or {}) | value if is_added else value
             origins[key] = origin
     ordered = {key: merged[key] for key in schema.table("cluster") if key in merged}
     fixed = {"user": user_name(), "home": os.path.expanduser("~")}
-    return Cluster(settings.resolve(ordered, fixed), origins)
+    return Cluster(settings.resolve_references(ordered, fixed), origins)
 
 
-def known_clusters(environ: Mapping[str, str]) -> dict[str, list[tuple[str, Mapping[str, Any]]]]:
-    """Return each known cluster's layers of settings with their origin, lowest first."""
-    layers: dict[str, list[tuple[str, Mapping[str, Any]]]] = {}
-    shared: list[tuple[str, Mapping[str, Any]]] = []
-    user_file = _user_file(environ)
-    for path, origin in (
-        (data_file("clusters.json"), "clusters.json"),
-        (user_file, str(user_file)),
-    ):
-        if path is None:
-            continue
-        content = _read(path)
-        if unknown := sorted(set(content) - {"defaults", "clusters"}):
-            raise InputError(
-                f"expected the keys defaults and clusters, got {unknown[0]!r}", str(path)
-            )
-        defaults = _object(content, "defaults", path)
-        for others in layers.values():
-            others.append((f"{origin}, defaults", defaults))
-        shared.append((f"{origin}, defaults", defaults))
-        clusters = _object(content, "clusters", path)
-        for name in clusters:
-            own = _object(clusters, name, path)
-            layers.setdefault(name, list(shared)).append((origin, own))
+def known_clusters(environ: Mapping[str, str]) -> dict[str, list[Layer]]:
+    """Return the layers of settings of each known cluster, lowest first."""
+    layers: dict[str, list[Layer]] = {}
+    shared: list[Layer] = []
+    own = _user_file(environ)
+    files = [(data_file(_FILE), _FILE), *([(own, str(own))] if own else [])]
+    for path, origin in files:
+        parts = json_config.read_json_file(path).members(("defaults", "clusters"))
+        if "defaults" in parts:
+            defaults = Layer(f"{origin}, defaults", _values(parts["defaults"]))
+            for others in layers.values():
+                others.append(defaults)
+            shared.append(defaults)
+        clusters = parts["clusters"].members() if "clusters" in parts else {}
+        for name, node in clusters.items():
+            layers.setdefault(name, list(shared)).append(Layer(origin, _values(node)))
     return layers
 
 
 def _user_file(environ: Mapping[str, str]) -> Path | None:
-    """Return the user's file; one that OELLM_CONFIG names must exist."""
+    """Return the user's file, if there is one; one that OELLM_CONFIG names must exist."""
     if explicit := environ.get("OELLM_CONFIG"):
         return Path(explicit)
-    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    path = Path(home) / "oellm" / "clusters.json"
-    return path if path.is_file() else None
+    return user_file(_FILE, environ)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"expected JSON: {error.msg}", f"{path}:{error.lineno}:{error.colno}"
-        ) from None
-    except UnicodeDecodeError as error:
-        byte = error.object[error.start]
-        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", str(path)) from None
-    if not isinstance(content, dict):
-        raise InputError("expected a JSON object", str(path))
-    return content
+def _values(node: Node) -> dict[str, Any]:
+    return {key: member.value for key, member in node.members().items()}
 
 
-def _object(content: Mapping[str, Any], key: str, path: Path) -> Mapping[str, Any]:
-    """Return the object under a key of a file, empty where there is none."""
-    value = content.get(key, {})
-    if not isinstance(value, dict):
-        raise InputError(f"expected an object, got {value!r}", str(path), column=key)
-    return value
-
-
-def _matching(known: Mapping[str, list[tuple[str, Mapping[str, Any]]]], host: str | None) -> str:
+def _match_host(known: Mapping[str, list[Layer]], host: str | None) -> str:
+    """Return the cluster whose host name patterns match a host, or this machine."""
     names = {host} if host else {socket.gethostname(), socket.getfqdn()}
     patterns = []
     for cluster, layers in known.items():
-        lists = [(origin, layer["hostnames"]) for origin, layer in layers if "hostnames" in layer]
-        for origin, hostnames in lists[-1:]:
-            settings.check("hostnames", hostnames, origin)
-            is_packaged = origin == "clusters.json"
-            patterns += [(is_packaged, cluster, str(pattern)) for pattern in hostnames or []]
-    # What the user's file says goes before what the package says, as everywhere.
+        with_hosts = [layer for layer in layers if "hostnames" in layer.values]
+        for origin, values in with_hosts[-1:]:
+            settings.check_setting("hostnames", values["hostnames"], origin)
+            is_packaged = origin == _FILE
+            patterns += [(is_packaged, cluster, str(one)) for one in values["hostnames"] or []]
+    # The user's file comes before the package, as for every setting.
     for _, cluster, pattern in sorted(patterns, key=lambda entry: entry[0]):
         if any(fnmatch.fnmatchcase(name, pattern) for name in names):
             return cluster
@@ -176,7 +162,7 @@ def _matching(known: Mapping[str, list[tuple[str, Mapping[str, Any]]]], host: st
     )
 
 
-def _environment(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any]]]:
+def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
     variables = {
         variable: key
         for key, spec in schema.table("cluster").items()
@@ -188,13 +174,13 @@ def _environment(environ: Mapping[str, str]) -> list[tuple[str, Mapping[str, Any
             hint = nearest(variable, variables)
             raise UsageError(f"{variable}: no setting has this variable{hint}")
     return [
-        (variable, {key: settings.parse(key, environ[variable], variable)})
+        Layer(variable, {key: settings.parse_setting(key, environ[variable], variable)})
         for variable, key in variables.items()
         if environ.get(variable)
     ]
 
 
-def _override(text: str) -> tuple[str, Mapping[str, Any]]:
+def _override_layer(text: str) -> Layer:
     path, equals, value = text.partition("=")
     key, _, member = path.strip().partition(".")
     if not equals:
@@ -203,5 +189,5 @@ def _override(text: str) -> tuple[str, Mapping[str, Any]]:
     if member:
         if schema.table("cluster").get(key, {}).get("type") != "map":
             raise UsageError(f"--set: {key!r} is not a map, so it has no member {member!r}")
-        return origin, {key: {member: value}}
-    return origin, {key: settings.parse(key, value, "--set")}
+        return Layer(origin, {key: {member: value}})
+    return Layer(origin, {key: settings.parse_setting(key, value, "--set")})

@@ -1,4 +1,4 @@
-"""JSON whose values know their place in the file, so that an error about one can name it."""
+"""JSON that people write, whose values know their place in the file, so that errors can name it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oellm.core.display import shorten_end
 from oellm.errors import InputError, nearest
 
 
 class Node(NamedTuple):
-    """A value, the file that it is from, and its place there: `groups.mine.tasks[2]`."""
+    """A value of a JSON file.
+
+    Attributes:
+        value: The value, as `json` reads it.
+        source: The file.
+        place: Where it is in the file: `groups.mine.tasks[2]`; empty for the whole.
+    """
 
     value: Any
     source: str
@@ -23,14 +28,14 @@ class Node(NamedTuple):
         return InputError(message, self.source, column=self.place)
 
     def unlike(self, expected: str) -> InputError:
-        """Return the error that says what was expected, and what is there."""
-        shown = shorten_end(json.dumps(self.value, ensure_ascii=False), 81)
-        return self.error(f"expected {expected}, got {shown}")
+        """Return the error that says what was expected instead of this value."""
+        shown = json.dumps(self.value, ensure_ascii=False)
+        return self.error(f"expected {expected}, got {shown[:80]}{'…' * (len(shown) > 80)}")
 
     def members(
         self, known: Collection[str] | None = None, required: Iterable[str] = ()
     ) -> dict[str, Node]:
-        """Return the members of an object; with `known`, another key is an error."""
+        """Return the members of an object; with `known`, any other key is an error."""
         if not isinstance(self.value, dict):
             raise self.unlike("an object")
         for key in self.value:
@@ -43,7 +48,7 @@ class Node(NamedTuple):
         return {key: Node(value, self.source, prefix + key) for key, value in self.value.items()}
 
     def items(self, of: str) -> list[Node]:
-        """Return the items of a list that has some; `of` says what they are."""
+        """Return the items of a list that is not empty; `of` says what they are."""
         if not isinstance(self.value, list) or not self.value:
             raise self.unlike(f"a list of {of}")
         return [
@@ -58,14 +63,13 @@ class Node(NamedTuple):
         return self.value
 
 
-def read(path: Path) -> Node:
+def read_json_file(path: Path) -> Node:
     """Return the content of a JSON file.
 
-    Raises InputError for what is no JSON, with line and column, and for a key that an object
-    has twice.
+    Raises InputError if it is no JSON (with line and column), or if an object has a key twice.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members: dict[str, Any] = {}
         for key, value in pairs:
             if key in members:
@@ -74,8 +78,8 @@ def read(path: Path) -> Node:
         return members
 
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=unique)
-        # What `\ud800` stands for is no character, so it can be neither printed nor written.
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=require_unique)
+        # An escaped surrogate such as `\ud800` is no character: it cannot be printed or written.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         place = f"{path}:{error.lineno}:{error.colno}"

@@ -1,4 +1,4 @@
-"""Where the project's data files are: packaged beside this module, or in the checkout."""
+"""Where files are: the project's data, the user's configuration, the user's cache."""
 
 from __future__ import annotations
 
@@ -22,6 +22,16 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def user_file(name: str, environ: Mapping[str, str]) -> Path | None:
+    """Return the file of this name in the user's configuration, None if there is none.
+
+    The configuration is oellm/ below XDG_CONFIG_HOME, else below ~/.config.
+    """
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    path = Path(home) / "oellm" / name
+    return path if path.is_file() else None
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:

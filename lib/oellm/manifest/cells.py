@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from oellm.core import schema
-from oellm.core.schema import table
+from oellm.core.kinds import KINDS, unexpected
 
 # Bounds of the cache of cells: how many it keeps, and the longest text (in characters) of one.
 _CACHED_CELLS = 32_768
@@ -27,7 +27,7 @@ class Cell(NamedTuple):
     """What the text of a cell means in its column.
 
     Attributes:
-        value: As `parse` returns it; the column's default if the text is empty.
+        value: As `parse_cell` returns it; the column's default if the text is empty.
         member: What the cell adds to the identity's JSON object, `"limit":5`; empty if nothing.
     """
 
@@ -49,7 +49,7 @@ def _read_cell(column: str, text: str) -> Cell:
     default = schema.table("manifest").get(column, {}).get("default")
     if not text:
         return Cell(default, "")
-    value = parse(column, text)
+    value = parse_cell(column, text)
     member = ""
     if column in identity_columns() and value != default:
         canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -70,84 +70,60 @@ def identity_columns() -> frozenset[str]:
     return frozenset(name for name, spec in table.items() if spec.get("identity"))
 
 
-def parse(column: str, text: str) -> Any:
-    """Return the value of a non-empty manifest cell; JSON types only.
+def parse_cell(column: str, text: str) -> Any:
+    """Return the value of a non-empty cell, made of JSON types only.
 
-    Raises ValueError with `expected …, got …` where the text is no value of the column's type.
-    Columns that the schema does not know keep their text.
+    Columns that the schema does not know keep their text. Raises ValueError with
+    `expected …, got …` if the text is no value of the column.
     """
-    kind = table("manifest").get(column, {}).get("type", "text")
-    return _PARSERS[kind](text)
+    name = schema.table("manifest").get(column, {}).get("type", "text")
+    parser = _PARSERS.get(name) or KINDS[name].parse
+    return parser(text)
 
 
-def _expected(what: str, text: str) -> ValueError:
-    return ValueError(f"expected {what}, got {text!r}")
-
-
-def _text(text: str) -> str:
-    return text
-
-
-def _word(text: str) -> str:
-    if not re.fullmatch(r"[\w.+-]+", text):
-        raise _expected("one word", text)
-    return text
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch(r"[0-9]+", text.strip()):
-        raise _expected("a non-negative integer", text)
-    return int(text)
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r"0*[1-9][0-9]*", text.strip()):
-        raise _expected("a positive integer", text)
-    return int(text)
-
-
-def _limit(text: str) -> int | float:
+def _parse_limit(text: str) -> int | float:
     try:
-        number = float(text)
+        # Python's spellings, 1_000 among them, which have been valid from the first version on.
+        number = float(text) if text.isascii() else math.nan
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or number <= 0 or (number >= 1 and number != int(number)):
-        raise _expected("a number of documents, or a fraction below 1", text)
+        raise unexpected("a number of documents, or a fraction below 1", text)
     return int(number) if number >= 1 else number
 
 
-def _batch_size(text: str) -> int | str:
+def _parse_batch_size(text: str) -> int | str:
     if re.fullmatch(r"0*[1-9][0-9]*", text):
         return int(text)
     if re.fullmatch(r"auto(:[1-9][0-9]*)?", text):
         return text
-    raise _expected("a positive integer, auto or auto:N", text)
+    raise unexpected("a positive integer, auto or auto:N", text)
 
 
 _SWITCH = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def _switch(text: str) -> bool:
+def _parse_switch(text: str) -> bool:
     try:
         return _SWITCH[text.strip().lower()]
     except KeyError:
-        raise _expected("true or false", text) from None
+        raise unexpected("true or false", text) from None
 
 
-def _switch_or_name(text: str) -> bool | str:
+def _parse_switch_or_name(text: str) -> bool | str:
     return _SWITCH.get(text.strip().lower(), text)
 
 
-def _seed(text: str) -> list[int | None]:
+def _parse_seed(text: str) -> list[int | None]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) == 1:
         parts *= 4
     if len(parts) != 4 or not all(re.fullmatch(r"[0-9]+|None", part) for part in parts):
-        raise _expected("one seed, or four separated by commas", text)
+        raise unexpected("one seed, or four separated by commas", text)
     return [None if part == "None" else int(part) for part in parts]
 
 
-def _arguments(text: str) -> dict[str, Any]:
+def _parse_arguments(text: str) -> dict[str, Any]:
     """Return arguments by name; a scalar in JSON is the same as its text after `key=`."""
     from oellm.manifest.model_spec import require_no_secret
 
@@ -164,51 +140,41 @@ def _arguments(text: str) -> dict[str, Any]:
     pairs = [part.partition("=") for part in text.split(",")]
     require_no_secret(key.strip() for key, equals, _ in pairs if equals)
     if not all(key.strip() and equals for key, equals, _ in pairs):
-        raise _expected("key=value,key=value", text)
+        raise unexpected("key=value,key=value", text)
     if len({key.strip() for key, _, _ in pairs}) < len(pairs):
-        raise _expected("each key once", text)
+        raise unexpected("each key once", text)
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
-_FRAMEWORKS = {
-    "lm_eval": "lm_eval",
-    "lm-eval": "lm_eval",
-    "lm-eval-harness": "lm_eval",
-    "lm-evaluation-harness": "lm_eval",
-}
+def _parse_framework(text: str) -> str:
+    """Return the framework's one name; a framework that is not built in keeps its own."""
+    name: str = KINDS["word"].parse(text.strip())
+    spellings: dict[str, str] = schema.table("manifest")["eval_suite"]["spellings"]
+    return spellings.get(name, name)
 
 
-def _framework(text: str) -> str:
-    """Return the framework's one name; frameworks that are not built in keep theirs."""
-    return _FRAMEWORKS.get(_word(text.strip()), text.strip())
-
-
-def _model(text: str) -> list[Any]:
+def _parse_model(text: str) -> list[Any]:
     from oellm.manifest.model_spec import ModelSpec
 
     spec = ModelSpec.parse(text)
     return [spec.path, dict(sorted(spec.arguments))]
 
 
-def _eval_id(text: str) -> str:
+def _parse_eval_id(text: str) -> str:
     if not re.fullmatch(r"[0-9a-f]{16}", text):
-        raise _expected("16 hexadecimal digits", text)
+        raise unexpected("16 hexadecimal digits", text)
     return text
 
 
+# The kinds that only manifests have, beside those of core/kinds.py.
 _PARSERS: dict[str, Callable[[str], Any]] = {
-    "text": _text,
-    "path": _text,
-    "word": _word,
-    "count": _count,
-    "positive": _positive,
-    "limit": _limit,
-    "batch_size": _batch_size,
-    "switch": _switch,
-    "switch_or_name": _switch_or_name,
-    "seed": _seed,
-    "arguments": _arguments,
-    "framework": _framework,
-    "model": _model,
-    "eval_id": _eval_id,
+    "limit": _parse_limit,
+    "batch_size": _parse_batch_size,
+    "switch": _parse_switch,
+    "switch_or_name": _parse_switch_or_name,
+    "seed": _parse_seed,
+    "arguments": _parse_arguments,
+    "framework": _parse_framework,
+    "model": _parse_model,
+    "eval_id": _parse_eval_id,
 }

@@ -6,14 +6,13 @@ What other tools made of them in between is accepted where its meaning is plain:
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from oellm.core import json_codec, schema
 from oellm.core.csv_records import CsvReader
+from oellm.core.kinds import KINDS
 from oellm.errors import InputError
 from oellm.metrics import records
 from oellm.metrics.records import Record
@@ -90,9 +89,8 @@ def _record(cells: Mapping[str, Any], source: str, line: int | None) -> Record:
         if value is None or value == "":
             record.setdefault(name, "")
             continue
-        kind = schema.table("metric").get(name, {}).get("type")
         try:
-            record[name] = _PARSERS[kind](value) if kind else value
+            record[name] = _parse_value(name, value)
         except ValueError as error:
             raise InputError(str(error), source, line, name) from None
     for name in REQUIRED:
@@ -101,45 +99,10 @@ def _record(cells: Mapping[str, Any], source: str, line: int | None) -> Record:
     return record
 
 
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"expected text, got {value!r}")
-    return value
-
-
-def _number(value: Any) -> int | float:
-    number: int | float = math.nan
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            number = int(value) if value.isdecimal() else float(value)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = value
-    if not math.isfinite(number):
-        raise ValueError(f"expected a number, got {value!r}")
-    return number
-
-
-def _integer(value: Any) -> int:
-    number = _number(value)
-    # Tools that know one kind of numbers only write 5.0.
-    if number != int(number):
-        raise ValueError(f"expected an integer, got {value!r}")
-    return int(number)
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, str) and value.lower() in ("true", "false"):
-        return value.lower() == "true"
-    if not isinstance(value, bool):
-        raise ValueError(f"expected true or false, got {value!r}")
-    return value
-
-
-_PARSERS: dict[str, Callable[[Any], Any]] = {
-    "text": _text,
-    "word": _text,
-    "eval_id": _text,
-    "number": _number,
-    "integer": _integer,
-    "boolean": _boolean,
-}
+def _parse_value(column: str, value: Any) -> Any:
+    """Return the value of a column; one that the schema does not know takes anything."""
+    spec = schema.table("metric").get(column)
+    if spec is None:
+        return value
+    kind = KINDS[spec["type"]]
+    return kind.parse(value) if isinstance(value, str) else kind.check(value)

@@ -49,7 +49,7 @@ def extended(known: Catalogue, path: Path) -> Catalogue:
     The file may refer to languages and suites that are known already. Raises InputError, with the
     place in the file, for anything that is not as docs/SUITES.md has it.
     """
-    root = json_config.read(path)
+    root = json_config.read_json_file(path)
     parts = root.members(("languages", "groups"))
     catalogue = Catalogue(dict(known.languages), dict(known.suites))
     if "languages" in parts:
@@ -91,7 +91,7 @@ def _suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
     if "languages" in members:
         items = members["languages"].items("languages")
         offered = [_known_language(item, known) for item in items]
-    shared = {"eval_suite": "lm_eval", "task_group": name}
+    shared = {"eval_suite": schema.table("manifest")["eval_suite"]["default"], "task_group": name}
     if "eval_suite" in members:
         shared["eval_suite"] = _cell("eval_suite", members["eval_suite"])
     tasks = members["tasks"].items("tasks")
@@ -166,7 +166,7 @@ def _cell(column: str, node: Node) -> str:
         raise node.unlike("a text, a number, true or false")
     text = node.value if isinstance(node.value, str) else json.dumps(node.value)
     try:
-        cells.parse(column, text)
+        cells.parse_cell(column, text)
     except ValueError as error:
         raise node.error(str(error)) from None
     return _beside(node, text) if kind == "path" else text

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from oellm.core.paths import data_file
+from oellm.core.paths import data_file, user_file
 from oellm.errors import UsageError, nearest
 from oellm.tasks import languages, suite_files
 from oellm.tasks.languages import Language
 from oellm.tasks.suite_files import ALL, Catalogue, Cells
 
+_FILE = "task-groups.json"
 # Cells that say where a row comes from and how it is shown, not what is evaluated.
 _LABELS = ("task_group", "language", "primary_metric")
 # A message lists so many languages.
@@ -25,7 +25,8 @@ def known(paths: Iterable[str], environ: Mapping[str, str]) -> Catalogue:
     A later file replaces suites of the same name. Raises InputError for a file that is not right.
     """
     catalogue = Catalogue({}, {})
-    for path in (data_file("task-groups.json"), *_user_file(environ), *map(Path, paths)):
+    own = user_file(_FILE, environ)
+    for path in (data_file(_FILE), *([own] if own else []), *map(Path, paths)):
         catalogue = suite_files.extended(catalogue, path)
     return catalogue
 
@@ -59,12 +60,6 @@ def primary_metrics(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         task: metric for task, metrics in named.items() if len(metrics) == 1 for metric in metrics
     }
-
-
-def _user_file(environ: Mapping[str, str]) -> list[Path]:
-    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    path = Path(home) / "oellm" / "task-groups.json"
-    return [path] if path.is_file() else []
 
 
 def _rows(name: str, catalogue: Catalogue) -> Iterator[Cells]:
