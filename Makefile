@@ -10,7 +10,12 @@ PYTEST = pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster scripts/install-browser tests/fake_slurm/* tests/golden/*.sbatch
+SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster scripts/install-browser \
+    $(wildcard tests/fake_slurm/* tests/golden/*.sbatch)
+JSON_FILES = $(wildcard *.json lib/oellm/core/*.json)
+YAML_FILES = .pre-commit-config.yaml $(wildcard demo/tasks/*.yaml)
+TEXT_FILES = $(wildcard *.md docs/*.md containers/* templates/* scripts/*) $(JSON_FILES) \
+    $(YAML_FILES) Makefile pyproject.toml constraints.txt demo/run .ci/run
 
 .PHONY: demo test test-fast check golden docs clean
 
@@ -24,11 +29,18 @@ test: $(VENV)/installed
 test-fast: $(VENV)/installed
 	$(PYTEST) -m "not slow" $(TESTS)
 
+# The hooks of .pre-commit-config.yaml, on all files. The last two mend a file and fail.
 check: $(VENV)/installed
 	ruff check .
 	ruff format --check .
 	mypy
 	shellcheck $(SHELL_SCRIPTS)
+	typos
+	check-json $(JSON_FILES)
+	check-yaml --unsafe $(YAML_FILES)
+	check-toml pyproject.toml
+	end-of-file-fixer $(TEXT_FILES)
+	trailing-whitespace-fixer $(TEXT_FILES)
 
 # Writes the files that tests compare with, from what the commands print now; read the diff.
 golden: $(VENV)/installed

@@ -1,3 +1,3 @@
 """Evaluate many language models on many benchmarks across Slurm clusters."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -41,6 +41,8 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def test_commands_of_a_wheel_find_their_data(run: Run, installed: Path, tmp_path: Path) -> None:
     where = "import oellm; print(oellm.__file__)"
     assert run(installed / "python", "-c", where).stdout.startswith(str(installed.parent))
+    # Type checkers of other projects use the annotations of a package that has this file.
+    assert list(installed.parent.glob("lib/python*/site-packages/oellm/py.typed"))
     assert "leonardo" in run(installed / "oe-detect", "--list").stdout
     rows = run(
         *(installed / "oe-manifest", "--models=acme/tiny", "--task_groups=open-sci-0.01"),
