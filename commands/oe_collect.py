@@ -119,7 +119,7 @@ def _collect(arguments: cli.Arguments) -> int:
         source.add_paths(options.paths)
     else:
         source.add_stream(cli.open_input(None), "stdin")
-    usual = records.shown_columns() if options.layout in tables.TABLES else records.columns()
+    usual = records.shown_columns() if options.layout in tables.TABLES else records.column_names()
     source.write(options.columns or usual, options.layout, sys.stdout)
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED

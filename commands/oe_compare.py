@@ -98,11 +98,14 @@ def _compare(arguments: cli.Arguments) -> int:
             source.add_paths([path])
         records.append(list(source.records()))
         is_whole &= source.is_whole
-    compared = comparison.compared(records[0], records[1])
+    compared = comparison.compare_records(records[0], records[1])
     for_people = options.layout in tables.TABLES
-    columns = comparison.shown_columns() if for_people else comparison.columns()
+    columns = comparison.shown_columns() if for_people else comparison.column_names()
     types = record_source.column_types("comparison", columns)
-    record_source.write_records(compared.records, types, options.layout, sys.stdout)
+    rows = comparison.select_columns(compared.records, columns)
+    record_source.write_rows(
+        rows, types, options.layout, sys.stdout, counts=comparison.count_columns()
+    )
     for text in compared.messages:
         cli.message(text)
     return ExitStatus.DONE if is_whole else ExitStatus.FAILED

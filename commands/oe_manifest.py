@@ -233,18 +233,19 @@ def _list(catalogue: Catalogue, selections: list[str]) -> int:
 
     records, columns = suite_listing.rows(selections, catalogue)
     if not sys.stdout.isatty():
-        tables.write(records, columns, "csv", sys.stdout)
+        tables.write_rows(tables.select_values(records, columns), columns, "csv", sys.stdout)
     elif selections:
         columns.remove("task_group")
         gap = ""
         for name, rows in itertools.groupby(records, lambda record: record["task_group"]):
             print(f"{gap}{name}\n")
-            tables.write(rows, columns, "table", sys.stdout)
+            tables.write_rows(tables.select_values(rows, columns), columns, "table", sys.stdout)
             gap = "\n"
     else:
         width = shutil.get_terminal_size((100, 24)).columns
         overview = suite_listing.overview(catalogue, width)
-        tables.write(overview, suite_listing.SUITE_COLUMNS, "table", sys.stdout)
+        columns = list(suite_listing.SUITE_COLUMNS)
+        tables.write_rows(tables.select_values(overview, columns), columns, "table", sys.stdout)
     return ExitStatus.DONE
 
 

@@ -55,7 +55,7 @@ from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from oellm.collect.pivot import Request
+    from oellm.collect.pivot import PivotRequest
     from oellm.collect.record_source import RecordRequest
 
 
@@ -64,7 +64,7 @@ class Options(NamedTuple):
 
     paths: list[str]
     layout: str
-    matrix: Request
+    matrix: PivotRequest
     records: RecordRequest
     stderr: bool
     average: bool
@@ -87,7 +87,7 @@ def _options(arguments: cli.Arguments) -> Options:
         partial=arguments["--partial"],
     )
     conditions = records.selection.conditions
-    matrix = pivot.Request.parse(arguments["--rows"], arguments["--cols"], conditions)
+    matrix = pivot.PivotRequest.parse(arguments["--rows"], arguments["--cols"], conditions)
     if arguments["--average"] and matrix.scores_in_rows:
         raise UsageError("--average: expected tasks in the columns of the matrix, not in its rows")
     return Options(
@@ -103,6 +103,7 @@ def _options(arguments: cli.Arguments) -> Options:
 def _pivot(arguments: cli.Arguments) -> int:
     from oellm.collect import pivot, pivot_table, record_source
     from oellm.core import tables
+    from oellm.metrics import records
 
     options = _options(arguments)
     source = record_source.RecordSource(options.records, cli.message)
@@ -110,12 +111,17 @@ def _pivot(arguments: cli.Arguments) -> int:
         source.add_paths(options.paths)
     else:
         source.add_stream(cli.open_input(None), "stdin")
-    matrix = pivot.of_records(source.records(), options.matrix)
-    style = pivot_table.Style(options.layout in tables.TABLES, options.stderr, options.average)
-    sheet = pivot_table.of_matrix(matrix, style)
+    matrix = pivot.make_matrix(source.records(), options.matrix)
+    style = pivot_table.SheetStyle(
+        for_people=options.layout in tables.TABLES,
+        with_stderr=options.stderr,
+        with_average=options.average,
+    )
+    sheet = pivot_table.make_sheet(matrix, style)
     for note in (*matrix.notes, *sheet.notes):
         cli.message(note)
-    record_source.write_records(sheet.records, sheet.types, options.layout, sys.stdout)
+    counts = records.count_columns()
+    record_source.write_rows(sheet.rows, sheet.types, options.layout, sys.stdout, counts=counts)
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
 

@@ -154,7 +154,8 @@ def _show(jobs: Jobs, spool: RowSpool | None, cluster: Cluster, options: Options
         return
     layout = "table" if sys.stdout.isatty() else "csv"
     columns = list(schema.table("estimate"))
-    tables.write(spool.estimates(jobs.shard_of), columns, layout, sys.stdout)
+    rows = tables.select_values(spool.estimates(jobs.shard_of), columns)
+    tables.write_rows(rows, columns, layout, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -48,16 +48,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, MachineError, UsageError
 
 if TYPE_CHECKING:
     from oellm.collect.collection import Collection
+    from oellm.metrics.records import MetricRecord
     from oellm.report.page import Drawings
-
-Record = dict[str, Any]
 
 
 class Options(NamedTuple):
@@ -119,28 +118,29 @@ def _report(arguments: cli.Arguments) -> int:
     return ExitStatus.FAILED if collection.failures else ExitStatus.DONE
 
 
-def _of_stdin() -> list[Record]:
+def _of_stdin() -> list[MetricRecord]:
     from oellm.metrics import reading
 
     with cli.open_input(None) as stream:
-        return list(reading.read(stream, "stdin"))
+        return list(reading.read_metric_records(stream, "stdin"))
 
 
-def _of_paths(collection: Collection, paths: Sequence[str]) -> list[Record]:
+def _of_paths(collection: Collection, paths: Sequence[str]) -> list[MetricRecord]:
     """Return the records of what is at some paths."""
     from oellm.collect import sources
     from oellm.collect.record_maker import MadeRecords, RecordMaker
     from oellm.metrics.records import PrimaryMetrics
-    from oellm.metrics.selection import Selection
+    from oellm.metrics.selection import RecordSelection
     from oellm.tasks import suites
 
     collection.add_sources(sources.find_sources(paths, collection.fail))
     primary = PrimaryMetrics(suites.primary_metrics(os.environ))
-    maker = RecordMaker(primary, Selection.parse([], "", False), partial=True)
+    selection = RecordSelection.parse([], "", primary_only=False)
+    maker = RecordMaker(primary, selection, with_partial=True)
     return list(MadeRecords(collection, maker))
 
 
-def _drawings(records: Sequence[Record], options: Options) -> Drawings:
+def _drawings(records: Sequence[MetricRecord], options: Options) -> Drawings:
     """Return the figures of the page, and write those that are asked for."""
     from importlib.util import find_spec
 
@@ -156,7 +156,7 @@ def _drawings(records: Sequence[Record], options: Options) -> Drawings:
     if options.figures:
         figures.save(records, Path(options.figures))
     # Of parts of groups, a suite may have a hundred.
-    whole = [record for record in records if not record["group"]]
+    whole = [record for record in records if not record.group]
     return Drawings(list(figures.curves(whole)), figures.language_map(whole))
 
 

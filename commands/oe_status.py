@@ -176,7 +176,8 @@ def _write_records(found: list[tuple[Run, list[ShardStatus], Totals]], options: 
         )
     )
     columns = list(schema.table("shard_status" if options.shards else "status"))
-    tables.write(records, columns, options.layout, sys.stdout)
+    rows = tables.select_values(records, columns)
+    tables.write_rows(rows, columns, options.layout, sys.stdout)
 
 
 def _write_object(run: Run, shards: list[ShardStatus], total: Totals) -> None:
@@ -241,7 +242,7 @@ def _list(options: Options) -> int:
     shown = [name for name, spec in table.items() if spec.get("shown")]
     layout = "jsonl" if options.layout == "json" else options.layout
     columns = shown if layout == "table" else list(table)
-    tables.write(records, columns, layout, sys.stdout)
+    tables.write_rows(tables.select_values(records, columns), columns, layout, sys.stdout)
     return ExitStatus.DONE
 
 

@@ -13,18 +13,18 @@ from typing import Any
 
 import pytest
 
-from oellm.collect.comparison import columns, compared
+from oellm.collect.comparison import ComparisonRecord, compare_records
 from oellm.core import schema
 from oellm.errors import InputError
 from oellm.frameworks.lm_eval.metrics import metrics
 from oellm.manifest.rows import Row
 from oellm.metrics import records as metric_records
 from oellm.metrics import scored_rows
+from oellm.metrics.records import MetricRecord
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs import run_directory
 from support.processes import BIN, DEMO_TASKS, Run, make_tiny_model
 from support.scored_documents import (
-    Record,
     record,
     record_of,
     samples_of,
@@ -36,45 +36,47 @@ OLD = [1, 0, 1, 0, 1, 1, 0, 0, 1, 0]
 NEW = [1, 1, 1, 1, 1, 1, 1, 1, 0, 1]
 
 
-def side(run_dir: Path, values: list[int], **settings: Any) -> list[Record]:
+def side(run_dir: Path, values: list[int], **settings: Any) -> list[MetricRecord]:
     """Return one record, with its samples in a run directory."""
     write_samples(run_dir, samples_of(values))
     return [record_of(values, run_dir=str(run_dir), model_path=run_dir.name, **settings)]
 
 
-def one(records_a: list[Record], records_b: list[Record], **options: bool) -> Record:
-    (found,) = compared(records_a, records_b, **options).records
+def one(
+    records_a: list[MetricRecord], records_b: list[MetricRecord], **options: bool
+) -> ComparisonRecord:
+    (found,) = compare_records(records_a, records_b, **options).records
     return found
 
 
 def test_the_same_documents_are_paired(tmp_path: Path) -> None:
     a, b = side(tmp_path / "step1", OLD), side(tmp_path / "step2", NEW)
     found = one(a, b)
-    assert list(found) == columns()
-    assert (found["model_a"], found["model_b"], found["n_shot"]) == ("step1", "step2", 5)
-    assert (found["value_a"], found["value_b"], found["n_samples"]) == (0.5, 0.9, 10)
-    # Five differ by 1, one by -1: worked out in test_comparison_noise.py.
-    assert found["difference"] == pytest.approx(0.4)
-    assert found["stderr"] == pytest.approx(0.2211083)
-    assert (found["method"], found["verdict"], found["remark"]) == ("paired", "same", "")
+    assert list(found._fields) == list(schema.table("comparison"))
+    assert (found.model_a, found.model_b, found.n_shot) == ("step1", "step2", 5)
+    assert (found.value_a, found.value_b, found.n_samples) == (0.5, 0.9, 10)
+    # Five differ by 1, one by -1: worked out in test_significance.py.
+    assert found.difference == pytest.approx(0.4)
+    assert found.stderr == pytest.approx(0.2211083)
+    assert (found.method, found.verdict, found.remark) == ("paired", "same", "")
     back = one(b, a)
-    assert back["difference"] == -found["difference"]
-    assert (back["stderr"], back["p_value"]) == (found["stderr"], found["p_value"])
+    assert back.difference == -found.difference
+    assert (back.stderr, back.p_value) == (found.stderr, found.p_value)
     itself = one(a, a)
-    assert (itself["difference"], itself["p_value"], itself["verdict"]) == (0, 1, "same")
+    assert (itself.difference, itself.p_value, itself.verdict) == (0, 1, "same")
 
 
 def test_without_samples_the_two_standard_errors_tell() -> None:
     a = [record(value=0.5, stderr=0.03, n_samples=300)]
     b = [record(value=0.62, stderr=0.04, n_samples=300)]
     found = one(a, b)
-    assert (found["method"], found["stderr"], found["remark"]) == ("independent", 0.05, "")
+    assert (found.method, found.stderr, found.remark) == ("independent", 0.05, "")
     # z is 2.4.
-    assert found["p_value"] == pytest.approx(0.0163951, abs=1e-7)
-    assert found["verdict"] == "better"
+    assert found.p_value == pytest.approx(0.0163951, abs=1e-7)
+    assert found.verdict == "better"
     nothing = one(a, [record(value=0.62, stderr=None)])
-    assert [nothing[c] for c in ("method", "stderr", "p_value")] == ["", None, None]
-    assert (nothing["verdict"], nothing["n_samples"]) == ("unknown", None)
+    assert (nothing.method, nothing.stderr, nothing.p_value) == ("", None, None)
+    assert (nothing.verdict, nothing.n_samples) == ("unknown", None)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +94,7 @@ def test_the_verdict_follows_the_direction(
     higher: bool | None, change: float, verdict: str
 ) -> None:
     a, b = (record(value=value, higher_is_better=higher) for value in (1.0, 1.0 + change))
-    assert one([a], [b])["verdict"] == verdict
+    assert one([a], [b]).verdict == verdict
     assert verdict in schema.table("comparison")["verdict"]["choices"]
 
 
@@ -102,25 +104,25 @@ def test_other_documents_are_not_paired(tmp_path: Path) -> None:
     lines[3]["target_hash"] = "mended"
     write_samples(tmp_path / "b", lines)
     found = one(a, b)
-    assert found["method"] == "independent"
-    assert found["remark"] == "1 of 10 documents only in A, 1 of 10 only in B"
+    assert found.method == "independent"
+    assert found.remark == "1 of 10 documents only in A, 1 of 10 only in B"
     write_samples(tmp_path / "b", samples_of(NEW)[::-1])
-    assert one(a, b)["method"] == "paired"
+    assert one(a, b).method == "paired"
     shutil.rmtree(tmp_path / "b")
     found = one(a, b)
-    assert (found["method"], found["remark"]) == ("independent", "B: no samples")
+    assert (found.method, found.remark) == ("independent", "B: no samples")
 
 
 def test_samples_cut_off_anywhere_are_not_paired(tmp_path: Path) -> None:
     ones = [1] * 4
     a, b = side(tmp_path / "a", ones), side(tmp_path / "b", ones)
-    path = tmp_path / "b" / "samples" / f"{b[0]['eval_id']}.jsonl"
+    path = tmp_path / "b" / "samples" / f"{b[0].eval_id}.jsonl"
     content = path.read_bytes()
     for place in range(0, len(content) - 1, 7):
         path.write_bytes(content[:place])
         found = one(a, b)
-        assert (found["method"], found["difference"]) == ("independent", 0)
-        assert re.search("no samples|no sample|only in A", found["remark"])
+        assert (found.method, found.difference) == ("independent", 0)
+        assert re.search("no samples|no sample|only in A", found.remark)
 
 
 def test_a_group_is_paired_over_the_documents_of_its_tasks(tmp_path: Path) -> None:
@@ -133,21 +135,21 @@ def test_a_group_is_paired_over_the_documents_of_its_tasks(tmp_path: Path) -> No
         group = {**at, "group": "", "aggregate": "reported"}
         parts = [record_of(values[:4], task="x", **at), record_of(values[4:], task="y", **at)]
         sides.append([*parts, record_of(values, task="both", **group)])
-    found = compared(*sides).records
-    assert [(r["task"], r["n_samples"], r["method"]) for r in found] == [
+    found = compare_records(*sides).records
+    assert [(r.task, r.n_samples, r.method) for r in found] == [
         ("x", 4, "paired"),
         ("y", 6, "paired"),
         ("both", 10, "paired"),
     ]
-    assert found[2]["stderr"] == pytest.approx(0.2211083)
+    assert found[2].stderr == pytest.approx(0.2211083)
     # A mean of means, as a group has it whose tasks weigh the same.
-    sides[0][2]["value"] = (0.5 + 0.5) / 2 + 0.01
-    (*_, unweighted) = compared(*sides).records
-    assert unweighted["method"] == "independent"
-    assert unweighted["remark"] == "A: the score is no mean over the documents"
+    sides[0][2] = sides[0][2]._replace(value=(0.5 + 0.5) / 2 + 0.01)
+    (*_, unweighted) = compare_records(*sides).records
+    assert unweighted.method == "independent"
+    assert unweighted.remark == "A: the score is no mean over the documents"
 
 
-def test_only_what_matches_exactly_is_compared() -> None:
+def test_only_what_matches_exactly_is_compare_records() -> None:
     a = [
         record(),
         record(task="boolq", limit=10),
@@ -155,8 +157,8 @@ def test_only_what_matches_exactly_is_compared() -> None:
         record(task="mmlu", aggregate="partial"),
     ]
     b = [record(), record(task="boolq"), record(task="copa"), record(task="piqa")]
-    found = compared(a, b)
-    assert [r["task"] for r in found.records] == ["arc_easy"]
+    found = compare_records(a, b)
+    assert [r.task for r in found.records] == ["arc_easy"]
     assert found.messages == [
         "not compared, 2 only in A: acme/tiny boolq acc,none n_shot=5 limit=10; "
         "acme/tiny copa acc,none n_shot=0",
@@ -166,7 +168,7 @@ def test_only_what_matches_exactly_is_compared() -> None:
         "0 of 1 differences are beyond noise at 5 %, where chance alone gives up to 0.05; "
         "after Holm's correction 0",
     ]
-    nothing = compared(a[1:2], b[1:2])
+    nothing = compare_records(a[1:2], b[1:2])
     assert nothing.records == []
     assert nothing.messages[-1] == "A and B have no metric of the same task, shots and limit"
 
@@ -174,20 +176,20 @@ def test_only_what_matches_exactly_is_compared() -> None:
 def test_primary_metrics_unless_all_are_asked_for() -> None:
     a = [record(), record(metric="f1", is_primary=False), record(metric="mcc", is_primary=False)]
     b = [record(is_primary=False), record(metric="f1", is_primary=False)]
-    found = compared(a, b)
-    assert [r["metric"] for r in found.records] == ["acc"]
+    found = compare_records(a, b)
+    assert [r.metric for r in found.records] == ["acc"]
     assert len(found.messages) == 1
-    found = compared(a, b, every=True)
-    assert [r["metric"] for r in found.records] == ["acc", "f1"]
+    found = compare_records(a, b, every=True)
+    assert [r.metric for r in found.records] == ["acc", "f1"]
     assert found.messages[0] == "not compared, 1 only in A: acme/tiny arc_easy mcc,none n_shot=5"
 
 
 def test_models_match_by_name_or_where_there_is_one_each() -> None:
     a, b = record(model_path="m/iter_1000"), record(model_path="m/iter_10000")
     found = one([a], [b])
-    assert (found["model_a"], found["model_b"]) == ("m/iter_1000", "m/iter_10000")
-    shared = compared([a, b], [b])
-    assert [r["model_a"] for r in shared.records] == ["m/iter_10000"]
+    assert (found.model_a, found.model_b) == ("m/iter_1000", "m/iter_10000")
+    shared = compare_records([a, b], [b])
+    assert [r.model_a for r in shared.records] == ["m/iter_10000"]
     assert shared.messages[0].startswith("not compared, 1 only in A: m/iter_1000 ")
 
 
@@ -215,9 +217,11 @@ def test_models_match_by_name_or_where_there_is_one_each() -> None:
         ),
     ],
 )
-def test_an_ambiguous_side_is_an_error(a: list[Record], b: list[Record], message: str) -> None:
+def test_an_ambiguous_side_is_an_error(
+    a: list[MetricRecord], b: list[MetricRecord], message: str
+) -> None:
     with pytest.raises(InputError) as caught:
-        compared(a, b)
+        compare_records(a, b)
     assert str(caught.value) == message
 
 
@@ -228,29 +232,28 @@ def test_many_comparisons_are_corrected_for_chance() -> None:
     error = {"stderr": 0.1 / math.sqrt(2), "n_samples": 100}
     a = [record(task=task, **error) for task in tasks]
     b = [record(task=task, value=0.5 + steps.get(task, 0.0), **error) for task in tasks]
-    found = compared(a, [*b[::-1]])
-    assert [r["task"] for r in found.records] == tasks
+    found = compare_records(a, [*b[::-1]])
+    assert [r.task for r in found.records] == tasks
     assert found.messages == [
         "3 of 60 differences are beyond noise at 5 %, where chance alone gives up to 3; "
         "after Holm's correction 1"
     ]
-    corrected = {r["task"]: r["p_holm"] for r in found.records if r["task"] in steps}
+    corrected = {r.task: r.p_holm for r in found.records if r.task in steps}
     assert corrected["t9"] == pytest.approx(60 * 6.334248e-05, rel=1e-6)
     assert corrected["t7"] == pytest.approx(59 * 0.0124193, rel=1e-5)
     assert corrected["t8"] == 1
-    b[0]["stderr"] = None
-    b[0]["value"] = 0.6
-    assert compared(a, b).messages[0].startswith("3 of 59 differences")
-    assert compared(a, b).messages[0].endswith("; 1 of unknown noise")
+    b[0] = b[0]._replace(stderr=None, value=0.6)
+    assert compare_records(a, b).messages[0].startswith("3 of 59 differences")
+    assert compare_records(a, b).messages[0].endswith("; 1 of unknown noise")
 
 
-def collected(run_dir: Path) -> Iterator[Record]:
+def collected(run_dir: Path) -> Iterator[MetricRecord]:
     run = run_directory.load(run_dir)
     for row in run.rows():
         result = run.store.valid_result(row["eval_id"])
         assert result is not None
         scored = scored_rows.of_result(result, str(run_dir))
-        yield from metric_records.records(scored, metric_records.PrimaryMetrics({}))
+        yield from metric_records.make_metric_records(scored, metric_records.PrimaryMetrics({}))
 
 
 @pytest.mark.slow
@@ -265,42 +268,42 @@ def test_two_real_models_and_lm_evals_own_result(run: Run, tmp_path: Path) -> No
     rendered = run("oe-render", "--cluster=local", stdin=rows).stdout
     run_dir = Path(json.loads(run("oe-submit", stdin=rendered).stdout)["run_dir"])
     records = list(collected(run_dir))
-    a, b = ([r for r in records if r["model_path"] == str(model)] for model in models)
-    found = {(r["task"], r["metric"]): r for r in compared(a, b, every=True).records}
-    assert {key: r["method"] for key, r in found.items()} == {
+    a, b = ([r for r in records if r.model_path == str(model)] for model in models)
+    found = {(r.task, r.metric): r for r in compare_records(a, b, every=True).records}
+    assert {key: r.method for key, r in found.items()} == {
         ("oellm_choice", "acc"): "paired",
         ("oellm_choice", "acc_norm"): "paired",
         ("oellm_copy", "exact_match"): "paired",
         ("oellm_prose", "bits_per_byte"): "",
     }
     for of_a, of_b in zip(a, b, strict=True):
-        computed = found[of_a["task"], of_a["metric"]]
-        if computed["method"]:
+        computed = found[of_a.task, of_a.metric]
+        if computed.method:
             pairs = zip(plain_values(of_a), plain_values(of_b), strict=True)
             differences = [y - x for x, y in pairs]
             n = len(differences)
-            assert computed["n_samples"] == n
-            assert computed["difference"] == pytest.approx(statistics.fmean(differences))
+            assert computed.n_samples == n
+            assert computed.difference == pytest.approx(statistics.fmean(differences))
             stderr = statistics.stdev(differences) / math.sqrt(n)
-            assert computed["stderr"] == pytest.approx(stderr)
-    assert any(computed["stderr"] for computed in found.values())
+            assert computed.stderr == pytest.approx(stderr)
+    assert any(computed.stderr for computed in found.values())
 
     native = native_result(run, models[1], tmp_path / "native")
-    ours = [record for record in b if record["task"] == "oellm_choice"]
-    same = compared(ours, native, every=True).records
-    assert [(r["metric"], r["method"], r["verdict"]) for r in same] == [
+    ours = [record for record in b if record.task == "oellm_choice"]
+    same = compare_records(ours, native, every=True).records
+    assert [(r.metric, r.method, r.verdict) for r in same] == [
         ("acc", "paired", "same"),
         ("acc_norm", "paired", "same"),
     ]
 
 
-def plain_values(record: Record) -> list[float]:
-    path = Path(record["run_dir"]) / "samples" / f"{record['eval_id']}.jsonl"
+def plain_values(record: MetricRecord) -> list[float]:
+    path = Path(record.run_dir) / "samples" / f"{record.eval_id}.jsonl"
     lines = sorted(map(json.loads, path.open()), key=lambda line: line["doc_id"])
-    return [line[record["metric"]] for line in lines]
+    return [line[record.metric] for line in lines]
 
 
-def native_result(run: Run, model: Path, directory: Path) -> list[Record]:
+def native_result(run: Run, model: Path, directory: Path) -> list[MetricRecord]:
     """Return the records of what lm-eval itself writes."""
     run(
         *(BIN / "lm_eval", "run", "--model=hf", f"--model_args=pretrained={model}"),
@@ -311,4 +314,4 @@ def native_result(run: Run, model: Path, directory: Path) -> list[Record]:
     row = Row({"model_path": str(model), "task_path": "oellm_choice", "n_shot": "0"})
     normalised = metrics(json.loads(path.read_text()), "oellm_choice")
     scored = ScoredRow(row, normalised, "", str(path))
-    return list(metric_records.records(scored, metric_records.PrimaryMetrics({})))
+    return list(metric_records.make_metric_records(scored, metric_records.PrimaryMetrics({})))

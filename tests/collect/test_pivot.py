@@ -12,48 +12,57 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.collect import pivot, pivot_table
-from oellm.collect.pivot import SCORE, Request
-from oellm.collect.pivot_table import Sheet, Style
+from oellm.collect.pivot import SCORE, PivotRequest
+from oellm.collect.pivot_table import Sheet, SheetStyle
 from oellm.core import tables
-from oellm.core.markup import Score
+from oellm.core.markup import ScoreCell
 from oellm.errors import UsageError
-from oellm.metrics import records as metric_records
-from oellm.metrics.records import Record
+from oellm.metrics.records import MetricRecord
 from support.golden_files import assert_golden
 from support.processes import Run
 from support.score_lines import LARGE, LINES, SMALL, line, metric, records
 
 TEXT = "".join(LINES)
-PLAIN, SHOWN = Style(for_people=False), Style(for_people=True)
+PLAIN, SHOWN = SheetStyle(for_people=False), SheetStyle(for_people=True)
 
 
 def sheet(
-    found: list[Record],
+    found: list[MetricRecord],
     rows: str | None = None,
     cols: str | None = None,
-    style: Style = PLAIN,
+    style: SheetStyle = PLAIN,
 ) -> Sheet:
-    request = Request.parse(rows, cols, [])
-    return pivot_table.of_matrix(pivot.of_records(iter(found), request), style)
+    request = PivotRequest.parse(rows, cols, [])
+    return pivot_table.make_sheet(pivot.make_matrix(iter(found), request), style)
 
 
-def record(model: str, task: str, value: float, **others: Any) -> Record:
-    usual = {"group": "", "n_shot": 0, "metric": "acc", "filter": "none", "eval_suite": "lm_eval"}
+def record(model: str, task: str, value: float, **others: Any) -> MetricRecord:
+    usual: dict[str, Any] = {
+        "group": "",
+        "n_shot": 0,
+        "metric": "acc",
+        "filter": "none",
+        "eval_suite": "lm_eval",
+    }
     usual |= {"model_path": model, "task": task, "value": value, "is_primary": True}
     usual |= {"higher_is_better": True, "eval_id": f"{model} {task}"}
-    return dict.fromkeys(metric_records.columns()) | usual | others
+    return MetricRecord(**{**usual, **others})
 
 
 def grid(found: Sheet) -> list[list[Any]]:
-    return [list(found.types), *(list(one.values()) for one in found.records)]
+    return [list(found.types), *map(list, found.rows)]
+
+
+def objects(found: Sheet) -> list[dict[str, Any]]:
+    return [dict(zip(found.types, row, strict=True)) for row in found.rows]
 
 
 @pytest.mark.parametrize("layout", [*tables.TABLES, "csv", "json"])
 def test_each_format_is_golden(layout: str) -> None:
-    style = Style(layout in tables.TABLES, with_stderr=True, with_average=True)
+    style = SheetStyle(layout in tables.TABLES, with_stderr=True, with_average=True)
     found = sheet(records(LINES), style=style)
     stream = io.StringIO()
-    tables.write(found.records, list(found.types), layout, stream)
+    tables.write_rows(found.rows, list(found.types), layout, stream)
     assert_golden(f"pivot.{layout}", stream.getvalue())
 
 
@@ -104,7 +113,7 @@ def test_rows_and_columns_are_columns_of_records() -> None:
         ("task", None, "--rows and --cols: task is in both"),
     ):
         with pytest.raises(UsageError, match=reason):
-            Request.parse(rows, cols, [])
+            PivotRequest.parse(rows, cols, [])
 
 
 def test_scores_that_are_not_comparable_share_no_column() -> None:
@@ -163,7 +172,7 @@ def test_limits_are_not_mixed(run: Run) -> None:
     limited = line(SMALL, metric("arc", 0.5), limit="4")
     refused = run("oe-pivot", stdin=TEXT + limited, status=2)
     assert refused.stderr == (
-        "oe-pivot: expected scores of one limit, got several, with so many scores: "
+        "oe-pivot: expected scores of one limit, got several; limits and their numbers of scores: "
         "none (12), 4 (1); choose with --filter limit= or --filter limit=4, "
         "or take limit into --rows or --cols\n"
     )
@@ -206,14 +215,14 @@ def test_the_best_of_each_column_is_marked_where_it_is_known_what_is_better() ->
     ]
     marked = {("a", "up"), ("c", "up"), ("b", "down")}
     in_columns, in_rows = set(), set()
-    for one in sheet(found, style=SHOWN).records:
+    for one in objects(sheet(found, style=SHOWN)):
         in_columns |= {(one["model_path"], task) for task in values if best(one[f"{task} (0)"])}
-    for one in sheet(found, "task", "model_path", SHOWN).records:
+    for one in objects(sheet(found, "task", "model_path", SHOWN)):
         in_rows |= {(model, one["task"]) for model in "abc" if best(one[model])}
     assert in_columns == in_rows == marked
 
 
-def best(cell: Score | None) -> bool:
+def best(cell: ScoreCell | None) -> bool:
     return cell is not None and cell.is_best
 
 
@@ -228,8 +237,8 @@ def test_averages_are_those_of_complete_columns_on_one_scale() -> None:
         record("b", "mmlu", 0.5, aggregate="reported"),
         record("a", "boolq", 0.5),
     ]
-    averaged = sheet(found, style=Style(for_people=False, with_average=True))
-    assert [one["average"] for one in averaged.records] == [0.3, 0.225]
+    averaged = sheet(found, style=SheetStyle(for_people=False, with_average=True))
+    assert [one["average"] for one in objects(averaged)] == [0.3, 0.225]
     assert averaged.notes == [
         "average without ppl (0): lower is better",
         "average without odd (0): unknown whether higher is better",
@@ -237,19 +246,19 @@ def test_averages_are_those_of_complete_columns_on_one_scale() -> None:
         "average without boolq (0): not every row has a score",
         "average without bleu (0): its scale goes beyond 1, that of others does not",
     ]
-    none = sheet(found[-3:], style=Style(for_people=True, with_average=True))
-    assert [one["average"] for one in none.records] == [None, None]
+    none = sheet(found[-3:], style=SheetStyle(for_people=True, with_average=True))
+    assert [one["average"] for one in objects(none)] == [None, None]
     assert none.notes[-1] == "no average: no column is fit for one"
 
 
 def test_groups_without_a_score_of_their_own_are_named() -> None:
     members = [record("a", f"mmlu_{name}", 0.5, group="mmlu") for name in ("law", "art")]
-    matrix = pivot.of_records([*members, record("a", "arc", 0.5)], Request())
+    matrix = pivot.make_matrix([*members, record("a", "arc", 0.5)], PivotRequest())
     assert matrix.notes == [
         "left out, without a score of the group: mmlu; --filter 'group=*' shows its tasks"
     ]
     with pytest.raises(UsageError, match="no score to show in 2 records: left out, without a"):
-        pivot.of_records(members, Request())
+        pivot.make_matrix(members, PivotRequest())
 
 
 @pytest.mark.parametrize(
@@ -268,8 +277,8 @@ def test_tables_leave_out_directories_that_all_models_are_in(
     models: list[str], shown: list[str]
 ) -> None:
     found = [record(model, "arc", 1) for model in models]
-    assert [one["model_path"] for one in sheet(found, style=SHOWN).records] == shown
-    assert [one["model_path"] for one in sheet(found).records] == models
+    assert [one["model_path"] for one in objects(sheet(found, style=SHOWN))] == shown
+    assert [one["model_path"] for one in objects(sheet(found))] == models
     assert list(sheet(found, "task", "model_path", SHOWN).types)[2:] == shown
 
 
@@ -298,8 +307,8 @@ def test_a_pivot_can_be_undone(scores: dict[tuple[Any, ...], Any], across: bool)
         for (model, task, *others), (value, error) in scores.items()
     ]
     rows, cols = ("task", "model_path") if across else ("model_path", "task")
-    matrix = pivot.of_records(found, Request.parse(rows, cols, []))
-    printed = pivot_table.of_matrix(matrix, Style(for_people=False, with_stderr=True))
+    matrix = pivot.make_matrix(found, PivotRequest.parse(rows, cols, []))
+    printed = pivot_table.make_sheet(matrix, SheetStyle(for_people=False, with_stderr=True))
     width = len(printed.types) - 2 * len(matrix.cols.keys)
     undone = {}
     lines = list(csv.reader(_csv(printed).splitlines()))
@@ -319,7 +328,7 @@ def test_a_pivot_can_be_undone(scores: dict[tuple[Any, ...], Any], across: bool)
 
 def _csv(printed: Sheet) -> str:
     stream = io.StringIO()
-    tables.write(printed.records, list(printed.types), "csv", stream)
+    tables.write_rows(printed.rows, list(printed.types), "csv", stream)
     return stream.getvalue()
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from oellm.collect.samples import RowScores
+from oellm.collect.samples import RowSamples
+from oellm.metrics.records import MetricRecord
 from support.scored_documents import (
-    Record,
     record,
     record_of,
     sample,
@@ -31,9 +31,9 @@ TEXTS = st.lists(
 KEYS = list(sample(0, {"acc": 1.0}))
 
 
-def scores(record: Record, *others: Record) -> tuple[list[float], str]:
-    values, reason = RowScores([record, *others]).of(record)
-    return list(values.values()), reason
+def scores(record: MetricRecord, *others: MetricRecord) -> tuple[list[float], str]:
+    found = RowSamples([record, *others]).document_scores(record)
+    return list(found.scores.values()), found.reason
 
 
 def test_task_filter_and_metric_choose_the_values(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_neither_prompts_nor_the_order_of_keys_matter(text: str, keys: list[str]
         wanted = record_of(values, run_dir=directory)
         for lines in (usual, ordered):
             write_samples(Path(directory), lines)
-            found.append(RowScores([wanted]).of(wanted))
+            found.append(RowSamples([wanted]).document_scores(wanted))
     assert found[0] == found[1]
     assert list(found[0][0].values()) == [1.0, 0.0, 0.5]
 

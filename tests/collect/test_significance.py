@@ -11,7 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oellm.collect.significance import LEVEL, holm, independent, paired
+from oellm.collect.significance import (
+    LEVEL,
+    correct_by_holm,
+    independent_difference,
+    paired_difference,
+)
 
 SCORES = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(-100, 100))
 BOTH = st.lists(st.tuples(SCORES, SCORES), min_size=1, max_size=30)
@@ -26,7 +31,7 @@ def test_ten_documents_by_hand() -> None:
     # sum to 6 - 10 * 0.16 = 4.4, so the standard error is sqrt(4.4 / 9 / 10), and z is 1.809068.
     a = [0, 0, 0, 0, 0, 1, 1, 1, 0, 0]
     b = [1, 1, 1, 1, 1, 0, 1, 1, 0, 0]
-    found = paired(a, b)
+    found = paired_difference(a, b)
     assert found.value == pytest.approx(0.4)
     assert found.stderr == pytest.approx(0.2211083)
     assert found.p_value == pytest.approx(0.070440, abs=1e-6)
@@ -39,7 +44,7 @@ def test_ten_documents_by_hand() -> None:
 )
 def test_p_values_are_those_of_the_tables(z: float, p_value: float) -> None:
     # 3 and 4 make 5.
-    found = independent(5 * z, (3.0, 4.0), (None, None))
+    found = independent_difference(5 * z, (3.0, 4.0), (None, None))
     assert found.stderr == 5
     assert found.p_value == pytest.approx(p_value, rel=1e-5)
 
@@ -48,31 +53,33 @@ def test_p_values_are_those_of_the_tables(z: float, p_value: float) -> None:
 def test_differences_that_do_not_vary_are_as_sure_as_a_permutation_test(n: int) -> None:
     patterns = list(itertools.product([-1, 1], repeat=n))
     extreme = sum(abs(sum(pattern)) == n for pattern in patterns)
-    found = paired([0.0] * n, [1.0] * n)
+    found = paired_difference([0.0] * n, [1.0] * n)
     assert found == (1.0, 0.0, extreme / len(patterns))
-    assert paired([0.0] * (n + 3), [1.0] * n + [0.0] * 3).p_value >= extreme / len(patterns)  # type: ignore[operator]
+    assert paired_difference([0.0] * (n + 3), [1.0] * n + [0.0] * 3).p_value >= extreme / len(
+        patterns
+    )  # type: ignore[operator]
     splits = list(itertools.combinations([0.0] * n + [1.0] * n, n))
     extreme = sum(sum(split) in (0, n) for split in splits)
-    apart = independent(1.0, (0.0, 0.0), (n, n))
+    apart = independent_difference(1.0, (0.0, 0.0), (n, n))
     assert apart.p_value == pytest.approx(extreme / len(splits))
 
 
 def test_what_nothing_tells_stays_unknown() -> None:
-    assert paired([0.0], [1.0]) == (1.0, None, None)
-    assert independent(0.1, (0.1, None), (5, 5)) == (0.1, None, None)
-    assert independent(0.1, (0.0, 0.0), (None, 5)) == (0.1, 0.0, None)
+    assert paired_difference([0.0], [1.0]) == (1.0, None, None)
+    assert independent_difference(0.1, (0.1, None), (5, 5)) == (0.1, None, None)
+    assert independent_difference(0.1, (0.0, 0.0), (None, 5)) == (0.1, 0.0, None)
     # No noise makes two equal scores differ.
-    assert paired([1.0], [1.0]) == (0.0, None, 1.0)
-    assert independent(0.0, (None, None), (None, None)) == (0.0, None, 1.0)
-    assert independent(0.0, (0.0, 0.0), (None, None)) == (0.0, 0.0, 1.0)
+    assert paired_difference([1.0], [1.0]) == (0.0, None, 1.0)
+    assert independent_difference(0.0, (None, None), (None, None)) == (0.0, None, 1.0)
+    assert independent_difference(0.0, (0.0, 0.0), (None, None)) == (0.0, 0.0, 1.0)
 
 
 @given(BOTH)
 def test_swapping_the_sides_changes_the_sign_alone(both: list[tuple[float, float]]) -> None:
     a, b = sides(both)
-    there, back = paired(a, b), paired(b, a)
+    there, back = paired_difference(a, b), paired_difference(b, a)
     assert there == (-back.value, *back[1:])
-    assert paired(a, a)[::2] == (0.0, 1.0)
+    assert paired_difference(a, a)[::2] == (0.0, 1.0)
     if there.p_value is not None:
         assert 0 <= there.p_value <= 1
 
@@ -84,8 +91,8 @@ def test_pairing_helps_where_the_sides_go_together(both: list[tuple[float, float
         return
     n = math.sqrt(len(both))
     stderrs = statistics.stdev(a) / n, statistics.stdev(b) / n
-    alone = independent(0.0, stderrs, (len(both), len(both)))
-    assert paired(a, b).stderr <= alone.stderr * (1 + 1e-9) + 1e-9  # type: ignore[operator]
+    alone = independent_difference(0.0, stderrs, (len(both), len(both)))
+    assert paired_difference(a, b).stderr <= alone.stderr * (1 + 1e-9) + 1e-9  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(("n", "rounds"), [(6, 3000), (100, 1000)])
@@ -96,10 +103,10 @@ def test_equal_models_are_rarely_beyond_noise(n: int, rounds: int) -> None:
         # Some documents both get right or wrong, as real models do.
         easy = [chance.random() < 0.5 for _ in range(n)]
         a, b = ([float(e or chance.random() < 0.4) for e in easy] for _ in "ab")
-        alarms[0] += paired(a, b).p_value < LEVEL  # type: ignore[operator]
+        alarms[0] += paired_difference(a, b).p_value < LEVEL  # type: ignore[operator]
         stderrs = [statistics.stdev(side) / math.sqrt(n) for side in (a, b)]
         difference = statistics.fmean(b) - statistics.fmean(a)
-        alone = independent(difference, (stderrs[0], stderrs[1]), (n, n))
+        alone = independent_difference(difference, (stderrs[0], stderrs[1]), (n, n))
         alarms[1] += alone.p_value < LEVEL  # type: ignore[operator]
     expected = LEVEL * rounds
     most = expected + 3 * math.sqrt(expected * (1 - LEVEL))
@@ -110,6 +117,6 @@ def test_equal_models_are_rarely_beyond_noise(n: int, rounds: int) -> None:
 
 def test_holms_correction_by_hand() -> None:
     # In order: 4 * 0.005, 3 * 0.01, 2 * 0.03, and 1 * 0.04, which must not be less.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.5, 0.6]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert correct_by_holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert correct_by_holm([0.5, 0.6]) == [1.0, 1.0]
+    assert correct_by_holm([]) == []

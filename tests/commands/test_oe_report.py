@@ -9,9 +9,9 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from collect.test_collection import FAILED, PROSE, make_run
 from oellm.report import runs as report_runs
 from oellm.report.runs import Unknown
+from support.golden_run import FAILED, PROSE, make_run
 from support.processes import ROOT, Run, on_a_terminal
 from support.report_pages import boards, many, page, parsed, score
 from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LARGE, LINES, SMALL, records
@@ -27,18 +27,18 @@ def run_dir(tmp_path: Path) -> Path:
 
 def test_each_cell_is_its_record() -> None:
     (board,) = boards(page(RECORDS))
-    primary = [record for record in RECORDS if record["is_primary"]]
+    primary = [record for record in RECORDS if record.is_primary]
     texts = set()
     for record in primary:
-        shots = f"{record['task']} {record['n_shot']}-shot, {record['metric']}"
-        suite = f", {record['eval_suite']}"
-        arrow = " ↓" if record["higher_is_better"] is False else ""
-        cell = board.column(f"{shots}{suite}{arrow}")[record["model_path"]]
-        assert float(cell.attributes["data-v"]) == record["value"]
-        error = "" if record["stderr"] is None else f"±{record['stderr']:.3f} "
-        assert cell.text.endswith(f"{error}n={record['n_samples']}")
+        shots = f"{record.task} {record.n_shot}-shot, {record.metric}"
+        suite = f", {record.eval_suite}"
+        arrow = " ↓" if record.higher_is_better is False else ""
+        cell = board.column(f"{shots}{suite}{arrow}")[record.model_path]
+        assert float(cell.attributes["data-v"]) == record.value
+        error = "" if record.stderr is None else f"±{record.stderr:.3f} "
+        assert cell.text.endswith(f"{error}n={record.n_samples}")
         texts.add(cell.text.partition("±")[0].partition("n=")[0].strip())
-        assert str(record["value"]) in cell.attributes["title"]
+        assert str(record.value) in cell.attributes["title"]
     assert {"0.250", "0.333", "0.625†", "12.50", "10.00"} <= texts
     # Each other cell says that there is nothing.
     shown = [cell for cells in board.rows.values() for cell in cells if "none" not in cell.classes]
@@ -252,7 +252,7 @@ def without_matplotlib(tmp_path: Path) -> dict[str, str]:
 def test_without_matplotlib_there_is_a_page_and_a_message(
     run: Run, without_matplotlib: dict[str, str], tmp_path: Path
 ) -> None:
-    text = "".join(f"{json.dumps(record)}\n" for record in many(8, 4))
+    text = "".join(f"{json.dumps(record._asdict())}\n" for record in many(8, 4))
     # -S: without the site-packages that this Python has.
     command = (sys.executable, "-S", ROOT / "commands" / "oe_report.py")
     done = run(*command, stdin=text, env=without_matplotlib)
@@ -269,7 +269,7 @@ def test_without_matplotlib_there_is_a_page_and_a_message(
 
 @pytest.mark.slow
 def test_curves_are_on_the_page_and_in_files(run: Run, tmp_path: Path) -> None:
-    text = "".join(f"{json.dumps(record)}\n" for record in many(8, 4))
+    text = "".join(f"{json.dumps(record._asdict())}\n" for record in many(8, 4))
     figures = tmp_path / "figures"
     done = run("oe-report", f"--figures={figures}", stdin=text)
     curves = parsed(done.stdout).one("section", id="curves").all("figure")

@@ -8,13 +8,14 @@ import itertools
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.core import parquet, schema, tables
-from oellm.core.markup import MARKUPS, Score
+from oellm.core.markup import MARKUPS, ScoreCell
 from oellm.errors import InputError
 from oellm.metrics import records as metric_records
 from support.golden_files import GOLDEN, assert_golden
@@ -39,9 +40,10 @@ LATEX = {
 LATEX_TOKEN = re.compile("|".join([*map(re.escape, LATEX), r"[^&%$#_{}\\~^<>|\[*\n]"]))
 
 
-def written(found: list[tables.Record], columns: list[str], layout: str) -> str:
+def written(found: list[dict[str, Any]], columns: list[str], layout: str) -> str:
     stream = io.StringIO()
-    tables.write(found, columns, layout, stream)
+    rows, counts = tables.select_values(found, columns), metric_records.count_columns()
+    tables.write_rows(rows, columns, layout, stream, counts=counts)
     return stream.getvalue()
 
 
@@ -97,7 +99,9 @@ def test_each_format_is_golden(layout: str) -> None:
     lines = (GOLDEN / "contract" / "results.jsonl").read_text().splitlines()
     done = [line for line in lines if json.loads(line)["oellm"]["status"] == "done"]
     columns = metric_records.shown_columns()
-    assert_golden(f"records.{layout}", written(records(done), columns, layout))
+    assert_golden(
+        f"records.{layout}", written([each._asdict() for each in records(done)], columns, layout)
+    )
 
 
 @given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=3))
@@ -135,8 +139,8 @@ def test_no_name_ends_a_line_or_reaches_the_terminal() -> None:
     ],
 )
 def test_a_score_has_its_marks(layout: str, shown: str) -> None:
-    assert MARKUPS[layout].score(Score(2 / 3, 0.01, True, True)) == shown
-    assert MARKUPS[layout].score(Score(2 / 3)) == "0.6667"
+    assert MARKUPS[layout].score(ScoreCell(2 / 3, 0.01, is_best=True, is_partial=True)) == shown
+    assert MARKUPS[layout].score(ScoreCell(2 / 3)) == "0.6667"
 
 
 def test_numbers_are_short_in_tables_and_whole_elsewhere() -> None:
@@ -159,7 +163,7 @@ def test_parquet_has_the_columns_of_the_schema(run: Run) -> None:
 
     done = run("oe-collect", "--format=parquet", "--partial", stdin="".join(LINES))
     table = pyarrow.parquet.read_table(io.BytesIO(done.stdout.encode("utf-8", "surrogateescape")))
-    assert table.to_pylist() == records(LINES)
+    assert table.to_pylist() == [each._asdict() for each in records(LINES)]
     names = {"integer": "int64", "number": "double", "boolean": "bool"}
     assert {field.name: str(field.type) for field in table.schema} == {
         column: names.get(spec["type"], "string") for column, spec in schema.table("metric").items()
@@ -179,9 +183,9 @@ def test_parquet_needs_pyarrow_and_a_file(run: Run, tmp_path: Path) -> None:
 
 
 def test_parquet_says_which_value_is_not_of_its_columns_type() -> None:
-    found = [{"task": "mmlu", "n_shot": "five"}]
+    found = [("mmlu", "five")]
     with pytest.raises(InputError, match="n_shot: expected values of type int64"):
-        parquet.write(found, {"task": "text", "n_shot": "integer"}, io.BytesIO())
+        parquet.write_rows(found, {"task": "text", "n_shot": "integer"}, io.BytesIO())
 
 
 def test_hostile_names_reach_a_page_as_text(run: Run) -> None:

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.frameworks.reading.detect import read
-from oellm.metrics.records import PrimaryMetrics, records
+from oellm.metrics.records import PrimaryMetrics, make_metric_records
 from oellm.metrics.scored_rows import ScoredRow
 from support.golden_files import GOLDEN, assert_golden
 
@@ -89,7 +89,10 @@ def test_what_a_real_result_says_is_golden(kind: str, tmp_path: Path) -> None:
     for path in sorted((tmp_path / kind).glob("*.json")):
         os.utime(path, (MODIFIED, MODIFIED))
         for scored in read(path.read_bytes(), str(path)) or []:
-            lines += [json.dumps(record) for record in records(scored, PrimaryMetrics({}))]
+            lines += [
+                json.dumps(record._asdict())
+                for record in make_metric_records(scored, PrimaryMetrics({}))
+            ]
     text = "".join(f"{line}\n" for line in lines).replace(str(tmp_path), "/results")
     assert_golden(f"native/{kind}/records.jsonl", text)
 
@@ -344,10 +347,10 @@ def test_whatever_is_damaged_ends_in_an_error_or_sound_records(data: st.DataObje
         return
     for scored in found or []:
         assert scored.row.meanings()
-        for record in records(scored, PrimaryMetrics({})):
-            assert math.isfinite(record["value"])
-            assert record["stderr"] is None or math.isfinite(record["stderr"])
-            json.dumps(record, allow_nan=False)
+        for record in make_metric_records(scored, PrimaryMetrics({})):
+            assert math.isfinite(record.value)
+            assert record.stderr is None or math.isfinite(record.stderr)
+            json.dumps(record._asdict(), allow_nan=False)
 
 
 @settings(max_examples=100, deadline=None)

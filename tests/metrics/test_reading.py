@@ -15,6 +15,7 @@ from oellm.core import schema, tables
 from oellm.errors import InputError
 from oellm.metrics import reading
 from oellm.metrics import records as metric_records
+from oellm.metrics.records import MetricRecord
 from support.score_lines import LINES, records
 
 # A cell of CSV cannot hold a NUL before Python 3.11.
@@ -34,31 +35,33 @@ REQUIRED = {
     "metric": TEXTS.filter(bool),
     "value": st.floats(allow_nan=False, allow_infinity=False),
 }
-RECORDS = st.lists(st.fixed_dictionaries({**COLUMNS, **REQUIRED}), max_size=2)
+RECORDS = st.lists(st.builds(MetricRecord, **{**COLUMNS, **REQUIRED}), max_size=2)
 HEADER = "model_path,task,metric,value"
 GOOD = f"{HEADER}\nm,t,acc,0.5\n"
 
 
-def read(text: str) -> list[metric_records.Record]:
+def read(text: str) -> list[MetricRecord]:
     # As stdin is opened, with the line ends left alone.
-    return list(reading.read(io.StringIO(text, newline=""), "stdin"))
+    return list(reading.read_metric_records(io.StringIO(text, newline=""), "stdin"))
 
 
-def written(found: list[metric_records.Record], layout: str) -> str:
+def written(found: list[MetricRecord], layout: str) -> str:
     stream = io.StringIO(newline="")
-    tables.write(found, metric_records.columns(), layout, stream)
+    tables.write_rows(found, metric_records.column_names(), layout, stream)
     return stream.getvalue()
 
 
-def typed(found: list[metric_records.Record]) -> list[dict[str, tuple[type, Any]]]:
+def typed(found: list[MetricRecord]) -> list[dict[str, tuple[type, Any]]]:
     """Return records in which 1 is not True, and a number not a text."""
-    return [{name: (type(value), value) for name, value in each.items()} for each in found]
+    return [
+        {name: (type(value), value) for name, value in each._asdict().items()} for each in found
+    ]
 
 
 @pytest.mark.parametrize("layout", tables.STREAMED)
 @given(RECORDS)
 @settings(max_examples=25)
-def test_what_is_printed_reads_back_equal(layout: str, found: list[dict[str, Any]]) -> None:
+def test_what_is_printed_reads_back_equal(layout: str, found: list[MetricRecord]) -> None:
     text = written(found, layout)
     # Of no record at all JSON lines are nothing, which is what a command that failed prints.
     if text:
@@ -78,20 +81,12 @@ def test_what_other_tools_write_means_the_same() -> None:
         "\r\n5e-1,,acc,FALSE,m,t,007"
     )
     first, second = read(text)
-    empty = metric_records.empty()
-    usual = {"model_path": "m", "task": "t", "metric": "acc"}
-    assert first == {
-        **empty, **usual, "value": 1, "n_shot": 5, "is_primary": True, "note": ""
-    }  # fmt: skip
-    assert second == {**empty, **usual, "value": 0.5, "is_primary": False, "note": "007"}
-    assert type(first["n_shot"]) is int
-    assert list(second) == [*metric_records.columns(), "note"]
+    usual = MetricRecord(model_path="m", task="t", metric="acc")
+    assert first == usual._replace(value=1, n_shot=5, is_primary=True)
+    assert second == usual._replace(value=0.5, is_primary=False)
+    assert type(first.n_shot) is int
     line = '{"model_path":"m","task":"t","metric":"acc","value":1,"n_shot":5.0,"limit":null}'
-    assert (
-        read(f"{line}\n\n")
-        == read(f" [\n{line}\n]")
-        == [{**empty, **usual, "value": 1, "n_shot": 5}]
-    )
+    assert read(f"{line}\n\n") == read(f" [\n{line}\n]") == [usual._replace(value=1, n_shot=5)]
 
 
 @pytest.mark.parametrize("layout", ["csv", "jsonl"])
@@ -102,7 +97,7 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
         yield from line.splitlines(keepends=True)
         yield from itertools.repeat(line.splitlines(keepends=True)[-1])
 
-    first = itertools.islice(reading.read(endless(), "stdin"), 1000)
+    first = itertools.islice(reading.read_metric_records(endless(), "stdin"), 1000)
     assert len(list(first)) == 1000
 
 
@@ -117,6 +112,8 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
         (f"{GOOD}m,t,acc,1,2\n", "stdin:3: expected 4 cells as in the header, got 5"),
         (f"{GOOD}m,t,acc,n/a\n", "stdin:3: value: expected a number, got 'n/a'"),
         (f"{GOOD}m,t,acc,nan\n", "stdin:3: value: expected a number, got 'nan'"),
+        (f"{GOOD}m,t,acc,٣\n", "stdin:3: value: expected a number, got '٣'"),
+        (f"{GOOD}m,t,acc,1_0\n", "stdin:3: value: expected a number, got '1_0'"),
         (f"{GOOD}m,t,acc,\n", "stdin:3: value: expected a value, there is none"),
         (f"{GOOD},t,acc,1\n", "stdin:3: model_path: expected a value, there is none"),
         # The lines of a cell count, and a record is named by its first.
@@ -155,8 +152,10 @@ def test_bad_input_is_named_with_its_place(text: str, message: str) -> None:
 
 
 def test_what_comes_after_a_bad_line_is_not_asked_for() -> None:
-    found = reading.read(iter([f"{HEADER}\n", "m,t,acc,1\n", "m,t,acc,x\n"]), "stdin")
-    assert next(found)["value"] == 1
+    found = reading.read_metric_records(
+        iter([f"{HEADER}\n", "m,t,acc,1\n", "m,t,acc,x\n"]), "stdin"
+    )
+    assert next(found).value == 1
     with pytest.raises(InputError, match="stdin:3: value: "):
         next(found)
 
@@ -164,4 +163,4 @@ def test_what_comes_after_a_bad_line_is_not_asked_for() -> None:
 def test_text_that_is_no_utf_8_is_named() -> None:
     stream = io.TextIOWrapper(io.BytesIO(GOOD.encode() + b"\xff"), encoding="utf-8")
     with pytest.raises(InputError, match="stdin: expected UTF-8 text, got byte 0xff"):
-        list(reading.read(stream, "stdin"))
+        list(reading.read_metric_records(stream, "stdin"))

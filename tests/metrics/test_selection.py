@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 
 from oellm.errors import UsageError
 from oellm.manifest.checkpoint_names import natural_key
-from oellm.metrics import records as metric_records
-from oellm.metrics.records import Record
-from oellm.metrics.selection import Selection, split_columns
+from oellm.metrics.records import MetricRecord
+from oellm.metrics.selection import RecordSelection, split_columns
 from support.processes import Run
 from support.score_lines import LARGE, LINES, SMALL
 
@@ -50,12 +49,12 @@ CONDITIONS = st.builds(
 )
 
 
-def record(**values: Any) -> Record:
-    return dict.fromkeys(metric_records.columns()) | values
+def record(**values: Any) -> MetricRecord:
+    return MetricRecord(**values)
 
 
-def kept(records: list[Record], *conditions: str, sort: str = "") -> list[Record]:
-    return list(Selection.parse(conditions, sort, False).of(records))
+def kept(records: list[MetricRecord], *conditions: str, sort: str = "") -> list[MetricRecord]:
+    return list(RecordSelection.parse(conditions, sort, primary_only=False).select(records))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +90,7 @@ def test_what_a_filter_keeps(conditions: list[str], expected: str) -> None:
         record(task="arc", n_shot=25, value=0.5, limit=0.1),
         record(task="wikitext", value=12.5, higher_is_better=False, model_path="a=b"),
     ]
-    assert " ".join(one["task"] for one in kept(records, *conditions)) == expected
+    assert " ".join(one.task for one in kept(records, *conditions)) == expected
 
 
 @pytest.mark.parametrize(
@@ -131,13 +130,13 @@ def test_numbers_go_by_value_names_naturally_and_nothing_comes_last(
         record(task="b/1", value=2, n_shot=None),
         record(task="iter_10", value=None, n_shot=9),
     ]
-    assert " ".join(one["task"] for one in kept(records, sort=sort)) == expected
+    assert " ".join(one.task for one in kept(records, sort=sort)) == expected
 
 
 @given(RECORDS, st.lists(CONDITIONS, min_size=1, max_size=3))
 @settings(max_examples=80, deadline=None)
 def test_a_filter_parts_records_in_those_that_it_keeps_and_others(
-    records: list[Record], conditions: list[str]
+    records: list[MetricRecord], conditions: list[str]
 ) -> None:
     found = kept(records, *conditions)
     assert found == [one for one in records if any(one is other for other in found)]
@@ -158,7 +157,7 @@ def test_a_filter_parts_records_in_those_that_it_keeps_and_others(
 @given(RECORDS, st.lists(st.sampled_from(["task", "-task", "n_shot", "-value"]), max_size=3))
 @settings(max_examples=80, deadline=None)
 def test_sorting_loses_and_doubles_nothing_and_is_stable(
-    records: list[Record], keys: list[str]
+    records: list[MetricRecord], keys: list[str]
 ) -> None:
     found = kept(records, sort=",".join(keys))
     assert Counter(map(id, found)) == Counter(map(id, records))
@@ -166,8 +165,8 @@ def test_sorting_loses_and_doubles_nothing_and_is_stable(
     for before, after in itertools.pairwise(found):
         for key in keys:
             one, other = (
-                None if pair[key.lstrip("-")] == "" else pair[key.lstrip("-")]
-                for pair in (before, after)
+                None if value == "" else value
+                for value in (getattr(one, key.lstrip("-")) for one in (before, after))
             )
             if one != other:
                 assert _in_order(one, other, key.startswith("-")), (one, other, key)

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from oellm.core import display
 from oellm.errors import InputError
 from oellm.manifest import checkpoint_names, model_spec
-from oellm.metrics import model_names, records
+from oellm.metrics import model_names
+from oellm.metrics.records import MetricRecord
 from oellm.report.figures import figures
 from support.processes import ROOT, clean_environment
 
@@ -33,12 +34,18 @@ HOSTILE = "<script>alert(1) $x^2$ 50%_\n\"'&amp;\x00\ud800 猫ελ"
 SHOWN = "<script>alert(1) $x^2$ 50%_ \"'&amp;\ufffd\ufffd 猫ελ"
 
 
-def record(model: str, task: str, value: float, **others: Any) -> dict[str, Any]:
+def record(model: str, task: str, value: float, **others: Any) -> MetricRecord:
     spec = model_spec.ModelSpec.parse(model)
     step = checkpoint_names.training_step(spec.path, dict(spec.arguments).get("revision", ""))
-    known = {"model_path": model, "step": step, "task": task, "value": value, "n_shot": 5}
+    known: dict[str, Any] = {
+        "model_path": model,
+        "step": step,
+        "task": task,
+        "value": value,
+        "n_shot": 5,
+    }
     known |= {"metric": "acc", "filter": "none", "higher_is_better": True, "is_primary": True}
-    return dict.fromkeys(records.columns()) | known | others
+    return MetricRecord(**{**known, **others})
 
 
 def run_of(name: str, values: list[float], task: str = "arc", **others: Any) -> list[Any]:
@@ -68,9 +75,10 @@ def paths(svg: str, **attributes: str) -> list[ElementTree.Element]:
 
 def test_lines_bands_and_ticks_are_where_the_records_say() -> None:
     values, stderrs = [0.25, 0.5, 0.375, 0.75], [0.01, 0.0625, 0.02, 0.05]
-    found = run_of("a", values)
-    for each, stderr in zip(found, stderrs, strict=True):
-        each["stderr"] = stderr
+    found = [
+        each._replace(stderr=stderr)
+        for each, stderr in zip(run_of("a", values), stderrs, strict=True)
+    ]
     # The order of the records is not that of the steps.
     [figure] = figures.curves(reversed(found))
     [line] = paths(figure.svg, stroke=BLUE)
@@ -132,7 +140,7 @@ def test_a_run_has_its_newest_score_and_partial_aggregates_are_hollow() -> None:
     old = run_of("a", [0.9, 0.9, 0.9], finished="2026-01-01T00:00:00Z")
     new = run_of("a", [0.2, 0.4, 0.6], finished="2026-01-02T00:00:00Z", aggregate="partial")
     [hollow] = figures.curves([*new, *old])
-    [whole] = figures.curves([{**each, "aggregate": "derived"} for each in new])
+    [whole] = figures.curves([each._replace(aggregate="derived") for each in new])
     assert points(paths(hollow.svg, stroke=BLUE)[0]) == points(paths(whole.svg, stroke=BLUE)[0])
 
     def hollows(svg: str) -> int:
@@ -286,8 +294,9 @@ def test_labels_are_as_short_as_they_can_be() -> None:
 
 DRAW = """
 import json, sys
+from oellm.metrics.records import MetricRecord
 from oellm.report.figures import figures
-found = json.load(sys.stdin)
+found = [MetricRecord(**each) for each in json.load(sys.stdin)]
 for figure in [*figures.curves(found), figures.heat_map(found)]:
     print(figure.svg)
 """
@@ -298,7 +307,7 @@ def draw(found: list[Any], home: Path, *flags: str, **environment: str) -> Any:
 
     return subprocess.run(
         [sys.executable, *flags, "-c", DRAW],
-        input=json.dumps(found).encode(),
+        input=json.dumps([each._asdict() for each in found]).encode(),
         capture_output=True,
         env=clean_environment(home, {"PYTHONPATH": str(ROOT / "lib"), **environment}),
         check=False,

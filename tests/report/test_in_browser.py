@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from oellm.metrics.records import Record
+from oellm.metrics.records import MetricRecord
 from support.processes import ROOT, Run
 from support.report_pages import many, score
 from support.score_lines import HOSTILE_MODEL
@@ -47,8 +47,8 @@ class Browser:
     def __init__(self, driver: Any, run: Run, directory: Path) -> None:
         self.driver, self._run, self.path = driver, run, directory / "report #1.html"
 
-    def show(self, records: list[Record], *options: str) -> None:
-        text = "".join(f"{json.dumps(record)}\n" for record in records)
+    def show(self, records: list[MetricRecord], *options: str) -> None:
+        text = "".join(f"{json.dumps(record._asdict())}\n" for record in records)
         self._run("oe-report", f"--output={self.path}", *options, stdin=text)
         # What was logged until now is of the browser's own start.
         self.logged("performance"), self.logged("browser")
@@ -122,7 +122,7 @@ def browser(driver: Any, run: Run, tmp_path: Path) -> Browser:
     return found
 
 
-def small() -> list[Record]:
+def small() -> list[MetricRecord]:
     """Return scores of three models on four tasks, one of them in two parts."""
     values = {
         "org/a": (0.25, 0.75, 2.5, 0.5, 0.4, 0.6),

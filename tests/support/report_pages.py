@@ -7,8 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from oellm.metrics import records as metric_records
-from oellm.metrics.records import Record
+from oellm.metrics.records import MetricRecord
 from oellm.report import page as report
 from oellm.report.runs import RunFacts, Unknown
 
@@ -110,22 +109,27 @@ def boards(page: Node) -> list[Cells]:
 
 
 def page(
-    records: Sequence[Record], runs: Sequence[RunFacts | Unknown] = (), title: str = "Scores"
+    records: Sequence[MetricRecord], runs: Sequence[RunFacts | Unknown] = (), title: str = "Scores"
 ) -> Node:
     """Return the page of records, without figures."""
     nothing = report.Drawings([], None)
     return parsed(report.page(report.Contents(title, records, runs, nothing, {})))
 
 
-def score(model: str, task: str, value: float, **others: Any) -> Record:
+def score(model: str, task: str, value: float, **others: Any) -> MetricRecord:
     """Return a primary metric record."""
-    usual = {"metric": "acc", "n_shot": 0, "filter": "none", "eval_suite": "lm_eval"}
+    usual: dict[str, Any] = {
+        "metric": "acc",
+        "n_shot": 0,
+        "filter": "none",
+        "eval_suite": "lm_eval",
+    }
     usual |= {"higher_is_better": True, "is_primary": True, "n_samples": 100, "stderr": 0.0125}
     named = {"model_path": model, "task": task, "value": value}
-    return {**metric_records.empty(), **usual, **named, **others}
+    return MetricRecord(**{**usual, **named, **others})
 
 
-def many(models: int, tasks: int) -> list[Record]:
+def many(models: int, tasks: int) -> list[MetricRecord]:
     """Return records of checkpoints on tasks, half of which are parts of the others."""
     chance = random.Random(models)
     own = tasks // 2

@@ -9,7 +9,7 @@ from typing import Any
 
 from oellm.metrics import records as metric_records
 from oellm.metrics import scored_rows
-from oellm.metrics.records import Record
+from oellm.metrics.records import MetricRecord
 from oellm.tasks import suites
 
 SMALL, LARGE = "/evals/models/tiny/iter_0001000", "/evals/models/tiny/iter_0010000"
@@ -33,13 +33,13 @@ def line(model: str, *metrics: dict[str, Any], run_dir: str = "/evals/run", **ce
     return json.dumps({"oellm": {**ours, "provenance": {"run_dir": run_dir}}}) + "\n"
 
 
-def records(lines: Iterable[str], metric: str = "") -> list[Record]:
+def records(lines: Iterable[str], metric: str = "") -> list[MetricRecord]:
     """Return the metric records of lines."""
     primary = metric_records.PrimaryMetrics(suites.primary_metrics({}), metric)
-    found: list[Record] = []
+    found: list[MetricRecord] = []
     for ours in map(json.loads, lines):
         scored = scored_rows.of_result(ours, ours["oellm"]["provenance"]["run_dir"])
-        found += metric_records.records(scored, primary)
+        found += metric_records.make_metric_records(scored, primary)
     return found
 
 

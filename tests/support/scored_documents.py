@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from oellm.metrics import records
+from oellm.metrics.records import MetricRecord
 
-Record = dict[str, Any]
+Line = dict[str, Any]
 
 
-def record(**columns: Any) -> Record:
-    usual: Record = {
+def record(**columns: Any) -> MetricRecord:
+    usual: dict[str, Any] = {
         "eval_id": "0123456789abcdef",
         "model_path": "acme/tiny",
         "task": "arc_easy",
@@ -30,16 +30,15 @@ def record(**columns: Any) -> Record:
         "is_primary": True,
         "run_dir": "/no/such/run",
     }
-    assert columns.keys() <= set(records.columns())
-    return {**dict.fromkeys(records.columns()), **usual, **columns}
+    return MetricRecord(**{**usual, **columns})
 
 
-def record_of(values: Sequence[float], **columns: Any) -> Record:
+def record_of(values: Sequence[float], **columns: Any) -> MetricRecord:
     """Return the record of a mean, with the standard error that lm-eval gives it."""
     n = len(values)
     mean = math.fsum(values) / n
     squares = math.fsum((value - mean) ** 2 for value in values)
-    scores: Record = {
+    scores: dict[str, Any] = {
         "value": mean,
         "stderr": math.sqrt(squares / (n - 1) / n) if n > 1 else None,
         "n_samples": n,
@@ -47,7 +46,7 @@ def record_of(values: Sequence[float], **columns: Any) -> Record:
     return record(**{**scores, **columns})
 
 
-def sample(doc_id: int, metrics: Mapping[str, Any], text: str = "", **more: Any) -> Record:
+def sample(doc_id: int, metrics: Mapping[str, Any], text: str = "", **more: Any) -> Line:
     """Return a line of samples; its keys have the order of lm-eval."""
     return {
         "task": "arc_easy",
@@ -67,7 +66,7 @@ def sample(doc_id: int, metrics: Mapping[str, Any], text: str = "", **more: Any)
     }
 
 
-def samples_of(values: Sequence[float], **more: Any) -> list[Record]:
+def samples_of(values: Sequence[float], **more: Any) -> list[Line]:
     return [sample(number, {"acc": value}, **more) for number, value in enumerate(values)]
 
 

@@ -1,42 +1,95 @@
-"""Comparing two sets of metric records, A and B: what changed, and whether that is noise."""
+"""Compares two sets of metric records, A and B: what changed, and whether that is noise."""
 
 from __future__ import annotations
 
 import itertools
 import os
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from oellm.collect import significance
-from oellm.collect.samples import RowScores, Values
+from oellm.collect.samples import DocumentScores, RowSamples
+from oellm.collect.significance import Difference
 from oellm.core import fork_pool, schema
 from oellm.errors import InputError, OellmError
-from oellm.metrics.records import PARTIAL
-
-Record = dict[str, Any]
-_Pair = tuple[Record, Record]
+from oellm.metrics.records import PARTIAL, MetricRecord
 
 # Values of the column `method`, and of `verdict`.
 PAIRED, INDEPENDENT = "paired", "independent"
 BETTER, WORSE, SAME, DIFFERENT, UNKNOWN = "better", "worse", "same", "different", "unknown"
 
-# Records that a message names.
+# Two records are compared if they agree in these columns, and in the model.
+MATCHING = ("task", "group", "n_shot", "limit", "eval_suite", "metric", "filter")
+
+# Columns that do not tell why a side has two records.
+_SCORES = ("value", "stderr", "n_samples", "finished", "is_primary")
+# The number of records that a message names.
 _MOST_NAMED = 3
-# Others work on a login node, too.
+# The number of rows that are compared at a time. A login node serves other people, too.
 _ROWS_AT_ONCE = 8
 
 
-class Comparison(NamedTuple):
-    """Comparison records (schema.json, table `comparison`), and what else is to be told."""
+class RecordPair(NamedTuple):
+    """Two records that are compared."""
 
-    records: list[Record]
-    # One text each, without line ends: what only one side has, and the comparison as a whole.
+    a: MetricRecord
+    b: MetricRecord
+
+
+class RecordPairs(NamedTuple):
+    """The records of two sides, matched.
+
+    Attributes:
+        both: in the order of A.
+        n_partial: scores of parts of groups, which are not compared: nothing tells which tasks of
+            the group they are from.
+    """
+
+    both: list[RecordPair]
+    only_a: list[MetricRecord]
+    only_b: list[MetricRecord]
+    n_partial: int
+
+
+class ComparisonRecord(NamedTuple):
+    """What changed in one score. The fields are the columns of schema.json's table `comparison`."""
+
+    task: str
+    group: str
+    n_shot: int | None
+    limit: float | None
+    eval_suite: str
+    metric: str
+    filter: str
+    model_a: str
+    model_b: str
+    value_a: float
+    value_b: float
+    difference: float
+    stderr: float | None
+    method: str
+    n_samples: int | None
+    p_value: float | None
+    p_holm: float | None
+    verdict: str
+    remark: str
+
+
+class Comparison(NamedTuple):
+    """What changed from A to B.
+
+    Attributes:
+        messages: what only one side has, and a summary; one text each, without line ends.
+    """
+
+    records: list[ComparisonRecord]
     messages: list[str]
 
 
-def columns() -> list[str]:
+def column_names() -> list[str]:
     """Return the columns of a comparison record, in order."""
-    return list(schema.table("comparison"))
+    return list(ComparisonRecord._fields)
 
 
 def shown_columns() -> list[str]:
@@ -44,108 +97,138 @@ def shown_columns() -> list[str]:
     return [name for name, spec in schema.table("comparison").items() if spec.get("shown")]
 
 
-def compared(
-    records_a: Iterable[Record], records_b: Iterable[Record], every: bool = False
+def count_columns() -> frozenset[str]:
+    """Return the columns of numbers that have a unit."""
+    return frozenset(name for name, spec in schema.table("comparison").items() if "unit" in spec)
+
+
+def select_columns(
+    records: Iterable[ComparisonRecord], columns: Iterable[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the values of each record in two columns or more."""
+    return map(attrgetter(*columns), records)
+
+
+def compare_records(
+    records_a: Iterable[MetricRecord], records_b: Iterable[MetricRecord], every: bool = False
 ) -> Comparison:
     """Compare metric records of the same task and metric, in the order of A.
 
-    Primary metrics, or with `every` all. Reads the samples of both sides where they are, row by
-    row. Raises InputError where a side is empty or ambiguous (comparison_pairs.paired).
+    Compares primary metrics, or all of them if `every` is set. Reads the samples of both sides, if
+    there are any, row by row. Raises InputError if a side is empty or ambiguous (pair_records).
     """
-    pairs = paired(records_a, records_b, every)
+    pairs = pair_records(records_a, records_b, every)
     rows = [list(of_rows) for _, of_rows in itertools.groupby(pairs.both, _rows)]
-    found = [record for records in _all_compared(rows) for record in records]
-    tested = [record for record in found if record["p_value"] is not None]
-    adjusted = significance.holm([record["p_value"] for record in tested])
-    for record, p_value in zip(tested, adjusted, strict=True):
-        record["p_holm"] = p_value
-    return Comparison(found, [*_left_out(pairs), _summary(found, tested)])
+    records = _with_corrected_p_values(
+        [record for of_row in _compare_rows(rows) for record in of_row]
+    )
+    return Comparison(records, [*_messages_about_rest(pairs), _summary(records)])
 
 
-def _rows(pair: _Pair) -> list[tuple[str, str]]:
-    """Return which row of A and of B two records are from: rows have samples files of their own."""
-    return [(record["run_dir"], record["eval_id"]) for record in pair]
+def _with_corrected_p_values(records: list[ComparisonRecord]) -> list[ComparisonRecord]:
+    known = [record.p_value for record in records if record.p_value is not None]
+    corrected = iter(significance.correct_by_holm(known))
+    return [
+        record if record.p_value is None else record._replace(p_holm=next(corrected))
+        for record in records
+    ]
 
 
-def _all_compared(rows: list[list[_Pair]]) -> list[list[Record]]:
-    """Compare row by row, several rows at a time: parsing samples takes most of the time."""
+def _rows(pair: RecordPair) -> list[tuple[str, str]]:
+    """Return the rows of A and B that two records are from; each row has its own samples file."""
+    return [(record.run_dir, record.eval_id) for record in pair]
+
+
+def _compare_rows(rows: list[list[RecordPair]]) -> list[list[ComparisonRecord]]:
+    """Compare several rows at a time, because parsing samples takes most of the time."""
     if len(rows) == 1:
-        return [_compared_row(rows[0])]
+        return [_compare_row(rows[0])]
     at_once = min(_ROWS_AT_ONCE, len(os.sched_getaffinity(0)))
-    found: dict[int, list[Record]] = {}
-    for (place, _), records in fork_pool.run(_compared_item, enumerate(rows), at_once):
+    found: dict[int, list[ComparisonRecord]] = {}
+    for (place, _), records in fork_pool.run(_compare_numbered_row, enumerate(rows), at_once):
         if isinstance(records, fork_pool.Crash):
-            raise OellmError(f"{rows[place][0][0]['task']} cannot be compared: {records}")
+            raise OellmError(f"{rows[place][0].a.task} cannot be compared: {records}")
         found[place] = records
     return [found[place] for place in range(len(rows))]
 
 
-def _compared_item(item: tuple[int, list[_Pair]]) -> list[Record]:
-    return _compared_row(item[1])
+def _compare_numbered_row(item: tuple[int, list[RecordPair]]) -> list[ComparisonRecord]:
+    return _compare_row(item[1])
 
 
-def _compared_row(pairs: list[_Pair]) -> list[Record]:
-    found = []
-    scores = RowScores([a for a, _ in pairs]), RowScores([b for _, b in pairs])
+def _compare_row(pairs: list[RecordPair]) -> list[ComparisonRecord]:
+    samples_a = RowSamples([pair.a for pair in pairs])
+    samples_b = RowSamples([pair.b for pair in pairs])
+    records = []
     for a, b in pairs:
-        values, remark = _values(scores[0].of(a), scores[1].of(b))
-        difference, method, n_samples = _difference(a, b, values)
-        record = {
-            **{column: a[column] for column in COMMON},
-            "model_a": a["model_path"],
-            "model_b": b["model_path"],
-            "value_a": a["value"],
-            "value_b": b["value"],
-            "difference": difference.value,
-            "stderr": difference.stderr,
-            "method": method,
-            "n_samples": n_samples,
-            "p_value": difference.p_value,
-            "verdict": _verdict(difference, a["higher_is_better"], b["higher_is_better"]),
-            "remark": remark,
-        }
-        found.append({column: record.get(column) for column in columns()})
-    return found
+        scores, remark = _match_documents(
+            samples_a.document_scores(a), samples_b.document_scores(b)
+        )
+        difference, method, n_samples = _difference(a, b, scores)
+        records.append(
+            ComparisonRecord(
+                task=a.task,
+                group=a.group,
+                n_shot=a.n_shot,
+                limit=a.limit,
+                eval_suite=a.eval_suite,
+                metric=a.metric,
+                filter=a.filter,
+                model_a=a.model_path,
+                model_b=b.model_path,
+                value_a=a.value,
+                value_b=b.value,
+                difference=difference.value,
+                stderr=difference.stderr,
+                method=method,
+                n_samples=n_samples,
+                p_value=difference.p_value,
+                p_holm=None,
+                verdict=_verdict(difference, a.higher_is_better, b.higher_is_better),
+                remark=remark,
+            )
+        )
+    return records
 
 
 def _difference(
-    a: Record, b: Record, values: tuple[list[float], list[float]] | None
-) -> tuple[significance.Difference, str, int | None]:
-    """Return the difference, the method that its noise is known by, and how many documents."""
-    counts = a["n_samples"], b["n_samples"]
-    if values:
-        found = significance.paired(*values)
-        if found.stderr is not None:
-            return found, PAIRED, len(values[0])
-    found = significance.independent(b["value"] - a["value"], (a["stderr"], b["stderr"]), counts)
-    method = "" if found.stderr is None else INDEPENDENT
-    return found, method, counts[0] if counts[0] == counts[1] else None
+    a: MetricRecord, b: MetricRecord, scores: tuple[list[float], list[float]] | None
+) -> tuple[Difference, str, int | None]:
+    """Return the difference, the method that its error is from, and the number of documents."""
+    if scores:
+        difference = significance.paired_difference(*scores)
+        if difference.stderr is not None:
+            return difference, PAIRED, len(scores[0])
+    difference = significance.independent_difference(
+        b.value - a.value, (a.stderr, b.stderr), (a.n_samples, b.n_samples)
+    )
+    method = "" if difference.stderr is None else INDEPENDENT
+    return difference, method, a.n_samples if a.n_samples == b.n_samples else None
 
 
-def _values(
-    of_a: tuple[Values, str], of_b: tuple[Values, str]
+def _match_documents(
+    a: DocumentScores, b: DocumentScores
 ) -> tuple[tuple[list[float], list[float]] | None, str]:
-    """Return the values of both sides, document by document, or why there are none."""
-    (a, why_not_a), (b, why_not_b) = of_a, of_b
-    if a and b:
-        if a.keys() == b.keys():
-            return (list(a.values()), [b[document] for document in a]), ""
+    """Return the scores of both sides, document by document; else None, and a remark on why."""
+    if a.scores and b.scores:
+        if a.scores.keys() == b.scores.keys():
+            of_b = [b.scores[document] for document in a.scores]
+            return (list(a.scores.values()), of_b), ""
         return None, (
-            f"{len(a.keys() - b.keys())} of {len(a)} documents only in A, "
-            f"{len(b.keys() - a.keys())} of {len(b)} only in B"
+            f"{len(a.scores.keys() - b.scores.keys())} of {len(a.scores)} documents only in A, "
+            f"{len(b.scores.keys() - a.scores.keys())} of {len(b.scores)} only in B"
         )
-    # The same of both, or nothing: that neither has kept its samples is usual.
-    if not a and not b and why_not_a == why_not_b:
-        return None, why_not_a
-    reasons = (("A", a, why_not_a), ("B", b, why_not_b))
+    # One remark for both; none if neither side has samples, which is usual.
+    if not a.scores and not b.scores and a.reason == b.reason:
+        return None, a.reason
     return None, "; ".join(
-        f"{name}: {why_not or 'no samples'}" for name, values, why_not in reasons if not values
+        f"{name}: {side.reason or 'no samples'}"
+        for name, side in (("A", a), ("B", b))
+        if not side.scores
     )
 
 
-def _verdict(
-    difference: significance.Difference, direction_a: bool | None, direction_b: bool | None
-) -> str:
+def _verdict(difference: Difference, direction_a: bool | None, direction_b: bool | None) -> str:
     if difference.p_value is None:
         return UNKNOWN
     if difference.p_value >= significance.LEVEL:
@@ -155,23 +238,24 @@ def _verdict(
     return BETTER if (difference.value > 0) == direction_a else WORSE
 
 
-def _left_out(pairs: Pairs) -> Iterator[str]:
+def _messages_about_rest(pairs: RecordPairs) -> Iterator[str]:
     for name, records in (("A", pairs.only_a), ("B", pairs.only_b)):
         if records:
-            named = [described(record) for record in records[:_MOST_NAMED]]
+            named = [describe_record(record) for record in records[:_MOST_NAMED]]
             more = ["…"] if len(records) > _MOST_NAMED else []
             yield f"not compared, {len(records)} only in {name}: {'; '.join(named + more)}"
-    if pairs.partial:
-        yield f"not compared, {pairs.partial} partial: nothing tells which members they are of"
+    if pairs.n_partial:
+        yield (f"not compared, {pairs.n_partial} partial: nothing tells which members they are of")
 
 
-def _summary(found: list[Record], tested: list[Record]) -> str:
-    if not found:
+def _summary(records: list[ComparisonRecord]) -> str:
+    if not records:
         return "A and B have no metric of the same task, shots and limit"
     level = significance.LEVEL
-    beyond = sum(record["p_value"] < level for record in tested)
-    holding = sum(record["p_holm"] < level for record in tested)
-    unknown = len(found) - len(tested)
+    tested = [record for record in records if record.p_value is not None]
+    beyond = sum(record.p_value < level for record in tested if record.p_value is not None)
+    holding = sum(record.p_holm < level for record in tested if record.p_holm is not None)
+    unknown = len(records) - len(tested)
     return (
         f"{beyond} of {len(tested)} differences are beyond noise at {level * 100:g} %, where "
         f"chance alone gives up to {len(tested) * level:.3g}; after Holm's correction {holding}"
@@ -179,59 +263,42 @@ def _summary(found: list[Record], tested: list[Record]) -> str:
     )
 
 
-_Key = tuple[Any, ...]
+def pair_records(
+    records_a: Iterable[MetricRecord], records_b: Iterable[MetricRecord], every: bool
+) -> RecordPairs:
+    """Match records by MATCHING and the model; if each side has one model, these two match.
 
-
-# What two records have in common that are compared.
-COMMON = ("task", "group", "n_shot", "limit", "eval_suite", "metric", "filter")
-
-
-# What says nothing about why a side has two records.
-_SCORES = ("value", "stderr", "n_samples", "finished", "is_primary")
-
-
-class Pairs(NamedTuple):
-    """Records that belong together, in the order of A, and those that belong to none."""
-
-    both: list[tuple[Record, Record]]
-    only_a: list[Record]
-    only_b: list[Record]
-    # Aggregates of some members: which ones, nothing tells.
-    partial: int
-
-
-def paired(records_a: Iterable[Record], records_b: Iterable[Record], every: bool) -> Pairs:
-    """Match records by COMMON and the model; a single model of A with a single one of B.
-
-    Without `every` only metrics that stand for their task on at least one side. Raises InputError
-    where a side has no records, or two that match the same, or where models cannot be matched.
+    Keeps pairs of which at least one record is primary, or all if `every` is set. Raises InputError
+    if a side has no records or two that match the same, or if no model of one side is in the other.
     """
     all_a, all_b = list(records_a), list(records_b)
-    columns = COMMON if _is_one_each(all_a, all_b) else (*COMMON, "model_path")
+    columns = MATCHING if _is_one_each(all_a, all_b) else (*MATCHING, "model_path")
     of_a, of_b = _by_key(all_a, columns, "A"), _by_key(all_b, columns, "B")
-    both = [(a, of_b[key]) for key, a in of_a.items() if key in of_b]
+    both = [RecordPair(a, of_b[key]) for key, a in of_a.items() if key in of_b]
     if not every:
-        both = [(a, b) for a, b in both if a["is_primary"] or b["is_primary"]]
-    return Pairs(
-        both,
-        [a for key, a in of_a.items() if key not in of_b and (every or a["is_primary"])],
-        [b for key, b in of_b.items() if key not in of_a and (every or b["is_primary"])],
-        sum(record["aggregate"] == PARTIAL for record in (*all_a, *all_b)),
+        both = [pair for pair in both if pair.a.is_primary or pair.b.is_primary]
+    return RecordPairs(
+        both=both,
+        only_a=[a for key, a in of_a.items() if key not in of_b and (every or a.is_primary)],
+        only_b=[b for key, b in of_b.items() if key not in of_a and (every or b.is_primary)],
+        n_partial=sum(record.aggregate == PARTIAL for record in (*all_a, *all_b)),
     )
 
 
-def described(record: Record) -> str:
-    """Return what a record is of, in words for people."""
+def describe_record(record: MetricRecord) -> str:
+    """Return model, task, metric and settings of a record, as messages name it."""
     settings = [
-        f"{name}={record[name]}" for name in ("n_shot", "limit") if record[name] is not None
+        f"{name}={value}"
+        for name, value in (("n_shot", record.n_shot), ("limit", record.limit))
+        if value is not None
     ]
-    metric = f"{record['metric']},{record['filter']}"
-    return " ".join([record["model_path"], record["task"], metric, *settings])
+    metric = f"{record.metric},{record.filter}"
+    return " ".join([record.model_path, record.task, metric, *settings])
 
 
-def _is_one_each(all_a: list[Record], all_b: list[Record]) -> bool:
-    """Return whether both sides have one model; raises InputError where models do not match."""
-    models_a, models_b = ({record["model_path"] for record in side} for side in (all_a, all_b))
+def _is_one_each(all_a: list[MetricRecord], all_b: list[MetricRecord]) -> bool:
+    """Return whether both sides have one model; raises InputError if the models do not match."""
+    models_a, models_b = ({record.model_path for record in side} for side in (all_a, all_b))
     for side, models in (("A", models_a), ("B", models_b)):
         if not models:
             raise InputError("expected metric records, got none", side)
@@ -245,16 +312,23 @@ def _is_one_each(all_a: list[Record], all_b: list[Record]) -> bool:
     return False
 
 
-def _by_key(records: list[Record], columns: tuple[str, ...], side: str) -> dict[_Key, Record]:
-    found: dict[_Key, Record] = {}
+def _by_key(
+    records: list[MetricRecord], columns: tuple[str, ...], side: str
+) -> dict[tuple[Any, ...], MetricRecord]:
+    key_of = attrgetter(*columns)
+    found: dict[tuple[Any, ...], MetricRecord] = {}
     for record in records:
-        if record["aggregate"] == PARTIAL:
+        if record.aggregate == PARTIAL:
             continue
-        other = found.setdefault(tuple(record[column] for column in columns), record)
+        other = found.setdefault(key_of(record), record)
         if other is not record:
-            names = [c for c in record if c not in _SCORES and record[c] != other[c]]
+            names = [
+                column
+                for column in MetricRecord._fields
+                if column not in _SCORES and getattr(record, column) != getattr(other, column)
+            ]
             raise InputError(
-                f"expected {described(record)} once, got it twice, with different "
+                f"expected {describe_record(record)} once, got it twice, with different "
                 f"{', '.join(names) or 'scores'}: choose with --filter_{side.lower()}",
                 side,
             )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TextIO
 
 from oellm.collect import sources, stdin_lines
@@ -15,10 +15,12 @@ from oellm.collect.collection import Collection
 from oellm.collect.record_maker import MadeRecords, RecordMaker
 from oellm.core import parquet, schema, tables
 from oellm.core.log import Log
+from oellm.core.tables import Values
 from oellm.errors import UsageError
 from oellm.metrics import reading
-from oellm.metrics.records import PrimaryMetrics, Record
-from oellm.metrics.selection import Selection
+from oellm.metrics import records as metric_records
+from oellm.metrics.records import MetricRecord, PrimaryMetrics
+from oellm.metrics.selection import RecordSelection
 from oellm.tasks import suites
 
 FORMATS = (*tables.STREAMED, *tables.TABLES, "parquet")
@@ -34,7 +36,7 @@ class RecordRequest(NamedTuple):
         partial: Whether scores of groups count that lack some of their tasks.
     """
 
-    selection: Selection
+    selection: RecordSelection
     primary: PrimaryMetrics
     every: bool = False
     partial: bool = False
@@ -54,7 +56,8 @@ class RecordRequest(NamedTuple):
         if metric is not None and not metric.partition(",")[0]:
             raise UsageError(f"--metric: expected METRIC or METRIC,FILTER, got {metric!r}")
         primary = PrimaryMetrics(suites.primary_metrics(os.environ), metric or "")
-        return cls(Selection.parse(filters, sort or "", primary_only), primary, every, partial)
+        selection = RecordSelection.parse(filters, sort or "", primary_only)
+        return cls(selection=selection, primary=primary, every=every, partial=partial)
 
 
 class RecordSource:
@@ -70,7 +73,7 @@ class RecordSource:
         maker = RecordMaker(request.primary, request.selection, request.partial)
         self._made = MadeRecords(self._collection, maker)
         # Iterators over records that were saved before.
-        self._saved: list[Iterator[Record]] = []
+        self._saved: list[Iterator[MetricRecord]] = []
 
     def add_paths(self, paths: Sequence[str]) -> None:
         """Add run directories, directories, result files, and files of saved records.
@@ -92,20 +95,22 @@ class RecordSource:
         if saved is not None:
             self._saved.append(saved)
 
-    def records(self) -> Iterable[Record]:
+    def records(self) -> Iterable[MetricRecord]:
         """Return the records: saved ones first, the others in the order of their sources."""
         request = self._request
-        saved = request.primary.rechosen(itertools.chain.from_iterable(self._saved))
-        kept = itertools.chain(request.selection.kept(saved), self._made)
-        return request.selection.ordered(kept)
+        saved = request.primary.choose_again(itertools.chain.from_iterable(self._saved))
+        kept = itertools.chain(request.selection.keep(saved), self._made)
+        return request.selection.sort(kept)
 
     def write(self, columns: Sequence[str], layout: str, stream: TextIO) -> None:
         """Write the records in a format, without buffering them if the format permits it."""
         if self._saved or layout not in tables.BY_LINE or self._request.selection.keys:
-            write_records(self.records(), column_types("metric", columns), layout, stream)
+            rows = metric_records.select_columns(self.records(), columns)
+            types = column_types("metric", columns)
+            write_rows(rows, types, layout, stream, counts=metric_records.count_columns())
             return
         # The processes that read the results write the lines, too.
-        stream.write(tables.head(columns, layout))
+        stream.write(tables.format_head(columns, layout))
         stream.writelines(self._made.lines(columns, layout))
 
     @property
@@ -138,16 +143,24 @@ def column_types(table: str, columns: Iterable[str]) -> dict[str, str]:
     return {column: schema.table(table)[column]["type"] for column in columns}
 
 
-def write_records(
-    records: Iterable[Record], types: Mapping[str, str], layout: str, stream: TextIO
+def write_rows(
+    rows: Iterable[Values],
+    types: Mapping[str, str],
+    layout: str,
+    stream: TextIO,
+    *,
+    counts: Container[str] = (),
 ) -> None:
-    """Write records in one of FORMATS; `types` has the columns with their types in schema.json."""
+    """Write rows in one of FORMATS; `types` maps the columns to their types in schema.json.
+
+    Tables show the numbers in the columns `counts` without decimals.
+    """
     if layout == "parquet":
-        parquet.write(records, types, stream.buffer)
+        parquet.write_rows(rows, types, stream.buffer)
     else:
-        tables.write(records, list(types), layout, stream)
+        tables.write_rows(rows, list(types), layout, stream, counts=counts)
 
 
-def _saved_records(path: str) -> Iterator[Record]:
+def _saved_records(path: str) -> Iterator[MetricRecord]:
     with open(path, encoding="utf-8-sig", newline="") as stream:
-        yield from reading.read(stream, path)
+        yield from reading.read_metric_records(stream, path)

@@ -11,15 +11,15 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm.core import json_codec
+from oellm.metrics.records import MetricRecord
 from oellm.runs.result_store import ResultStore
 
-Record = dict[str, Any]
-# The values of documents, each by a hash over the document's task, number, content and target,
-# which only this process has.
-Values = dict[int, float]
+# Scores by a hash of the document's task, number, content and target. Hashes hold in this process
+# only.
+ScoreByDocument = dict[int, float]
 
 # What a line must have kept that is parsed in part, besides its metrics.
 _NEEDED = {"doc_id", "doc_hash", "target_hash", "metrics"}
@@ -32,47 +32,57 @@ _BUFFER = 2**18
 _NO_MEAN = "the score is no mean over the documents"
 
 
-class RowScores:
-    """The values of the documents behind metric records of one row, of which there is at least one.
+class DocumentScores(NamedTuple):
+    """The scores of the documents behind one metric record.
 
-    Files that are damaged or missing are no error before `of` is asked for their values.
+    Attributes:
+        scores: empty if there are none, or none whose mean is the record's score.
+        reason: why there are none; empty if there are just no samples.
     """
 
-    def __init__(self, records: Sequence[Record]) -> None:
-        subtasks = _subtasks(records[0]) if any(r["aggregate"] for r in records) else {}
-        self._leaves = {record["task"]: _leaves(subtasks, record["task"]) for record in records}
-        # By task and filter, then by metric; None where a document's value is no number.
-        self._values: dict[tuple[str, str], dict[str, Values | None]] = {}
+    scores: ScoreByDocument
+    reason: str = ""
+
+
+class RowSamples:
+    """The samples of one row, as far as its metric records need them.
+
+    Takes the records of the row, at least one. Damaged or missing files are no error before
+    `document_scores` is called.
+    """
+
+    def __init__(self, records: Sequence[MetricRecord]) -> None:
+        subtasks = _subtasks(records[0]) if any(record.aggregate for record in records) else {}
+        self._leaves = {record.task: _leaves(subtasks, record.task) for record in records}
+        # By task and filter, then by metric; None if a document's value is no number.
+        self._scores: dict[tuple[str, str], dict[str, ScoreByDocument | None]] = {}
         for record in records:
-            for task in self._leaves[record["task"]]:
-                self._values.setdefault((task, record["filter"]), {})[record["metric"]] = {}
+            for task in self._leaves[record.task]:
+                self._scores.setdefault((task, record.filter), {})[record.metric] = {}
         self._problem = ""
-        tasks = dict.fromkeys(task for task, _ in self._values)
+        tasks = dict.fromkeys(task for task, _ in self._scores)
         for path, task in _files(records[0], tasks):
             self._problem = self._problem or self._read(path, task)
 
-    def of(self, record: Record) -> tuple[Values, str]:
-        """Return the values whose mean is the record's score; of a group, those of all its tasks.
-
-        Else no values, and the reason: the file is damaged, or the score is no mean over the
-        documents. Empty where there are just no samples.
-        """
+    def document_scores(self, record: MetricRecord) -> DocumentScores:
+        """Return the scores whose mean is the record's; of a group, those of all its tasks."""
         if self._problem:
-            return {}, self._problem
-        found: Values = {}
-        for task in self._leaves[record["task"]]:
-            values = self._values[task, record["filter"]][record["metric"]]
-            if values is None:
-                return {}, _NO_MEAN
-            if not values:
-                return {}, ""
-            found.update(values)
+            return DocumentScores({}, self._problem)
+        found: ScoreByDocument = {}
+        for task in self._leaves[record.task]:
+            scores = self._scores[task, record.filter][record.metric]
+            if scores is None:
+                return DocumentScores({}, _NO_MEAN)
+            if not scores:
+                return DocumentScores({})
+            found.update(scores)
         mean = math.fsum(found.values()) / len(found)
-        if math.isclose(mean, record["value"], rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
-            return found, ""
-        if record["n_samples"] in (None, len(found)):
-            return {}, _NO_MEAN
-        return {}, f"the samples are those of {len(found)} of {record['n_samples']} documents"
+        if math.isclose(mean, record.value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
+            return DocumentScores(found)
+        if record.n_samples in (None, len(found)):
+            return DocumentScores({}, _NO_MEAN)
+        reason = f"the samples are those of {len(found)} of {record.n_samples} documents"
+        return DocumentScores({}, reason)
 
     def _read(self, path: Path, task: str) -> str:
         """Take the values in a file of samples, of `task` where a line names none.
@@ -95,7 +105,7 @@ class RowScores:
 
     def _take(self, sample: Mapping[str, Any], task: str) -> None:
         task = sample.get("task", task)
-        wanted = self._values.get((task, sample.get("filter", "none")), {})
+        wanted = self._scores.get((task, sample.get("filter", "none")), {})
         document = (task, sample["doc_id"], sample["doc_hash"], sample["target_hash"])
         for metric, values in wanted.items():
             # lm-eval leaves out the metrics that a document does not have.
@@ -131,14 +141,14 @@ def _sample(line: bytes, needed: set[str]) -> dict[str, Any]:
     return sample
 
 
-def _files(record: Record, tasks: Iterable[str]) -> Iterator[tuple[Path, str]]:
+def _files(record: MetricRecord, tasks: Iterable[str]) -> Iterator[tuple[Path, str]]:
     """Yield where a row's samples may be, with the task of files whose lines name none."""
-    place = Path(record["run_dir"])
+    place = Path(record.run_dir)
     if not place.name:
         # Of a result that came through a pipe, nothing tells where it is.
         return
-    if record["eval_id"]:
-        yield ResultStore(place).samples_path(record["eval_id"]), ""
+    if record.eval_id:
+        yield ResultStore(place).samples_path(record.eval_id), ""
         return
     time = place.stem.rpartition("_")[2]
     for task in tasks:
@@ -146,11 +156,11 @@ def _files(record: Record, tasks: Iterable[str]) -> Iterator[tuple[Path, str]]:
             yield place.with_name(f"samples_{task}_{time}.jsonl"), task
 
 
-def _subtasks(record: Record) -> dict[str, list[str]]:
+def _subtasks(record: MetricRecord) -> dict[str, list[str]]:
     """Return the members of each group, as the result of a record's row has them."""
-    path = Path(record["run_dir"])
-    if record["eval_id"]:
-        path = ResultStore(path).result_path(record["eval_id"])
+    path = Path(record.run_dir)
+    if record.eval_id:
+        path = ResultStore(path).result_path(record.eval_id)
     try:
         # Other tools' results may hold NaN, which json_codec refuses.
         groups = json.loads(path.read_bytes())["group_subtasks"]

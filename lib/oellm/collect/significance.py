@@ -1,9 +1,9 @@
-"""Whether the difference of two scores is more than noise.
+"""Tests whether the difference of two scores is more than noise.
 
-The noise is that of the documents: another draw of as many would give another score. Tests are
-two-sided and take the difference for normally distributed. No p-value is below the smallest that a
-permutation test of the same documents could give: without that, two documents that both went from
-wrong to right, whose differences do not vary, would be beyond all doubt.
+The noise comes from the choice of documents: as many others would have given another score. Tests
+are two-sided and assume a normally distributed difference. No p-value is below the smallest one of
+a permutation test on the same documents. Without that bound, two documents that both went from
+wrong to right would count as certain, because their differences do not vary.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ LEVEL = 0.05
 
 
 class Difference(NamedTuple):
-    """B's score minus A's; stderr and p_value are None where nothing tells."""
+    """B's score minus A's; stderr and p_value are None if they cannot be known."""
 
     value: float
     stderr: float | None
     p_value: float | None
 
 
-def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
+def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Compare the means of values of the same documents, in the same order.
 
-    The standard error is that of the mean of the differences. The permutation test is the one that
-    changes signs: with m differences that are not zero, its smallest p-value is 2 / 2**m.
+    The standard error is that of the mean of the differences. The permutation test here is the sign
+    flip test: with m differences that are not zero, its smallest p-value is 2 / 2**m.
     """
     differences = [y - x for x, y in zip(a, b, strict=True)]
     n = len(differences)
@@ -42,15 +42,15 @@ def paired(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference(mean, stderr, max(_normal(mean, stderr), smallest))
 
 
-def independent(
+def independent_difference(
     difference: float,
     stderrs: tuple[float | None, float | None],
     counts: tuple[int | None, int | None],
 ) -> Difference:
     """Compare two scores by their standard errors, as of documents drawn independently.
 
-    `counts` are the documents of each, where known. The permutation test is the one that exchanges
-    documents between the two: its smallest p-value is 2 / C(n + m, n).
+    `counts` are the numbers of documents behind each score, None if unknown. The permutation test
+    here exchanges documents between the two: its smallest p-value is 2 / C(n + m, n).
     """
     a, b = stderrs
     if a is None or b is None:
@@ -65,11 +65,12 @@ def independent(
     return Difference(difference, stderr, max(_normal(difference, stderr), smallest))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values that hold for all tests together, by Holm's step-down method.
+def correct_by_holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for the number of tests, by Holm's step-down method.
 
-    Those below a level are beyond noise, with at most that chance that any of them is not; the
-    tests may depend on each other. (S. Holm, Scandinavian Journal of Statistics 6, 1979.)
+    If those below a level count as beyond noise, the chance that any of them is noise is at most
+    that level. The tests may depend on each other. (S. Holm, Scandinavian Journal of Statistics 6,
+    1979.)
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0

@@ -13,7 +13,7 @@ from oellm.collect.collection import Collection
 from oellm.core import json_codec
 from oellm.errors import InputError
 from oellm.metrics import reading, scored_rows
-from oellm.metrics.records import Record
+from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
 from oellm.runs.result_store import problem
 
@@ -23,7 +23,7 @@ _BEGIN = 2**16
 
 def read_lines(
     stream: Iterable[str], source: str, collection: Collection
-) -> Iterator[Record] | None:
+) -> Iterator[MetricRecord] | None:
     """Add the results and runs of lines to a collection, or return the records that they are.
 
     Raises InputError with the line for what is none of these, and for empty input.
@@ -38,7 +38,7 @@ def read_lines(
         raise InputError("expected results, runs or metric records, got nothing", source)
     everything = itertools.chain(begin, lines)
     if _is_record(begin[-1]):
-        return reading.read(everything, source)
+        return reading.read_metric_records(everything, source)
     for number, line in enumerate(everything, 1):
         if line.strip():
             _add(_object(line, source, number), source, number, collection)

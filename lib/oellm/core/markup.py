@@ -1,4 +1,4 @@
-"""How tables mark up text: what each layout escapes, and how it shows a score."""
+"""Markup of tables: what each layout escapes, and how it shows a score."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-# What would end the line, move the cursor or clear the screen of whoever looks at a name.
+# Control characters, which could end the line, move the cursor or clear the reader's screen.
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-# An underscore inside a word stays one.
+# Markdown leaves an underscore inside a word alone.
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![^\W_])_|_(?![^\W_])")
 _LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -19,38 +19,49 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    # After \\ and rules of a table these two would be read as arguments.
+    # After \\ and after the rules of a table LaTeX would read these two as arguments.
     "[": "{[}",
     "*": "{*}",
 }
 _LATEX_SPECIAL = re.compile(r"[&%$#_{}\\~^<>|\[*]|-(?=-)")
 
 
-class Score(NamedTuple):
-    """A number with what a table can say of it."""
+class ScoreCell(NamedTuple):
+    """A score as a cell of a table shows it.
+
+    Attributes:
+        stderr: shown behind the value, None if it is unknown or not asked for.
+        is_best: whether the value is marked as the best of its column (or row).
+        is_partial: whether the value is marked as that of a part of its group.
+    """
 
     value: float
-    # Shown behind it, where it is known.
     stderr: float | None = None
     is_best: bool = False
     is_partial: bool = False
 
 
 class Markup(NamedTuple):
-    """What a layout makes of text and scores."""
+    """How a layout writes text and scores.
+
+    Attributes:
+        escape: makes text of any string.
+        best: format of the best number.
+        error: format of a standard error behind a number.
+        partial: mark behind a number from a part of a group.
+    """
 
     escape: Callable[[str], str]
-    # Formats of the best number, of an error behind a number, and what marks a partial one.
     best: str
     error: str
     partial: str
 
-    def score(self, score: Score) -> str:
-        """Return a score with four decimals."""
-        text = f"{score.value:.4f}"
-        text = self.best.format(text) if score.is_best else text
-        text += self.partial if score.is_partial else ""
-        return text if score.stderr is None else text + self.error.format(f"{score.stderr:.4f}")
+    def score(self, cell: ScoreCell) -> str:
+        """Return a score with four decimals and its marks."""
+        text = f"{cell.value:.4f}"
+        text = self.best.format(text) if cell.is_best else text
+        text += self.partial if cell.is_partial else ""
+        return text if cell.stderr is None else text + self.error.format(f"{cell.stderr:.4f}")
 
 
 def _printable(text: str) -> str:
@@ -66,7 +77,7 @@ def _markdown(text: str) -> str:
 
 
 def _latex(text: str) -> str:
-    # The one that has no entry is a hyphen before another: together they would be a dash.
+    # Only the hyphen before another has no entry in _LATEX: two hyphens would become a dash.
     return _LATEX_SPECIAL.sub(lambda match: _LATEX.get(match[0], "-{}"), _one_line(text))
 
 

@@ -1,4 +1,4 @@
-"""Records as a Parquet file, with pyarrow."""
+"""Rows as a Parquet file, written by pyarrow."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
-from oellm.core.tables import Record
+from oellm.core.tables import Values
 from oellm.errors import InputError, MachineError
 
-# Records of a row group: so many are in memory at a time.
+# Rows in a row group, the number that is in memory at a time.
 _ROW_GROUP = 100_000
 
 
-def write(records: Iterable[Record], types: Mapping[str, str], stream: BinaryIO) -> None:
-    """Write records as Parquet; `types` has the columns with their types as in schema.json.
+def write_rows(rows: Iterable[Values], types: Mapping[str, str], stream: BinaryIO) -> None:
+    """Write rows as Parquet; `types` maps each column to its type in schema.json.
 
-    Raises MachineError without pyarrow, InputError for a value that is not of its column's type.
+    Raises MachineError if pyarrow is missing, InputError for a value not of its column's type.
     """
     try:
         import pyarrow
@@ -32,12 +32,12 @@ def write(records: Iterable[Record], types: Mapping[str, str], stream: BinaryIO)
     }
     fields = [(column, of_type.get(kind, pyarrow.string())) for column, kind in types.items()]
     schema = pyarrow.schema(fields)
-    records = iter(records)
+    rows = iter(rows)
     with parquet.ParquetWriter(stream, schema) as writer:
-        while batch := list(itertools.islice(records, _ROW_GROUP)):
+        while batch := list(itertools.islice(rows, _ROW_GROUP)):
             arrays = []
-            for column, kind in fields:
-                values = [_encodable(record[column]) for record in batch]
+            for (column, kind), cells in zip(fields, zip(*batch, strict=True), strict=True):
+                values = list(map(_encodable, cells))
                 try:
                     arrays.append(pyarrow.array(values, kind))
                 except (pyarrow.ArrowException, TypeError, OverflowError) as error:
@@ -48,5 +48,5 @@ def write(records: Iterable[Record], types: Mapping[str, str], stream: BinaryIO)
 
 
 def _encodable(value: Any) -> Any:
-    # Bytes of a path that are no UTF-8 come as lone surrogates.
+    # Python holds the bytes of a path that are not UTF-8 as lone surrogates.
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value

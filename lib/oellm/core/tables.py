@@ -1,103 +1,125 @@
-"""Records as CSV, JSON, or a table for people or papers."""
+"""Rows as CSV, JSON, or a table for people or papers."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from oellm.core import json_codec, schema
+from oellm.core import json_codec
 from oellm.core.csv_records import csv_text
 
-Record = dict[str, Any]
+# One value for each column.
+Values = Sequence[Any]
 
-# Layouts that are written record by record, for programs; and those that are tables, to be read.
+# Layouts that are written row by row, for programs; and tables, for people.
 BY_LINE = ("csv", "jsonl")
 STREAMED = (*BY_LINE, "json")
 TABLES = ("table", "markdown", "latex", "html")
 
+_EMPTY = (None, "", "none")
 
-def write(records: Iterable[Record], columns: Sequence[str], layout: str, stream: TextIO) -> None:
-    """Write records in one of STREAMED, which stream, or TABLES, which buffer.
 
-    Tables leave out columns in which no record has a value, and show numbers with four decimals.
+def write_rows(
+    rows: Iterable[Values],
+    columns: Sequence[str],
+    layout: str,
+    stream: TextIO,
+    *,
+    counts: Container[str] = (),
+) -> None:
+    """Write rows in one of STREAMED, which stream, or of TABLES, which buffer.
+
+    Tables leave out columns in which no row has a value. They show the numbers of a column with
+    four decimals if one of them is a float, except in the columns `counts`.
     """
     if layout in BY_LINE:
-        stream.write(head(columns, layout))
-        for record in records:
-            stream.write(lines([record], columns, layout))
+        stream.write(format_head(columns, layout))
+        for row in rows:
+            stream.write(format_lines([row], columns, layout))
     elif layout == "json":
         before = "[\n"
-        for record in records:
-            stream.write(before + _json(record, columns))
+        for row in rows:
+            stream.write(before + _json(row, columns))
             before = ",\n"
         stream.write("[]\n" if before == "[\n" else "\n]\n")
     else:
-        _write_table(list(records), columns, layout, stream)
+        _write_table(list(rows), columns, layout, stream, counts)
 
 
-def head(columns: Sequence[str], layout: str) -> str:
+def select_values(objects: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[Values]:
+    """Yield the values that each object has in these columns."""
+    return ([each[column] for column in columns] for each in objects)
+
+
+def format_head(columns: Sequence[str], layout: str) -> str:
     """Return what comes before the lines of a layout of BY_LINE."""
     return _csv([columns]) if layout == "csv" else ""
 
 
-def lines(records: Iterable[Record], columns: Sequence[str], layout: str) -> str:
-    """Return a line for each record, in a layout of BY_LINE."""
+def format_lines(rows: Iterable[Values], columns: Sequence[str], layout: str) -> str:
+    """Return a line for each row, in a layout of BY_LINE."""
     if layout == "csv":
-        return _csv(map(record.__getitem__, columns) for record in records)
-    return "".join(_json(record, columns) + "\n" for record in records)
+        return _csv(rows)
+    return "".join(_json(row, columns) + "\n" for row in rows)
 
 
-def text(value: Any) -> str:
-    """Return a value as CSV has it: JSON's spelling of true and false, empty for none."""
+def cell_text(value: Any) -> str:
+    """Return a value as CSV shows it: JSON's spelling of true and false, empty for None."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return "" if value is None else str(value)
 
 
-def _csv(rows: Iterable[Iterable[Any]]) -> str:
-    # As `text` has them: csv itself spells true and false as Python does.
+def _csv(rows: Iterable[Values]) -> str:
+    # Spelled as by `cell_text`; csv itself writes True and False.
     return csv_text(
         ["true" if value is True else "false" if value is False else value for value in row]
         for row in rows
     )
 
 
-def _json(record: Record, columns: Sequence[str]) -> str:
-    return json_codec.dumps({column: record[column] for column in columns}).decode()
+def _json(row: Values, columns: Sequence[str]) -> str:
+    return json_codec.dumps(dict(zip(columns, row, strict=True))).decode()
 
 
 def _write_table(
-    records: list[Record], columns: Sequence[str], layout: str, stream: TextIO
+    rows: list[Values],
+    columns: Sequence[str],
+    layout: str,
+    stream: TextIO,
+    counts: Container[str],
 ) -> None:
-    from oellm.core.markup import MARKUPS, Score
+    from oellm.core.markup import MARKUPS, ScoreCell
 
     markup = MARKUPS[layout]
-    empty = (None, "", "none")
-    kept = [c for c in columns if not records or any(record[c] not in empty for record in records)]
-    # Names stay on the left, also those that look like numbers.
-    is_right = [not any(isinstance(record[c], (str, bool)) for record in records) for c in kept]
-    heads = [markup.escape(column) for column in kept]
-    # A score of 1 is one of 1.0000 beside others; 4 documents are 4 beside half of them.
+    kept = [
+        place
+        for place in range(len(columns))
+        if not rows or any(row[place] not in _EMPTY for row in rows)
+    ]
+    # Names are aligned left, also if some of them look like numbers.
+    is_right = [not any(isinstance(row[place], (str, bool)) for row in rows) for place in kept]
+    heads = [markup.escape(columns[place]) for place in kept]
+    # A score of 1 is shown as 1.0000 beside others, but 4 documents as 4, also beside 0.5.
     has_decimals = [
-        "unit" not in schema.table("metric").get(column, {})
-        and any(isinstance(record[column], float) for record in records)
-        for column in kept
+        columns[place] not in counts and any(isinstance(row[place], float) for row in rows)
+        for place in kept
     ]
 
     def shown(value: Any, decimals: bool) -> str:
-        if isinstance(value, Score):
+        if isinstance(value, ScoreCell):
             return markup.score(value)
         if decimals and isinstance(value, (int, float)):
             return f"{value:.4f}"
-        return markup.escape(text(value))
+        return markup.escape(cell_text(value))
 
-    rows = [list(map(shown, map(record.__getitem__, kept), has_decimals)) for record in records]
+    cells = [list(map(shown, [row[place] for place in kept], has_decimals)) for row in rows]
     if layout == "latex":
-        stream.writelines(_latex(heads, rows, is_right))
+        stream.writelines(_latex(heads, cells, is_right))
     elif layout == "html":
-        stream.writelines(_html(heads, rows, is_right))
+        stream.writelines(_html(heads, cells, is_right))
     else:
-        stream.write(_tabulated(heads, rows, is_right, layout) + "\n")
+        stream.write(_tabulated(heads, cells, is_right, layout) + "\n")
 
 
 def _tabulated(
@@ -117,7 +139,7 @@ def _tabulated(
 def _latex(
     heads: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool]
 ) -> Iterable[str]:
-    """Yield the lines of a tabular with the rules of the package booktabs."""
+    """Yield the lines of a LaTeX tabular that needs the package booktabs."""
     yield f"\\begin{{tabular}}{{{''.join('r' if right else 'l' for right in is_right)}}}\n"
     yield f"\\toprule\n{' & '.join(heads)} \\\\\n\\midrule\n"
     for row in rows:
@@ -128,7 +150,7 @@ def _latex(
 def _html(
     heads: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool]
 ) -> Iterable[str]:
-    """Yield the lines of a table element."""
+    """Yield the lines of an HTML table element."""
     right = ' style="text-align: right"'
 
     def line(kind: str, cells: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Metric records read back: CSV, JSON lines or a JSON array, as oe-collect prints them.
 
-What other tools made of them in between is accepted where its meaning is plain: `True` for true,
-`5.0` for 5, columns in another order, left out or added.
+Other tools may have changed the records in between. The reader accepts what they write if its
+meaning is plain: `True` for true, `5.0` for 5, columns in another order, left out or added.
 """
 
 from __future__ import annotations
@@ -14,19 +14,18 @@ from oellm.core import json_codec, schema
 from oellm.core.csv_records import CsvReader
 from oellm.core.kinds import KINDS
 from oellm.errors import InputError
-from oellm.metrics import records
-from oellm.metrics.records import Record
+from oellm.metrics.records import MetricRecord
 
 REQUIRED = ("model_path", "task", "metric", "value")
 
 
-def read(stream: Iterable[str], source: str) -> Iterator[Record]:
-    """Yield the metric records of a text, one by one; a JSON array is read as a whole.
+def read_metric_records(stream: Iterable[str], source: str) -> Iterator[MetricRecord]:
+    """Yield the metric records of a text one by one; a JSON array is read as a whole.
 
-    A record has all columns of schema.json's table `metric`, as oe-collect made it, whatever the
-    format was, and after them the columns that the schema does not know. CSV without a line after
-    its header, and an empty array, have no record. Raises InputError with line (of an array the
-    number of the record) and column for what is no record, and for empty input.
+    Every format gives the same records. Columns that schema.json's table `metric` does not have
+    are ignored. CSV with a header alone, and an empty array, give no record. Raises InputError for
+    empty input and for anything that is no record, with the column and the line (in an array, the
+    number of the record).
     """
     try:
         lines = iter(stream)
@@ -45,13 +44,13 @@ def read(stream: Iterable[str], source: str) -> Iterator[Record]:
         raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", source) from None
 
 
-def _of_csv(lines: Iterable[str], source: str) -> Iterator[Record]:
+def _of_csv(lines: Iterable[str], source: str) -> Iterator[MetricRecord]:
     reader = CsvReader(lines, source, REQUIRED)
     for line, cells in reader:
         yield _record(dict(zip(reader.header, cells, strict=True)), source, line)
 
 
-def _of_json_lines(lines: Iterable[str], source: str) -> Iterator[Record]:
+def _of_json_lines(lines: Iterable[str], source: str) -> Iterator[MetricRecord]:
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -63,7 +62,7 @@ def _of_json_lines(lines: Iterable[str], source: str) -> Iterator[Record]:
         yield _of_object(members, source, number)
 
 
-def _of_array(text: str, source: str) -> Iterator[Record]:
+def _of_array(text: str, source: str) -> Iterator[MetricRecord]:
     try:
         found = json_codec.loads(text.encode("utf-8", "surrogatepass"))
     except ValueError as error:
@@ -74,7 +73,7 @@ def _of_array(text: str, source: str) -> Iterator[Record]:
         yield _of_object(members, f"{source}: record {number}", None)
 
 
-def _of_object(members: Any, source: str, line: int | None) -> Record:
+def _of_object(members: Any, source: str, line: int | None) -> MetricRecord:
     if not isinstance(members, dict):
         raise InputError("expected a metric record, an object", source, line)
     for name in REQUIRED:
@@ -83,26 +82,18 @@ def _of_object(members: Any, source: str, line: int | None) -> Record:
     return _record(members, source, line)
 
 
-def _record(cells: Mapping[str, Any], source: str, line: int | None) -> Record:
-    record = records.empty()
+def _record(cells: Mapping[str, Any], source: str, line: int | None) -> MetricRecord:
+    table = schema.table("metric")
+    values: dict[str, Any] = {}
     for name, value in cells.items():
-        if value is None or value == "":
-            record.setdefault(name, "")
+        if name not in table or value is None or value == "":
             continue
         try:
-            record[name] = _parse_value(name, value)
+            kind = KINDS[table[name]["type"]]
+            values[name] = kind.parse(value) if isinstance(value, str) else kind.check(value)
         except ValueError as error:
             raise InputError(str(error), source, line, name) from None
     for name in REQUIRED:
-        if record[name] in (None, ""):
+        if name not in values:
             raise InputError("expected a value, there is none", source, line, name)
-    return record
-
-
-def _parse_value(column: str, value: Any) -> Any:
-    """Return the value of a column; one that the schema does not know takes anything."""
-    spec = schema.table("metric").get(column)
-    if spec is None:
-        return value
-    kind = KINDS[spec["type"]]
-    return kind.parse(value) if isinstance(value, str) else kind.check(value)
+    return MetricRecord(**values)

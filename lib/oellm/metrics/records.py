@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeGuard
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, NamedTuple, TypeGuard
 
 from oellm.core import schema
 from oellm.manifest.cells import read_cell
@@ -13,27 +14,46 @@ from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import ModelSpec
 from oellm.metrics.scored_rows import ScoredRow
 
-Record = dict[str, Any]
-
-# Types of columns that hold no text.
-_VALUES = ("integer", "number", "boolean")
-# Cells that records have as they are.
-_TEXTS = ("eval_id", "model_path", "model_revision", "language")
-# What is one evaluation of a task, in records that may lack the eval_id.
-_EVALUATION = ("eval_id", "model_path", "task", "n_shot", "eval_suite", "limit", "run_dir")
-
 # Values of the column `aggregate`.
 REPORTED, DERIVED, PARTIAL = "reported", "derived", "partial"
 
-
-def empty() -> Record:
-    """Return a record without values: None where there would be a number or a truth, else ''."""
-    return dict(_empty())
+# The columns that tell one evaluation of a task from another, in records that may lack the eval_id.
+_EVALUATION = ("eval_id", "model_path", "task", "n_shot", "eval_suite", "limit", "run_dir")
 
 
-def columns() -> list[str]:
+class MetricRecord(NamedTuple):
+    """One score, with all that says what it is a score of.
+
+    The fields are the columns of schema.json's table `metric`, in its order; the schema describes
+    them. Texts are empty, and other values None, if they are unknown. `value` is always known in
+    records that were made of results or read.
+    """
+
+    eval_id: str = ""
+    model_path: str = ""
+    model_revision: str = ""
+    step: int | None = None
+    task: str = ""
+    group: str = ""
+    language: str = ""
+    n_shot: int | None = None
+    eval_suite: str = ""
+    metric: str = ""
+    filter: str = ""
+    value: float = math.nan
+    stderr: float | None = None
+    higher_is_better: bool | None = None
+    n_samples: int | None = None
+    limit: float | None = None
+    is_primary: bool | None = None
+    aggregate: str = ""
+    finished: str = ""
+    run_dir: str = ""
+
+
+def column_names() -> list[str]:
     """Return the columns of a metric record, in order."""
-    return list(schema.table("metric"))
+    return list(MetricRecord._fields)
 
 
 def shown_columns() -> list[str]:
@@ -41,69 +61,101 @@ def shown_columns() -> list[str]:
     return [name for name, spec in schema.table("metric").items() if spec.get("shown")]
 
 
-def records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[Record]:
-    """Yield the metric records of a row with scores (schema.json, table `metric`)."""
+def count_columns() -> frozenset[str]:
+    """Return the columns of numbers that have a unit: counts and times, not scores."""
+    return frozenset(name for name, spec in schema.table("metric").items() if "unit" in spec)
+
+
+def select_columns(
+    records: Iterable[MetricRecord], columns: Sequence[str]
+) -> Iterable[tuple[Any, ...]]:
+    """Return the values of each record in some columns."""
+    if tuple(columns) == MetricRecord._fields:
+        return records
+    if len(columns) == 1:
+        return ((getattr(record, columns[0]),) for record in records)
+    return map(attrgetter(*columns), records)
+
+
+def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[MetricRecord]:
+    """Yield the metric records of a row with scores."""
     cells = scored.row.cells
-    of_row = {
-        **_empty(),
-        **{name: cells.get(name, "") for name in _TEXTS},
-        "step": _step(cells["model_path"]),
-        "eval_suite": read_cell("eval_suite", cells.get("eval_suite", "")).value,
-        "limit": read_cell("limit", cells.get("limit", "")).value,
-        "finished": scored.finished,
-        "run_dir": scored.run_dir,
-    }
-    chosen = primary.among(scored)
+    model_path = cells["model_path"]
+    eval_suite: str = read_cell("eval_suite", cells.get("eval_suite", "")).value
+    limit: float | None = read_cell("limit", cells.get("limit", "")).value
+    step = _step(model_path)
+    chosen = primary.primary_places(scored)
     for place, metric in enumerate(scored.metrics):
-        yield {**of_row, **metric, "is_primary": place in chosen}
+        get = metric.get
+        yield MetricRecord(
+            eval_id=cells.get("eval_id", ""),
+            model_path=model_path,
+            model_revision=cells.get("model_revision", ""),
+            step=step,
+            task=metric["task"],
+            group=get("group", ""),
+            language=cells.get("language", ""),
+            n_shot=get("n_shot"),
+            eval_suite=eval_suite,
+            metric=metric["metric"],
+            filter=metric["filter"],
+            value=metric["value"],
+            stderr=get("stderr"),
+            higher_is_better=get("higher_is_better"),
+            n_samples=get("n_samples"),
+            limit=limit,
+            is_primary=place in chosen,
+            aggregate=get("aggregate", ""),
+            finished=scored.finished,
+            run_dir=scored.run_dir,
+        )
 
 
 class PrimaryMetrics:
-    """Which metric stands for each task.
+    """Knows which metric stands for each task.
 
-    `asked`, `METRIC` or `METRIC,FILTER`, is what a user wants instead: a task that lacks it has
-    none. Else it is the one that the row's column primary_metric names, or the suites' one for the
-    task (`of_tasks`), by its first filter; where neither is there, the task's first.
+    A user may ask for one (`asked`, as METRIC or METRIC,FILTER); a task without it then has no
+    primary metric. Otherwise the row's column primary_metric names it, or the suites do (`of_tasks`
+    by the task's name), and its first filter counts. If neither names one, it is the task's first
+    metric.
     """
 
     def __init__(self, of_tasks: Mapping[str, str], asked: str = "") -> None:
         self._of_tasks = of_tasks
         self._metric, _, self._filter = asked.partition(",")
 
-    def among(self, scored: ScoredRow) -> set[int]:
-        """Return the places of the primary metrics in the list, at most one for each task."""
+    def primary_places(self, scored: ScoredRow) -> set[int]:
+        """Return the places of the primary metrics in the row's list, at most one for each task."""
         row = scored.row
         requested = self._of_tasks.get(row["task_path"])
         first: dict[str, int] = {}
-        meant: dict[str, int] = {}
+        named: dict[str, int] = {}
         for place, metric in enumerate(scored.metrics):
             task = metric["task"]
             first.setdefault(task, place)
-            named = row["primary_metric"] or self._of_tasks.get(task) or requested
-            if task not in meant and self._is_meant(metric, named):
-                meant[task] = place
-        return set((meant if self._metric else {**first, **meant}).values())
+            name = row["primary_metric"] or self._of_tasks.get(task) or requested
+            if task not in named and self._is_wanted(metric["metric"], metric["filter"], name):
+                named[task] = place
+        return set((named if self._metric else {**first, **named}).values())
 
-    def rechosen(self, found: Iterable[Record]) -> Iterator[Record]:
+    def choose_again(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
         """Yield records that were made before, with the metric that is asked for as primary."""
+        if not self._metric:
+            yield from records
+            return
+        evaluation_of = attrgetter(*_EVALUATION)
         seen = set()
-        for record in found:
-            evaluation = tuple(record[column] for column in _EVALUATION)
-            is_meant = evaluation not in seen and self._is_meant(record, None)
-            if is_meant:
+        for record in records:
+            evaluation = evaluation_of(record)
+            is_primary = evaluation not in seen and self._is_wanted(record.metric, record.filter)
+            if is_primary:
                 seen.add(evaluation)
-            yield {**record, "is_primary": is_meant} if self._metric else record
+            yield record._replace(is_primary=is_primary)
 
-    def _is_meant(self, metric: Mapping[str, Any], named: str | None) -> bool:
+    def _is_wanted(self, metric: str, filter_name: str, named: str | None = None) -> bool:
         if self._metric:
-            return metric["metric"] == self._metric and self._filter in ("", metric["filter"])
-        return bool(metric["metric"] == named)
-
-
-@functools.cache
-def _empty() -> Record:
-    types = {name: spec["type"] for name, spec in schema.table("metric").items()}
-    return {name: None if kind in _VALUES else "" for name, kind in types.items()}
+            return metric == self._metric and self._filter in ("", filter_name)
+        return metric == named
 
 
 @functools.lru_cache(4096)

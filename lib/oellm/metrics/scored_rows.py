@@ -1,4 +1,4 @@
-"""What a result says of one row: the same for our results and for those of other tools."""
+"""The scores of one row, in the same form for our results and for those of other tools."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def of_result(result: Result, run_dir: str) -> ScoredRow:
     except ValueError as error:
         raise ValueError(f"its row: {name}: {error}") from None
     for metric in ours["metrics"]:
-        if set(map(type, map(metric.get, _TEXTS))) - {str}:
+        if not all(type(metric.get(name)) is str for name in _TEXTS):
             raise ValueError(f"a metric lacks one of {', '.join(_TEXTS)}: {metric}")
     finished = timing.get("finished") if isinstance(timing, dict) else ""
     return ScoredRow(Row(cells), ours["metrics"], str(finished or ""), run_dir)

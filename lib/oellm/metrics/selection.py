@@ -1,4 +1,4 @@
-"""Which metric records are wanted, and in which order: conditions on columns, sort keys."""
+"""Filters and order of metric records: conditions on columns, and sort keys."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from oellm.core import schema
-from oellm.core.tables import text
+from oellm.core.tables import cell_text
 from oellm.errors import UsageError, nearest
 from oellm.manifest.checkpoint_names import natural_key
-from oellm.metrics.records import Record
+from oellm.metrics.records import MetricRecord
 
 _CONDITION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=(?!=)|<|>)\s*(.*?)\s*", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -25,24 +26,27 @@ _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
 
 
 class Condition(NamedTuple):
-    """What the value of a column must be."""
+    """A condition on the value of a column.
+
+    Attributes:
+        relation: one of =, !=, <, <=, >, >=.
+        pattern: for = and !=, a pattern of fnmatch for the text of the value.
+        number: the pattern as a number, None if it is none.
+    """
 
     column: str
-    # One of =, !=, <, <=, >, >=.
     relation: str
-    # Of = and !=, what fnmatch understands, for the text of the value.
     pattern: str
-    # What the pattern is as a number, if it is one.
     number: float | None
 
     @classmethod
-    def parse(cls, given: str) -> Condition:
+    def parse(cls, expression: str) -> Condition:
         """Parse `COLUMN=PATTERN` and its like; raises UsageError for anything else."""
-        match = _CONDITION.fullmatch(given)
+        match = _CONDITION.fullmatch(expression)
         if match is None:
             raise UsageError(
                 "--filter: expected COLUMN=PATTERN, COLUMN!=PATTERN or, for numbers, "
-                f"COLUMN<NUMBER, <=, > or >=, got {given!r}"
+                f"COLUMN<NUMBER, <=, > or >=, got {expression!r}"
             )
         column, relation, pattern = match.groups()
         _require_column("--filter", column)
@@ -54,18 +58,18 @@ class Condition(NamedTuple):
                 raise UsageError(
                     f"--filter: expected a number after {column}{relation}, got {pattern!r}"
                 )
-        return cls(column, relation, pattern, number)
+        return cls(column=column, relation=relation, pattern=pattern, number=number)
 
-    def holds(self, record: Record) -> bool:
+    def holds(self, record: MetricRecord) -> bool:
         """Return whether a record fulfils it; an empty value is neither less nor greater."""
-        value = record[self.column]
+        value = getattr(record, self.column)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if order := _ORDERS.get(self.relation):
             return is_number and order(value, self.number)
         if is_number and self.number is not None:
             is_equal = bool(value == self.number)
         else:
-            is_equal = fnmatchcase(text(value), self.pattern)
+            is_equal = fnmatchcase(cell_text(value), self.pattern)
         return is_equal == (self.relation == "=")
 
 
@@ -76,39 +80,43 @@ class SortKey(NamedTuple):
     is_descending: bool
 
 
-class Selection(NamedTuple):
-    """The records that are wanted, and their order; without keys, that in which they come."""
+class RecordSelection(NamedTuple):
+    """The records that a user wants, and their order.
+
+    Attributes:
+        keys: the first counts most; without keys, records stay in the order in which they come.
+    """
 
     conditions: list[Condition]
     keys: list[SortKey]
     primary_only: bool
 
     @classmethod
-    def parse(cls, conditions: Sequence[str], keys: str, primary_only: bool) -> Selection:
+    def parse(cls, conditions: Sequence[str], keys: str, primary_only: bool) -> RecordSelection:
         """Parse the values of --filter and of --sort; raises UsageError for a bad one."""
-        return cls([Condition.parse(one) for one in conditions], _keys(keys), primary_only)
+        return cls([Condition.parse(one) for one in conditions], _parse_keys(keys), primary_only)
 
-    def of(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield the records that are wanted; streams where no order is asked for.
+    def select(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
+        """Yield the wanted records in their order; streams if there are no sort keys.
 
-        All conditions must hold, but of several `=` on one column any.
+        All conditions must hold, but of several `=` on one column only one.
         """
-        return iter(self.ordered(self.kept(records)))
+        return iter(self.sort(self.keep(records)))
 
-    def ordered(self, records: Iterable[Record]) -> Iterable[Record]:
-        """Return records in the order that is asked for."""
-        # Each sort keeps the order of the one before: the last key first.
+    def sort(self, records: Iterable[MetricRecord]) -> Iterable[MetricRecord]:
+        """Return records in the wanted order."""
+        # Sorting is stable, so the last key is sorted by first.
         for key in reversed(self.keys):
-            records = _sorted(list(records), key)
+            records = _sort_by(list(records), key)
         return records
 
-    def kept(self, records: Iterable[Record]) -> Iterator[Record]:
-        """Yield the records that are wanted, in the order in which they come."""
+    def keep(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
+        """Yield the wanted records, in the order in which they come."""
         if not self.conditions and not self.primary_only:
             return iter(records)
-        return self._kept(records)
+        return self._keep(records)
 
-    def _kept(self, records: Iterable[Record]) -> Iterator[Record]:
+    def _keep(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
         alternatives: dict[str, list[Condition]] = {}
         for condition in self.conditions:
             if condition.relation == "=":
@@ -116,7 +124,7 @@ class Selection(NamedTuple):
         others = [condition for condition in self.conditions if condition.relation != "="]
         for record in records:
             if (
-                (record["is_primary"] or not self.primary_only)
+                (record.is_primary or not self.primary_only)
                 and all(condition.holds(record) for condition in others)
                 and all(any(one.holds(record) for one in some) for some in alternatives.values())
             ):
@@ -124,7 +132,7 @@ class Selection(NamedTuple):
 
 
 def split_columns(option: str, names: str) -> list[str]:
-    """Split a comma-separated list of columns; raises UsageError where one does not exist."""
+    """Split a comma-separated list of columns; raises UsageError if one does not exist."""
     columns = list(filter(None, map(str.strip, names.split(","))))
     for column in columns:
         _require_column(option, column)
@@ -137,7 +145,7 @@ def _require_column(option: str, column: str) -> None:
         raise UsageError(f"{option}: no column is called {column!r}{nearest(column, known)}")
 
 
-def _keys(names: str) -> list[SortKey]:
+def _parse_keys(names: str) -> list[SortKey]:
     keys = []
     for name in filter(None, map(str.strip, names.split(","))):
         column = name.removeprefix("-").strip()
@@ -146,19 +154,19 @@ def _keys(names: str) -> list[SortKey]:
     return keys
 
 
-def _sorted(records: Sequence[Record], key: SortKey) -> list[Record]:
-    """Return the records by one column, those without a value last; others stay as they are."""
-    column = key.column
-    full = [record for record in records if record[column] not in (None, "")]
-    empty = [record for record in records if record[column] in (None, "")]
-    # Many records share few values.
-    values = sorted({record[column] for record in full}, key=_rank, reverse=key.is_descending)
+def _sort_by(records: Sequence[MetricRecord], key: SortKey) -> list[MetricRecord]:
+    """Return records ordered by one column; those without a value come last."""
+    value_of = attrgetter(key.column)
+    full = [record for record in records if value_of(record) not in (None, "")]
+    empty = [record for record in records if value_of(record) in (None, "")]
+    # Ranks are worked out once for each distinct value: many records share a few values.
+    values = sorted(set(map(value_of, full)), key=_rank, reverse=key.is_descending)
     places = {value: place for place, value in enumerate(values)}
-    return [*sorted(full, key=lambda record: places[record[column]]), *empty]
+    return [*sorted(full, key=lambda record: places[value_of(record)]), *empty]
 
 
 def _rank(value: Any) -> tuple[float, Any]:
-    """Return a key by which numbers come before texts, and texts are ordered naturally."""
+    """Return a sort key: numbers come before texts, and texts are in natural order."""
     if isinstance(value, (int, float)):
         return (value, [])
     return (float("inf"), natural_key(str(value)))

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from oellm import __version__
 from oellm.core.display import format_count, format_duration
 from oellm.core.paths import data_file
-from oellm.report.leaderboard import LEVELS, Board, Record, boards, language_boards, primary
+from oellm.metrics.records import MetricRecord
+from oellm.report.leaderboard import LEVELS, Board, boards, language_boards, primary
 from oellm.report.runs import RunFacts, Unknown
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class Contents(NamedTuple):
     """What a page is made of."""
 
     title: str
-    records: Sequence[Record]
+    records: Sequence[MetricRecord]
     runs: Sequence[RunFacts | Unknown]
     drawings: Drawings
     # By their codes.
@@ -70,7 +71,7 @@ def page(contents: Contents) -> str:
         unknown_runs=[run for run in contents.runs if isinstance(run, Unknown)],
         made=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=__version__,
-        several_suites=len({record["eval_suite"] for record in contents.records}) > 1,
+        several_suites=len({record.eval_suite for record in contents.records}) > 1,
         levels=LEVELS,
         css=data_file("templates", "report.css").read_text(encoding="utf-8"),
         script=script,

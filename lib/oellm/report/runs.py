@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oellm.errors import InputError
+from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
 from oellm.runs.run_directory import Run
 from oellm.status import run_status
@@ -71,9 +72,9 @@ class Unknown(NamedTuple):
     reason: str
 
 
-def places(records: Iterable[Mapping[str, Any]]) -> list[str]:
+def places(records: Iterable[MetricRecord]) -> list[str]:
     """Return the run directories that records name, in their order."""
-    return list(dict.fromkeys(record["run_dir"] for record in records if record["run_dir"]))
+    return list(dict.fromkeys(record.run_dir for record in records if record.run_dir))
 
 
 def look(paths: Iterable[str], report: Callable[[str], None]) -> Iterator[RunFacts | Unknown]:

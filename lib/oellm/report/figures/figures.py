@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from oellm.core import atomic, display
 from oellm.errors import InputError
 from oellm.metrics import model_names
+from oellm.metrics.records import MetricRecord
 from oellm.report.figures import curves as figure_curves
 from oellm.report.figures import heat_maps
 from oellm.report.figures import scores as figure_scores
 from oellm.report.figures import svg as figure_rendering
-from oellm.report.figures.scores import Record, Score
+from oellm.report.figures.scores import Score
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -50,7 +51,7 @@ class _Plan(NamedTuple):
     draw: Callable[[], Drawing]
 
 
-def curves(records: Iterable[Record]) -> Iterator[Figure]:
+def curves(records: Iterable[MetricRecord]) -> Iterator[Figure]:
     """Yield a figure of scores over training steps for each task as it was evaluated.
 
     Of primary metrics, where a training run has two steps or more; all runs in one figure, in the
@@ -62,7 +63,7 @@ def curves(records: Iterable[Record]) -> Iterator[Figure]:
         yield _figure(plan)
 
 
-def language_map(records: Iterable[Record]) -> Figure | None:
+def language_map(records: Iterable[MetricRecord]) -> Figure | None:
     """Return a map of languages × models, with a panel for each family of tasks.
 
     A family are tasks whose names differ in the language only (`belebele_*`): scores of different
@@ -73,7 +74,7 @@ def language_map(records: Iterable[Record]) -> Figure | None:
     return _figure(plan) if plan else None
 
 
-def heat_map(records: Iterable[Record]) -> Figure | None:
+def heat_map(records: Iterable[MetricRecord]) -> Figure | None:
     """Return a map of tasks × models, each task in colours from its worst score to its best.
 
     Of a training run the last step counts; of a group that has a score, its members do not. None
@@ -84,7 +85,7 @@ def heat_map(records: Iterable[Record]) -> Figure | None:
 
 
 def save(
-    records: Iterable[Record], directory: str | Path, formats: Sequence[str] = ("svg", "png")
+    records: Iterable[MetricRecord], directory: str | Path, formats: Sequence[str] = ("svg", "png")
 ) -> list[Path]:
     """Write all figures as files, SVG or PNG on white, and return their paths.
 

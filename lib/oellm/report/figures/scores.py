@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from oellm.manifest import checkpoint_names
-from oellm.metrics import records as metric_records
-
-Record = dict[str, Any]
+from oellm.metrics.records import PARTIAL, MetricRecord, is_finite
 
 
 class Setting(NamedTuple):
@@ -43,7 +40,7 @@ class Score(NamedTuple):
     language: str
 
 
-def scores(records: Iterable[Record]) -> list[Score]:
+def scores(records: Iterable[MetricRecord]) -> list[Score]:
     """Return the scores of primary metrics, in the order of the records.
 
     Where a model has several in a setting, the one that finished last counts. What is no finite
@@ -51,10 +48,10 @@ def scores(records: Iterable[Record]) -> list[Score]:
     """
     newest: dict[tuple[str, Setting], tuple[str, Score]] = {}
     for record in records:
-        if not record["is_primary"] or not _is_finite(record["value"]):
+        if not record.is_primary or not is_finite(record.value):
             continue
         score = _score(record)
-        finished = record["finished"] or ""
+        finished = record.finished
         key = score.model, score.setting
         if key not in newest or finished >= newest[key][0]:
             newest[key] = finished, score
@@ -100,31 +97,27 @@ def titles(
     return found
 
 
-def _score(record: Record) -> Score:
-    step, model = record["step"], record["model_path"]
+def _score(record: MetricRecord) -> Score:
+    step, model = record.step, record.model_path
     return Score(
         Setting(
-            record["task"],
-            record["n_shot"],
-            record["metric"],
-            record["filter"] or "",
-            record["eval_suite"] or "",
-            record["limit"],
+            record.task,
+            record.n_shot,
+            record.metric,
+            record.filter,
+            record.eval_suite,
+            record.limit,
         ),
         model,
         model if step is None else _training_run(model),
         step,
-        float(record["value"]),
-        record["stderr"] if _is_finite(record["stderr"]) else None,
-        record["aggregate"] == metric_records.PARTIAL,
-        record["higher_is_better"],
-        record["group"] or "",
-        record["language"] or "",
+        float(record.value),
+        record.stderr if is_finite(record.stderr) else None,
+        record.aggregate == PARTIAL,
+        record.higher_is_better,
+        record.group,
+        record.language,
     )
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 _training_run = functools.lru_cache(4096)(checkpoint_names.training_run)

@@ -1,0 +1,61 @@
+"""Metric records: their columns, and which of them are primary."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oellm.core import schema
+from oellm.manifest.rows import Row
+from oellm.metrics.records import (
+    MetricRecord,
+    PrimaryMetrics,
+    count_columns,
+    make_metric_records,
+    select_columns,
+)
+from oellm.metrics.scored_rows import ScoredRow
+from support.score_lines import metric
+
+
+def scored(*metrics: dict[str, Any], **cells: str) -> ScoredRow:
+    row = Row({"model_path": "/m/iter_1000", "task_path": metrics[0]["task"], **cells})
+    return ScoredRow(row, list(metrics), finished="", run_dir="/run")
+
+
+def primaries(made_by: PrimaryMetrics, row: ScoredRow) -> list[str]:
+    return [r.metric for r in make_metric_records(row, made_by) if r.is_primary]
+
+
+def test_the_fields_are_the_columns_of_the_schema() -> None:
+    table = schema.table("metric")
+    assert MetricRecord._fields == tuple(table)
+    for name, empty in MetricRecord()._asdict().items():
+        is_text = table[name]["type"] in ("text", "word", "eval_id")
+        assert (empty == "") == is_text, name
+    assert {"n_shot", "n_samples", "limit", "step"} <= count_columns()
+    assert not count_columns() & {"value", "stderr"}
+
+
+def test_columns_are_selected_in_the_order_asked_for() -> None:
+    records = [MetricRecord(task="arc", value=0.5), MetricRecord(task="boolq", value=1.0)]
+    assert list(select_columns(records, ["value", "task"])) == [(0.5, "arc"), (1.0, "boolq")]
+    assert list(select_columns(records, ["task"])) == [("arc",), ("boolq",)]
+    assert list(select_columns(records, MetricRecord._fields)) == records
+
+
+def test_who_names_a_metric_decides_which_one_is_primary() -> None:
+    row = scored(metric("arc", 0.5), metric("arc", 0.6, metric="f1"), metric("arc", 1, metric="x"))
+    assert primaries(PrimaryMetrics({}), row) == ["acc"]
+    assert primaries(PrimaryMetrics({"arc": "f1"}), row) == ["f1"]
+    assert primaries(PrimaryMetrics({"arc": "f1"}, "x"), row) == ["x"]
+    assert primaries(PrimaryMetrics({}, "nothing"), row) == []
+    named = scored(*row.metrics, primary_metric="x")
+    assert primaries(PrimaryMetrics({"arc": "f1"}), named) == ["x"]
+
+
+def test_records_made_before_get_the_metric_that_is_asked_for() -> None:
+    row = scored(metric("arc", 0.5), metric("arc", 0.6, metric="f1"))
+    before = list(make_metric_records(row, PrimaryMetrics({})))
+    again = list(PrimaryMetrics({}, "f1,none").choose_again(before))
+    assert [(r.metric, r.is_primary) for r in again] == [("acc", False), ("f1", True)]
+    assert list(PrimaryMetrics({}).choose_again(before)) == before
