@@ -5,15 +5,15 @@ Usage:
 
 Options:
   --cluster=NAME   Use this cluster, whatever the host name says.
-  --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets one member of a map.
+  --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
   --explain        Print a table of the settings and where each came from.
   --list           Print the names of the known clusters.
   --help           Print this text.
   --version        Print the version.
 
-The cluster is the one that is named by --cluster or OELLM_CLUSTER, else the one
-whose host name patterns match this machine; a machine that matches none and has
-no sbatch is the cluster `local`.
+--cluster or OELLM_CLUSTER names the cluster. Without them, it is the cluster
+whose host name patterns match this machine. A machine that matches none and
+has no sbatch is the cluster `local`.
 
 Each setting comes from the first of these that has it:
 
@@ -24,7 +24,7 @@ Each setting comes from the first of these that has it:
 
 Values may refer to other settings, {user} and {home}: "{eval_base_dir}/images".
 
-Output: a JSON object (schema.json, table `cluster`); oe-render takes it with
+Output: a JSON object (schema.json, table `cluster`). oe-render accepts it with
   `--cluster FILE`.
 
 Exit status: 0 done, 2 bad setting, 3 no cluster matches this machine.

@@ -1,66 +1,72 @@
-"""oe-fetch: download the models, data sets and metrics that a manifest's rows need.
+"""oe-fetch: download the models, data sets and metrics that a manifest needs.
 
 Usage:
   oe-fetch [options] [--set=KEY=VALUE]... [--] [MANIFEST]
 
 Options:
-  --cluster=NAME   Cluster to fetch for: a name, or a JSON file that oe-detect wrote (with a
-                   slash in its name, or ending in .json); left out, this machine's.
-  --set=KEY=VALUE  Override a setting of the cluster; KEY.MEMBER=VALUE sets a member of a map.
-  --jobs=N         Models, and data sets, to download at the same time. [default: 4]
-  --check          Download nothing: find the rows that cannot start without a network.
+  --cluster=NAME   Cluster to fetch for: a name, or a JSON file from oe-detect
+                   (with a slash in its name, or ending in .json). Without it,
+                   this machine's cluster.
+  --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
+  --jobs=N         Models, and data sets, to download at once. [default: 4]
+  --check          Download nothing; find the rows that cannot start without a
+                   network.
   --help           Print this text.
   --version        Print the version.
 
-Run it where there is internet: a login node. What it downloads goes below the
-cluster's hf_home, where the jobs look for it, and what is there already is not
-downloaded again.
+Run it on a machine with internet access, such as a login node. It downloads to
+the cluster's hf_home, where the jobs look, and does not download again what is
+already there.
 
-Of each model: the commit that its `revision` argument stands for (else `main`), or
-the commit that the row's model_revision names. Of its weights only those that are
-loaded: safetensors, else .bin, else .pt and .pth; of the directory that `subfolder`
-names, the copy that `variant` names, or the file that `gguf_file` names. Everything
-else comes but what training left behind and other models in directories below. The
-repositories that its arguments tokenizer (without weights), peft and delta name come
-too, and those of its code where it trusts remote code. A local model must be complete,
-as for oe-manifest.
+For each model, oe-fetch downloads the commit in the row's model_revision, else
+the commit that its `revision` argument names (by default `main`). It takes only
+the weights that will be loaded: safetensors, else .bin, else .pt and .pth; in
+the directory that `subfolder` names, the copy that `variant` names, or the file
+that `gguf_file` names. It leaves out what training left behind, and other
+models in subdirectories. It also downloads the repositories in the arguments
+tokenizer (without weights), peft and delta, and those of the model's code if
+the row trusts remote code. A local model must be complete, as for oe-manifest.
 
-Of each task: every data set, metric and other file that it needs, by trying it out in
-the environment that the jobs will have (the container image or venv of the cluster),
-which `oe-run-task --fetch_tasks` does: two documents are asked and scored with made-up
-answers while the network is refused. What is missing is downloaded, and the task is
-tried again, so that a row which passes has been seen to start. A data set that is there
-already is used as it is, though the hub may have a newer one; delete it to get that.
+For each task, oe-fetch finds every data set, metric and other file by trying
+the task in the environment that the jobs will have (the container image or venv
+of the cluster). `oe-run-task --fetch_tasks` does that: it asks two documents,
+and scores made-up answers, with the network blocked. If something is missing,
+it is downloaded, and the task is tried again, so a row that passes has been
+seen to start. A data set that is already there is used as it is, even if the
+hub has a newer one; delete it to get the newer one.
 
-With --check nothing is downloaded: the tasks are tried, the models' files looked at.
+--check downloads nothing: it tries the tasks and checks the models' files.
 
-Models are downloaded only if there is room for all of them. What the hub lists, size
-and digest, is compared with what came; what is wrong is fetched once more. Started
-again, it goes on with the files that are not complete yet; two at once share the
-work. While the hub limits requests or has trouble it waits, five minutes for each
-request and as long as the hub asks for. HF_HUB_DOWNLOAD_TIMEOUT is the time in seconds
-(10) without any data after which a file is asked for again, from where it stopped, at
-most six times. A terminal shows how far it is; a log, a line every 30 s.
+Models are downloaded only if there is room for all of them. Each file is
+compared with the size and digest that the hub lists, and fetched once more if
+they differ. If you start oe-fetch again, it continues with the incomplete
+files; two at the same time share the work. If the hub limits requests or has
+trouble, oe-fetch waits: up to five minutes per request, and as long as the hub
+asks for. After HF_HUB_DOWNLOAD_TIMEOUT seconds (10) without data it requests
+the rest of a file again, at most six times. It shows its progress on a
+terminal, and logs a line every 30 s otherwise.
 
-Variables that would keep it from downloading (HF_HUB_OFFLINE and its like) or that put
-single caches elsewhere (HF_HUB_CACHE, HF_DATASETS_CACHE and their like) are ignored,
-and it says so. HF_TOKEN, or a login with the hub's own tool, opens gated repositories.
-HF_ENDPOINT names another hub.
+oe-fetch ignores variables that would keep it from downloading (HF_HUB_OFFLINE
+and the like) or that put single caches elsewhere (HF_HUB_CACHE,
+HF_DATASETS_CACHE and the like), and says so. HF_TOKEN, or a login with the
+hub's own tool, opens gated repositories. HF_ENDPOINT names another hub.
 
 Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`).
 
-Output: the rows whose model and task are there, in order, with the columns
-  model_revision (the commit of a hub model; where it changes, the cell eval_id is
-  emptied), model_bytes, dataset_revision, n_docs, n_requests and request_types. Rows
-  that cannot be fetched are left out and named on stderr, each reason once. With
-  --check: the rows that cannot start, with the columns reason and remedy, the command
-  that would mend it. Buffers: prints when everything is fetched.
+Output: the rows whose model and task are in the cache, in order. They have the
+  columns model_revision (the commit of a hub model; if it changes, eval_id
+  becomes empty), model_bytes, dataset_revision, n_docs, n_requests and
+  request_types. stderr names the rows that could not be fetched, each reason
+  once. With --check: the rows that cannot start, with the columns reason and
+  remedy (the command that would solve it). Buffers until everything is
+  fetched.
 
-Exit status: 0 done, 1 some rows were left out (cannot start), 2 bad input or setting,
-  3 the hub cannot be reached, no image or environment, 130 interrupted.
+Exit status: 0 done; 1 some rows were left out (cannot start); 2 bad input or
+  setting; 3 the hub cannot be reached, no image or environment; 130
+  interrupted.
 
 Examples:
-  oe-manifest --models EleutherAI/pythia-160m --tasks arc_easy | oe-fetch >evals.csv
+  oe-manifest --models acme/tiny --tasks arc_easy | oe-fetch >evals.csv
   oe-fetch --check evals.csv && oe-render evals.csv | oe-submit
 """
 

@@ -1,50 +1,57 @@
-"""oe-submit: submit what a run still lacks.
+"""oe-submit: submit the jobs of a run that still lack results.
 
 Usage:
   oe-submit [options] [--] [RUN_DIR]
 
 Options:
-  --executor=NAME  slurm or local; left out, the cluster's.
-  --queue_limit=N  Jobs that you may have in the queue; left out, the run's setting.
-  --wait[=WHAT]    Stay and submit the rest as room appears, until all is submitted; where
-                   WHAT is done, until nothing of the run is in the queue any more.
-  --poll=SECONDS   With --wait: time between two looks at the queue. [default: 60]
-  --jobs=N         Array elements that the local executor runs at a time. [default: 1]
+  --executor=NAME  slurm or local; by default the cluster's.
+  --queue_limit=N  Jobs that you may have in the queue; by default the run's
+                   setting.
+  --wait[=WHAT]    Stay, and submit the rest as room appears, until everything
+                   is submitted; with --wait=done, until nothing of the run is
+                   in the queue any more.
+  --poll=SECONDS   How often --wait checks the queue. [default: 60]
+  --jobs=N         Array elements that the local executor runs at the same
+                   time. [default: 1]
   --dry_run        Print the command lines that would run, and do nothing.
-  --cancel         Cancel what is queued or running of this run, and nothing else.
+  --cancel         Cancel what is queued or running of this run, and do nothing
+                   else.
   --help           Print this text.
   --version        Print the version.
 
 Input: a run directory, or a run object (from oe-render) on stdin.
 
-It submits the array elements that lack a valid result and are not in the queue, as
-many as there is room for: by the setting queue_limit, and by what Slurm says of
-MaxArraySize and of MaxSubmitJobs of account and QOS. All your jobs count. Run it again
-to continue, to retry what failed and to submit the rest; nothing that has a valid
-result is computed again. One call submits an element once, however long it waits.
+oe-submit submits the array elements that lack a valid result and are not in the
+queue, as many as there is room for: by the setting queue_limit, and by Slurm's
+MaxArraySize and MaxSubmitJobs of account and QOS. All your jobs count. Run it
+again to continue, to retry what failed, and to submit the rest; a row with a
+valid result is not computed again. One call submits an element only once,
+however long it waits.
 
-Two at once submit nothing twice: RUN_DIR/submit.lock says who looks and submits just
-now. A lock whose process is gone is taken over at once; that of another host when it
-has been there for 15 minutes. Who waits for more than half a minute gets status 75.
-When Slurm does not answer, questions are asked again for two minutes. A job whose
-number got lost is looked for by its comment before it is submitted again, in this call
-or the next.
+Two calls at the same time submit nothing twice: the process that holds
+RUN_DIR/submit.lock checks and submits. oe-submit takes over a lock at once if
+its process is gone, and a lock of another host after 15 minutes. It waits half
+a minute for a lock, then ends with status 75. If Slurm does not answer, it asks
+again for two minutes. If it did not get a job's number, it looks for the job by
+its comment before it submits again, in this call or the next.
 
-Ctrl-C while it waits leaves in the queue what is there.
+Ctrl-C while it waits leaves submitted jobs in the queue.
 
-The executor `slurm` returns when sbatch has taken the elements. The executor `local`
-runs the same script's elements on this machine, one after the other or --jobs at a
-time, with progress on stderr, and returns when all have ended. The machine's GPUs
-(CUDA_VISIBLE_DEVICES, ROCR_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES if set, else what
-nvidia-smi or rocm-smi lists) are divided among them. A signal stops them all in order;
-a second Ctrl-C, or half a minute later, at once. What is done stays done.
+The executor `slurm` returns when sbatch has accepted the elements. The executor
+`local` runs the same script's elements on this machine, one after the other or
+--jobs at a time, with progress on stderr, and returns when all have ended. It
+divides the machine's GPUs among them (CUDA_VISIBLE_DEVICES,
+ROCR_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES if set, else what nvidia-smi or
+rocm-smi lists). A signal stops them all in good order; after a second Ctrl-C,
+or half a minute, they are killed. Finished rows keep their results.
 
-Output: the run object, with the job ids, on one line. The same is in run.json. With
---dry_run shell commands, one a line; with --cancel nothing.
+Output: the run object with the job ids, on one line. run.json has the same.
+  --dry_run prints shell commands, one per line; --cancel prints nothing.
 
 Exit status: 0 done; 1 sbatch refused, or rows have no result (executor local,
-  --wait=done); 2 bad input; 3 no sbatch or squeue, or Slurm does not answer; 75 another
-  oe-submit has the run, or a signal stopped the executor local; 130 interrupted.
+  --wait=done); 2 bad input; 3 no sbatch or squeue, or Slurm does not answer;
+  75 another oe-submit has the run, or a signal stopped the executor local;
+  130 interrupted.
 
 Examples:
   oe-manifest --models acme/tiny --tasks hellaswag | oe-render | oe-submit

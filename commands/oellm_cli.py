@@ -1,40 +1,44 @@
-"""oellm: the whole way in one command, by running the small ones.
+"""oellm: run the whole pipeline in one command.
 
 Usage:
-  oellm schedule-eval [options] [--models=MODELS]... [--tasks=TASKS]... [--n_shot=N]...
-                      [--task_groups=GROUPS]... [--suites=FILE]... [--checkpoints=WHICH]...
+  oellm schedule-eval [options] [--models=MODELS]... [--tasks=TASKS]...
+                      [--n_shot=N]... [--task_groups=GROUPS]...
+                      [--suites=FILE]... [--checkpoints=WHICH]...
                       [--set=KEY=VALUE]...
   oellm collect-results [--] RUN_DIR...
 
 Options:
-  --models=MODELS        Models, as for oe-manifest.
-  --checkpoints=WHICH    Of each training run only these checkpoints, as for oe-manifest.
-  --skip_broken          Broken models are left out and do not stop it.
-  --tasks=TASKS          Tasks, as for oe-manifest.
-  --n_shot=N             Numbers of few-shot examples, as for oe-manifest.
-  --task_groups=GROUPS   Suites of tasks, as for oe-manifest.
-  --suites=FILE          File of further suites, as for oe-manifest.
-  --limit=N              Evaluate only the first N documents of each task.
-  --include_path=DIR     Directory with further task YAML files.
-  --eval_csv_path=FILE   Take the rows from this CSV file instead.
-  --cluster=NAME         Cluster, as for oe-detect.
-  --set=KEY=VALUE        Override a setting of the cluster.
-  --executor=NAME        slurm or local; left out, the cluster's.
-  --download_only        Fetch models and data sets, and stop there.
-  --skip_fetch           Do not fetch: everything is in the cache already.
-  --dry_run              Print the plan and the batch script; fetch and submit nothing.
-  --help                 Print this text.
-  --version              Print the version.
+  --models=MODELS       Models, as for oe-manifest.
+  --checkpoints=WHICH   Only these checkpoints of each training run, as for
+                        oe-manifest.
+  --skip_broken         Leave out broken models and continue.
+  --tasks=TASKS         Tasks, as for oe-manifest.
+  --n_shot=N            Numbers of few-shot examples, as for oe-manifest.
+  --task_groups=GROUPS  Suites of tasks, as for oe-manifest.
+  --suites=FILE         File of further suites, as for oe-manifest.
+  --limit=N             Evaluate only the first N documents of each task.
+  --include_path=DIR    Directory with further task YAML files.
+  --eval_csv_path=FILE  Take the rows from this CSV file instead.
+  --cluster=NAME        Cluster, as for oe-detect.
+  --set=KEY=VALUE       Override a setting of the cluster.
+  --executor=NAME       slurm or local; by default the cluster's.
+  --download_only       Fetch models and data sets, and stop there.
+  --skip_fetch          Do not fetch: everything is already in the cache.
+  --dry_run             Print the plan and the batch script; fetch and submit
+                        nothing.
+  --help                Print this text.
+  --version             Print the version.
 
-schedule-eval runs oe-manifest | oe-fetch | oe-render | oe-submit; collect-results runs
-oe-collect. It names the commands on stderr as it runs them. Each gets the output of
-the one before it on stdin, but only when that one has succeeded: nothing is submitted
-on half a manifest.
+schedule-eval runs oe-manifest | oe-fetch | oe-render | oe-submit;
+collect-results runs oe-collect. oellm names the commands on stderr as it runs
+them. Each command gets the output of the one before it on stdin, but only after
+that one has succeeded: half a manifest is never submitted.
 
-Output: that of the last command. Exit status: that of the first command that failed.
+Output: the output of the last command. Exit status: that of the first command
+that failed.
 
 Example:
-  oellm schedule-eval --models "EleutherAI/pythia-160m" --tasks "hellaswag,mmlu" --n_shot 5
+  oellm schedule-eval --models acme/tiny --tasks "hellaswag,mmlu" --n_shot 5
 """
 
 from __future__ import annotations
