@@ -13,6 +13,7 @@ import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,11 +59,14 @@ def only_message(script: str, stderr: str) -> str:
 
 
 def start(
-    command: list[str], home: Path, unbuffered: str = "", **options
+    command: list[str], home: Path, unbuffered: str = "", **options: Any
 ) -> subprocess.Popen[bytes]:
     environment = clean_environment(home, {"PYTHONUNBUFFERED": unbuffered})
     options = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen(command, env=environment, cwd=home, **options)
+    process: subprocess.Popen[bytes] = subprocess.Popen(
+        command, env=environment, cwd=home, **options
+    )
+    return process
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

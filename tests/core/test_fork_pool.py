@@ -35,7 +35,7 @@ def test_so_many_forks_work_at_once() -> None:
         time.sleep(0.4)
         return os.getpid(), started, time.monotonic()
 
-    answers = dict(fork_pool.run(work, range(1, 8), 3))
+    answers: dict[int, Any] = dict(fork_pool.run(work, range(1, 8), 3))
     assert sorted(answers) == list(range(1, 8))
     assert len({pid for pid, _, _ in answers.values()}) == 3
     spans = [(started, ended) for _, started, ended in answers.values()]

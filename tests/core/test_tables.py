@@ -58,7 +58,7 @@ class TableReader(html.parser.HTMLParser):
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag, attrs) -> None:
+    def handle_starttag(self, tag: str, attrs: object) -> None:
         self.tags.add(tag)
         if tag == "tr":
             self.rows.append([])
@@ -66,10 +66,10 @@ class TableReader(html.parser.HTMLParser):
             self.rows[-1].append("")
             self._is_in_cell = True
 
-    def handle_endtag(self, tag) -> None:
+    def handle_endtag(self, tag: str) -> None:
         self._is_in_cell = self._is_in_cell and tag not in ("td", "th")
 
-    def handle_data(self, data) -> None:
+    def handle_data(self, data: str) -> None:
         if self._is_in_cell:
             self.rows[-1][-1] += data
 

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,7 @@ def site(tmp_path: Path, hub: Hub) -> Site:
     return Site(tmp_path, hub)
 
 
-def until(condition: object, process: subprocess.Popen[str]) -> None:
+def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -214,7 +215,7 @@ def test_killed_fetch_goes_on(site: Site, hub: Hub, tmp_path: Path) -> None:
     blobs = site.cache("acme/a") / "blobs"
     with site.start("acme/a") as process:
         until(lambda: len(list(site.cache("acme/a").glob("snapshots/*/*"))) == 3, process)
-        until(lambda: list(blobs.glob("*.incomplete")), process)
+        until(lambda: bool(list(blobs.glob("*.incomplete"))), process)
         process.kill()
     assert "model.safetensors" not in site.held("acme/a")
     hub.heal()

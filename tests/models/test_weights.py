@@ -45,7 +45,11 @@ def remove(*names: str) -> Callable[[Path], None]:
 
 def write(name: str, content: bytes | str) -> Callable[[Path], None]:
     data = content.encode() if isinstance(content, str) else content
-    return lambda directory: (directory / name).write_bytes(data) and None
+
+    def change(directory: Path) -> None:
+        (directory / name).write_bytes(data)
+
+    return change
 
 
 def link(name: str, target: str) -> Callable[[Path], None]:
@@ -129,7 +133,9 @@ def test_a_directory_that_cannot_be_loaded_is_known_by_its_files(
 
 @PATIENT
 @given(st.integers(0, SIZE - 1))
-def test_a_safetensors_file_cut_off_anywhere_is_known(tmp_path_factory, kept: int) -> None:
+def test_a_safetensors_file_cut_off_anywhere_is_known(
+    tmp_path_factory: pytest.TempPathFactory, kept: int
+) -> None:
     directory = tmp_path_factory.mktemp("cut")
     path = write_model(directory / "m") / "model.safetensors"
     path.write_bytes(weights()[:kept])

@@ -103,8 +103,8 @@ def test_a_bad_row_fails_alone_and_the_job_says_so(cluster: Any, checkpoints: Pa
     job_id = record["jobs"][0]["job_id"]
     element = cluster.job(job_id, 0)
     assert (element["JobState"], element["ExitCode"]) == ("FAILED", "1:0")
-    tasks = {result["oellm"]["row"]["task_path"] for result in results(record).values()}
-    assert tasks == {"oellm_choice", "oellm_copy"}
+    done = {result["oellm"]["row"]["task_path"] for result in results(record).values()}
+    assert done == {"oellm_choice", "oellm_copy"}
     (failure,) = (Path(record["run_dir"]) / "failures").iterdir()
     recorded = json.loads(failure.read_text())["oellm"]["failure"]
     assert "lm-eval has no task, group or tag 'no_such_task'" in recorded["message"]

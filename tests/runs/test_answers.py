@@ -109,7 +109,9 @@ def written(tmp_path: Path) -> tuple[Path, list[tuple[int, int, dict[str, Answer
 
 @settings(deadline=None)
 @given(st.lists(STEPS, max_size=3))
-def test_what_was_complete_comes_back_exactly(tmp_path_factory, attempts: list[Any]) -> None:
+def test_what_was_complete_comes_back_exactly(
+    tmp_path_factory: pytest.TempPathFactory, attempts: list[Any]
+) -> None:
     directory = tmp_path_factory.mktemp("answers")
     expected: dict[str, Answer] = {}
     for number, steps in enumerate(attempts):
@@ -160,7 +162,7 @@ def test_the_disk_is_touched_once_an_interval(
     assert writer.saved == 36 == len(earlier(tmp_path))
 
 
-def test_a_file_cut_anywhere_has_its_first_batches_whole(written) -> None:
+def test_a_file_cut_anywhere_has_its_first_batches_whole(written: Any) -> None:
     path, batches = written
     content = path.read_bytes()
     for size in range(len(content)):
@@ -186,7 +188,7 @@ def damages(content: bytes) -> Iterator[tuple[int, int, bytes]]:
         yield begin, end, b""
 
 
-def test_damage_loses_no_batch_that_it_does_not_touch(written) -> None:
+def test_damage_loses_no_batch_that_it_does_not_touch(written: Any) -> None:
     path, batches = written
     content = path.read_bytes()
     everything = {key: answer for *_, batch in batches for key, answer in batch.items()}
@@ -308,7 +310,7 @@ REQUESTS = st.tuples(st.sampled_from(["a", "aa"]), st.lists(PIECES | PLAIN, max_
 @given(REQUESTS, REQUESTS)
 @example(("a", ("[]",)), ("a", ([],)))
 @example(("a", ("p", "")), ("a", ("p",)))
-def test_requests_have_one_key_only_where_they_are_the_same(one, other) -> None:
+def test_requests_have_one_key_only_where_they_are_the_same(one: Any, other: Any) -> None:
     assert (request_key(*one) == request_key(*other)) == (one == other)
 
 

@@ -137,10 +137,12 @@ def test_too_few_gpus_for_an_element_are_an_error(run: Run, rendered: dict[str, 
 
 
 def test_each_worker_of_each_array_has_a_log_that_oe_status_finds(run: Run, tmp_path: Path) -> None:
-    settings = ("venv", tmp_path / "venv"), ("whole_node", "true"), ("gpus_per_node", 2)
-    settings += ("shard_time", 0), ("eval_base_dir", tmp_path / "base")
+    settings = (
+        *(f"--set=venv={tmp_path}/venv", "--set=whole_node=true", "--set=gpus_per_node=2"),
+        *("--set=shard_time=0", f"--set=eval_base_dir={tmp_path}/base"),
+    )
     rendered = run(
-        *("oe-render", "--cluster=slurm", *(f"--set={key}={value}" for key, value in settings)),
+        *("oe-render", "--cluster=slurm", *settings),
         stdin="model_path,task_path,n_shot,tp\nacme/a,t,0,1\nacme/b,t,0,1\nacme/c,t,0,2\n",
     )
     fake_worker(tmp_path, 'echo "shard $5 on $CUDA_VISIBLE_DEVICES" >&2')

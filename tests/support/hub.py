@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -95,11 +96,10 @@ class Repository:
 class Hub:
     """The hub; a context manager, or start() and stop().
 
-    Serves what is added, and below `root`: {models,datasets,spaces}/ORG/NAME. Files must stay as
-    they were when they were added.
+    Serves the repositories that are added. Their files must not change afterwards.
     """
 
-    def __init__(self, root: Path | None = None) -> None:
+    def __init__(self) -> None:
         self.requests: list[str] = []
         # While it is cleared, all requests but for the root are logged and wait.
         self.answering = threading.Event()
@@ -112,11 +112,6 @@ class Hub:
         self._faults: list[tuple[str, Fault, list[int]]] = []
         self._faults_lock = threading.Lock()
         self._server: _Server | None = None
-        for kind in KINDS if root is not None else ():
-            for directory in sorted((root / kind).glob("*/*")):
-                self._add(
-                    kind, f"{directory.parent.name}/{directory.name}", directory, "main", None
-                )
 
     @property
     def url(self) -> str:
@@ -201,7 +196,7 @@ class Hub:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         # A client that was interrupted is no error of the hub's.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)

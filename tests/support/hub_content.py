@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 # Written for this project, in the schema of allenai/ai2_arc.
 ARC = [
@@ -44,7 +45,7 @@ def write_task(directory: Path, name: str, dataset: str = "json") -> Path:
     ]
     data = directory / f"{name}.jsonl"
     data.write_text("".join(json.dumps(document) + "\n" for document in documents))
-    config = {
+    config: dict[str, Any] = {
         "task": name,
         "dataset_path": dataset,
         "output_type": "multiple_choice",
@@ -167,7 +168,7 @@ def write_dataset(
     directory: Path,
     config: str,
     folder: str,
-    rows: list[dict],
+    rows: list[dict[str, Any]],
     splits: Sequence[str] = ("train", "validation", "test"),
 ) -> Path:
     """Write a configuration of a data set as the hub has it: Parquet, and named in the card."""

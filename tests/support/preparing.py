@@ -42,6 +42,7 @@ class Preparing:
             text=True,
             start_new_session=True,
         )
+        assert process.stdin is not None
         process.stdin.write(manifest)
         process.stdin.close()
         process.stdin = None

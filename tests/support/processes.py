@@ -87,8 +87,9 @@ def make_tiny_model(directory: Path, seed: int = 0) -> None:
     script = ROOT / "scripts" / "make-tiny-model"
 
     def make(target: Path) -> None:
-        command = [sys.executable, script, target, "--seed", str(seed)]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(
+            [sys.executable, script, target, "--seed", str(seed)], check=True, capture_output=True
+        )
 
     sources = [script, *sorted(DEMO_TASKS.glob("*.jsonl"))]
     versions = [version(name).encode() for name in ("torch", "transformers", "tokenizers")]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from oellm.worker import scoring_progress
 from oellm.worker.scoring_progress import ScoringProgress
 
 
@@ -13,7 +14,7 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
-        monkeypatch.setattr(scoring_progress.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(time, "monotonic", lambda: self.now)
 
 
 def test_a_log_has_a_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
