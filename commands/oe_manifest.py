@@ -200,15 +200,19 @@ def _rows(options: Options, model: str) -> list[manifest.Row]:
 
 
 def _check_tasks(rows: list[manifest.Row]) -> None:
-    """Raise UsageError that names every task, group or tag which lm-eval does not have."""
-    from oellm.frameworks.lm_eval.task_index import TaskIndices
+    """Raise UsageError that names every task, group or tag that its framework does not have.
 
-    indices = TaskIndices(os.environ, cli.message)
+    Tasks of frameworks that only other tools run are not looked up.
+    """
+    from oellm import frameworks
+
+    names = {row.value("eval_suite") for row in rows} & set(frameworks.runnable_names())
+    tasks = {name: frameworks.create_tasks(name, cli.message) for name in names}
     unknown: dict[str, None] = {}
     for row in rows:
-        if row.value("eval_suite") == "lm_eval":
+        if row.value("eval_suite") in tasks:
             try:
-                indices.require(row["task_path"], row["include_path"])
+                tasks[row.value("eval_suite")].require(row["task_path"], row["include_path"])
             except InputError as error:
                 unknown[str(error)] = None
     if unknown:

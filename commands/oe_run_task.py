@@ -238,7 +238,7 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
         return
     with cli.open_input(None) as stream:
         for row in csv_file.read(stream, cli.input_name(None)):
-            frameworks.require(row)
+            frameworks.require_runnable(row)
             yield manifest.identified(manifest.located(row))
 
 

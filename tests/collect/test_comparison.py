@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 import statistics
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,14 @@ import pytest
 from oellm.collect.comparison import ComparisonRecord, compare_records
 from oellm.core import schema
 from oellm.errors import InputError
-from oellm.frameworks.lm_eval.metrics import metrics
+from oellm.frameworks.lm_eval.metrics import normalise_metrics
 from oellm.manifest.rows import Row
 from oellm.metrics import records as metric_records
 from oellm.metrics import scored_rows
 from oellm.metrics.records import MetricRecord
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs import run_directory
-from support.processes import BIN, DEMO_TASKS, Run, make_tiny_model
+from support.processes import DEMO_TASKS, Run, make_tiny_model
 from support.scored_documents import (
     record,
     record_of,
@@ -306,12 +307,12 @@ def plain_values(record: MetricRecord) -> list[float]:
 def native_result(run: Run, model: Path, directory: Path) -> list[MetricRecord]:
     """Return the records of what lm-eval itself writes."""
     run(
-        *(BIN / "lm_eval", "run", "--model=hf", f"--model_args=pretrained={model}"),
+        *(sys.executable, "-m", "lm_eval", "run", "--model=hf", f"--model_args=pretrained={model}"),
         *("--tasks=oellm_choice", "--num_fewshot=0", f"--include_path={DEMO_TASKS}"),
         *("--device=cpu", "--log_samples", f"--output_path={directory}"),
     )
     (path,) = directory.rglob("results_*.json")
     row = Row({"model_path": str(model), "task_path": "oellm_choice", "n_shot": "0"})
-    normalised = metrics(json.loads(path.read_text()), "oellm_choice")
+    normalised = normalise_metrics(json.loads(path.read_text()), "oellm_choice")
     scored = ScoredRow(row, normalised, "", str(path))
     return list(metric_records.make_metric_records(scored, metric_records.PrimaryMetrics({})))

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,16 @@ def test_scores_are_those_of_the_lm_eval_command_line(
 ) -> None:
     tasks = ("oellm_choice", "oellm_copy", "oellm_prose")
     run(
-        *("lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={tiny_model}"),
+        *(
+            sys.executable,
+            "-m",
+            "lm_eval",
+            "run",
+            "--model",
+            "hf",
+            "--model_args",
+            f"pretrained={tiny_model}",
+        ),
         *("--tasks", ",".join(tasks), "--num_fewshot", "2", "--include_path", DEMO_TASKS),
         *("--output_path", tmp_path / "theirs", "--log_samples"),
     )
@@ -298,7 +308,16 @@ def test_sampled_texts_and_conversations_are_those_of_the_lm_eval_command_line(
     }
     for name, given in options.items():
         run(
-            *("lm_eval", "run", "--model", "hf", "--model_args", f"pretrained={tiny_model}"),
+            *(
+                sys.executable,
+                "-m",
+                "lm_eval",
+                "run",
+                "--model",
+                "hf",
+                "--model_args",
+                f"pretrained={tiny_model}",
+            ),
             *("--num_fewshot", "2", "--include_path", tasks, *given),
             *("--output_path", tmp_path / name, "--log_samples"),
         )

@@ -157,7 +157,7 @@ def test_the_counts_are_those_of_what_the_evaluator_asks(
         task = "changed"
     include_path = str(tmp_path if task in ("quiz", "changed") else DEMO_TASKS)
     manager = managers.manager(task, include_path)
-    (facts,) = lm_eval_tasks.facts(manager, task, [Demand(0, limit, False)])
+    (facts,) = lm_eval_tasks.collect_facts(manager, task, [Demand(0, limit, False)])
     (built,) = manager.load([task])["tasks"].values()
     from lm_eval.evaluator_utils import get_sample_size
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.frameworks.lm_eval.groups import Groups, Score, pooled
-from oellm.frameworks.lm_eval.metrics import metrics
+from oellm.frameworks.lm_eval.groups import Groups, TaskScore, pool_scores
+from oellm.frameworks.lm_eval.metrics import normalise_metrics
 from support.golden_files import GOLDEN
 
 Native = dict[str, Any]
@@ -55,7 +55,7 @@ def without_scores(native: Native, *groups: str) -> Native:
 
 
 def test_mmlu_takes_all_but_its_scores_from_its_57_tasks(mmlu: Native) -> None:
-    found = by_task(metrics(mmlu, "mmlu"))
+    found = by_task(normalise_metrics(mmlu, "mmlu"))
     assert len(found) == 62
     documents = sum(count["effective"] for count in mmlu["n-samples"].values())
     assert found["mmlu"] == {
@@ -77,7 +77,7 @@ def test_mmlu_takes_all_but_its_scores_from_its_57_tasks(mmlu: Native) -> None:
 
 def test_shots_that_differ_are_not_told(mmlu: Native) -> None:
     mmlu["n-shot"]["mmlu_stem_3"] = 0
-    found = by_task(metrics(mmlu, "mmlu"))
+    found = by_task(normalise_metrics(mmlu, "mmlu"))
     assert [found[name]["n_shot"] for name in ("mmlu", "mmlu_stem", "mmlu_other")] == [
         None,
         None,
@@ -91,7 +91,7 @@ def test_a_missing_member_makes_its_groups_partial(mmlu: Native, lost: str) -> N
         del mmlu["results"]["mmlu_stem_3"]
     else:
         mmlu["results"]["mmlu_stem_3"]["acc,none"] = float("nan") if lost == "NaN" else None
-    found = by_task(metrics(mmlu, "mmlu"))
+    found = by_task(normalise_metrics(mmlu, "mmlu"))
     kinds = {name: found[name]["aggregate"] for name in mmlu["group_subtasks"]}
     assert kinds.pop("mmlu") == kinds.pop("mmlu_stem") == "partial"
     assert set(kinds.values()) == {"reported"}
@@ -106,9 +106,9 @@ def test_a_missing_member_makes_its_groups_partial(mmlu: Native, lost: str) -> N
 def test_what_is_derived_is_what_lm_eval_reports(name: str) -> None:
     (path,) = (GOLDEN / "native" / name).glob("results_*.json")
     native = json.loads(path.read_text())
-    reported = by_task(metrics(native, "mini"))
+    reported = by_task(normalise_metrics(native, "mini"))
     changed = without_scores(native, "mini", "mini_stem")
-    derived = {m["task"]: m for m in metrics(changed, "mini") if m["metric"] == "acc"}
+    derived = {m["task"]: m for m in normalise_metrics(changed, "mini") if m["metric"] == "acc"}
     for group in ("mini", "mini_stem"):
         assert derived[group] == reported[group] | {
             "aggregate": "derived",
@@ -119,7 +119,7 @@ def test_what_is_derived_is_what_lm_eval_reports(name: str) -> None:
 
 def test_nothing_is_derived_where_numbers_of_documents_are_unknown(mmlu: Native) -> None:
     del mmlu["n-samples"]
-    found = by_task(metrics(without_scores(mmlu, "mmlu"), "mmlu"))
+    found = by_task(normalise_metrics(without_scores(mmlu, "mmlu"), "mmlu"))
     assert "mmlu" not in found
     assert found["mmlu_stem"]["aggregate"] == "reported"
     assert found["mmlu_stem"]["n_samples"] is None
@@ -129,7 +129,7 @@ def test_a_tag_gets_the_score_that_lm_eval_does_not_give(mmlu: Native) -> None:
     names = ["mmlu_stem_1", "mmlu_other_2"]
     mmlu["results"] = {name: mmlu["results"][name] for name in names}
     del mmlu["group_subtasks"]
-    found = by_task(metrics(mmlu, "my_tag"))
+    found = by_task(normalise_metrics(mmlu, "my_tag"))
     assert [metric["group"] for metric in found.values()] == ["my_tag", "my_tag", ""]
     assert found["my_tag"]["aggregate"] == "derived"
     assert (
@@ -161,7 +161,7 @@ def test_a_group_that_holds_itself_ends() -> None:
         "group_subtasks": {"a": ["b", "leaf"], "b": ["a"]},
         "n-samples": {"leaf": {"effective": 4}},
     }
-    assert {metric["task"] for metric in metrics(native, "a")} == {"a", "b", "leaf"}
+    assert {metric["task"] for metric in normalise_metrics(native, "a")} == {"a", "b", "leaf"}
 
 
 SIZES = st.integers(2, 1000)
@@ -174,11 +174,15 @@ def test_pooling_is_lm_evals(tasks: list[tuple[float, float, int]]) -> None:
     from lm_eval.api.metrics import aggregate_subtask_metrics, pooled_sample_stderr
 
     values, errors, sizes = map(list, zip(*tasks, strict=True))
-    score = pooled([(Score(value, error), size) for value, error, size in tasks])
+    score = pool_scores([(TaskScore(value, error), size) for value, error, size in tasks])
     assert score.value == pytest.approx(aggregate_subtask_metrics(values, sizes))
     assert score.stderr == pytest.approx(pooled_sample_stderr(errors, sizes))
 
 
 def test_an_unknown_error_of_a_task_leaves_that_of_its_group_unknown() -> None:
-    assert pooled([(Score(0.5, None), 4), (Score(1.0, 0.1), 4)]) == Score(0.75, None)
-    assert pooled([(Score(0.5, 0.1), 1), (Score(1.0, 0.1), 1)]) == Score(0.75, None)
+    assert pool_scores([(TaskScore(0.5, None), 4), (TaskScore(1.0, 0.1), 4)]) == TaskScore(
+        0.75, None
+    )
+    assert pool_scores([(TaskScore(0.5, 0.1), 1), (TaskScore(1.0, 0.1), 1)]) == TaskScore(
+        0.75, None
+    )

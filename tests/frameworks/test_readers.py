@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.frameworks.reading.detect import read
+from oellm.frameworks.reading.detect import read_foreign_result
 from oellm.metrics.records import PrimaryMetrics, make_metric_records
 from oellm.metrics.scored_rows import ScoredRow
 from support.golden_files import GOLDEN, assert_golden
@@ -68,7 +68,7 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def read_json(document: Any, name: str = "results.json") -> list[ScoredRow]:
-    found = read(json.dumps(document).encode(), f"/nowhere/{name}")
+    found = read_foreign_result(json.dumps(document).encode(), f"/nowhere/{name}")
     assert found is not None
     return found
 
@@ -88,7 +88,7 @@ def test_what_a_real_result_says_is_golden(kind: str, tmp_path: Path) -> None:
     lines = []
     for path in sorted((tmp_path / kind).glob("*.json")):
         os.utime(path, (MODIFIED, MODIFIED))
-        for scored in read(path.read_bytes(), str(path)) or []:
+        for scored in read_foreign_result(path.read_bytes(), str(path)) or []:
             lines += [
                 json.dumps(record._asdict())
                 for record in make_metric_records(scored, PrimaryMetrics({}))
@@ -116,7 +116,7 @@ def test_what_a_real_result_says_is_golden(kind: str, tmp_path: Path) -> None:
 )
 def test_what_is_damaged_says_how(content: bytes, reason: str) -> None:
     with pytest.raises(ValueError) as raised:
-        read(content, "results.json")
+        read_foreign_result(content, "results.json")
     assert str(raised.value).startswith(reason)
 
 
@@ -125,7 +125,7 @@ def test_what_is_damaged_says_how(content: bytes, reason: str) -> None:
     [{}, [], 5, {"architectures": ["Llama"]}, {"results": {}}, {"oellm": {}, "results": {}}],
 )
 def test_what_is_no_result_is_nobodys(document: Any) -> None:
-    assert read(json.dumps(document).encode(), "config.json") is None
+    assert read_foreign_result(json.dumps(document).encode(), "config.json") is None
 
 
 def test_values_that_are_no_numbers_are_left_out_and_named() -> None:
@@ -266,15 +266,15 @@ def test_an_evaluation_of_bigcodebench_is_one_result(tmp_path: Path) -> None:
         shutil.copy(path, tmp_path)
     scores = tmp_path / BIGCODEBENCH.name
     outcomes = tmp_path / BIGCODEBENCH.name.replace("pass_at_k", "eval_results")
-    assert read(outcomes.read_bytes(), str(outcomes)) is None
-    (both,) = read(scores.read_bytes(), str(scores)) or []
+    assert read_foreign_result(outcomes.read_bytes(), str(outcomes)) is None
+    (both,) = read_foreign_result(scores.read_bytes(), str(scores)) or []
     scores.rename(tmp_path / "elsewhere.json")
-    (alone,) = read(outcomes.read_bytes(), str(outcomes)) or []
+    (alone,) = read_foreign_result(outcomes.read_bytes(), str(outcomes)) or []
     assert both.row.cells == alone.row.cells
     # bigcodebench was asked for pass@2, which it does not compute by itself.
     assert both.metrics[0] == alone.metrics[0]
     outcomes.unlink()
-    (bare,) = read((tmp_path / "elsewhere.json").read_bytes(), str(scores)) or []
+    (bare,) = read_foreign_result((tmp_path / "elsewhere.json").read_bytes(), str(scores)) or []
     assert bare.metrics == [m | {"stderr": None, "n_samples": None} for m in both.metrics]
 
 
@@ -341,7 +341,7 @@ def test_whatever_is_damaged_ends_in_an_error_or_sound_records(data: st.DataObje
             parent = parent[key]
         parent[last] = copy.deepcopy(data.draw(OTHERS))
     try:
-        found = read(json.dumps(document).encode(), f"/nowhere/{name}")
+        found = read_foreign_result(json.dumps(document).encode(), f"/nowhere/{name}")
     except ValueError as error:
         assert str(error)
         return
@@ -358,4 +358,4 @@ def test_whatever_is_damaged_ends_in_an_error_or_sound_records(data: st.DataObje
 def test_a_truncated_result_is_an_error(path: Path, part: float) -> None:
     content = path.read_bytes().rstrip()
     with pytest.raises(ValueError, match=r"it is not JSON|the file is empty"):
-        read(content[: int(len(content) * part)], str(path))
+        read_foreign_result(content[: int(len(content) * part)], str(path))

@@ -108,7 +108,7 @@ def test_each_row_has_the_generators_to_itself(model: Model) -> None:
         served = scoring.Scoring(model, fail)
         first = call("generate_until", texts, generators=(1, 2, 3))
         replies, _ = served.score(first, None, go_on)
-        generators = scoring.generators()
+        generators = scoring.generator_states()
         if is_disturbed:
             # Another row, between two calls of this one.
             served.score(call("generate_until", texts, generators=(7, 7, 7)), None, go_on)

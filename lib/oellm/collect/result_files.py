@@ -41,7 +41,7 @@ def of_file(path: str) -> list[ScoredRow] | None:
 
     Raises OSError, and ValueError with the reason where it is not valid.
     """
-    from oellm.frameworks.reading import detect
+    from oellm.frameworks.reading.detect import read_foreign_result
 
     content = _content(path)
     if b'"oellm"' in content:
@@ -50,7 +50,7 @@ def of_file(path: str) -> list[ScoredRow] | None:
             if reason := problem(result):
                 raise ValueError(reason)
             return [scored_rows.of_result(result, path)]
-    return detect.read(content, path)
+    return read_foreign_result(content, path)
 
 
 def _content(path: str) -> bytes:

@@ -1,8 +1,8 @@
 """What each document adds to a score: the values in the samples of a result.
 
-Samples are JSON lines, one for each document, task and filter. Ours are in samples/EVAL_ID.jsonl of
-the run directory, each with the key `task`; lm-eval's own in samples_TASK_TIME.jsonl beside
-results_TIME.json. A file is read line by line; of a document and metric two numbers are kept.
+Samples are JSON lines, one for each document, task and filter; the framework's reader parses them.
+oe-run-task writes them to samples/EVAL_ID.jsonl of the run directory. A file is read line by line,
+and two numbers are kept of each document and metric.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from oellm.core import json_codec
+from oellm import frameworks
+from oellm.frameworks.interface import Sample, SampleReader
 from oellm.metrics.records import MetricRecord
 from oellm.runs.result_store import ResultStore
 
@@ -21,8 +22,6 @@ from oellm.runs.result_store import ResultStore
 # only.
 ScoreByDocument = dict[int, float]
 
-# What a line must have kept that is parsed in part, besides its metrics.
-_NEEDED = {"doc_id", "doc_hash", "target_hash", "metrics"}
 # What a mean of the values may differ from the recorded score by: sums depend on their order.
 _TOLERANCE = 1e-9
 # No document has a larger score; sums and squares of such are finite.
@@ -52,7 +51,10 @@ class RowSamples:
     """
 
     def __init__(self, records: Sequence[MetricRecord]) -> None:
-        subtasks = _subtasks(records[0]) if any(record.aggregate for record in records) else {}
+        reader = frameworks.samples_reader(records[0].eval_suite)
+        subtasks: dict[str, list[str]] = {}
+        if reader is not None and any(record.aggregate for record in records):
+            subtasks = _group_members(records[0], reader)
         self._leaves = {record.task: _leaves(subtasks, record.task) for record in records}
         # By task and filter, then by metric; None if a document's value is no number.
         self._scores: dict[tuple[str, str], dict[str, ScoreByDocument | None]] = {}
@@ -61,8 +63,9 @@ class RowSamples:
                 self._scores.setdefault((task, record.filter), {})[record.metric] = {}
         self._problem = ""
         tasks = dict.fromkeys(task for task, _ in self._scores)
-        for path, task in _files(records[0], tasks):
-            self._problem = self._problem or self._read(path, task)
+        if reader is not None:
+            for path, task in _sample_files(records[0], tasks, reader):
+                self._problem = self._problem or self._read(path, task, reader)
 
     def document_scores(self, record: MetricRecord) -> DocumentScores:
         """Return the scores whose mean is the record's; of a group, those of all its tasks."""
@@ -84,16 +87,16 @@ class RowSamples:
         reason = f"the samples are those of {len(found)} of {record.n_samples} documents"
         return DocumentScores({}, reason)
 
-    def _read(self, path: Path, task: str) -> str:
+    def _read(self, path: Path, task: str, reader: SampleReader) -> str:
         """Take the values in a file of samples, of `task` where a line names none.
 
         Return what is wrong with the file; nothing is, where it is not there.
         """
-        taken, needed = 0, _NEEDED if task else {*_NEEDED, "task"}
+        taken = 0
         try:
             with open(path, "rb", buffering=_BUFFER) as stream:
                 for line in stream:
-                    self._take(_sample(line, needed), task)
+                    self._take(reader.parse_sample(line, task))
                     taken += 1
         except (FileNotFoundError, NotADirectoryError):
             return ""
@@ -103,15 +106,14 @@ class RowSamples:
             return f"{path}:{taken + 1}: no sample"
         return ""
 
-    def _take(self, sample: Mapping[str, Any], task: str) -> None:
-        task = sample.get("task", task)
-        wanted = self._scores.get((task, sample.get("filter", "none")), {})
-        document = (task, sample["doc_id"], sample["doc_hash"], sample["target_hash"])
+    def _take(self, sample: Sample) -> None:
+        wanted = self._scores.get((sample.task, sample.filter), {})
+        document = (sample.task, *sample.document)
         for metric, values in wanted.items():
-            # lm-eval leaves out the metrics that a document does not have.
-            if values is None or metric not in sample:
+            # A document need not have every metric.
+            if values is None or metric not in sample.scores:
                 continue
-            value = sample[metric]
+            value = sample.scores[metric]
             if not isinstance(value, (int, float)) or not -_LARGEST < value < _LARGEST:
                 wanted[metric] = None
                 continue
@@ -122,49 +124,30 @@ class RowSamples:
             values[identity] = float(value)
 
 
-def _sample(line: bytes, needed: set[str]) -> dict[str, Any]:
-    """Parse a line, if possible without prompts and answers, which are most of it.
-
-    These are between the keys `doc` and `filter`. Inside a string of JSON each quote has a
-    backslash before it, so that no text of a prompt looks like a key.
-    """
-    start, end = line.find(b'"doc":'), line.rfind(b'"filter":')
-    if 0 < start < end:
-        try:
-            short: dict[str, Any] = json_codec.loads(line[:start] + line[end:])
-            if short.keys() >= needed and short.keys() >= set(short["metrics"]):
-                return short
-        except (ValueError, TypeError):
-            pass
-    # Another order of keys than lm-eval's, or not all of them.
-    sample: dict[str, Any] = json_codec.loads(line)
-    return sample
-
-
-def _files(record: MetricRecord, tasks: Iterable[str]) -> Iterator[tuple[Path, str]]:
-    """Yield where a row's samples may be, with the task of files whose lines name none."""
+def _sample_files(
+    record: MetricRecord, tasks: Iterable[str], reader: SampleReader
+) -> Iterator[tuple[Path, str]]:
+    """Yield the possible files of a row's samples, with the task if their lines name none."""
     place = Path(record.run_dir)
     if not place.name:
-        # Of a result that came through a pipe, nothing tells where it is.
+        # The result came through a pipe, so nobody knows where it is stored.
         return
     if record.eval_id:
         yield ResultStore(place).samples_path(record.eval_id), ""
         return
-    time = place.stem.rpartition("_")[2]
     for task in tasks:
-        if "/" not in task:
-            yield place.with_name(f"samples_{task}_{time}.jsonl"), task
+        if name := reader.sample_file_name(place.name, task):
+            yield place.with_name(name), task
 
 
-def _subtasks(record: MetricRecord) -> dict[str, list[str]]:
-    """Return the members of each group, as the result of a record's row has them."""
+def _group_members(record: MetricRecord, reader: SampleReader) -> dict[str, list[str]]:
+    """Return the members of each group in the result that a record comes from."""
     path = Path(record.run_dir)
     if record.eval_id:
         path = ResultStore(path).result_path(record.eval_id)
     try:
-        # Other tools' results may hold NaN, which json_codec refuses.
-        groups = json.loads(path.read_bytes())["group_subtasks"]
-        return {group: [str(member) for member in members] for group, members in groups.items()}
+        # Other tools may write NaN, which json_codec refuses.
+        return reader.group_members(json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return {}
 

@@ -1,7 +1,7 @@
 """A change to tqdm: no library draws progress bars in a process that has called silence_bars.
 
 The bars of several processes would mix with each other and with messages. tqdm's own variable
-TQDM_DISABLE does not help (seen in 4.70.1): lm-eval passes `disable=False`, which prevails.
+TQDM_DISABLE does not help (seen in 4.70.1): callers pass `disable=False`, which prevails.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ def read_rows(stream: TextIO, source: str) -> list[Row]:
     """
     rows = []
     for row in csv_file.read(stream, source):
-        frameworks.require(row)
+        frameworks.require_runnable(row)
         if row["eval_id"]:
             manifest.identified(manifest.located(row))
         rows.append(row)

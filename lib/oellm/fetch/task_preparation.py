@@ -75,7 +75,7 @@ def records(
             spellings.append(spelling)
     for suite in dict.fromkeys(request.eval_suite for request in cells):
         wanted = {each: list(cells[each]) for each in cells if each.eval_suite == suite}
-        preparation = Preparation(frameworks.tasks(suite), fetch, at_once, report)
+        preparation = Preparation(frameworks.create_tasks(suite, report), fetch, at_once, report)
         for request, answer in preparation.run(wanted):
             for spellings, facts in zip(cells[request].values(), answer, strict=True):
                 yield from ({**spelling, **_said(facts)} for spelling in spellings)

@@ -1,51 +1,94 @@
-"""Evaluation frameworks, one adapter package each, by the name that eval_suite gives them."""
+"""The registry of evaluation frameworks: one package each, by the name in column eval_suite."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+from oellm.core.log import Log
 from oellm.errors import UsageError, nearest
-from oellm.frameworks.interface import Evaluator, Model, Tasks
+from oellm.frameworks.interface import (
+    Evaluator,
+    Model,
+    NativeResultReader,
+    ResultReader,
+    SampleReader,
+    Tasks,
+)
 from oellm.manifest.rows import Row
 
-_ADAPTERS = {"lm_eval": "oellm.frameworks.lm_eval"}
+
+class _Framework(NamedTuple):
+    """A framework's package, and whether oe-run-task can run it or only read its results."""
+
+    package: str
+    is_runnable: bool
 
 
-def names() -> list[str]:
-    """Return the names of the supported frameworks."""
-    return sorted(_ADAPTERS)
+# Readers are asked in this order: the first one that recognises a file reads it.
+_FRAMEWORKS = {
+    "lm_eval": _Framework("oellm.frameworks.lm_eval", is_runnable=True),
+    "lighteval": _Framework("oellm.frameworks.lighteval", is_runnable=False),
+    "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval", is_runnable=False),
+    "bigcodebench": _Framework("oellm.frameworks.bigcodebench", is_runnable=False),
+    "evalplus": _Framework("oellm.frameworks.evalplus", is_runnable=False),
+}
 
 
-def require(row: Row) -> str:
-    """Return the row's framework; raises InputError where it is not supported."""
+def runnable_names() -> list[str]:
+    """Return the names of the frameworks that oe-run-task can run."""
+    return sorted(name for name, framework in _FRAMEWORKS.items() if framework.is_runnable)
+
+
+def require_runnable(row: Row) -> str:
+    """Return the name of the row's framework; raises InputError if oe-run-task cannot run it."""
     name: str = row.value("eval_suite")
-    if name not in _ADAPTERS:
-        known = ", ".join(names())
+    if name not in runnable_names():
+        known = ", ".join(runnable_names())
         raise row.error("eval_suite", f"expected one of {known}, got {name!r}")
     return name
 
 
-def model(name: str, report: Callable[[str], None]) -> Model:
-    """Import a framework and return its model, with nothing loaded; `report` gets messages."""
-    made: Model = _module(name, "model").Model(report)
-    return made
+def create_model(name: str, log: Log) -> Model:
+    """Import a framework and return its model, with nothing loaded yet."""
+    model: Model = _module(name, "model").create_model(log)
+    return model
 
 
-def evaluator(name: str) -> Evaluator:
-    """Return what evaluates rows with a framework."""
-    made: Evaluator = _module(name, "evaluator").Evaluator()
-    return made
+def create_evaluator(name: str, log: Log) -> Evaluator:
+    """Return the part of a framework that evaluates rows; nothing heavy is imported yet."""
+    evaluator: Evaluator = _module(name, "evaluator").create_evaluator(log)
+    return evaluator
 
 
-def tasks(name: str) -> Tasks:
-    """Return the tasks of a framework."""
-    made: Tasks = _module(name, "tasks").Tasks()
-    return made
+def create_tasks(name: str, log: Log) -> Tasks:
+    """Return the tasks of a framework; nothing heavy is imported yet."""
+    tasks: Tasks = _module(name, "tasks").create_tasks(log)
+    return tasks
+
+
+def result_readers() -> list[ResultReader]:
+    """Return the readers of all frameworks' result files, in the order in which to ask them."""
+    return [importlib.import_module(f"{each.package}.results") for each in _FRAMEWORKS.values()]
+
+
+def native_results(name: str) -> NativeResultReader | None:
+    """Return the reader of a framework's native results; None if oe-run-task cannot run it."""
+    if name not in runnable_names():
+        return None
+    results: NativeResultReader = _module(name, "results")
+    return results
+
+
+def samples_reader(name: str) -> SampleReader | None:
+    """Return the reader of a framework's samples; None for a framework that has none."""
+    if name not in runnable_names():
+        return None
+    samples: SampleReader = _module(name, "samples")
+    return samples
 
 
 def _module(name: str, part: str) -> Any:
-    if name not in _ADAPTERS:
-        raise UsageError(f"unknown framework {name!r}{nearest(name, _ADAPTERS)}")
-    return importlib.import_module(f"{_ADAPTERS[name]}.{part}")
+    if name not in runnable_names():
+        raise UsageError(f"unknown framework {name!r}{nearest(name, runnable_names())}")
+    return importlib.import_module(f"{_FRAMEWORKS[name].package}.{part}")

@@ -1,83 +1,111 @@
-"""What an adapter of an evaluation framework is."""
+"""The interface between oellm and an evaluation framework: what each adapter provides.
+
+An adapter has up to five parts: `Model`, `Evaluator`, `Tasks`, `ResultReader` and `SampleReader`.
+The first two run the framework, the third builds its tasks without a model, and the last two only
+read its files, without importing the framework.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
+from oellm.metrics.scored_rows import ScoredRow
 from oellm.models.staging import Source
 from oellm.runs.answers import Answers
+
+# The types of requests: the likelihood of a continuation, the likelihood of a whole text, and
+# generated text. The column request_types and the table `task` of schema.json use these names.
+LOGLIKELIHOOD = "loglikelihood"
+LOGLIKELIHOOD_ROLLING = "loglikelihood_rolling"
+GENERATE_UNTIL = "generate_until"
+
+
+def count_documents(available: int, limit: float | None) -> int:
+    """Return how many of a task's documents a row evaluates.
+
+    `limit` is a number of documents, a fraction below 1 (rounded up), or None for all.
+    """
+    if limit is None:
+        return available
+    return min(available, math.ceil(available * limit) if limit < 1 else int(limit))
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a framework returns for one row."""
+    """What a framework returns for one row.
 
-    # The framework's own result, JSON-like.
+    Attributes:
+        native: The framework's own result, JSON-like.
+        metrics: Normalised metrics: task, group, n_shot, metric, filter, value, stderr,
+            higher_is_better, n_samples and aggregate (schema.json, table `metric`).
+        samples: The documents with their prompts and answers, by task.
+        remarks: What the user should know about the scores.
+        timing: Seconds by step (schema.json, table `result`).
+        usage: What the model did (schema.json, table `result`).
+        provenance: Where the numbers come from: versions, data sets, tasks, model.
+    """
+
     native: dict[str, Any]
-    # Normalised: task, group, n_shot, metric, filter, value, stderr, higher_is_better, n_samples,
-    # aggregate.
     metrics: list[dict[str, Any]]
-    # The documents with prompts and answers, by task.
     samples: Mapping[str, list[Any]]
-    # What the user should know about the score.
     remarks: list[str] = field(default_factory=list)
-    # Seconds that its parts took, and what the model did (schema.json, table `result`).
     timing: dict[str, float] = field(default_factory=dict)
     usage: dict[str, Any] = field(default_factory=dict)
-    # Where the numbers come from: versions, data sets, tasks, model.
     provenance: dict[str, Any] = field(default_factory=dict)
 
 
 class StoppedError(Exception):
-    """The model was asked to stop, and did so between two batches."""
+    """The model stopped between two batches, because it was asked to."""
 
 
-# Called with the numbers of requests that are answered, of all, and of those that were answered
-# before; returns whether to go on.
+# Called with three numbers of requests: answered so far, in total, and answered by earlier
+# attempts. Returns whether the model should go on.
 GoOn = Callable[[int, int, int], bool]
 
 
 class Model(Protocol):
-    """A loaded model; it has a process of its own."""
+    """A model in a process of its own."""
 
-    # Whether another model can be loaded in this process after this one.
+    # Whether this process can load another model after this one.
     replaceable: bool
-    # On what its answers depend, besides what it is asked.
+    # What the model's answers depend on besides the requests.
     origin: str
 
     def load(self, key: ModelKey, row: Row, source: Source) -> Any:
-        """Make the row's model the loaded one; return what rows must know of it (pickled).
+        """Load the row's model in place of the current one; return a handle for rows (picklable).
 
-        Its files are read from `source`, which may be a copy; all that is told names the original.
+        The files are read from `source`, which may be a copy; everything reported names the
+        original.
         """
         ...
 
     def answer(self, call: Any, answers: Answers | None, go_on: GoOn) -> Any:
-        """Return what a row asks of the model (both pickled).
+        """Return the model's reply to a row's call (both picklable).
 
-        `answers` keeps what the row's requests were answered, and has what was answered before.
-        `go_on` is called after each batch; where it says no, this raises StoppedError.
+        `answers` stores the answers to the row's requests and knows those of earlier attempts.
+        The model calls `go_on` after each batch and raises StoppedError if that returns False.
         """
         ...
 
     def is_broken_by(self, error: BaseException) -> bool:
-        """Return whether nothing works in this process any more after this error."""
+        """Return whether this process can compute nothing more after this error."""
         ...
 
 
 class ModelClient(Protocol):
-    """The model, as a row's process sees it."""
+    """The model, as the process of a row sees it."""
 
     def handle(self) -> Any:
-        """Return what Model.load returned; waits for it. Raises OellmError if it did not load."""
+        """Wait for the model; return what Model.load returned. Raises if it did not load."""
         ...
 
     def ask(self, call: Any, last: bool) -> Any:
-        """Return what Model.answer returns; `last`: the row will ask nothing more."""
+        """Return what Model.answer returns. `last` says that the row makes no further call."""
         ...
 
 
@@ -85,20 +113,26 @@ class Evaluator(Protocol):
     """A framework without its models: builds tasks, asks a model, computes metrics."""
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Import what these rows need; nothing of it may touch a GPU, or start a thread."""
+        """Import what these rows need. This must neither touch a GPU nor start a thread."""
         ...
 
     def evaluate(self, row: Row, model: ModelClient, bootstrap_iters: int) -> Evaluation:
-        """Evaluate one row; any exception means that it failed."""
+        """Evaluate one row; any exception means that the row failed."""
         ...
 
 
 class NotPermittedError(Exception):
-    """A task does what its row does not permit."""
+    """A task does something that its row does not permit."""
 
 
 class Demand(NamedTuple):
-    """What a row asks of its task, as far as it changes what the task needs."""
+    """The settings of a row that change what its task needs.
+
+    Attributes:
+        n_shot: Few-shot examples; None leaves the task's own number.
+        limit: A number of documents, a fraction below 1, or None for all documents.
+        runs_unsafe_code: Whether code written by the model may run.
+    """
 
     n_shot: int | None
     limit: float | None
@@ -106,42 +140,107 @@ class Demand(NamedTuple):
 
 
 class TaskFacts(NamedTuple):
-    """How much work a task is, and the data that it was found with."""
+    """The amount of work in a task, and the data that it was built with.
+
+    Attributes:
+        n_docs: The number of documents.
+        requests: The number of requests by type (LOGLIKELIHOOD and so on).
+        dataset_revision: org/name@commit of each data set on the hub, separated by blanks.
+    """
 
     n_docs: int
-    # The number of requests of each type: loglikelihood, generate_until, loglikelihood_rolling.
     requests: dict[str, int]
-    # org/name@commit of each data set of the hub, separated by blanks.
     dataset_revision: str
 
 
 class DataSet(Protocol):
-    """A data set that a task loads."""
+    """A data set that a task loads; `str()` gives its name for messages."""
 
     def load(self) -> None:
-        """Load it, which fills the cache; raises whatever keeps it from being loaded."""
+        """Load it, which fills the cache; raises whatever prevents that."""
         ...
 
 
 class Tasks(Protocol):
     """The tasks of a framework, without a model."""
 
+    def require(self, task: str, include_path: str) -> None:
+        """Raise InputError, with the column, if there is no such task.
+
+        Raises MachineError if the framework is not installed.
+        """
+        ...
+
     def prepare(self) -> None:
         """Import what building a task needs."""
         ...
 
     def data_sets(self, task: str, include_path: str) -> Sequence[DataSet]:
-        """Return the data sets that a task loads, as far as they are known without building it.
+        """Return the data sets that a task loads, as far as its configuration tells.
 
-        Raises InputError, with the column, where there is no such task.
+        Raises InputError, with the column, if there is no such task.
         """
         ...
 
     def facts(
         self, task: str, include_path: str, demands: list[Demand]
     ) -> list[TaskFacts | BaseException]:
-        """Build a task; return the facts for each demand, or what keeps it from being met.
+        """Build a task; return for each demand the facts, or the error that prevents it.
 
-        Raises what keeps it from being built.
+        Raises whatever prevents building the task at all.
         """
+        ...
+
+
+class ResultReader(Protocol):
+    """A reader of the result files that a framework writes, itself or through oe-run-task."""
+
+    def scored_rows(self, document: dict[str, Any], path: str) -> list[ScoredRow] | None:
+        """Return the rows of a file that the framework wrote; None if it did not write it.
+
+        Raises ValueError, with the reason, if the file is damaged.
+        """
+        ...
+
+
+class NativeResultReader(ResultReader, Protocol):
+    """The same for a framework that oe-run-task runs."""
+
+    def request_types(self, native: Mapping[str, Any]) -> frozenset[str]:
+        """Return the types of the requests behind a native result, as far as it tells."""
+        ...
+
+
+class Sample(NamedTuple):
+    """One document's scores with one filter.
+
+    Attributes:
+        task: The task.
+        filter: The filter, as in metric records.
+        document: What tells the document from others of the task: number, content, target.
+        scores: The document's values by metric; whatever type the framework wrote.
+    """
+
+    task: str
+    filter: str
+    document: tuple[Any, ...]
+    scores: Mapping[str, Any]
+
+
+class SampleReader(Protocol):
+    """A reader of the per-document samples that a framework writes."""
+
+    def parse_sample(self, line: bytes, task: str) -> Sample:
+        """Parse one line; `task` is the task of a line that names none.
+
+        Raises ValueError, TypeError, LookupError or AttributeError if the line is no sample.
+        """
+        ...
+
+    def sample_file_name(self, result_name: str, task: str) -> str | None:
+        """Return the name of a task's samples file beside a result file; None if it has none."""
+        ...
+
+    def group_members(self, native: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the members of each group of a native result."""
         ...

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,9 @@ _ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+(?:/convert/[^/]+
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-# Commits of what was loaded since `recorded` began, as org/name@commit.
-_revisions: list[str] = []
+# The list that the current `recorded` context collects commits in. The replaced function is one
+# for the whole process, and code of other libraries calls it, so no argument can carry the list.
+_recorder: ContextVar[list[str] | None] = ContextVar("recorder", default=None)
 
 
 def install() -> None:
@@ -42,9 +44,28 @@ def install() -> None:
 
 @contextlib.contextmanager
 def recorded() -> Iterator[list[str]]:
-    """Give the list of commits that are loaded in the context, as org/name@commit."""
-    _revisions.clear()
-    yield _revisions
+    """Collect the commits of the data that are loaded in the context, as org/name@commit."""
+    revisions: list[str] = []
+    token = _recorder.set(revisions)
+    try:
+        yield revisions
+    finally:
+        _recorder.reset(token)
+
+
+def _record(repository: str, commit: str) -> None:
+    revisions = _recorder.get()
+    if revisions is not None:
+        revisions.append(f"{repository}@{commit}")
+
+
+def fingerprints(splits: Any) -> dict[str, str]:
+    """Return the fingerprint of each split of loaded data, which has no public name.
+
+    Empty for data that are no mapping of splits.
+    """
+    items = splits.items() if hasattr(splits, "items") else ()
+    return {str(split): str(getattr(data, "_fingerprint", "")) for split, data in items}
 
 
 class _Loading:
@@ -70,7 +91,7 @@ class _Loading:
                     raise WrongContentError(wrong)
             configuration, commit = _origin(loaded)
             if _COMMIT.fullmatch(commit):
-                _revisions.append(f"{path}@{commit}")
+                _record(path, commit)
             if name is None and configuration and not _is_offline():
                 _remember_default(path, configuration)
         return loaded
@@ -123,7 +144,7 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> str
         directory = download()
         if wrong := _wrong(repository, os.path.basename(directory)):
             raise WrongContentError(wrong)
-    _revisions.append(f"{repository}@{os.path.basename(directory)}")
+    _record(repository, os.path.basename(directory))
     return directory
 
 

@@ -14,6 +14,12 @@ from collections.abc import Iterable, Mapping
 from statistics import median
 from typing import NamedTuple
 
+from oellm.frameworks.interface import (
+    GENERATE_UNTIL,
+    LOGLIKELIHOOD,
+    LOGLIKELIHOOD_ROLLING,
+    count_documents,
+)
 from oellm.manifest.rows import Row
 from oellm.models.sizes import ModelSizes
 
@@ -30,7 +36,7 @@ _AUTO_BATCH = 16
 # Tokens of one document with its question, or of one shot; and of one text scored as a whole.
 _DOCUMENT_TOKENS = 100
 _ROLLING_TOKENS = 2000
-# Tokens to generate if the row does not say: lm-eval's own default.
+# Tokens to generate if the row does not say: a usual default of frameworks.
 _NEW_TOKENS = 256
 # Documents of a task, and requests per document, if nobody has counted them. A group of tasks has
 # more documents, but its name does not tell how many.
@@ -55,7 +61,6 @@ _MOST_TOKENS = 10**6
 # Entries of each cache of a CostModel.
 _CACHED = 2**16
 
-LOGLIKELIHOOD, ROLLING, GENERATION = "loglikelihood", "loglikelihood_rolling", "generate_until"
 _LIMITS_OF_GENERATION = ("max_gen_toks", "max_new_tokens", "max_tokens")
 
 
@@ -269,7 +274,7 @@ def _parsed_counts(text: str) -> Mapping[str, float]:
     counts: dict[str, float] = {}
     for part in text.split(","):
         name, _, count = part.partition("=")
-        kind = name if name in (ROLLING, GENERATION) else LOGLIKELIHOOD
+        kind = name if name in (LOGLIKELIHOOD_ROLLING, GENERATE_UNTIL) else LOGLIKELIHOOD
         counts[kind] = min(counts.get(kind, 0) + int(count), _MOST_REQUESTS)
     return counts
 
@@ -278,10 +283,10 @@ def _guessed_counts(row: _Factors) -> Mapping[str, float]:
     return {LOGLIKELIHOOD: _guessed_documents(row.limit) * _REQUESTS_PER_DOCUMENT}
 
 
-def _guessed_documents(limit: int | float | None) -> float:
-    if limit is None:
-        return _DOCUMENTS
-    return _DOCUMENTS * limit if limit < 1 else min(limit, _MOST_REQUESTS)
+def _guessed_documents(limit: int | float | None) -> int:
+    is_number = limit is not None and limit >= 1
+    # Nobody knows how many documents the task has, so a number of documents counts in full.
+    return count_documents(_MOST_REQUESTS if is_number else _DOCUMENTS, limit)
 
 
 def _requests_like(row: _Factors, measured: _Factors) -> float:
@@ -312,8 +317,10 @@ def _guessed_seconds(row: _Factors, counts: Mapping[str, float]) -> dict[str, fl
     pass_s = max(_PASS_S, row.size / (_MEMORY_BYTES_PER_S * gpus))
     seconds = {}
     for kind, count in counts.items():
-        passes = _new_tokens(row.gen_kwargs) if kind == GENERATION else 1
-        tokens = _ROLLING_TOKENS if kind == ROLLING else _DOCUMENT_TOKENS * (shots + 1)
+        passes = _new_tokens(row.gen_kwargs) if kind == GENERATE_UNTIL else 1
+        tokens = (
+            _ROLLING_TOKENS if kind == LOGLIKELIHOOD_ROLLING else _DOCUMENT_TOKENS * (shots + 1)
+        )
         # At least one request: no row is free.
         seconds[kind] = max(count, 1) * (passes * pass_s / batch + tokens * token_s)
     return seconds

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from oellm import frameworks
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
 from oellm.errors import InputError
@@ -35,13 +36,6 @@ _LAYOUT = 1
 _READERS = 8
 # What a file or its content raises that is not as it should be.
 _UNUSABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, InputError)
-# By what lm-eval calls them in a task's configuration.
-_REQUEST_TYPES = {
-    "multiple_choice": "loglikelihood",
-    "loglikelihood": "loglikelihood",
-    "loglikelihood_rolling": "loglikelihood_rolling",
-    "generate_until": "generate_until",
-}
 _COLUMNS = (
     *("model_path", "task_path", "n_shot", "eval_suite", "backend", "dtype", "tp", "model_args"),
     *("limit", "batch_size", "gen_kwargs", "model_bytes", "n_docs", "n_requests", "request_types"),
@@ -102,11 +96,9 @@ def _cells(result: Any) -> dict[str, str]:
     cells["n_requests"] = str(record["usage"]["requests"])
     if total := record["provenance"]["model"].get("total_bytes"):
         cells.setdefault("model_bytes", str(total))
-    types = {
-        _REQUEST_TYPES.get(task.get("output_type", ""), "")
-        for task in result.get("configs", {}).values()
-    }
-    if len(types) == 1 and (kind := types.pop()):
+    framework = frameworks.native_results(Row(cells).value("eval_suite"))
+    types = framework.request_types(result) if framework is not None else frozenset()
+    if len(types) == 1 and (kind := next(iter(types))):
         cells.setdefault("request_types", f"{kind}={cells['n_requests']}")
     return cells
 

@@ -98,7 +98,7 @@ def read_jobs(
     for row in _once(complete_rows(csv_file.read(stream, source), cluster), report):
         key = model_key(row)
         if (seconds := read.seconds.get(key)) is None:
-            frameworks.require(row)
+            frameworks.require_runnable(row)
             if reason := job_resources.reason_against(cluster, key.tp):
                 raise InputError(reason, row.source, row.line, "tp")
             seconds = read.seconds[key] = array("d")

@@ -160,7 +160,7 @@ class Answers:
 
 
 def _samples(arguments: dict[Any, Any]) -> bool:
-    """Return whether a text is drawn, as lm-eval reads it: a temperature alone says so too."""
+    """Return whether the text is sampled: by do_sample, or without that by a temperature."""
     sampling = arguments.get("do_sample")
     return bool(arguments.get("temperature") if sampling is None else sampling)
 

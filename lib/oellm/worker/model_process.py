@@ -156,7 +156,7 @@ class _Server:
     def _done(self, request: Load | Ask) -> Message:
         if isinstance(request, Load):
             if self._model is None:
-                self._model = frameworks.model(request.key.eval_suite, self._say)
+                self._model = frameworks.create_model(request.key.eval_suite, self._say)
             handle = self._model.load(request.key, request.row, self._source(request))
             return Loaded(pickle.dumps(handle), handle.seconds, self._model.replaceable)
         answers = None

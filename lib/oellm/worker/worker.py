@@ -31,8 +31,8 @@ from oellm.worker.model_service import ModelService
 from oellm.worker.row_process import Ended, Job, RowProcess, kept_failure
 from oellm.worker.row_record import Failure
 
-# Draws for bootstrapped standard errors, where a run has no setting: lm-eval's hundred thousand
-# take minutes for some metrics, and a thousand give two digits.
+# Draws for bootstrapped standard errors if the run has no setting: the usual hundred thousand take
+# minutes for some metrics, and a thousand give two digits.
 BOOTSTRAP_ITERS = 1000
 # Rows at the same time, as far as there are cores: one is scored, the others prepared or finished.
 _ROWS_AT_ONCE = 4
@@ -172,7 +172,7 @@ class Worker:
         started = time.perf_counter()
         for suite in dict.fromkeys(key.eval_suite for key, _ in self._waiting):
             rows = [row for key, row in self._waiting if key.eval_suite == suite]
-            evaluator = frameworks.evaluator(suite)
+            evaluator = frameworks.create_evaluator(suite, self._report)
             try:
                 evaluator.prepare(rows)
             # Whatever an image lacks, or has in a state that cannot be imported.

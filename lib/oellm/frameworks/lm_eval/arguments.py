@@ -10,7 +10,7 @@ from oellm.manifest.model_key import ModelKey
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
 
-# How a backend is told to use several GPUs: an argument, and its value unless it is their number.
+# The argument that makes a backend use several GPUs, and its value; None stands for their number.
 _SPLITTING: dict[str, tuple[str, Any]] = {
     "hf": ("parallelize", True),
     "vllm": ("tensor_parallel_size", None),
@@ -18,19 +18,22 @@ _SPLITTING: dict[str, tuple[str, Any]] = {
 
 
 def load_arguments(key: ModelKey, row: Row) -> dict[str, Any]:
-    """Return the arguments that lm-eval loads the row's model with."""
-    arguments: dict[str, Any] = {"pretrained": row.model.path, **typed(row.model_arguments)}
+    """Return the arguments with which lm-eval loads the row's model.
+
+    Raises ValueError if this machine or the backend cannot split the model over `tp` GPUs.
+    """
+    arguments: dict[str, Any] = {"pretrained": row.model.path, **with_types(row.model_arguments)}
     if row["model_revision"]:
-        arguments |= {"revision": row["model_revision"], **_companions(arguments)}
+        arguments |= {"revision": row["model_revision"], **_companion_paths(arguments)}
     if row["dtype"]:
         arguments.setdefault("dtype", row["dtype"])
     if row.value("trust_remote_code"):
         arguments.setdefault("trust_remote_code", True)
-    return arguments | _split(key.backend, row.value("tp") or 1)
+    return arguments | _split_arguments(key.backend, row.value("tp") or 1)
 
 
-def typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments as lm-eval's command line takes them: text becomes what it says."""
+def with_types(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return arguments with the types that lm-eval's command line gives to their texts."""
     from lm_eval.utils import handle_arg_string
 
     return {
@@ -39,10 +42,10 @@ def typed(arguments: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _companions(arguments: dict[str, Any]) -> dict[str, str]:
-    """Return where the cache has the repositories that model arguments name besides the model.
+def _companion_paths(arguments: dict[str, Any]) -> dict[str, str]:
+    """Return the cached snapshots of the repositories that model arguments name.
 
-    By their names, lm-eval would ask for the model's commit in them too.
+    Given their names, lm-eval would look for the model's own commit in them.
     """
     from huggingface_hub import snapshot_download
 
@@ -53,8 +56,8 @@ def _companions(arguments: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _split(backend: str, gpus: int) -> dict[str, Any]:
-    """Return the arguments that split a model over GPUs; raises ValueError where that cannot be."""
+def _split_arguments(backend: str, gpus: int) -> dict[str, Any]:
+    """Return the arguments that split a model over GPUs; raises ValueError if that cannot be."""
     if gpus == 1:
         return {}
     import torch

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness: one row, from its task to its metrics, with the model elsewhere."""
+"""lm-eval's evaluation of one row, from the task to its metrics; the model is elsewhere."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from oellm.core.log import Log
 from oellm.frameworks.interface import Evaluation, ModelClient
 from oellm.frameworks.lm_eval import environment, metrics, patches
-from oellm.frameworks.lm_eval.arguments import typed
-from oellm.frameworks.lm_eval.task_managers import task_managers
+from oellm.frameworks.lm_eval.arguments import with_types
+from oellm.frameworks.lm_eval.task_index import TaskIndices
+from oellm.frameworks.lm_eval.task_managers import TaskManagers
 from oellm.hub import data_sets
 from oellm.manifest.rows import Row
 
@@ -20,69 +22,66 @@ if TYPE_CHECKING:
     from oellm.frameworks.lm_eval.remote_model import RemoteModel
 
 
-class Evaluator:
+class LmEvalEvaluator:
     """One process's use of lm-eval's tasks; keeps their indices."""
 
-    def __init__(self) -> None:
-        self._managers = task_managers()
+    def __init__(self, log: Log) -> None:
+        self._managers = TaskManagers(TaskIndices(os.environ, log))
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Import lm-eval with the environment that it needs."""
+        """Import lm-eval in the environment that it needs."""
         environment.prepare()
         import lm_eval.evaluator
 
         if any(row.value("backend") == "hf" for row in rows):
-            # Its tokenising happens here.
+            # For tokenising in this process.
             import lm_eval.models.huggingface  # noqa: F401
 
-        patches.mend()
+        patches.patch_libraries()
 
     def evaluate(self, row: Row, model: ModelClient, bootstrap_iters: int) -> Evaluation:
-        """Evaluate one row by its task's name; raises whatever lm-eval raises.
+        """Evaluate one row by the name of its task; raises whatever lm-eval raises.
 
-        Raises InputError for a task that lm-eval does not have.
+        Raises InputError if lm-eval does not have the task.
         """
         from oellm.frameworks.lm_eval.remote_model import RemoteModel
 
         started = time.perf_counter()
-        manager = _Loading(self._managers.manager(row["task_path"], row["include_path"]))
+        manager = _ObservedManager(self._managers.manager(row["task_path"], row["include_path"]))
         index_s = time.perf_counter() - started
         batch_size = row.value("batch_size") or 1
         remote = RemoteModel(model, batch_size, _generator_seeds(row), manager.tasks)
         with data_sets.recorded() as revisions:
-            native = _evaluated(row, remote, manager, bootstrap_iters)
+            native = _run_lm_eval(row, remote, manager, bootstrap_iters)
         timing = {"task_index_s": index_s, **_timing(manager, remote, time.perf_counter())}
         samples = native.pop("samples")
         native["config"] |= {"model": remote.handle.backend, "model_args": remote.handle.arguments}
         native |= remote.handle.tokenizer_info
-        native["task_hashes"] = metrics.task_hashes(samples)
+        native["task_hashes"] = metrics.compute_task_hashes(samples)
         metrics.require_complete(native, samples, row)
-        staged_s = remote.handle.staged_s
         return Evaluation(
-            native,
-            metrics.metrics(native, row["task_path"]),
-            samples,
-            metrics.remarks(native, row),
-            timing,
-            _usage(remote, native),
-            {
-                "versions": environment.versions(),
-                "model": remote.handle.identity,
-                "accelerator": remote.handle.accelerator,
-                "datasets": _data_sets(manager.tasks, revisions),
-                "chat_template_sha256": _digest_of_template(remote, row),
-                **({} if staged_s is None else {"staged_s": round(staged_s, 6)}),
-            },
+            native=native,
+            metrics=metrics.normalise_metrics(native, row["task_path"]),
+            samples=samples,
+            remarks=metrics.score_remarks(native, row),
+            timing=timing,
+            usage=_usage(remote, native),
+            provenance=_provenance(row, remote, manager, revisions),
         )
 
 
-class _Loading:
-    """A TaskManager that notes what it loads, and how long that takes."""
+def create_evaluator(log: Log) -> LmEvalEvaluator:
+    """Return what evaluates rows with lm-eval."""
+    return LmEvalEvaluator(log)
+
+
+class _ObservedManager:
+    """A TaskManager that notes which tasks it builds, and when."""
 
     def __init__(self, manager: Any) -> None:
         self._manager = manager
         self.tasks: dict[str, Any] = {}
-        # Of time.perf_counter.
+        # Readings of time.perf_counter.
         self.started = self.ended = 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -97,20 +96,17 @@ class _Loading:
         return loaded
 
 
-def _evaluated(
-    row: Row, remote: RemoteModel, manager: _Loading, bootstrap_iters: int
+def _run_lm_eval(
+    row: Row, remote: RemoteModel, manager: _ObservedManager, bootstrap_iters: int
 ) -> dict[str, Any]:
-    """Return lm-eval's result, with the samples."""
+    """Return lm-eval's result, including the samples."""
     import lm_eval.evaluator
-    import torch.utils.collect_env
 
-    # lm-eval asks pip for the packages of this machine in every call: here the model's process has
-    # asked, once.
-    torch.utils.collect_env.get_pretty_env_info = lambda: remote.replies[0].environment
+    patches.set_environment_text(lambda: remote.replies[0].environment)
     chat_template = row.value("apply_chat_template") or False
     multiturn = row.value("fewshot_as_multiturn")
     runs_code = row.value("confirm_run_unsafe_code")
-    # What the metric that runs code asks for, and no other row may find.
+    # The metric that runs code reads this; it must be off again for the next row.
     os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
     native: dict[str, Any] | None = lm_eval.evaluator.simple_evaluate(
         model=remote,
@@ -120,9 +116,9 @@ def _evaluated(
         limit=row.value("limit"),
         system_instruction=row["system_instruction"] or None,
         apply_chat_template=chat_template,
-        # As the command line of lm-eval has it, not its Python interface.
+        # The default of lm-eval's command line, which differs from that of its Python interface.
         fewshot_as_multiturn=bool(chat_template) if multiturn is None else multiturn,
-        gen_kwargs=typed(row.value("gen_kwargs") or {}) or None,
+        gen_kwargs=with_types(row.value("gen_kwargs") or {}) or None,
         confirm_run_unsafe_code=runs_code,
         bootstrap_iters=bootstrap_iters,
         task_manager=manager,
@@ -140,14 +136,14 @@ def _seeds(row: Row) -> dict[str, int | None]:
 
 
 def _generator_seeds(row: Row) -> Seeds:
-    """Return where the generators begin in the model's process, as lm-eval sets them."""
+    """Return the seeds of the generators in the model's process, with lm-eval's defaults."""
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     seeds = row.value("seed") or (DEFAULT_RANDOM_SEED, DEFAULT_OTHER_SEED, DEFAULT_OTHER_SEED)
     return seeds[0], seeds[1], seeds[2]
 
 
-def _timing(manager: _Loading, remote: RemoteModel, ended: float) -> dict[str, float]:
+def _timing(manager: _ObservedManager, remote: RemoteModel, ended: float) -> dict[str, float]:
     scoring_s = sum(reply.usage.seconds for reply in remote.replies)
     asking_s = remote.answered_at - remote.asked_at
     return {
@@ -166,7 +162,7 @@ def _usage(remote: RemoteModel, native: dict[str, Any]) -> dict[str, Any]:
     requests, kept = sum(part.requests for part in parts), sum(part.kept for part in parts)
     tokens = sum(part.tokens for part in parts)
     documents = sum(int(count["effective"]) for count in native["n-samples"].values())
-    # Of documents that an earlier attempt had answered in part no rate can be told.
+    # If an earlier attempt answered part of the requests, there is no rate of documents.
     answered = documents if seconds and not kept else None
     return {
         "documents": documents,
@@ -181,28 +177,38 @@ def _usage(remote: RemoteModel, native: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _data_sets(tasks: dict[str, Any], revisions: list[str]) -> list[dict[str, Any]]:
-    """Return the data sets of tasks, each once: their commits, and fingerprints of their splits."""
+def _provenance(
+    row: Row, remote: RemoteModel, manager: _ObservedManager, revisions: list[str]
+) -> dict[str, Any]:
+    provenance: dict[str, Any] = {
+        "versions": environment.package_versions(),
+        "model": remote.handle.identity,
+        "accelerator": remote.handle.accelerator,
+        "datasets": _data_set_records(manager.tasks, revisions),
+        "chat_template_sha256": _chat_template_sha256(remote, row),
+    }
+    if remote.handle.staged_s is not None:
+        provenance["staged_s"] = round(remote.handle.staged_s, 6)
+    return provenance
+
+
+def _data_set_records(tasks: dict[str, Any], revisions: list[str]) -> list[dict[str, Any]]:
+    """Return the data sets of tasks, each once: commit, and fingerprint of each split."""
     commits = dict(revision.split("@", 1) for revision in revisions)
-    found: dict[str, dict[str, Any]] = {}
+    records: dict[str, dict[str, Any]] = {}
     for task in tasks.values():
         path = str(getattr(task.config, "dataset_path", "") or "")
-        splits: Any = getattr(task, "dataset", None)
-        fingerprints = {
-            str(split): str(getattr(data, "_fingerprint", ""))
-            for split, data in (splits.items() if hasattr(splits, "items") else ())
-        }
-        entry = {
+        record = {
             "path": path,
             "name": getattr(task.config, "dataset_name", None),
             "revision": commits.get(path, ""),
-            "fingerprints": fingerprints,
+            "fingerprints": data_sets.fingerprints(getattr(task, "dataset", None)),
         }
-        found.setdefault(repr(entry), entry)
-    return list(found.values())
+        records.setdefault(repr(record), record)
+    return list(records.values())
 
 
-def _digest_of_template(remote: RemoteModel, row: Row) -> str:
+def _chat_template_sha256(remote: RemoteModel, row: Row) -> str:
     asked = row.value("apply_chat_template")
     if not asked:
         return ""

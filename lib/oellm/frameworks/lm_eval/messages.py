@@ -1,4 +1,4 @@
-"""What passes between a row's process and the process of its model."""
+"""Messages between the process of a row and the process of its model."""
 
 from __future__ import annotations
 
@@ -6,65 +6,92 @@ from typing import Any, NamedTuple
 
 
 class Handle(NamedTuple):
-    """What rows must know of a loaded model."""
+    """What rows know about a loaded model.
+
+    Attributes:
+        backend: The name of lm-eval's backend.
+        arguments: The model arguments, as lm-eval's command line writes them into results.
+        info: What lm-eval writes into results about the model.
+        tokenizer_info: What lm-eval writes into results about the tokenizer.
+        light_attributes: The model's attributes without weights, pickled: enough to tokenise.
+            Empty if the model cannot be used without its weights.
+        is_multimodal: Whether the model also takes images or sound.
+        identity: Which model it is (schema.json, table `result`, provenance).
+        accelerator: The GPU or CPU that it is on.
+        seconds: The duration of loading, including the copy to the node's disk.
+        staged_s: The duration of that copy; None if there was none.
+    """
 
     backend: str
-    # Its arguments, as lm-eval's command line writes them into results.
     arguments: str
-    # What lm-eval writes into results about the model, and about its tokenizer.
     info: dict[str, Any]
     tokenizer_info: dict[str, Any]
-    # The model without its weights, pickled: enough to tokenise; empty where that cannot be had.
-    shell: bytes
+    light_attributes: bytes
     is_multimodal: bool
     identity: dict[str, Any]
     accelerator: dict[str, Any]
     seconds: float
-    # Of these, until the model was copied to the node's disk; None where it was not.
     staged_s: float | None
 
 
 class Call(NamedTuple):
-    """What a row asks: a method of the model, and what that gets."""
+    """A row's call of a method of its model.
+
+    Attributes:
+        method: The name of the method.
+        arguments: For a method that scores, a list of requests; otherwise its arguments.
+        keys: One key per request, under which its answer is stored; None if it is not stored.
+            Empty for a method that does not score.
+        batch_size: The row's batch size: a number, "auto" or "auto:N".
+        generators: The state of the random number generators: at first their seeds, later what
+            the previous reply says. Between two calls of a row, the model may answer other rows or
+            even be another process.
+    """
 
     method: str
     arguments: Any
-    # By what the answer to each request is kept; None for those that are not.
     keys: list[str | None]
     batch_size: int | str
-    # Where random, NumPy and torch are: their seeds, then what the reply before says. The model
-    # may answer other rows between two calls of one, and be another process.
     generators: Seeds | bytes
 
 
-class Reply(NamedTuple):
-    """What a row gets for a call."""
+class CallReply(NamedTuple):
+    """The model's reply to a call.
+
+    Attributes:
+        answers: One answer per request, or what the method returned.
+        usage: What answering took.
+        batch_sizes: lm-eval's batch_sizes, which its results show.
+        environment: What lm-eval writes into results about the machine.
+        generators: The state of the random number generators after the call, pickled.
+    """
 
     answers: Any
     usage: Usage
-    # lm-eval's batch_sizes, which its results show.
     batch_sizes: dict[int, int]
-    # What lm-eval writes into results about the machine.
     environment: str
     generators: bytes
 
 
-# For the generators random, NumPy, torch; those without are left as they are.
+# Seeds of the generators random, NumPy and torch; None leaves a generator as it is.
 Seeds = tuple[int | None, int | None, int | None]
 
 
-TOKENS = "_loglikelihood_tokens"
-
-
 class Usage(NamedTuple):
-    """What answering took."""
+    """What answering a call took.
+
+    Attributes:
+        seconds: The duration.
+        requests: The number of requests.
+        kept: The number of requests that an earlier attempt had answered.
+        tokens: Tokens through the model, including padding; 0 if unknown.
+        batch_size: The largest batch size; empty if the backend decides.
+        peak_bytes: The peak of GPU memory.
+    """
 
     seconds: float = 0.0
     requests: int = 0
-    # Requests that an earlier attempt had answered.
     kept: int = 0
-    # Through the model, with padding; 0 where that is not known.
     tokens: int = 0
-    # The largest batch that was used; empty where the backend decides.
     batch_size: int | str = ""
     peak_bytes: int = 0

@@ -1,44 +1,50 @@
-"""lm-evaluation-harness: reading its results."""
+"""The scores in a native result of lm-eval, in normalised form."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from oellm.frameworks.lm_eval.groups import Aggregate, Groups, Key, Score, aggregates
+from oellm.frameworks.interface import count_documents
+from oellm.frameworks.lm_eval.groups import (
+    Aggregate,
+    Groups,
+    MetricKey,
+    TaskScore,
+    aggregate_scores,
+)
 from oellm.manifest.rows import Row
 from oellm.metrics.records import is_finite
 
 _NO_METRICS = ("alias", "name", "samples", "sample_len", "sample_count", "bypass")
 
 
-def metrics(native: dict[str, Any], requested: str) -> list[dict[str, Any]]:
+def normalise_metrics(native: dict[str, Any], requested: str) -> list[dict[str, Any]]:
     """Return the normalised metrics of a result of lm-eval 0.4.0 or later.
 
     Each has task, group, n_shot, metric, filter, value, stderr, higher_is_better, n_samples and
     aggregate (schema.json, table `metric`). `requested` is the task, group or tag that was asked
-    for; a tag, which lm-eval has no score of, gets one of its own, like a group without one.
+    for. lm-eval has no score for a tag; it gets a computed one, like a group without a score.
     """
     groups = Groups(native)
     tops = groups.top(native["results"])
-    # A group's file is asked for by its path.
+    # If a group's file was asked for, `requested` is its path and not its name.
     root = tops[0] if len(tops) == 1 else requested
     if root not in tops:
         groups.members[root] = tops
     facts = _LeafFacts(native)
     of_tasks = {task: dict(_scores(values)) for task, values in native["results"].items()}
     finite = {task: _finite(scores) for task, scores in of_tasks.items()}
-    found = []
+    normalised = []
     for task in dict.fromkeys([*native["results"], *groups.members]):
         group = "" if task == root else root
         if task in groups.members:
             leaves = groups.leaves(task)
-            whole = aggregates(finite.get(task, {}), leaves, finite, facts.n_docs)
+            whole = aggregate_scores(finite.get(task, {}), leaves, finite, facts.n_docs)
         else:
             whole = {key: Aggregate(score, "", [task]) for key, score in of_tasks[task].items()}
         for (metric, filter_name), made in whole.items():
-            found.append(
+            normalised.append(
                 {
                     "task": task,
                     "group": group,
@@ -52,39 +58,42 @@ def metrics(native: dict[str, Any], requested: str) -> list[dict[str, Any]]:
                     "aggregate": made.kind,
                 }
             )
-    return found
+    return normalised
 
 
 class _LeafFacts:
-    """What a result says of its tasks; of their groups it may say less, or something else."""
+    """A result's facts about its tasks; facts about groups are derived from those.
+
+    lm-eval's own facts about groups are incomplete or differ in meaning.
+    """
 
     def __init__(self, native: Mapping[str, Any]) -> None:
         self._shots = native.get("n-shot", {})
         self._directions = native.get("higher_is_better", {})
         self._configs = native.get("configs", {})
-        # Documents that were scored; lm-eval 0.4.2 and older do not say how many.
+        # Number of scored documents by task; lm-eval 0.4.2 and older do not write it.
         counts = native.get("n-samples", {})
         self.n_docs = {task: int(count["effective"]) for task, count in counts.items()}
 
     def n_shot(self, leaves: Iterable[str]) -> int | None:
-        """Return the number of examples that all of these tasks had."""
+        """Return the number of few-shot examples of these tasks; None if they differ."""
         shots = {self._shots.get(leaf) for leaf in leaves}
         return shots.pop() if len(shots) == 1 else None
 
     def n_samples(self, leaves: list[str]) -> int | None:
-        """Return how many documents these tasks have together."""
+        """Return the total number of documents; None if that of a task is unknown."""
         counts = [self.n_docs[leaf] for leaf in leaves if leaf in self.n_docs]
         return sum(counts) if len(counts) == len(leaves) else None
 
     def direction(self, leaves: Iterable[str], metric: str) -> bool | None:
-        """Return whether higher is better, where these tasks agree on it."""
-        found = {self._direction(leaf, metric) for leaf in leaves}
-        return found.pop() if len(found) == 1 else None
+        """Return whether higher is better; None if these tasks disagree or do not tell."""
+        directions = {self._direction(leaf, metric) for leaf in leaves}
+        return directions.pop() if len(directions) == 1 else None
 
     def _direction(self, leaf: str, metric: str) -> bool | None:
         if leaf in self._directions:
             return _switch(self._directions[leaf].get(metric))
-        # Before 0.4.3 only the task's configuration has it.
+        # Before 0.4.3, only the task's configuration has it.
         for entry in self._configs.get(leaf, {}).get("metric_list") or []:
             if entry.get("metric") == metric:
                 return _switch(entry.get("higher_is_better"))
@@ -95,22 +104,22 @@ def _switch(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def _scores(values: Mapping[str, Any]) -> Iterator[tuple[Key, Score]]:
-    """Yield the numbers among the values of a task by metric and filter, NaN included."""
+def _scores(values: Mapping[str, Any]) -> Iterator[tuple[MetricKey, TaskScore]]:
+    """Yield the numeric values of a task, including NaN, by metric and filter."""
     for key, value in values.items():
         name, _, filter_name = key.partition(",")
         if is_metric(key) and _is_number(value):
             stderr = values.get(f"{name}_stderr,{filter_name}")
-            yield (name, filter_name), Score(value, stderr if is_finite(stderr) else None)
+            yield (name, filter_name), TaskScore(value, stderr if is_finite(stderr) else None)
 
 
 def is_metric(key: str) -> bool:
-    """Return whether a key of a task's values is that of a metric: `metric,filter`."""
+    """Return whether a key of a task's values names a metric: `metric,filter`."""
     name, comma, _ = key.partition(",")
     return bool(comma) and name not in _NO_METRICS and not name.endswith("_stderr")
 
 
-def _finite(scores: Mapping[Key, Score]) -> dict[Key, Score]:
+def _finite(scores: Mapping[MetricKey, TaskScore]) -> dict[MetricKey, TaskScore]:
     return {key: score for key, score in scores.items() if is_finite(score.value)}
 
 
@@ -118,8 +127,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def task_hashes(samples: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
-    """Return the digest over documents, prompts and targets that lm-eval writes for each task."""
+def compute_task_hashes(samples: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """Return lm-eval's digest of each task's documents, prompts and targets."""
     from lm_eval.utils import hash_string
 
     return {
@@ -130,39 +139,36 @@ def task_hashes(samples: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     }
 
 
-def remarks(native: dict[str, Any], row: Row) -> list[str]:
-    """Return what to know about the scores: shots that are fixed, documents without a value."""
+def score_remarks(native: dict[str, Any], row: Row) -> list[str]:
+    """Return remarks about tasks with fixed shots and about documents without a value."""
     asked = row.value("n_shot")
     fixed = [
         f"{task} fixes its shots: {used} were used, {asked} were asked for"
         for task, used in native["n-shot"].items()
         if asked is not None and used != asked
     ]
-    scored = _documents(native, row)
+    expected = _expected_documents(native, row)
     return fixed + [
-        f"{task} has a metric for only {count['effective']} of {scored[task]} documents"
+        f"{task} has a metric for only {count['effective']} of {expected[task]} documents"
         for task, count in native["n-samples"].items()
-        if int(count["effective"]) < scored[task]
+        if int(count["effective"]) < expected[task]
     ]
 
 
 def require_complete(
     native: Mapping[str, Any], samples: Mapping[str, list[dict[str, Any]]], row: Row
 ) -> None:
-    """Raise ValueError where a task was not scored on as many documents as the row asks for."""
-    for task, expected in _documents(native, row).items():
+    """Raise ValueError if a task was scored on fewer or more documents than the row asks for."""
+    for task, expected in _expected_documents(native, row).items():
         scored = len({sample["doc_id"] for sample in samples.get(task, [])})
         if scored != expected:
             raise ValueError(f"{task}: {scored} documents were scored, {expected} were asked for")
 
 
-def _documents(native: Mapping[str, Any], row: Row) -> dict[str, int]:
-    """Return for each task how many documents the row asks for."""
+def _expected_documents(native: Mapping[str, Any], row: Row) -> dict[str, int]:
+    """Return the number of documents that the row asks for, by task."""
     limit = row.value("limit")
-    found = {}
-    for task, count in native["n-samples"].items():
-        found[task] = original = int(count["original"])
-        if limit is not None:
-            asked = math.ceil(original * limit) if limit < 1 else int(limit)
-            found[task] = min(original, asked)
-    return found
+    return {
+        task: count_documents(int(count["original"]), limit)
+        for task, count in native["n-samples"].items()
+    }

@@ -1,62 +1,224 @@
-"""Changes to lm-eval while it runs, each with its reason."""
+"""Changes to lm-eval at run time, and the private names of lm-eval that we use.
+
+No other module changes lm-eval or touches one of its private names. Each entry says why it is
+needed and in which versions that was seen; tests/frameworks/test_patches.py fails if an upstream
+change makes an entry wrong or unnecessary.
+"""
 
 from __future__ import annotations
 
 import functools
 import logging
 import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from oellm.hub import data_sets
 
-# In messages of lm-eval about its own command line, about shots, which the row says, and about
-# metrics that its tasks do not describe.
+# The method in which lm-eval's own backends score tokens. We replace it in two places: to return
+# tokens instead of scores in a model without weights, and to watch the windows of long texts.
+SCORE_TOKENS = "_loglikelihood_tokens"
+
+# Parts of messages that are of no use here: about lm-eval's own command line, about shots, which
+# the row gives, and about metrics that its tasks do not describe.
 _ADVICE = (
     "Custom kwargs can be passed",
     "Overwriting default num_fewshot",
     "but aggregation is not. using default",
     "but higher_is_better is not. using default",
 )
+# Number of compiled templates that are kept; a task has about five.
+_MAX_TEMPLATES = 512
 
 
-# Templates that are kept; a task has some five.
-_TEMPLATES = 512
-
-
-def mend() -> None:
-    """Put right, in the imported libraries, what costs time or does not work offline."""
-    _keep_templates()
+def patch_libraries() -> None:
+    """Change lm-eval, which must be imported, and `datasets` in this process; once is enough."""
+    _cache_templates()
     _filter_log()
     data_sets.install()
 
 
-class _Once(logging.Filter):
-    """Lets each text through once, whatever its numbers: lm-eval warns for each request."""
+def _cache_templates() -> None:
+    """Compile each prompt template only once.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._told: set[str] = set()
+    lm-eval compiles it again for every document, which takes 1 ms each time (0.4.12 and 0.4.13).
+    """
+    import lm_eval.utils
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        text = re.sub(r"\d+", "0", record.getMessage())
-        if text in self._told or any(part in text for part in _ADVICE):
-            return False
-        self._told.add(text)
-        return True
+    compile_template = lm_eval.utils.env.from_string
+    if not hasattr(compile_template, "cache_info"):
+        lm_eval.utils.env.from_string = functools.lru_cache(_MAX_TEMPLATES)(compile_template)
 
 
 def _filter_log() -> None:
+    """Send lm-eval's messages to stderr, each of them once.
+
+    lm-eval repeats some warnings for every request and every task (0.4.12 and 0.4.13).
+    """
     logger = logging.getLogger("lm_eval")
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("lm_eval: %(message)s"))
-    handler.addFilter(_Once())
+    handler.addFilter(_RepeatFilter())
     logger.handlers[:] = [handler]
     logger.propagate = False
 
 
-def _keep_templates() -> None:
-    """Compile each prompt template once: lm-eval does it anew for each document, 1 ms each time."""
-    import lm_eval.utils
+class _RepeatFilter(logging.Filter):
+    """Drops advice, and messages that differ from an earlier one in their numbers only."""
 
-    compiling = lm_eval.utils.env.from_string
-    if not hasattr(compiling, "cache_info"):
-        lm_eval.utils.env.from_string = functools.lru_cache(_TEMPLATES)(compiling)
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = re.sub(r"[0-9]+", "0", record.getMessage())
+        if text in self._seen or any(part in text for part in _ADVICE):
+            return False
+        self._seen.add(text)
+        return True
+
+
+def set_environment_text(text: Callable[[], str]) -> None:
+    """Have lm-eval write a text into its result as the description of this machine.
+
+    lm-eval computes it anew in each evaluation, which starts pip and takes 0.84 s (0.4.12 and
+    0.4.13). The model's process computes it once.
+    """
+    import torch.utils.collect_env
+
+    torch.utils.collect_env.get_pretty_env_info = text
+
+
+def environment_text() -> str:
+    """Return the description of this machine as lm-eval writes it, without starting pip.
+
+    Starting pip for the list of installed packages takes most of the time; importlib.metadata
+    gives the same list (torch 2.7 to 2.13).
+    """
+    from torch.utils import collect_env
+
+    ask_pip = collect_env.get_pip_packages
+    collect_env.get_pip_packages = lambda _, patterns=None: ask_pip(_list_packages, patterns)
+    try:
+        return str(collect_env.get_pretty_env_info())
+    # As in lm-eval: anything that this asks the system may be missing or fail.
+    except Exception as error:
+        return str(error)
+    finally:
+        collect_env.get_pip_packages = ask_pip
+
+
+def _list_packages(_command: Any) -> tuple[int, str, str]:
+    """Stand in for `pip list --format=freeze`: return exit status, stdout and stderr."""
+    import importlib.metadata
+
+    distributions = importlib.metadata.distributions()
+    lines = {f"{each.metadata['Name']}=={each.version}" for each in distributions}
+    return 0, "\n".join(sorted(lines, key=str.lower)), ""
+
+
+def detect_batch_size(model: Any, context: list[int], continuation: list[int]) -> int:
+    """Return the batch size that lm-eval finds for requests as long as this one.
+
+    `batch_size="auto"` given to lm-eval detects it anew in each evaluation, and the method has no
+    public name (0.4.12 and 0.4.13).
+    """
+    size: int = model._detect_batch_size([(None, context, continuation)])
+    return size
+
+
+def metric_functions(task: Any) -> Mapping[str, Any]:
+    """Return the functions of a task's metrics by name; None for one that lm-eval cannot load.
+
+    lm-eval only logs that, and fails after all inference (0.4.12 and 0.4.13). Tasks written in
+    Python have no such list.
+    """
+    functions: Mapping[str, Any] = getattr(task, "_metric_fn_list", {})
+    return functions
+
+
+def set_index_entry(
+    manager: Any, name: str, *, kind: str, path: Path | None, config: Any, tags: set[str]
+) -> None:
+    """Add a name to the index of a TaskManager.
+
+    A TaskManager that builds its index itself parses 14,000 files, for ten seconds (0.4.12 and
+    0.4.13). `kind` is the name of a member of lm-eval's enum `Kind`.
+    """
+    from lm_eval.tasks._index import Entry, Kind
+
+    manager.task_index[name] = Entry(
+        name=name, kind=Kind[kind], yaml_path=path, cfg=config, tags=tags
+    )
+
+
+def read_task_file(path: str) -> dict[str, Any]:
+    """Return the configuration in a task's YAML file, without importing the functions it names.
+
+    lm-eval has no public reader that follows `include` (0.4.12 and 0.4.13).
+    """
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    config: dict[str, Any] = load_yaml(path, resolve_func=False)
+    return config
+
+
+def create_tokenizing_model(attributes: Mapping[str, Any]) -> Any:
+    """Return lm-eval's model on transformers without weights.
+
+    It makes prompts, and its method `loglikelihood` returns tokens instead of scores.
+    lm-eval/models/huggingface must be imported. lm-eval can only tokenise in a model that has its
+    weights (0.4.12 and 0.4.13).
+    """
+    from lm_eval.models.huggingface import HFLM
+
+    class TokenizingModel(HFLM):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.__dict__.update(attributes)
+
+        def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
+            return requests
+
+    return TokenizingModel()
+
+
+def tokenizing_attributes(model: Any) -> dict[str, Any]:
+    """Return the attributes of a loaded model that create_tokenizing_model needs, and no weights.
+
+    `_max_length` has to be set: otherwise lm-eval looks into the configuration of the weights.
+    """
+    attributes = {name: value for name, value in vars(model).items() if _is_light(value)}
+    return {**attributes, "_max_length": model.max_length}
+
+
+def _is_light(value: Any) -> bool:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_light, value))
+    if isinstance(value, dict):
+        return all(map(_is_light, value.values()))
+    simple = (bool, int, float, str, torch.dtype, torch.device, PreTrainedTokenizerBase)
+    return value is None or isinstance(value, simple)
+
+
+@contextmanager
+def wrapped_window_scoring(model: Any, wrap: Callable[..., list[Any]]) -> Iterator[None]:
+    """Within the context, a model scores the windows of long texts through `wrap`.
+
+    `wrap` is called with the model's own function and that function's arguments. lm-eval's cache
+    hook only sees whole texts, after all of them are scored (0.4.12 and 0.4.13). Models without
+    that function stay as they are.
+    """
+    score = getattr(model, SCORE_TOKENS, None)
+    if score is None:
+        yield
+        return
+    setattr(model, SCORE_TOKENS, functools.partial(wrap, score))
+    try:
+        yield
+    finally:
+        delattr(model, SCORE_TOKENS)

@@ -1,7 +1,7 @@
-"""lm-evaluation-harness: a model that is in another process, as tasks see it.
+"""A model in another process, as lm-eval's tasks see it.
 
-What can be done without the weights is done here, beside the model's work for other rows: prompts
-are made and tokenised. The rest is asked of the model's process.
+Work that needs no weights is done here, while the model works for other rows: making prompts and
+tokenising. Everything else is asked of the model's process.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from oellm.frameworks.interface import ModelClient
-from oellm.frameworks.lm_eval.messages import TOKENS, Call, Handle, Reply, Seeds
+from oellm.frameworks.interface import GENERATE_UNTIL, LOGLIKELIHOOD, ModelClient
+from oellm.frameworks.interface import LOGLIKELIHOOD_ROLLING as ROLLING
+from oellm.frameworks.lm_eval import patches
+from oellm.frameworks.lm_eval.messages import Call, CallReply, Handle, Seeds
 from oellm.runs.answers import request_key
 
 
 class RemoteModel(LM):  # type: ignore[misc]
-    """The model of one row; notes when it is asked what, and how long that takes.
+    """The model of one row; notes when lm-eval calls it, and how long the steps take.
 
-    `seeds` is where the generators random, NumPy and torch begin; `tasks` are there, with their
-    requests, when lm-eval asks first.
+    `seeds` are those of the generators random, NumPy and torch. `tasks` is filled, including the
+    tasks' requests, by the time lm-eval first asks for answers.
     """
 
     def __init__(
@@ -34,19 +36,19 @@ class RemoteModel(LM):  # type: ignore[misc]
         self._batch_size = batch_size
         self._generators: Seeds | bytes = seeds
         self._tasks = tasks
-        self._shell: Any = None
-        self._was_opened = False
+        self._tokenizing_model: Any = None
+        self._has_tried_tokenizing = False
         self._handle: Handle | None = None
-        self.replies: list[Reply] = []
-        # Of time.perf_counter: when lm-eval first asked, and when it had its last answer.
+        self.replies: list[CallReply] = []
+        # Readings of time.perf_counter: when lm-eval first asked, and when it had its last answer.
         self.asked_at = self.answered_at = 0.0
         self.tokenize_s = 0.0
-        # Waiting for the model while prompts were made, since its chat template was needed.
+        # Seconds of waiting for the model while making prompts, which need its chat template.
         self.early_wait_s = 0.0
 
     @property
     def handle(self) -> Handle:
-        """What is known of the loaded model; waits for it."""
+        """The facts about the loaded model; waits for it."""
         if self._handle is None:
             started = time.perf_counter()
             handle: Handle = self._client.handle()
@@ -56,108 +58,108 @@ class RemoteModel(LM):  # type: ignore[misc]
         return self._handle
 
     def __getattr__(self, name: str) -> Any:
-        # lm-eval asks whether this is there at all, and only for models of images and sounds it is.
+        # lm-eval tests whether this attribute exists, and only models of images and sound have it.
         if name == "MULTIMODAL" and self.handle.is_multimodal:
             return True
         raise AttributeError(name)
 
     @property
     def batch_sizes(self) -> dict[int, int]:
-        """The batch sizes that were found, as lm-eval's results show them."""
+        """The detected batch sizes, as lm-eval's results show them."""
         return self.replies[-1].batch_sizes if self.replies else {}
 
     def get_model_info(self) -> dict[str, Any]:
-        """Return what lm-eval's results show of the model."""
+        """Return what lm-eval's results show about the model."""
         return self.handle.info
 
     @property
     def tokenizer_name(self) -> str:
-        """Name in lm-eval's cache of requests, which is not used."""
+        """A name for lm-eval's cache of requests, which is off.
+
+        lm-eval reads it for every row with a chat template, and its base class raises.
+        """
         return ""
 
     def apply_chat_template(self, chat_history: Any, add_generation_prompt: bool = True) -> str:
-        """Return a conversation as the model's prompt."""
-        return str(self._call_light("apply_chat_template", chat_history, add_generation_prompt))
+        """Return a conversation as a prompt of the model."""
+        arguments = (chat_history, add_generation_prompt)
+        return str(self._call_without_weights("apply_chat_template", *arguments))
 
     def chat_template(self, chat_template: bool | str = False) -> str | None:
         """Return the text of the model's chat template."""
-        text: str | None = self._call_light("chat_template", chat_template)
+        text: str | None = self._call_without_weights("chat_template", chat_template)
         return text
 
     def loglikelihood(self, requests: list[Any], **_: Any) -> list[Any]:
-        """Tokenise here, where that is possible, and ask."""
-        self._note_first()
+        """Return the likelihoods of continuations; tokenises here if possible."""
+        self._note_first_request()
         arguments = [request.args for request in requests]
-        keys = [request_key("loglikelihood", pair) for pair in arguments]
-        shell = self._opened()
-        if shell is None:
-            return self._ask("loglikelihood", arguments, keys)
+        keys = [request_key(LOGLIKELIHOOD, pair) for pair in arguments]
+        model = self._load_tokenizing_model()
+        if model is None:
+            return self._score(LOGLIKELIHOOD, arguments, keys)
         started = time.perf_counter()
-        tokens = shell.loglikelihood(requests, disable_tqdm=True)
+        tokens = model.loglikelihood(requests, disable_tqdm=True)
         self.tokenize_s += time.perf_counter() - started
-        return self._ask(TOKENS, tokens, keys)
+        return self._score(patches.SCORE_TOKENS, tokens, keys)
 
     def loglikelihood_rolling(self, requests: list[Any], **_: Any) -> list[Any]:
-        """Ask for the likelihood of whole texts."""
-        return self._ask_all("loglikelihood_rolling", requests)
+        """Return the likelihoods of whole texts."""
+        return self._score_untokenized(ROLLING, requests)
 
     def generate_until(self, requests: list[Any], **_: Any) -> list[Any]:
-        """Ask for texts."""
-        return self._ask_all("generate_until", requests)
+        """Return generated texts."""
+        return self._score_untokenized(GENERATE_UNTIL, requests)
 
-    def _ask_all(self, method: str, requests: list[Any]) -> list[Any]:
-        self._note_first()
+    def _score_untokenized(self, method: str, requests: list[Any]) -> list[Any]:
+        self._note_first_request()
         arguments = [request.args for request in requests]
-        return self._ask(method, arguments, [request_key(method, each) for each in arguments])
+        return self._score(method, arguments, [request_key(method, each) for each in arguments])
 
-    def _ask(self, method: str, arguments: list[Any], keys: list[str | None]) -> list[Any]:
-        call = Call(method, arguments, keys, self._batch_size, self._generators)
-        # Now: when the row is scored, the model may be another one.
+    def _score(self, method: str, arguments: list[Any], keys: list[str | None]) -> list[Any]:
+        call = Call(
+            method=method,
+            arguments=arguments,
+            keys=keys,
+            batch_size=self._batch_size,
+            generators=self._generators,
+        )
+        # Ask for the handle now: once the row is scored, the model may be replaced.
         _ = self.handle
-        # lm-eval asks once for each type of requests.
+        # lm-eval makes one call for each type of requests.
         types = {each.request_type for task in self._tasks.values() for each in task.instances}
-        reply: Reply = self._client.ask(call, last=len(self.replies) + 1 >= len(types))
+        reply: CallReply = self._client.ask(call, last=len(self.replies) + 1 >= len(types))
         self.replies.append(reply)
         self._generators = reply.generators
         self.answered_at = time.perf_counter()
         answers: list[Any] = reply.answers
         return answers
 
-    def _call_light(self, method: str, *arguments: Any) -> Any:
-        """Call a method that needs no weights: here, or else there."""
-        shell = self._opened()
-        if shell is not None:
-            return getattr(shell, method)(*arguments)
-        return self._client.ask(Call(method, arguments, [], 1, b""), last=False).answers
+    def _call_without_weights(self, method: str, *arguments: Any) -> Any:
+        """Call a method that needs no weights: in this process if possible."""
+        model = self._load_tokenizing_model()
+        if model is not None:
+            return getattr(model, method)(*arguments)
+        call = Call(method=method, arguments=arguments, keys=[], batch_size=1, generators=b"")
+        return self._client.ask(call, last=False).answers
 
-    def _note_first(self) -> None:
+    def _note_first_request(self) -> None:
         self.asked_at = self.asked_at or time.perf_counter()
 
-    def _opened(self) -> Any:
-        """Return the model's shell, or None where there is none that works here."""
-        if not self._was_opened:
-            self._shell = _opened(self.handle.shell)
-            self._was_opened = True
-        return self._shell
+    def _load_tokenizing_model(self) -> Any:
+        """Return the model without its weights; None if it cannot be used in this process."""
+        if not self._has_tried_tokenizing:
+            self._tokenizing_model = _load_light_model(self.handle.light_attributes)
+            self._has_tried_tokenizing = True
+        return self._tokenizing_model
 
 
-def _opened(pickled: bytes) -> Any:
-    huggingface = sys.modules.get("lm_eval.models.huggingface")
-    if not pickled or huggingface is None:
+def _load_light_model(pickled: bytes) -> Any:
+    if not pickled or "lm_eval.models.huggingface" not in sys.modules:
         return None
     try:
         attributes = pickle.loads(pickled)  # noqa: S301
-    # The tokenizer's code may come with the model, and not be importable here.
+    # The tokenizer's code may have come with the model, and not be importable here.
     except Exception:
         return None
-
-    class Shell(huggingface.HFLM):  # type: ignore[misc,name-defined]
-        """lm-eval's model on transformers, up to where the weights come in."""
-
-        def __init__(self) -> None:
-            self.__dict__.update(attributes)
-
-        def _loglikelihood_tokens(self, requests: Any, **_: Any) -> Any:
-            return requests
-
-    return Shell()
+    return patches.create_tokenizing_model(attributes)

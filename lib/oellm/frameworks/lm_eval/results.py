@@ -1,12 +1,17 @@
-"""lm-evaluation-harness: results that it wrote itself, 0.4.0 to 0.4.13."""
+"""Result files of lm-eval, versions 0.4.0 to 0.4.13: written by itself or by oe-run-task."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from oellm.frameworks.interface import (
+    GENERATE_UNTIL,
+    LOGLIKELIHOOD,
+    LOGLIKELIHOOD_ROLLING,
+)
 from oellm.frameworks.lm_eval.groups import Groups
-from oellm.frameworks.lm_eval.metrics import is_metric, metrics
+from oellm.frameworks.lm_eval.metrics import is_metric, normalise_metrics
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import (
@@ -20,10 +25,10 @@ from oellm.frameworks.reading.values import (
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import ScoredRow
 
-# Arguments of models that name the model, in the order in which they do.
+# Model arguments that name the model; the first that is present counts.
 _NAMES = ("pretrained", "model", "path", "engine")
-# Arguments that change no score: where and how fast a model runs, who may read it, and what a
-# manifest has columns for.
+# Arguments that change no score: where and how fast a model runs, who may read it, and arguments
+# that have a column of their own in a manifest.
 _NO_INFLUENCE = (
     "trust_remote_code",
     "device",
@@ -50,14 +55,21 @@ _NO_INFLUENCE = (
     "use_auth_token",
     "api_key",
 )
+# The type of requests of each type of tasks, as the tasks' configurations name them.
+_REQUEST_TYPES = {
+    "multiple_choice": LOGLIKELIHOOD,
+    "loglikelihood": LOGLIKELIHOOD,
+    "loglikelihood_rolling": LOGLIKELIHOOD_ROLLING,
+    "generate_until": GENERATE_UNTIL,
+}
 _SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
 _DEFAULT_SEEDS = [0, 1234, 1234, 1234]
 
 
 def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
-    """Return one row for each group that is in no other, and for each task that is in none.
+    """Return one row for each group that is in no other group, and each task that is in no group.
 
-    None where the document is no result of lm-eval. Raises ValueError where it is damaged.
+    Returns None if the document is no result of lm-eval. Raises ValueError if it is damaged.
     """
     if "results" not in document or not {"config", "configs", "n-shot"} & document.keys():
         return None
@@ -67,23 +79,33 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         raise ValueError(
             "results: expected metrics with a filter, as in acc,none; is it of lm-eval 0.3?"
         )
-    native = _checked(document, results)
+    native = _check_types(document, results)
     cells, finished = _cells(native), _finished(native, path)
     groups = Groups(native)
-    found = []
+    rows = []
     for root in groups.top(results):
-        part = _part(native, groups, root)
-        scores = metrics(part, root)
+        part = _restrict_to(root, native, groups)
+        scores = normalise_metrics(part, root)
         if scores:
-            of_row = {"task_path": root, "n_shot": native_cells.n_shot(scores)}
-            row = native_cells.row({**cells, **of_row})
-            remarks = (*_left_out(results, part), *_without_score(part, scores))
-            found.append(ScoredRow(row, scores, finished, path, remarks))
-    return found
+            own = {"task_path": root, "n_shot": native_cells.n_shot(scores)}
+            row = native_cells.row({**cells, **own})
+            remarks = (*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores))
+            rows.append(ScoredRow(row, scores, finished, path, remarks))
+    return rows
 
 
-def _checked(document: Object, results: dict[str, Object]) -> Object:
-    """Return what is needed of a result, with values of their types and finite metrics only."""
+def request_types(native: Mapping[str, Any]) -> frozenset[str]:
+    """Return the types of the requests behind a native result.
+
+    The empty text stands for tasks whose configuration does not tell it. Raises AttributeError if
+    the result is damaged.
+    """
+    configs = native.get("configs", {}).values()
+    return frozenset(_REQUEST_TYPES.get(config.get("output_type", ""), "") for config in configs)
+
+
+def _check_types(document: Object, results: dict[str, Object]) -> Object:
+    """Return the needed parts of a result, with checked types and only finite metrics."""
     members = document.get("group_subtasks")
     if members is not None:
         members = object_at(document, "group_subtasks")
@@ -116,7 +138,7 @@ def _finite(values: Object) -> Object:
     return {key: v for key, v in values.items() if not is_metric(key) or is_finite(v)}
 
 
-def _part(native: Object, groups: Groups, root: str) -> Object:
+def _restrict_to(root: str, native: Object, groups: Groups) -> Object:
     """Return the result as if only one task or group had been asked for."""
     names = groups.reachable(root)
     return {
@@ -126,16 +148,16 @@ def _part(native: Object, groups: Groups, root: str) -> Object:
     }
 
 
-def _left_out(results: Mapping[str, Object], part: Object) -> Iterator[str]:
-    """Yield which values of the tasks and groups of a part are no finite numbers."""
+def _non_finite_remarks(results: Mapping[str, Object], part: Object) -> Iterator[str]:
+    """Yield a remark for each value in a part that is no finite number."""
     for task in part["results"]:
         for key, value in results[task].items():
             if is_metric(key) and not is_finite(value):
                 yield f"{key.partition(',')[0]} of {task} is {spelled(value)}"
 
 
-def _without_score(part: Object, scores: list[Object]) -> Iterator[str]:
-    """Yield which values of groups are left out, because too little of their tasks is known."""
+def _incomplete_remarks(part: Object, scores: list[Object]) -> Iterator[str]:
+    """Yield a remark for each group value that is left out because tasks have no score."""
     kept = {(score["task"], f"{score['metric']},{score['filter']}") for score in scores}
     for group in part["group_subtasks"]:
         for key in part["results"].get(group, {}):
@@ -146,11 +168,11 @@ def _without_score(part: Object, scores: list[Object]) -> Iterator[str]:
 def _cells(native: Object) -> dict[str, str]:
     """Return the cells that all rows of a result share."""
     config = native["config"]
-    given = _model_arguments(config.get("model_args"))
-    named = next((str(given[name]) for name in _NAMES if given.get(name)), "")
+    arguments = _model_arguments(config.get("model_args"))
+    named = next((str(arguments[name]) for name in _NAMES if arguments.get(name)), "")
     further = {
         name: value
-        for name, value in given.items()
+        for name, value in arguments.items()
         if value is not None and name not in _NO_INFLUENCE and not (named and name in _NAMES)
     }
     name = named or text_at(native, "model_name") or text_at(native, "model_name_or_path")
@@ -167,37 +189,37 @@ def _cells(native: Object) -> dict[str, str]:
     }
     if native.get("chat_template"):
         cells["apply_chat_template"] = "true"
-        # True is what an empty cell means beside a chat template.
+        # With a chat template, an empty cell means true.
         if native.get("fewshot_as_multiturn") is False:
             cells["fewshot_as_multiturn"] = "false"
     return cells
 
 
-def _model_arguments(given: Any) -> Object:
-    """Return the arguments of the model, which are a text before lm-eval 0.4.10."""
-    if isinstance(given, dict):
-        return given
-    if given is not None and not isinstance(given, str):
-        raise ValueError(f"model_args: expected a text or an object, got {type(given).__name__}")
-    found = {}
-    for piece in filter(None, (given or "").split(",")):
-        name, equals, value = piece.partition("=")
+def _model_arguments(value: Any) -> Object:
+    """Return the model arguments, which before lm-eval 0.4.10 are one text."""
+    if isinstance(value, dict):
+        return value
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"model_args: expected a text or an object, got {type(value).__name__}")
+    arguments = {}
+    for piece in filter(None, (value or "").split(",")):
+        name, equals, text = piece.partition("=")
         if not equals:
             raise ValueError(f"model_args: expected key=value, got {piece!r}")
-        found[name.strip()] = value.strip()
-    return found
+        arguments[name.strip()] = text.strip()
+    return arguments
 
 
-def _gen_kwargs(given: Any) -> str:
-    if isinstance(given, dict):
-        return native_cells.arguments(given)
-    if given is not None and not isinstance(given, str):
-        raise ValueError(f"gen_kwargs: expected a text or an object, got {type(given).__name__}")
-    return given or ""
+def _gen_kwargs(value: Any) -> str:
+    if isinstance(value, dict):
+        return native_cells.arguments(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"gen_kwargs: expected a text or an object, got {type(value).__name__}")
+    return value or ""
 
 
 def _seed(config: Object) -> str:
-    """Return the four seeds where they are not lm-eval's own."""
+    """Return the four seeds; empty if they are lm-eval's defaults."""
     seeds = [config.get(name, "") for name in _SEEDS]
     if seeds == _DEFAULT_SEEDS or not all(s is None or is_count(s) for s in seeds):
         return ""
@@ -205,10 +227,10 @@ def _seed(config: Object) -> str:
 
 
 def _finished(native: Object, path: str) -> str:
-    """Return when the evaluation ended; `date` is when it began, in seconds.
+    """Return when the evaluation ended: `date`, in seconds, plus the duration, a text.
 
-    The duration, a text, is there from 0.4.3 on. It has the time of loading lm-eval, which is
-    before `date`, so that the end may be told some seconds late.
+    The duration is there since 0.4.3. It includes loading lm-eval, which happens before `date`, so
+    the result may be some seconds late.
     """
     began, seconds = native.get("date"), native.get("total_evaluation_time_seconds")
     if not is_finite(began):

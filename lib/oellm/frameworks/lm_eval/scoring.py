@@ -1,8 +1,8 @@
-"""lm-evaluation-harness: requests through a model, batch by batch.
+"""Requests through an lm-eval model, batch by batch.
 
-Around lm-eval's own loops: each batch that ends is kept, a batch that does not fit into memory is
-halved, and between two batches the model can be stopped. What the model computes, and in which
-batches, stays lm-eval's business, so that the scores are those of its command line.
+This wraps lm-eval's own loops: each finished batch is stored, a batch that does not fit into memory
+is halved, and the model can be stopped between two batches. What the model computes, and in which
+batches, is left to lm-eval, so that the scores are those of its command line.
 """
 
 from __future__ import annotations
@@ -13,40 +13,43 @@ import pickle
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from oellm.frameworks.interface import GoOn, StoppedError
-from oellm.frameworks.lm_eval.messages import TOKENS, Seeds, Usage
+from oellm.core.log import Log
+from oellm.frameworks.interface import LOGLIKELIHOOD_ROLLING, GoOn, StoppedError
+from oellm.frameworks.lm_eval import patches
+from oellm.frameworks.lm_eval.messages import Seeds, Usage
 from oellm.runs.answers import Answer, Answers
 
 if TYPE_CHECKING:
     from oellm.frameworks.lm_eval.messages import Call
 
 
-# Seconds that a piece of the requests should take, for backends that let no one look between
-# their batches, and the requests of the first piece, when nobody knows how long they take.
-_PIECE = 300.0
+# For backends whose batches we cannot observe: how many seconds a piece of the requests should
+# take, and the size of the first piece, when their speed is still unknown.
+_PIECE_S = 300.0
 _FIRST_PIECE = 1024
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "HIPBLAS_STATUS_ALLOC_FAILED")
 
 
 class Scoring:
-    """A loaded model, and which batches fit into its memory."""
+    """A loaded model, and the batch sizes that fit into its memory."""
 
-    def __init__(self, model: Any, report: Callable[[str], None]) -> None:
+    def __init__(self, model: Any, log: Log) -> None:
         import torch
 
         self.model = model
-        self._report = report
+        self._log = log
         module = getattr(model, "model", None)
-        # What is called once per batch or token, if the backend is one that shows it.
+        # The module that is called once per batch or token; None if the backend does not expose it.
         self.module = module if isinstance(module, torch.nn.Module) else None
         self._sizes = _BatchSizes(model)
 
     def score(self, call: Call, answers: Answers | None, go_on: GoOn) -> tuple[list[Any], Usage]:
-        """Return the answers to requests, in their order, and what they took.
+        """Return the answers to a call's requests, in order, and what they took.
 
-        Raises StoppedError at the end of a batch, and whatever lm-eval raises.
+        Raises StoppedError at the end of a batch if `go_on` says so, and whatever lm-eval raises.
         """
         import torch
 
@@ -55,41 +58,43 @@ class Scoring:
             torch.cuda.reset_peak_memory_stats(gpu)
         started = time.perf_counter()
         attempt = _Attempt(self.model, call, answers, go_on)
-        _restore(call.generators)
-        with attempt.watching(self.module):
-            replies = self._answered(call, attempt)
-        return replies, Usage(
-            time.perf_counter() - started,
-            len(call.arguments),
-            attempt.kept_in_all(),
-            attempt.tokens,
-            self._sizes.used,
-            max(map(torch.cuda.max_memory_allocated, gpus), default=0),
+        _restore_generators(call.generators)
+        with attempt.observing(self.module):
+            replies = self._score_with_retries(call, attempt)
+        usage = Usage(
+            seconds=time.perf_counter() - started,
+            requests=len(call.arguments),
+            kept=attempt.count_kept(),
+            tokens=attempt.tokens,
+            batch_size=self._sizes.used,
+            peak_bytes=max(map(torch.cuda.max_memory_allocated, gpus), default=0),
         )
+        return replies, usage
 
-    def _answered(self, call: Call, attempt: _Attempt) -> list[Any]:
-        # Longer requests need more memory; lm-eval itself tries the longest possible ones for all
-        # requests but these.
+    def _score_with_retries(self, call: Call, attempt: _Attempt) -> list[Any]:
+        """Score all requests; halve the batch size and score the rest if memory runs out."""
+        # Longer requests need more memory. Unless it gets tokens, lm-eval itself sizes batches for
+        # the longest possible request.
         longest = self._sizes.longest
-        if call.method == TOKENS:
+        if call.method == patches.SCORE_TOKENS:
             longest = max(len(context) + len(rest) for _, context, rest in call.arguments)
         self._sizes.choose(call.method, longest, call.batch_size)
-        before = generators()
+        before = generator_states()
         while True:
             try:
-                return self._in_pieces(attempt)
-            # Whatever a backend raises when memory ends; what is something else goes on.
+                return self._score_in_pieces(attempt)
+            # Backends raise various errors if memory runs out; all other errors are raised again.
             except Exception as error:
                 if not is_out_of_memory(error) or not self._sizes.halve():
                     raise
                 size, reason = self._sizes.used, str(error).splitlines()[0]
-            # Outside the handler: the error holds what fills the memory.
-            _free_memory()
-            self._report(f"batch size {size} from now on: {reason}")
-            _restore(before)
+            # Outside the handler, because the error holds references to what fills the memory.
+            free_memory()
+            self._log(f"batch size {size} from now on: {reason}")
+            _restore_generators(before)
 
-    def _in_pieces(self, attempt: _Attempt) -> list[Any]:
-        """Answer all requests at once, or, where no one can look between batches, in pieces."""
+    def _score_in_pieces(self, attempt: _Attempt) -> list[Any]:
+        """Score all requests at once, or in pieces if the backend's batches are not observable."""
         todo = attempt.unanswered()
         size = _FIRST_PIECE if self.module is None else len(todo)
         while todo:
@@ -97,12 +102,12 @@ class Scoring:
             started = time.perf_counter()
             attempt.ask(piece)
             attempt.end_batch()
-            size = max(1, int(len(piece) * _PIECE / max(1e-3, time.perf_counter() - started)))
+            size = max(1, int(len(piece) * _PIECE_S / max(1e-3, time.perf_counter() - started)))
         return attempt.replies()
 
 
 class _Attempt:
-    """One call: which of its requests are answered, and the model's hooks while it lasts."""
+    """One call: which of its requests are answered. Also lm-eval's cache hook."""
 
     def __init__(self, model: Any, call: Call, answers: Answers | None, go_on: GoOn) -> None:
         self._model = model
@@ -113,25 +118,28 @@ class _Attempt:
         self._replies: list[Any] = [
             self._earlier.get(key) if key is not None else None for key in call.keys
         ]
-        # By what lm-eval names a request in its hook: the positions in this call.
+        # The positions of each request in this call, by what lm-eval passes to its cache hook.
         self._positions: dict[Any, list[int]] = {}
         for position in reversed(self.unanswered()):
-            name = _name(call.method, call.arguments[position])
+            name = _hook_key(call.method, call.arguments[position])
             self._positions.setdefault(name, []).append(position)
         self._has_ended_batch = True
-        # Requests that have an answer, and those of them that had it before.
+        # The number of answered requests, and how many of them earlier attempts answered.
         self.answered = self.kept = sum(reply is not None for reply in self._replies)
-        # Of the texts that are asked for: their windows, and those that were answered before.
+        # For long texts: the number of their windows, and how many earlier attempts scored.
         self._windows = self._kept_windows = 0
         self.tokens = 0
 
-    def kept_in_all(self) -> int:
-        """Return how many requests were answered before; where half of the windows were, half."""
+    def count_kept(self) -> int:
+        """Return how many requests earlier attempts answered.
+
+        For long texts this is estimated: half of the windows count as half of the requests.
+        """
         asked = len(self._replies) - self.kept
         return self.kept + asked * self._kept_windows // max(1, self._windows)
 
     def unanswered(self) -> list[int]:
-        """Return the positions of the requests that have no answer yet."""
+        """Return the positions of the requests without an answer."""
         return [position for position, reply in enumerate(self._replies) if reply is None]
 
     def replies(self) -> list[Any]:
@@ -139,129 +147,106 @@ class _Attempt:
         return self._replies
 
     def ask(self, positions: Sequence[int]) -> None:
-        """Have lm-eval answer some of the requests."""
+        """Have lm-eval answer the requests at these positions."""
         requests = [self._call.arguments[position] for position in positions]
-        if self._call.method != TOKENS:
+        if self._call.method != patches.SCORE_TOKENS:
             requests = [_Request(arguments) for arguments in requests]
         replies = getattr(self._model, self._call.method)(requests)
         for position, reply in zip(positions, replies, strict=True):
             self._replies[position] = reply
 
-    def watching(self, module: Any) -> _Watch:
-        """Return a context in which batches that end are noticed."""
-        return _Watch(self, self._model, module, self._call.method)
+    @contextmanager
+    def observing(self, module: Any) -> Iterator[None]:
+        """Within the context, this attempt sees the model's answers, batches and windows."""
+        from lm_eval.api.model import CacheHook
 
-    def begin_forward(self, tokens: int) -> None:
-        """Note that the model computes something; before a batch's first, the last one ended."""
-        self.tokens += tokens
-        if not self._has_ended_batch:
-            self.end_batch()
+        with ExitStack() as stack:
+            self._model.set_cache_hook(self)
+            stack.callback(self._model.set_cache_hook, CacheHook(None))
+            if module is not None:
+                hook = module.register_forward_pre_hook(self._before_forward, with_kwargs=True)
+                stack.callback(hook.remove)
+            if self._call.method == LOGLIKELIHOOD_ROLLING:
+                stack.enter_context(
+                    patches.wrapped_window_scoring(self._model, self._score_windows)
+                )
+            yield
 
     def end_batch(self) -> None:
-        """Keep what was answered; raises StoppedError if it is time to."""
+        """Store the answers of the batch; raises StoppedError if the model should stop."""
         self._has_ended_batch = True
         if self._answers is not None:
             self._answers.complete()
         if not self._go_on(self.answered, len(self._replies), self.kept):
             raise StoppedError
 
-    def add(self, request: Any, reply: Any) -> None:
-        """Note the answer to a request, as lm-eval's hook gives it."""
-        # The same request may be there several times, and then is answered as often.
+    def add_partial(self, _method: str, request: Any, reply: Any) -> None:
+        """Note an answer; lm-eval's cache hook, called once for each answered request."""
+        # Equal requests are answered as often as they occur.
         waiting = self._positions.get(_hashable(request))
         if waiting:
             position = waiting.pop()
             self._replies[position] = reply
             self.answered += 1
-            self.keep(self._call.keys[position], reply)
+            self._store(self._call.keys[position], reply)
 
-    def keep(self, key: str | None, reply: Any) -> None:
-        """Keep an answer on disk, with the batch that it belongs to."""
+    def _store(self, key: str | None, reply: Any) -> None:
+        """Add an answer to the batch that is stored at its end."""
         self._has_ended_batch = False
         if key is not None and self._answers is not None:
             self._answers.add(key, reply)
 
-    def of_windows(self, score: Callable[..., Any], requests: Any, **options: Any) -> list[Any]:
-        """Answer windows of long texts; lm-eval's hook only tells of whole texts, at the end."""
+    def _before_forward(self, _module: Any, arguments: Any, named: Any) -> None:
+        """Count the tokens of a forward pass; the first pass of a batch ends the previous batch."""
+        inputs = arguments[0] if arguments else named.get("input_ids")
+        self.tokens += inputs.numel() if hasattr(inputs, "numel") else 0
+        if not self._has_ended_batch:
+            self.end_batch()
+
+    def _score_windows(self, score: Callable[..., Any], requests: Any, **options: Any) -> list[Any]:
+        """Score windows of long texts with lm-eval's function `score`, or take stored scores."""
         keys = [_window_key(context, rest) for _, context, rest in requests]
         self._windows += len(keys)
-        # All or nothing: a batch of other windows would differ in the last digits.
+        # All or none: in a batch with other windows, scores differ in their last digits.
         if all(key in self._earlier for key in keys):
             self._kept_windows += len(keys)
             return [self._earlier[key] for key in keys]
         replies: list[Any] = score(requests=requests, **options)
         for key, reply in zip(keys, replies, strict=True):
-            self.keep(key, reply)
+            self._store(key, reply)
         return replies
 
 
 class _Request:
-    """A request as lm-eval's models take it."""
+    """A request with those attributes of lm-eval's Instance that its models read."""
 
     def __init__(self, arguments: tuple[Any, ...]) -> None:
         self.args = self.arguments = arguments
         self.task_name = None
 
 
-class _Watch:
-    """While it lasts, a model tells an attempt of its batches."""
-
-    def __init__(self, attempt: _Attempt, model: Any, module: Any, method: str) -> None:
-        self._attempt, self._model, self._module = attempt, model, module
-        self._method = method
-        self._hook: Any = None
-
-    def __enter__(self) -> None:
-        self._model.set_cache_hook(self)
-        if self._module is not None:
-            self._hook = self._module.register_forward_pre_hook(self._before, with_kwargs=True)
-        if self._method == "loglikelihood_rolling" and hasattr(self._model, TOKENS):
-            score = getattr(self._model, TOKENS)
-            setattr(
-                self._model,
-                TOKENS,
-                lambda requests, **options: self._attempt.of_windows(score, requests, **options),
-            )
-
-    def __exit__(self, *_: object) -> None:
-        from lm_eval.api.model import CacheHook
-
-        self._model.set_cache_hook(CacheHook(None))
-        if self._hook is not None:
-            self._hook.remove()
-        vars(self._model).pop(TOKENS, None)
-
-    def add_partial(self, _method: str, request: Any, reply: Any) -> None:
-        """Be lm-eval's hook: called once per request when it is answered."""
-        self._attempt.add(request, reply)
-
-    def _before(self, _module: Any, arguments: Any, named: Any) -> None:
-        inputs = arguments[0] if arguments else named.get("input_ids")
-        self._attempt.begin_forward(inputs.numel() if hasattr(inputs, "numel") else 0)
-
-
 class _BatchSizes:
-    """Which batch sizes a model is given, so that batches fit into memory.
+    """Chooses batch sizes that fit into memory.
 
-    Found once: a size that fits requests of some length fits shorter ones too, and one that was too
-    large for some is too large for longer ones.
+    A size is detected once: a size that fits requests of some length also fits shorter ones, and a
+    size that is too large for some requests is too large for longer ones.
     """
 
     def __init__(self, model: Any) -> None:
         self._model = model
-        # lm-eval's models on transformers keep their batch size here, others in batch_size.
+        # lm-eval's models on transformers have this attribute, other backends batch_size.
         self._is_adjustable = hasattr(model, "batch_size_per_gpu")
         self.longest: int = getattr(model, "max_length", 0) or 0
         self.used: int | str = ""
-        self._place: tuple[str, int] = ("", 0)
-        # By method and length.
-        self._found: dict[tuple[str, int], int] = {}
+        self._method_and_length: tuple[str, int] = ("", 0)
+        # Both by method and length.
+        self._detected: dict[tuple[str, int], int] = {}
         self._limits: dict[tuple[str, int], int] = {}
 
     def choose(self, method: str, longest: int, asked: int | str) -> None:
         """Give the model the batch size for requests of at most `longest` tokens."""
-        self._place = (method, longest)
-        size = self._automatic(method, longest) if asked == "auto" else asked
+        self._method_and_length = (method, longest)
+        size = self._detect(method, longest) if asked == "auto" else asked
         limits = [
             limit
             for (known, length), limit in self._limits.items()
@@ -271,37 +256,40 @@ class _BatchSizes:
             size = min([size, *limits])
         self._set(size)
         if asked == "auto" and self._is_adjustable:
-            # Where lm-eval's results have it.
+            # lm-eval's results show this attribute.
             self._model.batch_sizes = {0: size}
 
     def halve(self) -> bool:
-        """Take half the batch size from now on; False where it is 1, or not ours to say."""
-        # Of a schedule (auto:N) only the largest size is known.
+        """Halve the batch size; return False if it is 1 already, or the backend decides it."""
         if not self._is_adjustable:
             return False
+        # Of a schedule (auto:N), only the largest size is known.
         size = self.used if isinstance(self.used, int) else int(self._model.max_batch_size)
         if size == 1:
             return False
-        self._limits[self._place] = size // 2
+        self._limits[self._method_and_length] = size // 2
         self._set(size // 2)
         return True
 
-    def _automatic(self, method: str, longest: int) -> int | str:
-        """Return the size that lm-eval finds for requests of a length, found once per length."""
+    def _detect(self, method: str, longest: int) -> int | str:
+        """Return the batch size that lm-eval detects for requests of this length."""
         if not self._is_adjustable:
             return "auto"
-        # Rounded up to a power of two, so that tasks of nearly the same length share a size.
+        # Rounded up to a power of two, so that tasks of similar length share a size.
         shape = min(1 << (longest - 1).bit_length(), self.longest)
-        place = (method, shape)
-        if place not in self._found:
-            half = [0] * (shape // 2), [0] * (shape + 1 - shape // 2)
-            self._found[place] = self._model._detect_batch_size([(None, *half)])
-        return self._found[place]
+        key = (method, shape)
+        if key not in self._detected:
+            context, continuation = [0] * (shape // 2), [0] * (shape + 1 - shape // 2)
+            self._detected[key] = patches.detect_batch_size(self._model, context, continuation)
+        return self._detected[key]
 
     def _set(self, size: int | str) -> None:
-        """Give a loaded model another batch size; lm-eval only records the one given to a call."""
+        """Change the batch size of the loaded model.
+
+        A size passed to lm-eval's evaluation beside a loaded model is only written into results.
+        """
         name, _, schedule = str(size).partition(":")
-        value: int | str = int(name) if name.isdecimal() else name
+        value: int | str = int(name) if name != "auto" else name
         self.used = value
         if self._is_adjustable:
             self._model.batch_size_per_gpu = value
@@ -312,13 +300,14 @@ class _BatchSizes:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an accelerator's memory was too small (CUDA and HIP)."""
+    """Return whether an accelerator ran out of memory (CUDA or HIP)."""
     return type(error).__name__ == "OutOfMemoryError" or (
         isinstance(error, RuntimeError) and any(sign in str(error) for sign in _OUT_OF_MEMORY)
     )
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
+    """Free the memory of objects that nothing refers to, also on the accelerator."""
     import gc
 
     import torch
@@ -328,12 +317,12 @@ def _free_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def _name(method: str, request: Any) -> Any:
-    return _hashable(request[0] if method == TOKENS else request)
+def _hook_key(method: str, request: Any) -> Any:
+    return _hashable(request[0] if method == patches.SCORE_TOKENS else request)
 
 
 def _hashable(request: Any) -> Any:
-    """Return what stands for a request in a dict: options of generation are a dict themselves."""
+    """Return a dict key for a request, whose generation options are a dict themselves."""
     return tuple(part if isinstance(part, str) else repr(part) for part in request)
 
 
@@ -342,33 +331,33 @@ def _window_key(context: list[int], rest: list[int]) -> str:
     return f"window {hashlib.blake2b(tokens, digest_size=16).hexdigest()}"
 
 
-def generators() -> bytes:
-    """Return where the generators of random numbers are, pickled."""
-    return pickle.dumps([get() for get, _ in _states()])
+def generator_states() -> bytes:
+    """Return the states of the random number generators, pickled."""
+    return pickle.dumps([get() for get, _ in _state_accessors()])
 
 
-def _restore(known: Seeds | bytes) -> None:
-    """Put the generators where lm-eval has them when it makes a call."""
-    if not isinstance(known, bytes):
-        _seed(*known)
+def _restore_generators(states: Seeds | bytes) -> None:
+    """Put the generators into the state that they have when lm-eval makes a call."""
+    if not isinstance(states, bytes):
+        _seed_generators(*states)
         return
-    for (_, put), state in zip(_states(), pickle.loads(known), strict=True):  # noqa: S301
+    for (_, put), state in zip(_state_accessors(), pickle.loads(states), strict=True):  # noqa: S301
         put(state)
 
 
-def _states() -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:
+def _state_accessors() -> Iterator[tuple[Callable[[], Any], Callable[[Any], None]]]:
     import numpy as np
     import torch
 
     yield random.getstate, random.setstate
     yield np.random.get_state, np.random.set_state
     yield torch.get_rng_state, torch.set_rng_state
-    # Where this process computes on a GPU; asking others about theirs would take their memory.
+    # Only if this process uses the GPU already: asking another one would allocate memory on it.
     if torch.cuda.is_initialized():
         yield torch.cuda.get_rng_state, torch.cuda.set_rng_state
 
 
-def _seed(python: int | None, numpy: int | None, torch: int | None) -> None:
+def _seed_generators(python: int | None, numpy: int | None, torch: int | None) -> None:
     import numpy as np
     from lm_eval.utils import set_torch_seed
 

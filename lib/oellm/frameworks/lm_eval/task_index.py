@@ -1,10 +1,10 @@
-"""The names of lm-eval's tasks, groups and tags, from a cache of its own scan.
+"""The names of lm-eval's tasks, groups and tags, cached on disk.
 
-Its TaskManager parses some 14,000 YAML files each time it starts, which takes about ten seconds.
-What names mean is kept in JSON files, one for the tasks that come with lm-eval and one for each
-directory of further tasks. A file is good for one version and one place of lm-eval, and for a
-directory as it was when the file was written; whatever else it finds, or cannot read or write,
-means a new scan.
+lm-eval's TaskManager parses about 14,000 YAML files each time it starts, which takes ten seconds.
+We keep what it finds in JSON files: one for the tasks that come with lm-eval, and one for each
+directory of further tasks. A file is valid for one version and location of lm-eval, and for the
+state of the directory when the file was written. If there is no valid file, or it cannot be read
+or written, the directory is scanned again.
 """
 
 from __future__ import annotations
@@ -12,31 +12,36 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oellm.core import atomic, json_codec
+from oellm.core.log import Log
 from oellm.core.paths import cache_directory
 from oellm.errors import InputError, MachineError, nearest
 
-# Part of every cache file's name: another layout of the files is another file.
+# Part of every cache file's name; a new layout of the files gets a new number.
 _LAYOUT = 1
 # Directories of installed packages, whose files change only with the version.
 _INSTALLED = ("site-packages", "dist-packages")
-_KINDS = {"TASK": "task", "PY_TASK": "class", "GROUP": "group", "TAG": "tag"}
+# Our names for the kinds of lm-eval's index entries.
+KINDS = {"TASK": "task", "PY_TASK": "class", "GROUP": "group", "TAG": "tag"}
 
 
-class Entry(NamedTuple):
-    """What a name stands for."""
+class IndexEntry(NamedTuple):
+    """The meaning of one name.
 
-    # task, class (a task written in Python), group or tag.
+    Attributes:
+        kind: task, class (a task written in Python), group or tag.
+        path: The YAML file, relative to the scanned directory; empty for a tag.
+        config: For a task, those keys of its merged config that tell where its data come from; for
+            a group, its merged config; for a tag, nothing.
+        tags: For a task, its tags; for a tag, its tasks.
+    """
+
     kind: str
-    # The YAML file, relative to the directory that was scanned; empty for a tag.
     path: str
-    # Of a task the keys of its merged config that say where its data come from; of a group its
-    # merged config; of a tag nothing.
     config: dict[str, Any]
-    # The tags of a task, the tasks of a tag.
     tags: list[str]
 
 
@@ -44,48 +49,48 @@ class TaskIndex(NamedTuple):
     """The names that one directory defines."""
 
     root: str
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, IndexEntry]
 
 
 class TaskIndices:
-    """The indices of this machine's lm-eval and of directories, each read once.
+    """The indices of this machine's lm-eval and of further directories, each read once.
 
-    `report` is told when a scan begins that takes its time.
+    `log` gets a message when a slow scan begins.
     """
 
-    def __init__(self, environ: Mapping[str, str], report: Callable[[str], None]) -> None:
+    def __init__(self, environ: Mapping[str, str], log: Log) -> None:
         self._cache = cache_directory(environ)
-        self._report = report
-        self._read: dict[str, TaskIndex] = {"": TaskIndex("", {})}
+        self._log = log
+        self._indices: dict[str, TaskIndex] = {"": TaskIndex("", {})}
 
     def shipped(self) -> TaskIndex:
         """Return the index of the tasks that come with lm-eval.
 
-        Raises MachineError where lm-eval is not installed.
+        Raises MachineError if lm-eval is not installed.
         """
-        return self.directory(os.path.join(_package(), "tasks"))
+        return self.directory(os.path.join(_package_directory(), "tasks"))
 
     def directory(self, path: str) -> TaskIndex:
-        """Return the index of a directory of tasks, an empty one for an empty path."""
-        if path not in self._read:
-            self._read[path] = self._cached(os.path.abspath(path))
-        return self._read[path]
+        """Return the index of a directory of tasks; an empty index for an empty path."""
+        if path not in self._indices:
+            self._indices[path] = self._load_index(os.path.abspath(path))
+        return self._indices[path]
 
     def require(self, task: str, include_path: str) -> None:
-        """Raise InputError, with the column, where there is no such task, file or directory."""
+        """Raise InputError, with the column, if the task, file or directory does not exist."""
         if include_path and not os.path.isdir(include_path):
             raise InputError(f"{include_path}: no such directory", column="include_path")
         if is_file(task):
             if not os.path.isfile(task):
                 raise InputError(f"{task}: no such file", column="task_path")
         elif task not in (own := self.directory(include_path).entries):
-            known = self.shipped().entries
-            if task not in known:
-                hint = nearest(task, [*known, *own])
+            shipped = self.shipped().entries
+            if task not in shipped:
+                hint = nearest(task, [*shipped, *own])
                 text = f"lm-eval has no task, group or tag {task!r}{hint}"
                 raise InputError(text, column="task_path")
 
-    def _cached(self, root: str) -> TaskIndex:
+    def _load_index(self, root: str) -> TaskIndex:
         version = _version()
         file = self._cache / f"tasks-{version}-{_digest(root, version)}.json"
         try:
@@ -93,31 +98,31 @@ class TaskIndices:
             return TaskIndex(root, {name: _entry(*fields) for name, fields in loaded.items()})
         except (OSError, ValueError, TypeError, AttributeError):
             if _is_installed(root):
-                self._report(f"indexing the tasks of lm-eval {version}, once: about 10 s")
-            entries = dict(_scanned(root))
-        # A full or read-only disk costs the next command a scan, and this one nothing.
+                self._log(f"indexing the tasks of lm-eval {version}, once: about 10 s")
+            entries = dict(_scan(root))
+        # If the disk is full or read-only, the next command has to scan again; this one goes on.
         with contextlib.suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_file(file, json_codec.dumps(entries))
         return TaskIndex(root, entries)
 
 
-def _entry(kind: str, path: str, config: dict[str, Any], tags: list[str]) -> Entry:
-    # Others may have written the cache: what it names must be below the directory scanned.
+def _entry(kind: str, path: str, config: dict[str, Any], tags: list[str]) -> IndexEntry:
+    # Somebody else may have written the cache: all paths must be below the scanned directory.
     if os.path.isabs(path) or ".." in path.split("/"):
         raise ValueError(f"expected a path below the directory, got {path!r}")
-    return Entry(kind, path, config, tags)
+    return IndexEntry(kind, path, config, tags)
 
 
 def is_file(task: str) -> bool:
-    """Return whether a task is named by its YAML file."""
+    """Return whether a task is given as the path of its YAML file."""
     return task.endswith((".yaml", ".yml"))
 
 
-def _package() -> str:
+def _package_directory() -> str:
     import importlib.util
 
-    # Finding it does not import it.
+    # This finds the package without importing it.
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         raise MachineError("lm_eval is not installed, so its task names are not known")
@@ -140,30 +145,30 @@ def _is_installed(root: str) -> bool:
 
 
 def _signature(root: str) -> list[Any]:
-    """Return the name, size and time of change of every YAML file below a directory."""
-    found = []
+    """Return the path, size and modification time of every YAML file below a directory."""
+    files = []
     for directory, folders, names in os.walk(root):
         folders.sort()
         for name in sorted(names):
             path = os.path.join(directory, name)
-            # A file that another includes need not have the ending.
+            # A file that another one includes may lack the suffix.
             if (is_file(name) or "." not in name) and os.path.exists(path):
                 status = os.stat(path)
-                found.append([path, status.st_size, status.st_mtime_ns])
-    return found
+                files.append([path, status.st_size, status.st_mtime_ns])
+    return files
 
 
-def _scanned(root: str) -> Iterator[tuple[str, Entry]]:
+def _scan(root: str) -> Iterator[tuple[str, IndexEntry]]:
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=root, include_defaults=False)
     for name, entry in manager.task_index.items():
         path = os.path.relpath(entry.yaml_path, root) if entry.yaml_path else ""
-        kind = _KINDS[entry.kind.name]
-        yield name, Entry(kind, path, _relevant(kind, entry.cfg or {}), sorted(entry.tags))
+        kind = KINDS[entry.kind.name]
+        yield name, IndexEntry(kind, path, _kept_config(kind, entry.cfg or {}), sorted(entry.tags))
 
 
-def _relevant(kind: str, config: dict[str, Any]) -> dict[str, Any]:
+def _kept_config(kind: str, config: dict[str, Any]) -> dict[str, Any]:
     if kind == "group":
         return config
     kept = ("dataset_path", "dataset_name", "dataset_kwargs", "custom_dataset")

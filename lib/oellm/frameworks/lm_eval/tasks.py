@@ -1,77 +1,92 @@
-"""lm-evaluation-harness: its tasks without a model, for oe-fetch."""
+"""lm-eval's tasks without a model: what they need, and how much work they are."""
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
-from oellm.frameworks.interface import Demand, NotPermittedError, TaskFacts
+from oellm.core.log import Log
+from oellm.frameworks.interface import (
+    LOGLIKELIHOOD,
+    LOGLIKELIHOOD_ROLLING,
+    Demand,
+    NotPermittedError,
+    TaskFacts,
+    count_documents,
+)
 from oellm.frameworks.lm_eval import environment, patches
-from oellm.frameworks.lm_eval.task_managers import DataSet, task_managers
-from oellm.hub.data_sets import recorded
+from oellm.frameworks.lm_eval.task_index import TaskIndices
+from oellm.frameworks.lm_eval.task_managers import LmEvalDataSet, TaskManagers
+from oellm.hub import data_sets
+
+# Documents that are tried with made-up answers.
+_TRIED = 2
+# The seed that lm-eval itself uses for few-shot examples.
+_FEWSHOT_SEED = 1234
+# Errors that a real answer would meet just like a made-up one.
+_MISSING = (ImportError, OSError)
 
 
-class Tasks:
+class LmEvalTasks:
     """lm-eval's tasks, without a model."""
 
-    def __init__(self) -> None:
-        self._managers = task_managers()
+    def __init__(self, log: Log) -> None:
+        self._managers = TaskManagers(TaskIndices(os.environ, log))
+
+    def require(self, task: str, include_path: str) -> None:
+        """Raise InputError, with the column, if the task, file or directory does not exist."""
+        self._managers.require(task, include_path)
 
     def prepare(self) -> None:
         """Import what building a task needs."""
         environment.prepare()
-        # No task is to find a GPU that belongs to somebody else.
+        # No task may find a GPU, which could belong to somebody else.
         os.environ |= {"CUDA_VISIBLE_DEVICES": "", "HIP_VISIBLE_DEVICES": ""}
-        # Building a task for a look at it would fill the log with bars and advice.
+        # Otherwise progress bars and advice of each task would fill the log.
         os.environ.setdefault("TQDM_DISABLE", "1")
         os.environ.setdefault("DATASETS_VERBOSITY", "error")
         logging.getLogger("lm_eval").setLevel(logging.ERROR)
         import lm_eval.tasks  # noqa: F401
 
-        patches.mend()
+        patches.patch_libraries()
 
-    def data_sets(self, task: str, include_path: str) -> list[DataSet]:
-        """Return the data sets of a task, group, tag or YAML file (see TaskManagers.data_sets)."""
-        # Made here, so that processes forked from this one have it.
+    def data_sets(self, task: str, include_path: str) -> list[LmEvalDataSet]:
+        """Return the data sets of a task, group, tag or YAML file (TaskManagers.data_sets)."""
+        # Builds the manager here, so that the processes forked from this one have it.
         self._managers.manager(task, include_path)
         return self._managers.data_sets(task, include_path)
 
     def facts(
         self, task: str, include_path: str, demands: list[Demand]
     ) -> list[TaskFacts | BaseException]:
-        """Build a task and return the facts for each demand (see check.facts)."""
-        return facts(self._managers.manager(task, include_path), task, demands)
+        """Build a task, group or tag; return the facts for each demand, or the error.
+
+        Raises whatever prevents building it: errors of lm-eval, of the task's code, of libraries.
+        """
+        return collect_facts(self._managers.manager(task, include_path), task, demands)
 
 
-# Documents whose made-up answers are scored.
-_TRIED = 2
+def create_tasks(log: Log) -> LmEvalTasks:
+    """Return lm-eval's tasks."""
+    return LmEvalTasks(log)
 
 
-# Where lm-eval itself starts the generator of few-shot examples.
-_FEWSHOT_SEED = 1234
-
-
-# Reasons for which scoring an answer that makes no sense may fail, but a real one would too.
-_MISSING = (ImportError, OSError)
-
-
-def facts(manager: Any, task: str, demands: list[Demand]) -> list[TaskFacts | BaseException]:
-    """Build a task, group or tag; return what each demand on it takes, or what is in its way.
-
-    Raises what keeps it from being built: what lm-eval, the task's code and the libraries raise.
-    """
-    with recorded() as revisions:
+def collect_facts(
+    manager: Any, task: str, demands: list[Demand]
+) -> list[TaskFacts | BaseException]:
+    """Build a task with a TaskManager; return the facts for each demand, or the error."""
+    with data_sets.recorded() as revisions:
         members = manager.load([task])["tasks"]
     revision = " ".join(sorted(set(revisions)))
     shots = {name: member.get_config("num_fewshot") for name, member in members.items()}
-    return [_fact(members, shots, demand, revision) for demand in demands]
+    return [_try_demand(members, shots, demand, revision) for demand in demands]
 
 
-def _fact(
+def _try_demand(
     members: Mapping[str, Any], shots: Mapping[str, int | None], demand: Demand, revision: str
 ) -> TaskFacts | BaseException:
     requests: Counter[str] = Counter()
@@ -80,10 +95,10 @@ def _fact(
         for name, member in members.items():
             _require_permission(member, demand)
             _set_shots(member, shots[name], demand.n_shot)
-            _try(member)
-            n_docs += _documents(member, demand.limit)
-            requests += _requests(member, demand.limit)
-    # A task's code is anybody's; one even raises SystemExit.
+            _try_task(member)
+            n_docs += _count_documents(member, demand.limit)
+            requests += _count_requests(member, demand.limit)
+    # Anybody may have written a task's code; one task raises SystemExit.
     except (Exception, SystemExit) as error:
         return error
     return TaskFacts(n_docs, dict(sorted(requests.items())), revision)
@@ -97,7 +112,7 @@ def _require_permission(task: Any, demand: Demand) -> None:
 
 
 def _set_shots(task: Any, own: int | None, asked: int | None) -> None:
-    """Set the few-shot examples as the evaluator does; a task that fixes none keeps them."""
+    """Set the few-shot examples as lm-eval's evaluator does; a task that fixes 0 keeps 0."""
     if asked is not None and own != 0:
         task.set_config(key="num_fewshot", value=asked)
     else:
@@ -105,43 +120,43 @@ def _set_shots(task: Any, own: int | None, asked: int | None) -> None:
     task.set_fewshot_seed(seed=_FEWSHOT_SEED)
 
 
-def _try(task: Any) -> None:
-    """Raise what would keep the first documents from being asked and scored."""
-    _check_metrics(task)
+def _try_task(task: Any) -> None:
+    """Raise whatever would prevent asking and scoring the first documents."""
+    _require_metrics(task)
     task.build_all_requests(limit=_TRIED, rank=0, world_size=1)
     try:
-        _score(task)
+        _score_made_up_answers(task)
     except Exception as error:
         if _is_about_resources(error):
             raise
 
 
 def _is_about_resources(error: BaseException | None) -> bool:
-    """Return whether a package, a file or the network was missing, in whatever it is wrapped."""
+    """Return whether the cause is a missing package or file, or the network."""
     while error is not None:
-        # NLTK raises a plain LookupError; a KeyError is the made-up answer's fault.
+        # NLTK raises a plain LookupError; a KeyError is the fault of the made-up answer.
         if isinstance(error, _MISSING) or type(error) is LookupError:
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def _check_metrics(task: Any) -> None:
-    """Raise what keeps a metric from being loaded: lm-eval only logs it, and fails at the end."""
+def _require_metrics(task: Any) -> None:
+    """Raise whatever prevents loading a metric, which lm-eval only logs."""
     config = getattr(task, "config", None)
     if getattr(config, "process_results", None) is not None:
         return
-    for name, function in getattr(task, "_metric_fn_list", {}).items():
+    for name, function in patches.metric_functions(task).items():
         if function is None:
             import evaluate
 
             evaluate.load(name)
 
 
-def _score(task: Any) -> None:
+def _score_made_up_answers(task: Any) -> None:
     documents: dict[int, list[Any]] = {}
     for instance in task.instances:
-        instance.resps = [_answer(instance)] * instance.repeats
+        instance.resps = [_made_up_answer(instance)] * instance.repeats
         documents.setdefault(instance.doc_id, []).append(instance)
     task.apply_filters()
     scores: dict[str, list[Any]] = {}
@@ -156,38 +171,27 @@ def _score(task: Any) -> None:
             aggregations[metric](values)
 
 
-def _answer(instance: Any) -> Any:
-    if instance.request_type == "loglikelihood":
+def _made_up_answer(instance: Any) -> Any:
+    if instance.request_type == LOGLIKELIHOOD:
         return (-1.0 - instance.idx, False)
-    return -10.0 if instance.request_type == "loglikelihood_rolling" else "The answer is 1."
+    return -10.0 if instance.request_type == LOGLIKELIHOOD_ROLLING else "The answer is 1."
 
 
-def _documents(task: Any, limit: float | None) -> int:
-    """Return how many documents the evaluator takes: all, the first ones, or a share of them."""
-    count = len(task.eval_docs)
-    if limit is None:
-        return count
-    return min(count, math.ceil(count * limit) if limit < 1 else int(limit))
+def _count_documents(task: Any, limit: float | None) -> int:
+    return count_documents(len(task.eval_docs), limit)
 
 
-def _requests(task: Any, limit: float | None) -> Counter[str]:
+def _count_requests(task: Any, limit: float | None) -> Counter[str]:
     """Return the number of requests of each type."""
     kinds = Counter(instance.request_type for instance in task.instances)
-    wanted = _documents(task, limit)
+    wanted = _count_documents(task, limit)
     if getattr(task, "OUTPUT_TYPE", None) != "multiple_choice" or not hasattr(
         task, "doc_to_choice"
     ):
         tried = len({instance.doc_id for instance in task.instances})
         repeats = task.instances[0].repeats or 1
         return Counter({kind: count * repeats * wanted // tried for kind, count in kinds.items()})
-    # Documents differ in how many choices they have; mutual information asks for each twice.
-    twice = 2 if "acc_mutual_info" in task._metric_fn_list else 1
-    choices = sum(len(task.doc_to_choice(doc)) for doc in _first(task.eval_docs, wanted))
-    return Counter({"loglikelihood": choices * twice})
-
-
-def _first(documents: Any, count: int) -> Iterator[Mapping[str, Any]]:
-    for number, document in enumerate(documents):
-        if number == count:
-            return
-        yield document
+    # Documents differ in their number of choices; mutual information asks for each choice twice.
+    per_choice = 2 if "acc_mutual_info" in patches.metric_functions(task) else 1
+    choices = sum(len(task.doc_to_choice(doc)) for doc in islice(task.eval_docs, wanted))
+    return Counter({LOGLIKELIHOOD: choices * per_choice})

@@ -1,52 +1,37 @@
-"""Results that other tools wrote: lm-eval, bigcode, bigcodebench, evalplus, lighteval."""
+"""Result files of other tools: asks each framework's reader whether it wrote the file."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
+from oellm import frameworks
 from oellm.core import json_codec
-from oellm.frameworks.bigcode_eval import results as bigcode_eval
-from oellm.frameworks.bigcodebench import results as bigcodebench
-from oellm.frameworks.evalplus import results as evalplus
-from oellm.frameworks.lighteval import results as lighteval
-from oellm.frameworks.lm_eval import results as lm_eval
-from oellm.frameworks.reading.values import Object
 from oellm.metrics.scored_rows import ScoredRow
 
-# Each returns None for a document that is none of its framework's.
-_READERS: tuple[Callable[[Object, str], list[ScoredRow] | None], ...] = (
-    lm_eval.scored_rows,
-    lighteval.scored_rows,
-    bigcode_eval.scored_rows,
-    bigcodebench.scored_rows,
-    evalplus.scored_rows,
-)
 
+def read_foreign_result(content: bytes, path: str) -> list[ScoredRow] | None:
+    """Return the rows of another tool's result file, one for each task or group asked for.
 
-def read(content: bytes, path: str) -> list[ScoredRow] | None:
-    """Return what a result file of another tool says, one row for each thing it was asked for.
-
-    None where it is JSON, but no result that is known here, or where another file stands for it;
-    a result of ours is none. `path` names the file: some tools tell the model, or the time, only
-    there. Metrics without a finite value are left out, which the remarks of their row say.
-    Raises ValueError, with the reason, where the file is damaged or has no metric at all.
+    Returns None for JSON that is no known result, for a file that another file stands for, and for
+    a result of oe-run-task. `path` names the file; some tools give the model or the time only
+    there. Metrics without a finite value are left out, and the remarks of their row say so.
+    Raises ValueError, with the reason, if the file is damaged or has no metric at all.
     """
-    document = _parsed(content)
+    document = _parse_json(content)
     if not isinstance(document, dict) or "oellm" in document:
         return None
-    for scored_rows in _READERS:
-        found = scored_rows(document, path)
-        if found is not None:
-            if not any(scored.metrics for scored in found):
+    for reader in frameworks.result_readers():
+        rows = reader.scored_rows(document, path)
+        if rows is not None:
+            if not any(row.metrics for row in rows):
                 raise ValueError("no metric has a finite value")
-            return found
+            return rows
     return None
 
 
-def _parsed(content: bytes) -> Any:
-    """Return the JSON of a file, in which Python writes NaN and Infinity, too."""
+def _parse_json(content: bytes) -> Any:
+    """Return the JSON of a file; also accepts the NaN and Infinity that Python writes."""
     if not content.strip():
         raise ValueError("the file is empty")
     try:

@@ -61,7 +61,7 @@ def text_at(parent: Object, key: str) -> str:
     return value
 
 
-# results_2024-05-01T12-30-45.123456.json: lm-eval and lighteval put the end there, in local time.
+# results_2024-05-01T12-30-45.123456.json: some tools put the end there, in local time.
 _IN_NAME = re.compile(r"_(\d{4}-\d\d-\d\dT\d\d)[-:](\d\d)[-:](\d\d)(?:\.\d+)?\.json\Z")
 
 
