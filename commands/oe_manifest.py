@@ -2,82 +2,99 @@
 
 Usage:
   oe-manifest [options] --models=MODELS... [--tasks=TASKS]... [--n_shot=N]...
-              [--task_groups=GROUPS]... [--suites=FILE]... [--checkpoints=WHICH]...
+              [--task_groups=GROUPS]... [--suites=FILE]...
+              [--checkpoints=WHICH]...
   oe-manifest --list [--task_groups=GROUPS]... [--suites=FILE]...
 
 Options:
-  --models=MODELS              Models, separated by commas: hub ids, local directories, `-` for
-                               a list of them on stdin, @FILE for one in a file.
-  --checkpoints=WHICH          Of each training run only these checkpoints, separated by commas:
-                               every=N, last, training steps; left out, all.
-  --skip_broken                Broken models that were left out are no failure.
-  --tasks=TASKS                Tasks, groups or tags of the framework, or task YAML files,
-                               separated by commas.
-  --n_shot=N                   Numbers of few-shot examples for --tasks, separated by commas;
-                               left out, each task uses its own default.
-  --task_groups=GROUPS         Suites, separated by commas, with their own shots;
-                               `SUITE[deu_Latn|fr|greek]` takes only these languages, `all` is
-                               every suite.
-  --suites=FILE                File of further suites, in the format of task-groups.json; may be
-                               repeated.
-  --list                       Print the rows of all suites or those of --task_groups, as CSV
-                               without models; on a terminal, tables.
+  --models=MODELS              Models, separated by commas: hub ids, local
+                               directories, `-` for a list of them on stdin,
+                               @FILE for a list in a file.
+  --checkpoints=WHICH          Only these checkpoints of each training run,
+                               separated by commas: every=N, last, training
+                               steps. By default all.
+  --skip_broken                Do not fail because of broken models; they are
+                               left out.
+  --tasks=TASKS                Tasks, groups or tags of the framework, or task
+                               YAML files, separated by commas.
+  --n_shot=N                   Numbers of few-shot examples for --tasks,
+                               separated by commas. Without it, each task uses
+                               its own default.
+  --task_groups=GROUPS         Suites, separated by commas, with their own
+                               shots. `SUITE[deu_Latn|fr|greek]` takes only
+                               these languages; `all` is every suite.
+  --suites=FILE                File of further suites, in the format of
+                               task-groups.json.
+  --list                       Print the rows of all suites (or of those that
+                               you name with --task_groups), as CSV without
+                               models; on a terminal, as tables.
   --eval_suite=NAME            Framework of --tasks. [default: lm_eval]
-  --backend=NAME               Model class of the framework, for example hf or vllm.
+  --backend=NAME               Model class of the framework, for example hf or
+                               vllm.
   --dtype=TYPE                 Floating-point type of the weights.
   --tp=N                       GPUs over which one copy of the model is split.
-  --trust_remote_code=BOOL     Run code that comes with the model. Off where it is left out.
-  --model_args=ARGUMENTS       Arguments of all models: key=value,key=value or a JSON object.
-  --limit=N                    Evaluate only the first N documents of each task (or a fraction).
-  --batch_size=N               Requests per forward pass: a number, auto or auto:N.
+  --trust_remote_code=BOOL     Run code that comes with the model. Off by
+                               default.
+  --model_args=ARGUMENTS       Arguments of all models: key=value,key=value or a
+                               JSON object.
+  --limit=N                    Evaluate only the first N documents of each task
+                               (or a fraction).
+  --batch_size=N               Requests per forward pass: a number, auto or
+                               auto:N.
   --apply_chat_template=NAME   true, false, or the name of a chat template.
-  --fewshot_as_multiturn=BOOL  Few-shot examples as turns of a conversation.
+  --fewshot_as_multiturn=BOOL  Present few-shot examples as turns of a
+                               conversation.
   --system_instruction=TEXT    System prompt.
-  --gen_kwargs=ARGUMENTS       Generation arguments, key=value,key=value or a JSON object.
-  --seed=SEED                  One seed, or four: Python, NumPy, torch, few-shot sampling.
+  --gen_kwargs=ARGUMENTS       Generation arguments: key=value,key=value or a
+                               JSON object.
+  --seed=SEED                  One seed, or four: Python, NumPy, torch, few-shot
+                               sampling.
   --include_path=DIR           Directory with further task YAML files.
   --confirm_run_unsafe_code=BOOL
-                               Allow tasks that run code which the model wrote.
+                               Allow tasks that run code written by the model.
   --log_samples=BOOL           Keep each document's prompt and answer.
-  --unchecked_tasks            Do not look whether the lm-eval installed here has the tasks.
+  --unchecked_tasks            Do not check whether the lm-eval installed here
+                               has the tasks.
   --help                       Print this text.
   --version                    Print the version.
 
-Options that take lists may also be repeated. A piece of --models of the form
+You may repeat options that take lists. A piece of --models of the form
 key=value belongs to the model before it:
 
   --models 'EleutherAI/pythia-160m,revision=step1000,dtype=float16,acme/tiny'
 
-names two models. A list has one model with its key=value on each line; blank lines
-and those that start with # do not count, and key=value after the list's name belongs
-to all its models:
+names two models. A list of models has one model, with its key=value, per line.
+Blank lines and lines that start with # are ignored. key=value after the list's
+name belongs to all its models:
 
-  ls -d runs/*/hf/iter_*0000 | oe-manifest --models -,dtype=bfloat16 --tasks mmlu
+  ls -d runs/*/hf/iter_*0 | oe-manifest --models -,dtype=bfloat16 --tasks mmlu
 
-A directory without weights stands for the checkpoints below it (up to three levels,
-symbolic links followed once), in natural order: iter_2000 before iter_10000. Those
-beside each other are a training run: runs/a/hf/iter_*, runs/b/iter_*/hf. Of each,
-every=10 takes the 10th, the 20th and so on, broken ones counted, so that the choice
-stays while training goes on; last takes the last one that is not broken; 1000,2000
-takes those of these training steps.
+A directory without weights stands for the checkpoints below it (up to three
+levels deep; symbolic links are followed once), in natural order: iter_2000
+before iter_10000. Checkpoints beside each other are one training run:
+runs/a/hf/iter_*, runs/b/iter_*/hf. From each run, every=10 takes the 10th, the
+20th and so on. It also counts broken ones, so that the choice stays the same
+while training continues. last takes the last one that is not broken, and
+1000,2000 takes those of these training steps.
 
-A local model that cannot be loaded is named on stderr with the reason, and left out:
-no config.json, weights or tokenizer, a shard that its index names missing, a file that
-is empty or cut off. Weights are judged by their headers; they are not read.
+A local model that cannot be loaded is left out, and stderr names it with the
+reason: config.json, weights or tokenizer are missing, a shard that its index
+names is missing, or a file is empty or truncated. Weights are judged by their
+headers; the tensors are not read.
 
-Names of tasks are looked up in an index of lm-eval's tasks, groups and tags and of
-those in include_path. It is made once for each version, which takes about ten seconds,
-and kept in OELLM_CACHE_DIR (~/.cache/oellm).
+Task names are looked up in an index of lm-eval's tasks, groups and tags, and of
+those in include_path. Making it takes about ten seconds, once per version of
+lm-eval; it is kept in OELLM_CACHE_DIR (~/.cache/oellm).
 
 Output: CSV (schema.json, table `manifest`), by model, then task, then shots.
-  Local paths are absolute. Columns of settings appear where their option is given.
+  Local paths are absolute. A setting has a column if its option is given.
   Streams.
 
-Exit status: 0 done, 1 broken models were left out (0 with --skip_broken), 2 bad usage,
-  a name that does not exist, or no model left.
+Exit status: 0 done; 1 broken models were left out (0 with --skip_broken); 2 bad
+  usage, a name that does not exist, or no model left.
 
 Example:
-  oe-manifest --models EleutherAI/pythia-160m --tasks hellaswag,mmlu --n_shot 0,5
+  oe-manifest --models acme/tiny --tasks hellaswag,mmlu --n_shot 0,5
 """
 
 from __future__ import annotations

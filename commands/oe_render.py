@@ -4,34 +4,38 @@ Usage:
   oe-render [options] [--set=KEY=VALUE]... [--sbatch=OPTION]... [--] [MANIFEST]
 
 Options:
-  --cluster=NAME   Cluster to render for: a name, or a JSON file that oe-detect wrote (with a
-                   slash in its name, or ending in .json); left out, this machine's.
-  --set=KEY=VALUE  Override a setting of the cluster; KEY.MEMBER=VALUE sets a member of a map.
-  --sbatch=OPTION  A further option for sbatch by its long name, NAME=VALUE, or NAME alone where
-                   it takes no value; the same as --set=sbatch.NAME=VALUE.
+  --cluster=NAME   Cluster to render for: a name, or a JSON file from oe-detect
+                   (with a slash in its name, or ending in .json). Without it,
+                   this machine's cluster.
+  --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
+  --sbatch=OPTION  A further sbatch option by its long name: NAME=VALUE, or NAME
+                   if it takes no value. The same as --set=sbatch.NAME=VALUE.
   --run_dir=DIR    Create this directory instead of one named after the time.
-  --explain        Print what each row should take on stdout, and the plan on stderr; write nothing.
-  --dry_run        Print the plan on stderr and the batch scripts on stdout, write nothing.
+  --explain        Print the estimate of each row on stdout and the plan on
+                   stderr; write nothing.
+  --dry_run        Print the batch scripts on stdout and the plan on stderr;
+                   write nothing.
   --help           Print this text.
   --version        Print the version.
 
-Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every row
-  gets its eval_id; a row that is there twice is evaluated once. Where a row leaves
-  batch_size or dtype empty, the cluster's settings of these names fill it.
+Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every
+  row gets its eval_id. A row that occurs twice is evaluated once. If a row
+  leaves batch_size or dtype empty, the cluster's setting of that name fills it.
 
-Rows are put into shards, each for one worker and about as long as the setting shard_time,
-by what they should take: as measured in earlier runs below eval_output_dir, or guessed
-(docs/PLANNING.md). A model is loaded by several workers only where that pays. There are
-never more jobs than the setting queue_limit.
+oe-render puts rows into shards. A shard is the work of one worker and takes
+about as long as the setting shard_time. Estimates come from earlier runs below
+eval_output_dir, or are guessed (docs/PLANNING.md). Several workers load the
+same model only if that pays. There are never more jobs than the setting
+queue_limit.
 
 Output: the run as one JSON object on one line (schema.json, table `run`), for
-  oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv, run.json,
-  submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/. Slurm is not needed.
-  run.json has the SHA-256 of the container image, which is kept below OELLM_CACHE_DIR
-  (default ~/.cache/oellm) for as long as the image stays as it is.
-  Buffers: nothing is written before the last row is read. Until then the rows are in
-  a temporary file (in TMPDIR; none with --dry_run); in memory it keeps some 20 to 50
-  bytes for each row, and what it knows of each model.
+  oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv,
+  run.json, submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/.
+  Slurm is not needed. run.json has the SHA-256 of the container image; it is
+  cached in OELLM_CACHE_DIR (~/.cache/oellm) until the image changes.
+  Buffers: nothing is written before the last row is read. Until then the rows
+  are in a temporary file (in TMPDIR; none with --dry_run), and memory holds
+  about 20 to 50 bytes per row plus some facts about each model.
 
 Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
 

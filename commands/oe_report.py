@@ -4,42 +4,47 @@ Usage:
   oe-report [options] [--] [PATH]...
 
 Options:
-  --output=FILE   Write the page there; left out, to stdout, which must not be a terminal.
+  --output=FILE   Write the page to FILE; by default to stdout, which must not
+                  be a terminal.
   --title=TEXT    Heading of the page. [default: Evaluation report]
-  --figures=DIR   Also write the figures there, each as SVG and PNG.
+  --figures=DIR   Also write the figures to DIR, each as SVG and PNG.
   --help          Print this text.
   --version       Print the version.
 
-Input: run directories, directories that have some below them, and files of results, as
-  oe-collect reads them; or metric records on stdin, as it prints them: CSV, JSON lines, or
-  a JSON array. Columns may be left out but for model_path, task, metric and
-  value. The whole input is read before the page is written.
+Input: run directories, directories that have some below them, and files of
+  results, as oe-collect reads them; or metric records on stdin, as oe-collect
+  prints them: CSV, JSON lines, or a JSON array. The columns model_path, task,
+  metric and value are required. Reads the whole input before it writes the
+  page.
 
-Output: a page that needs no network and nothing beside it. It has
+Output: a page that needs no network and no other files. It has
 
-  a leaderboard     models × tasks by primary metrics, coloured within each column, to be
-                    sorted by its heads and narrowed down by the names of models and
-                    tasks; groups' parts fold away; results with another limit are in a
-                    table of their own, and numbers from a part of a group are marked;
-  curves            over training steps, where models are checkpoints;
-  languages         models × languages, where tasks have languages;
-  what is missing   rows that failed or have no result, with reason and log;
-  what ran where    cluster, versions, image digests, GPU-hours, what the time went into.
+  a leaderboard     models × tasks by primary metrics, coloured within each
+                    column. You can sort it by its headers, filter models and
+                    tasks by name, and fold the parts of groups. Results with
+                    another limit have their own table, and scores from a part
+                    of a group are marked.
+  curves            over training steps, if models are checkpoints.
+  languages         models × languages, if tasks have languages.
+  what is missing   rows that failed or have no result, with reason and log.
+  what ran where    cluster, versions, image digests, GPU-hours, and where the
+                    time went.
 
-  Of records on stdin, the last two are there for the run directories that they name and
-  that are on this machine. Slurm is not asked. Where a row has several results, the
-  newest is shown and the others are told. The average is over columns in which every
-  model has a score from 0 to 1, more being better.
+  For records on stdin, the last two cover the run directories that the records
+  name and that are on this machine. Slurm is not asked. If a row has several
+  results, the page shows the newest and names the others. The average covers
+  columns in which every model has a score from 0 to 1 and more is better.
 
-Figures need matplotlib (pip install 'oellm[report]'). Without it the page has none,
-which a message says; --figures then is an error.
+Figures need matplotlib (pip install 'oellm[report]'). Without it the page has
+no figures, and a message says so; --figures is then an error.
 
-Exit status: 0 done; 1 a result file is damaged and left out; 2 bad input; 3 --figures
-  without matplotlib.
+Exit status: 0 done; 1 a result file is damaged and left out; 2 bad input; 3
+  --figures without matplotlib.
 
 Examples:
   oe-report --output report.html RUN_DIR
-  oe-collect RUN_DIR OTHER_RUN | mlr --csv filter '$n_shot == 5' | oe-report > report.html
+  oe-collect RUN_DIR OTHER_RUN | mlr --csv filter '$n_shot == 5' |
+      oe-report > report.html
 """
 
 from __future__ import annotations

@@ -1,49 +1,55 @@
-"""oe-run-task: evaluate rows here, each model loaded once.
+"""oe-run-task: evaluate rows on this machine, loading each model once.
 
 Usage:
   oe-run-task [options]
 
 Options:
-  --run_dir=DIR     Evaluate a shard of this run, instead of rows from stdin.
-  --shard=N         The shard; with --run_dir.
-  --output_dir=DIR  With rows from stdin: keep results/, failures/ and samples/ below DIR.
-  --check_tasks     Evaluate nothing: see whether the rows' tasks can start without a network.
+  --run_dir=DIR     Evaluate a shard of this run instead of rows from stdin.
+  --shard=N         Number of the shard; needs --run_dir.
+  --output_dir=DIR  With rows from stdin: keep results/, failures/ and samples/
+                    in DIR.
+  --check_tasks     Evaluate nothing; check whether the rows' tasks can start
+                    without a network.
   --fetch_tasks     The same, after downloading what they need.
-  --bootstrap_iters=N  Draws for bootstrapped standard errors; the run's setting, else 1000.
+  --bootstrap_iters=N
+                    Draws for bootstrapped standard errors; by default the run's
+                    setting, else 1000.
   --jobs=N          Processes of --check_tasks and --fetch_tasks. [default: 4]
   --help            Print this text.
   --version         Print the version.
 
-Input: a manifest in CSV on stdin, or the rows of one shard of a run's jobs.csv.
-  Rows of one model are evaluated together, on one loaded model. A row that has a
-  valid result in the run (or in --output_dir) is not evaluated again. A row that
-  fails is recorded with its reason, and the others go on.
+Input: a manifest in CSV on stdin, or the rows of one shard in a run's jobs.csv.
+  Rows of the same model are evaluated together, so it is loaded once. A row
+  with a valid result in the run (or in --output_dir) is not evaluated again. If
+  a row fails, its reason is recorded, and the other rows continue.
 
-Output: one JSON object per row and line, as the row ends: the framework's own result
-  plus the key `oellm` (schema.json, table `result`). oe-collect reads these lines, and
-  the same objects as files, results/EVAL_ID.json and failures/EVAL_ID.json, where there
-  is a directory for them. Progress goes to stderr. Streams.
+Output: one JSON object per row, on one line, when the row ends: the framework's
+  own result plus the key `oellm` (schema.json, table `result`). oe-collect
+  reads these lines. The same objects are written to files if there is a
+  directory for them: results/EVAL_ID.json and failures/EVAL_ID.json. Progress
+  goes to stderr. Streams.
 
-With --check_tasks or --fetch_tasks no model is loaded. Each task is built in a process
-that is refused the network, and two of its documents are asked and scored with made-up
-answers; so data, metrics and packages that are missing show. There is one JSON object
-per task and demand on it (schema.json, table `task`). oe-fetch calls this in the
+--check_tasks and --fetch_tasks load no model. A process without network access
+builds each task, asks two of its documents, and scores made-up answers; this
+shows missing data, metrics and packages. They print one JSON object per task
+and use of it (schema.json, table `task`). oe-fetch calls this in the
 environment that the jobs will have.
 
-While the model answers for one row, the next ones are prepared and the last one's metrics
-are computed, in processes of their own: docs/WORKER.md. At SIGUSR1, SIGTERM, SIGHUP and
-SIGINT the model ends its batch, and what it has answered is kept below answers/; the next
-attempt goes on from there.
+While the model answers for one row, other processes prepare the next rows and
+compute the last row's metrics (docs/WORKER.md). On SIGUSR1, SIGTERM, SIGHUP and
+SIGINT the model finishes its batch, and its answers are kept in answers/; the
+next attempt continues from there.
 
-This runs where the framework is installed: in a container, or by `pip install
-'oellm[hf]'`. In a run it is the file oe-run-task.pyz, which needs nothing else.
+oe-run-task needs the framework: run it in a container, or after `pip install
+'oellm[hf]'`. A run has it as the file oe-run-task.pyz, which needs nothing
+else.
 
-Exit status: 0 every row has a result (or can start), 1 some failed (or cannot), or the job
-  gets nowhere within its time limit, 2 bad input, 75 stopped by a signal before all rows
-  were evaluated, 130 interrupted.
+Exit status: 0 every row has a result (or can start); 1 some rows failed (or
+  cannot start), or the job makes no progress within its time limit; 2 bad
+  input; 75 a signal stopped it before all rows were evaluated; 130 interrupted.
 
 Example:
-  oe-manifest --models acme/tiny --tasks arc_easy --limit 10 | oe-run-task | oe-collect
+  oe-manifest --models acme/tiny --tasks arc_easy | oe-run-task | oe-collect
 """
 
 from __future__ import annotations

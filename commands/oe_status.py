@@ -1,48 +1,55 @@
-"""oe-status: say where runs stand, row by row and shard by shard.
+"""oe-status: show how far runs are, row by row and shard by shard.
 
 Usage:
   oe-status [options] [--] [RUN_DIR]...
 
 Options:
-  --format=FORMAT  table, csv, jsonl or json; left out, table on a terminal, else csv.
-  --shards         In csv and jsonl, a record for each shard instead of each row.
-  --watch          Look again and again, until nothing runs or is queued.
-  --poll=SECONDS   How often --watch looks. [default: 10]
-  --log=NAME       Print the end of a log instead: of a shard (its number), or of a row (its
-                   eval_id, or the beginning of it).
+  --format=FORMAT  table, csv, jsonl or json; by default table on a terminal,
+                   else csv.
+  --shards         In csv and jsonl, print a record for each shard, not each
+                   row.
+  --watch          Check again and again, until nothing runs or is queued.
+  --poll=SECONDS   How often --watch checks. [default: 10]
+  --log=NAME       Print the end of a log instead: that of a shard (its number)
+                   or of a row (its eval_id, or the beginning of it).
   --lines=N        Lines of the log that --log prints. [default: 40]
-  --cluster=NAME   Without a run: the cluster whose runs are listed; else that of this machine.
+  --cluster=NAME   Without a run: list the runs of this cluster; by default this
+                   machine's.
   --help           Print this text.
   --version        Print the version.
 
-Input: run directories, or - for a run object on stdin (from oe-render or oe-submit).
-  Without any, your newest runs are listed, those below the setting eval_output_dir.
+Input: run directories, or - for a run object on stdin (from oe-render or
+  oe-submit). Without any, oe-status lists your newest runs below the setting
+  eval_output_dir.
 
-It joins the manifest, results, failures, the workers' heartbeats and what Slurm says.
-A row is
+oe-status joins the manifest, results, failures, the workers' heartbeats and
+Slurm's answers. A row is
 
-  done      it has a valid result;
-  running   a worker is at it, whose job runs;
-  pending   it waits: in the queue, in a job that runs, or it is not submitted;
-  failed    the worker recorded why, in failures/;
-  lost      its job ended and left neither: cancelled, killed, its node failed.
+  done      if it has a valid result;
+  running   if a worker is evaluating it, in a job that runs;
+  pending   if it waits in the queue or in a running job, or is not submitted;
+  failed    if the worker recorded a reason in failures/;
+  lost      if its job ended without either: cancelled, killed, node failure.
 
-oe-submit starts failed and lost rows again. squeue tells of jobs that ended a while ago,
-sacct of all; without accounting oe-status says what it cannot know. Where Slurm does not
-answer, it shows what the files say. Times and GPU-hours come from the heartbeats, from
-each worker's start to its last heartbeat. Times left go by the pace so far.
+oe-submit starts failed and lost rows again. squeue knows jobs until a while
+after they end, sacct knows all of them; without accounting, oe-status says what
+it cannot know. If Slurm does not answer, oe-status shows what the files say.
+Times and GPU-hours come from the heartbeats, from each worker's start to its
+last heartbeat. Remaining times assume the pace so far.
 
-Output: records (schema.json, tables `status` and `shard_status`); in json one object for
-  each run and line, with its totals and shards. --watch draws the table anew on a
-  terminal, with a bar; in a pipe it prints a line when something has changed.
+Output: records (schema.json, tables `status` and `shard_status`). In json, one
+  object per run and line, with its totals and shards. --watch redraws the table
+  with a bar on a terminal; in a pipe it prints a line when something has
+  changed.
 
-Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed or were
-  lost, and nothing goes on; 75 something runs, is queued or not submitted; of several
-  runs the highest. 2 bad input, 130 interrupted.
+Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed
+  or were lost, and nothing is running or waiting; 75 something is running,
+  queued or not submitted; for several runs, the highest of these. 2 bad input;
+  130 interrupted.
 
 Examples:
   oe-status --watch RUN_DIR
-  oe-status --format=csv RUN_DIR | mlr --icsv --opprint filter '$state == "failed"'
+  oe-status --format=csv RUN_DIR | csvgrep -c state -m failed
 """
 
 from __future__ import annotations
