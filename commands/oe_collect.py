@@ -4,44 +4,50 @@ Usage:
   oe-collect [options] [--filter=EXPR]... [--] [PATH]...
 
 Options:
-  --format=FORMAT   csv, jsonl, json, table, markdown, latex (needs the package booktabs),
-                    html or parquet. [default: csv]
-  --columns=NAMES   Columns to print, separated by commas. Without it, tables have the most
-                    important columns, the other formats all.
-  --filter=EXPR     Keep only records with COLUMN=PATTERN (* and ? as in a shell, nothing for
-                    an empty value), COLUMN!=PATTERN or, for numbers, COLUMN<NUMBER, <=, >, >=.
-                    May be repeated: all must hold, but of several = on one column any.
-  --sort=COLUMNS    Sort by these columns, separated by commas; a minus before one: descending.
-  --metric=METRIC   METRIC or METRIC,FILTER is the primary metric of every task that has it;
-                    other tasks have none.
-  --primary         Keep only records of primary metrics.
-  --all             Keep every result of an evaluation, not only the newest.
-  --partial         Keep scores of groups that lack some of their tasks, too.
-  --help            Print this text.
-  --version         Print the version.
+  --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
+                   booktabs), html or parquet. [default: csv]
+  --columns=NAMES  Columns to print, separated by commas. By default tables have
+                   the most important columns, and the other formats all.
+  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
+                   nothing for an empty value) or COLUMN!=PATTERN; for numbers
+                   also COLUMN<NUMBER, <=, > and >=. You may repeat it: all
+                   conditions must hold, but of several = on one column any.
+  --sort=COLUMNS   Sort by these columns, separated by commas; a minus before
+                   one means descending.
+  --metric=METRIC  METRIC or METRIC,FILTER is the primary metric of every task
+                   that has it; other tasks have none.
+  --primary        Keep only records of primary metrics.
+  --all            Keep every result of an evaluation, not only the newest.
+  --partial        Also keep scores of groups that lack some of their tasks.
+  --help           Print this text.
+  --version        Print the version.
 
-Input: run directories, directories that have some below them, and files of results: ours, and
-  those of lm-eval, bigcode-evaluation-harness, bigcodebench, evalplus and lighteval
-  (docs/RESULTS.md). Files of metric records that were printed before (csv, jsonl or json) are
-  read first. Without a PATH, stdin has, line by line, result objects (from oe-run-task) and
-  run objects (from oe-submit), or metric records.
+Input: run directories, directories that have some below them, and files of
+  results: ours, and those of lm-eval, bigcode-evaluation-harness, bigcodebench,
+  evalplus and lighteval (docs/RESULTS.md). Files of metric records printed
+  earlier (csv, jsonl or json) are read first. Without a PATH, oe-collect reads
+  stdin: line by line result objects (from oe-run-task) and run objects (from
+  oe-submit), or metric records.
 
-Output: metric records (schema.json, table `metric`), one for each task, metric and filter:
-  path by path, and in a run in the order of its manifest. csv, jsonl, json and parquet
-  stream; tables, and any format with --sort, buffer. Tables show numbers with four decimals.
-  If a row has several results, the newest counts, and stderr names the others; so results on
-  stdin are printed after the last one is read. A result belongs to a row by its eval_id. A
-  result of another tool belongs to a row if model, task, shots and all else that it tells are
-  the same. stderr counts the rows of the runs that have no valid result.
+Output: metric records (schema.json, table `metric`), one for each task, metric
+  and filter: path by path, and for a run in the order of its manifest. csv,
+  jsonl, json and parquet stream; tables, and any format with --sort, buffer.
+  Tables show numbers with four decimals. If a row has several results, the
+  newest counts, and stderr names the others; therefore results on stdin are
+  printed only after the last one is read. A result belongs to a row if it has
+  its eval_id; a result of another tool, if model, task, shots and everything
+  else that it tells are the same. stderr counts the rows of the runs that have
+  no valid result.
 
-See also: oe-pivot (models × tasks), oe-compare (two runs), oe-missing (rows without a result).
+See also: oe-pivot (models × tasks), oe-compare (two runs), oe-missing (rows
+without a result).
 
-Exit status: 0 done; 1 a result is damaged, or a row on stdin had failed; 2 bad input; 3 no
-  pyarrow for parquet.
+Exit status: 0 done; 1 a result is damaged, or a row on stdin had failed; 2 bad
+  input; 3 no pyarrow for parquet.
 
 Examples:
   oe-collect --format table RUN_DIR
-  oe-collect --filter 'task=mmlu*' --filter 'n_shot=5' --sort task,-value RUN_DIR
+  oe-collect --filter 'task=mmlu*' --filter n_shot=5 --sort task,-value RUN_DIR
   oe-collect --primary RUN_DIR | csvsort -c task,value
 """
 

@@ -1,34 +1,39 @@
-"""oe-compare: print what changed between two sets of scores, and whether that is beyond noise.
+"""oe-compare: print what changed between two sets of scores, and what is noise.
 
 Usage:
-  oe-compare [options] [--filter=EXPR]... [--filter_a=EXPR]... [--filter_b=EXPR]... [--] A B
+  oe-compare [options] [--filter=EXPR]... [--filter_a=EXPR]...
+             [--filter_b=EXPR]... [--] A B
 
 Options:
-  --format=FORMAT   csv, jsonl, json, table, markdown, latex (needs the package booktabs),
-                    html or parquet. [default: csv]
-  --filter=EXPR     Keep only records with COLUMN=PATTERN (* and ? as in a shell, nothing for
-                    an empty value), COLUMN!=PATTERN or, for numbers, COLUMN<NUMBER, <=, >, >=.
-                    May be repeated: all must hold, but of several = on one column any.
-  --filter_a=EXPR   As --filter, for A alone.
-  --filter_b=EXPR   As --filter, for B alone.
-  --metric=METRIC   METRIC or METRIC,FILTER is the primary metric of every task that has it;
-                    other tasks have none.
-  --all             Keep every result of an evaluation, not only the newest.
-  --help            Print this text.
-  --version         Print the version.
+  --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
+                   booktabs), html or parquet. [default: csv]
+  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
+                   nothing for an empty value) or COLUMN!=PATTERN; for numbers
+                   also COLUMN<NUMBER, <=, > and >=. You may repeat it: all
+                   conditions must hold, but of several = on one column any.
+  --filter_a=EXPR  Like --filter, but only for A.
+  --filter_b=EXPR  Like --filter, but only for B.
+  --metric=METRIC  METRIC or METRIC,FILTER is the primary metric of every task
+                   that has it; other tasks have none.
+  --all            Keep every result of an evaluation, not only the newest.
+  --help           Print this text.
+  --version        Print the version.
 
-Input: A and B are each a run directory, a directory with runs or results below it, a file of
-  results, or a file of metric records from oe-collect; - for one of them is stdin. Name one
-  run twice to compare two of its models, and choose with --filter_a and --filter_b.
+Input: A and B are each a run directory, a directory with runs or results below
+  it, a file of results, or a file of metric records from oe-collect; one of
+  them may be - for stdin. To compare two models of one run, name the run twice
+  and choose with --filter_a and --filter_b.
 
-Output: records of differences, B minus A (schema.json, table `comparison`), one for each
-  primary metric that A and B share, in the order of A. Models are compared with themselves;
-  if A and B have one model each, these two are compared, as checkpoints. The column method
-  says how the noise is known: `paired` from the samples of both (rows with log_samples),
-  document by document, or `independent` from the two standard errors. stderr says what only
-  one side has, and how many differences are beyond noise. Buffers.
+Output: records of differences, B minus A (schema.json, table `comparison`), one
+  for each primary metric that A and B share, in the order of A. Each model is
+  compared with itself; if A and B have one model each, these two are compared,
+  like two checkpoints. The column method says how the noise is known: `paired`
+  from the samples of both (rows with log_samples), document by document, or
+  `independent` from the two standard errors. stderr says what only one side
+  has, and how many differences are beyond noise. Buffers.
 
-Exit status: 0 done; 1 a result is damaged; 2 bad input; 3 no pyarrow for parquet.
+Exit status: 0 done; 1 a result is damaged; 2 bad input; 3 no pyarrow for
+  parquet.
 
 Examples:
   oe-compare --format table OLD_RUN NEW_RUN
