@@ -59,7 +59,7 @@ Output: the rows whose model and task are in the cache, in order. They have the
   request_types. stderr names the rows that could not be fetched, each reason
   once. With --check: the rows that cannot start, with the columns reason and
   remedy (the command that would solve it). Buffers until everything is
-  fetched.
+  fetched. A manifest of a header alone passes through, with status 0.
 
 Exit status: 0 done; 1 some rows were left out (cannot start); 2 bad input or
   setting; 3 the hub cannot be reached, no image or environment; 130
@@ -130,11 +130,15 @@ def _fetch(arguments: cli.Arguments) -> int:
     options = _options(arguments)
     cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
-        rows = fetching.read_rows(stream, cli.input_name(options.manifest))
+        columns, rows = fetching.read_rows(stream, cli.input_name(options.manifest))
     for variable in environment.configure(os.environ, cluster.text("hf_home")):
         cli.message(f"{variable} is ignored")
     if options.check:
         return _check(options, cluster, rows)
+    if not rows:
+        cli.message("nothing to do: the manifest has no rows")
+        manifest.Writer(sys.stdout).header(fetching.fetched_columns(columns))
+        return ExitStatus.DONE
     address = environment.endpoint(os.environ)
     if silence := environment.silence(address):
         cli.message(f"{address} gives no answer: {silence}")

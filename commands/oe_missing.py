@@ -1,47 +1,76 @@
 """oe-missing: print the manifest rows that have no valid result.
 
 Usage:
-  oe-missing [options] [--] [PATH]...
+  oe-missing [options] [--in=DIR]... [--set=KEY=VALUE]... [--] [PATH]...
 
 Options:
-  --failed   Of these rows, print only those that failed.
-  --check    End with status 1 if any row has no valid result.
-  --help     Print this text.
-  --version  Print the version.
+  --in=DIR         Print the rows of a manifest that have no valid result in any run below DIR,
+                   which need not exist yet. May be repeated.
+  --also_running   With --in: print also the rows that are queued or running in one of the runs.
+  --failed         Of these rows, print only those that failed.
+  --check          End with status 1 if any row is missing.
+  --cluster=NAME   With --in: the cluster that you will give to oe-render; without it, this
+                   machine's.
+  --set=KEY=VALUE  With --in: a setting that you will give to oe-render.
+  --help           Print this text.
+  --version        Print the version.
 
-Input: run directories, or directories that have some below them, whose manifests say which
-  rows there should be. Files of results, ours or another tool's, count for the rows too
-  (docs/RESULTS.md). Without a PATH, stdin has, line by line, run objects (from oe-submit)
-  and result objects (from oe-run-task).
+Input: without --in, run directories, or directories that have some below them, whose
+  manifests say which rows there should be. Files of results, ours or another tool's, count
+  for the rows too (docs/RESULTS.md). Without a PATH, stdin has, line by line, run objects
+  (from oe-submit) and result objects (from oe-run-task).
+  With --in, a manifest in CSV, a file or stdin, and the runs below DIR, of any user.
+  Hidden directories are passed over, and symbolic links below DIR are not followed. stderr
+  names runs and directories that cannot be read; their results do not count.
 
-Output: the rows without a valid result, each once, as a manifest in CSV (schema.json, table
-  `manifest`) for oe-render. A row is missing only if no input has its result. A damaged
-  result is named on stderr, and its row is missing. stderr counts the rows.
+Output: the rows without a valid result as a manifest in CSV (schema.json, table `manifest`).
+  stderr counts them. A damaged result is named on stderr, and its row is missing. Buffers.
+  Without --in, each row once, as it is in its run, if no input has its result.
+  With --in, the rows as they came, with all their columns. A row is looked up by the eval_id
+  that oe-render will give it on this cluster. A row of a hub model that names no commit
+  (model_revision) has its result at any commit; put oe-fetch before oe-missing if a new
+  commit counts as new. Rows whose shard is queued or running in one of the runs are not
+  missing: Slurm, the heartbeats of workers, and the lock of oe-submit tell. If Slurm does
+  not answer, or has the run on another cluster, a submitted row counts as queued unless its
+  worker finished. Rows that failed are missing, and so are those of runs that were rendered
+  and not submitted. If nothing is missing, the header is printed alone; oe-fetch, oe-render
+  and oe-submit then have nothing to do, and end with status 0.
 
 Exit status: 0 done, also if there are missing rows or damaged results; 1 with --check, a row
-  has no valid result; 2 bad input.
+  is missing; 2 bad input; 3 no cluster matches this machine.
 
 Examples:
   oe-missing RUN_DIR | oe-render | oe-submit
   oe-missing --check RUN_DIR >/dev/null && oe-report RUN_DIR > report.html
+  oe-manifest --models /scratch/runs --task_groups oellm-multilingual |
+      oe-missing --in "$EVAL_OUTPUT_DIR" | oe-fetch | oe-render | oe-submit
 """
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, InputError
+from oellm.errors import ExitStatus, InputError, UsageError
+
+if TYPE_CHECKING:
+    from oellm.manifest.rows import Row
 
 
 class Options(NamedTuple):
-    """The command line."""
+    """The command line; with `directories`, at most one path, of a manifest."""
 
     paths: list[str]
+    directories: list[str]
+    also_running: bool
     failed: bool
     check: bool
+    cluster: str | None
+    overrides: list[str]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,19 +79,65 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
+    if not arguments["--in"]:
+        for option in ("--also_running", "--cluster", "--set"):
+            if arguments[option]:
+                raise UsageError(f"{option} needs --in")
+    elif len(arguments["PATH"]) > 1:
+        raise UsageError(
+            f"--in: expected one manifest at most, got {len(arguments['PATH'])} paths; "
+            "repeat --in for several directories"
+        )
     return Options(
         paths=[path for path in arguments["PATH"] if path != "-"],
+        directories=arguments["--in"],
+        also_running=arguments["--also_running"],
         failed=arguments["--failed"],
         check=arguments["--check"],
+        cluster=arguments["--cluster"],
+        overrides=arguments["--set"],
     )
 
 
 def _missing(arguments: cli.Arguments) -> int:
-    from oellm.collect import sources, stdin_lines
-    from oellm.collect.collection import Collection
+    options = _options(arguments)
+    is_missing = _missing_in_manifest(options) if options.directories else _missing_in_runs(options)
+    return ExitStatus.FAILED if options.check and is_missing else ExitStatus.DONE
+
+
+def _missing_in_manifest(options: Options) -> bool:
+    """Print the rows of a manifest that no run has; return whether there are any."""
+    from oellm.clusters.cluster import resolve_cluster
+    from oellm.collect import run_lookup, sources
+    from oellm.collect.run_lookup import RowState
     from oellm.manifest import csv_file
 
-    options = _options(arguments)
+    path = options.paths[0] if options.paths else None
+    cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
+    with cli.open_input(path) as stream:
+        manifest = csv_file.ManifestReader(stream, cli.input_name(path))
+        rows = list(manifest)
+    runs = sources.find_runs(options.directories, cli.message)
+    states = run_lookup.find_states(rows, runs, cluster, cli.message)
+    kinds = {RowState.FAILED} if options.failed else {RowState.FAILED, RowState.MISSING}
+    if options.also_running:
+        kinds |= {RowState.ACTIVE, RowState.PROBABLE}
+    _print(manifest.header, (r for r, state in zip(rows, states, strict=True) if state in kinds))
+    counts = Counter(states)
+    cli.message(
+        f"{counts[RowState.MISSING] + counts[RowState.FAILED]} of {len(rows)} rows are missing "
+        f"({counts[RowState.FAILED]} of them failed); {counts[RowState.DONE]} have results, "
+        f"{counts[RowState.ACTIVE]} are queued or running"
+        + (f", {counts[RowState.PROBABLE]} may be" if counts[RowState.PROBABLE] else "")
+    )
+    return bool(counts[RowState.MISSING] + counts[RowState.FAILED])
+
+
+def _missing_in_runs(options: Options) -> bool:
+    """Print the rows of runs that have no valid result; return whether there are any."""
+    from oellm.collect import sources, stdin_lines
+    from oellm.collect.collection import Collection
+
     collection = Collection(cli.message)
     if options.paths:
         collection.add_sources(sources.find_sources(options.paths, collection.fail))
@@ -71,13 +146,19 @@ def _missing(arguments: cli.Arguments) -> int:
     collection.read_all()
     missing = list(collection.missing())
     chosen = [row for row in missing if not options.failed or collection.has_failed(row)]
-    writer = csv_file.Writer(sys.stdout)
-    writer.header(collection.columns())
-    for row in chosen:
-        writer.write(row)
+    _print(collection.columns(), chosen)
     what = "failed" if options.failed else "have no valid result"
     cli.message(f"{len(chosen)} of {collection.counts()[1]} rows {what}")
-    return ExitStatus.FAILED if options.check and missing else ExitStatus.DONE
+    return bool(missing)
+
+
+def _print(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    from oellm.manifest import csv_file
+
+    writer = csv_file.Writer(sys.stdout)
+    writer.header(columns)
+    for row in rows:
+        writer.write(row)
 
 
 if __name__ == "__main__":

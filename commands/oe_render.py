@@ -32,7 +32,9 @@ Output: the run as one JSON object on one line (schema.json, table `run`), for
   oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv,
   run.json, submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/.
   Slurm is not needed. run.json has the SHA-256 of the container image; it is
-  cached in OELLM_CACHE_DIR (~/.cache/oellm) until the image changes.
+  cached in OELLM_CACHE_DIR (~/.cache/oellm) until the image changes. If the
+  manifest is a header alone, oe-render writes nothing and prints
+  {"run_dir":null,"n_rows":0}, for which oe-submit has nothing to do.
   Buffers: nothing is written before the last row is read. Until then the rows
   are in a temporary file (in TMPDIR; none with --dry_run), and memory holds
   about 20 to 50 bytes per row plus some facts about each model.
@@ -106,6 +108,7 @@ def _render(arguments: cli.Arguments) -> int:
     from oellm.plan import measured_times, planning, rendering
     from oellm.plan.costs import CostModel
     from oellm.plan.row_spool import RowSpool
+    from oellm.runs import run_directory
 
     options = _options(arguments)
     cluster = _cluster(options)
@@ -113,9 +116,16 @@ def _render(arguments: cli.Arguments) -> int:
     measured = measured_times.read(cluster.text("eval_output_dir"), cluster_name, os.environ)
     costs = CostModel(measured, cluster_name)
     with contextlib.nullcontext() if options.dry_run else RowSpool() as spool:
-        with cli.open_input(options.manifest) as stream:
-            name = cli.input_name(options.manifest)
-            jobs = planning.read_jobs(stream, name, cluster, costs, report=cli.message, spool=spool)
+        try:
+            with cli.open_input(options.manifest) as stream:
+                name = cli.input_name(options.manifest)
+                jobs = planning.read_jobs(
+                    stream, name, cluster, costs, report=cli.message, spool=spool
+                )
+        except planning.NoRowsError:
+            if not (options.dry_run or options.explain):
+                sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "\n")
+            raise
         if spool is None or options.explain:
             _show(jobs, spool, cluster, options)
             return ExitStatus.DONE

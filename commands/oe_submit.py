@@ -45,7 +45,8 @@ ROCR_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES if set, else what nvidia-smi or
 rocm-smi lists). A signal stops them all in good order; after a second Ctrl-C,
 or half a minute, they are killed. Finished rows keep their results.
 
-Output: the run object with the job ids, on one line. run.json has the same.
+Output: the run object with the job ids, on one line. run.json has the same. If
+  the manifest had no rows, there is nothing to do, and the status is 0.
   --dry_run prints shell commands, one per line; --cancel prints nothing.
 
 Exit status: 0 done; 1 sbatch refused, or rows have no result (executor local,
@@ -113,14 +114,17 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _oe_submit(arguments: cli.Arguments) -> int:
+    from oellm.core import json_codec
     from oellm.runs import run_directory
 
     options = _options(arguments)
-    if options.run_dir in (None, "-"):
-        with cli.open_input(None) as stream:
-            run = run_directory.parse(stream.read(), "stdin")
-    else:
-        run = run_directory.load(str(options.run_dir))
+    try:
+        run = _open_run(options.run_dir)
+    except run_directory.NoRunError as nothing:
+        cli.message(str(nothing))
+        if not (options.dry_run or options.cancel):
+            sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "\n")
+        return ExitStatus.DONE
     if options.cancel:
         from oellm.submit import submitter
 
@@ -129,6 +133,15 @@ def _oe_submit(arguments: cli.Arguments) -> int:
     if (options.executor or run.setting("executor")) == "local":
         return _run_here(run, options)
     return _submit(run, options)
+
+
+def _open_run(path: str | None) -> Run:
+    from oellm.runs import run_directory
+
+    if path in (None, "-"):
+        with cli.open_input(None) as stream:
+            return run_directory.parse(stream.read(), "stdin")
+    return run_directory.load(str(path))
 
 
 def _submit(run: Run, options: Options) -> int:

@@ -1,4 +1,4 @@
-"""Fixtures that all tests share, and the order in which the tests run."""
+"""Fixtures of all tests: running a command as a process, and the tiny model."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from support.submitting import (
 hypothesis.settings.register_profile("oellm", deadline=None)
 hypothesis.settings.load_profile("oellm")
 
-# A shell starts background jobs with SIGINT ignored, which the commands under test would inherit.
+# A shell starts what runs in its background with SIGINT ignored, and the commands under test
+# would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_SLURM = Path(__file__).parent / "real_slurm"
 
 
-# This hook must run before pytest-xdist reads the groups.
+# Before pytest-xdist reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one file in one process, and begin with those that take longest.
 
-    The tests on real Slurm share one process and one dev cluster. They mostly wait, so the other
-    processes compute in the meantime.
+    All tests on real Slurm share one process, too, since they share the dev cluster. They mostly
+    wait, while the other processes compute.
     """
     slow_tests: Counter[str] = Counter()
     for item in items:
@@ -52,13 +53,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Return a function that runs a command as a process, with its own directory and home."""
+    """Run one command as a process, in a directory and a home of its own."""
     return runner(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the tiny model, which all tests of a process share."""
+    """Make the tiny model, once for all tests."""
     directory = tmp_path_factory.mktemp("models") / "tiny" / "iter_0001000"
     make_tiny_model(directory)
     return directory
@@ -66,7 +67,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 400 kB as the Hugging Face cache; skip if that is not permitted."""
+    """Mount a file system of 400 kB as the Hugging Face cache, where that is permitted."""
     directory = tmp_path / "hf"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", directory]

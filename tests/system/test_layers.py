@@ -25,7 +25,7 @@ from support.source_tree import (
     words,
 )
 
-# From the bottom to the top. A room may import rooms of lower lines, but none of its own line.
+# From the bottom to the top. A room may import the rooms below its line, and none beside it.
 LAYERS = (
     ("errors",),
     ("core",),
@@ -38,12 +38,12 @@ LAYERS = (
     ("frameworks",),
     # The stages: no stage enters another.
     ("fetch", "plan", "submit", "worker", "status", "collect"),
-    # The report shows what oe-collect and oe-status find.
+    # The report shows what oe-collect collects and what oe-status says.
     ("report",),
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
-# These are light enough for the start of every command. Functions import everything else.
+# Light enough for the start of every command. Everything else waits until a function needs it.
 LIGHT = {"docopt", "orjson"}
 # The worker's archive brings docopt; orjson is used if the Python of the job has it.
 TRAVELS_WITH_WORKER = {"docopt"}
@@ -98,7 +98,7 @@ def uses_of_the_frame(modules: Modules) -> Iterator[str]:
 
 
 def heavy_starts(modules: Modules) -> Iterator[str]:
-    """No command loads a third-party library at its start, except light ones."""
+    """No command loads a library of others, except light ones, before a function needs it."""
     commands = [module.name for module in modules.values() if module.is_command]
     for module in loaded_modules(modules, *commands, only_at_start=True):
         for imported in module.imports:
@@ -108,11 +108,11 @@ def heavy_starts(modules: Modules) -> Iterator[str]:
 
 
 def imports_that_a_job_lacks(modules: Modules) -> Iterator[str]:
-    """A Python that has nothing but the framework can load all that the worker may load.
+    """Whatever the worker may load can be loaded by a Python that has the framework alone.
 
-    The rule does not hold for the rooms of the frameworks: that Python has them.
+    The framework's own package is excepted: it is what that Python has.
     """
-    # The worker imports adapters, and the code of its processes, by names in strings.
+    # The worker imports adapters, and what its processes run, by names in strings.
     by_name = [name for name, module in modules.items() if module.room in ("frameworks", "worker")]
     for module in loaded_modules(modules, "oe_run_task", *by_name, only_at_start=False):
         if module.room == "frameworks":
@@ -134,7 +134,7 @@ def names_of_lm_eval(modules: Modules) -> Iterator[str]:
 
 
 def large_things(modules: Modules) -> Iterator[str]:
-    """Modules, functions and rooms stay small enough to read in one go."""
+    """Modules, functions and rooms stay small enough to be read in one go."""
     for module in modules.values():
         if module.lines > MAX_MODULE_LINES:
             yield f"{module.file}:1: a module of {module.lines} lines"
@@ -172,7 +172,7 @@ RULES: tuple[Callable[[Modules], Iterator[str]], ...] = (
 
 
 def project_imports(modules: Modules) -> Iterator[tuple[Module, Import, Module]]:
-    """Yield each import within this project: importing module, import, imported module."""
+    """Yield each import of a module of this project: who imports, the import, what is imported."""
     for module in modules.values():
         for imported in module.imports:
             if target := modules.get(imported.target):
@@ -195,7 +195,7 @@ def test_the_project_keeps_the_rule(
     assert [found for found in rule(project) if not found.startswith(KNOWN)] == []
 
 
-# A tree that breaks no rule. Each planted violation adds or replaces files.
+# A tree that keeps all the rules; each planted violation adds or replaces one file.
 SOUND = {
     "lib/oellm/__init__.py": "",
     "lib/oellm/errors.py": "",

@@ -16,7 +16,7 @@ from oellm.collect import result_files
 from oellm.collect.duplicates import Duplicates
 from oellm.collect.external_results import Identity, LooseScores
 from oellm.collect.sources import Sources
-from oellm.core import ordered_forks
+from oellm.core import ordered_forks, schema
 from oellm.errors import InputError
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow
@@ -46,6 +46,8 @@ class Collection:
         self.failures = 0
         # The rows of which a valid result was read.
         self.valid: set[str] = set()
+        # Whether there was no run to make.
+        self._is_without_run = False
         # The rows of all manifests.
         self._rows: set[str] = set()
 
@@ -63,6 +65,10 @@ class Collection:
         """Add a run directory, once."""
         if run.path not in {other.path for other in self.runs}:
             self._places.append(run)
+
+    def add_no_run(self) -> None:
+        """Add what stands for a run if the manifest had no rows."""
+        self._is_without_run = True
 
     def add(self, scored: ScoredRow) -> None:
         """Add the scores of a row that is in no run directory."""
@@ -142,13 +148,13 @@ class Collection:
         """Read all results, only to learn which are valid; raises InputError without a run."""
         for _ in self.results(len):
             pass
-        if not self.runs:
+        if not self.runs and not self._is_without_run:
             raise InputError("expected a run directory, whose manifest tells what is missing")
 
     def columns(self) -> list[str]:
         """Return the columns of the runs' manifests; shards are a matter of each run alone."""
         columns = dict.fromkeys(column for run in self.runs for column in run.columns())
-        return [column for column in columns if column != "shard"]
+        return [name for name in columns or schema.required("manifest") if name != "shard"]
 
     def missing(self) -> Iterator[Row]:
         """Yield the rows without a valid result, each once; known once all results were read."""

@@ -9,7 +9,7 @@ from typing import Any
 from oellm.core import json_codec
 from oellm.metrics import scored_rows
 from oellm.metrics.scored_rows import ScoredRow
-from oellm.runs.result_store import problem
+from oellm.runs.result_store import Result, problem
 
 # Bytes that are read at a time: most results are smaller.
 _PART = 2**16
@@ -21,14 +21,19 @@ _PROVENANCE, _METRICS = b'\n    "provenance": {', b'\n    "metrics": ['
 
 
 def of_row(run_dir: str, eval_id: str) -> ScoredRow:
-    """Read the result of a run's row.
+    """Read the scores of a run's row; raises as `valid_result` does."""
+    return scored_rows.of_result(valid_result(run_dir, eval_id), run_dir)
 
-    Raises FileNotFoundError where there is none, ValueError with the reason where it is not valid.
+
+def valid_result(run_dir: str, eval_id: str) -> Result:
+    """Read our part of the result of a run's row, without its provenance.
+
+    Raises FileNotFoundError if there is none, and ValueError with the reason if it is not valid.
     """
-    result = _our_part(_content(path_of(run_dir, eval_id)))
+    result: Result = _our_part(_content(path_of(run_dir, eval_id)))
     if reason := problem(result, eval_id):
         raise ValueError(reason)
-    return scored_rows.of_result(result, run_dir)
+    return result
 
 
 def path_of(run_dir: str, eval_id: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from oellm.core.log import Log
 from oellm.errors import InputError
 from oellm.manifest.checkpoint_names import natural_key
 from oellm.runs import run_directory
@@ -28,24 +29,62 @@ class Sources(NamedTuple):
         return [place for place in self.places if isinstance(place, str)]
 
 
-def find_sources(paths: Iterable[str], report: Callable[[str], None]) -> Sources:
+def find_sources(paths: Iterable[str], log: Log) -> Sources:
     """Return what is at or below some paths, each place once.
 
     A run directory counts as a whole; elsewhere every file *.json may be a result, but for those in
-    hidden directories. `report` is told of run directories that cannot be used; their files count
+    hidden directories. `log` gets the run directories that cannot be used; their files count
     on their own. Raises InputError for a path that is not there, that is itself a run directory
     which cannot be used, or below which there is nothing.
     """
     places: dict[str, Run | str] = {}
     for path in paths:
-        below = dict(_below(path, report))
+        below = dict(_below(path, log))
         if not below:
             raise InputError("no run directory, and no JSON file below it", path)
         places |= {name: place for name, place in below.items() if name not in places}
     return Sources(list(places.values()))
 
 
-def _below(path: str, report: Callable[[str], None]) -> Iterator[tuple[str, Run | str]]:
+def find_runs(directories: Iterable[str], log: Log) -> list[Run]:
+    """Return the run directories at or below some directories, each once.
+
+    A directory may be missing, or have no run yet. `log` gets the places that cannot be read, and
+    the runs that cannot be used. Raises InputError for a file, and for a directory that cannot be
+    listed: what is below it would count as missing.
+    """
+    runs: dict[str, Run] = {}
+    for top in directories:
+        if not os.path.exists(top):
+            log(f"{top}: does not exist yet")
+            continue
+        try:
+            os.scandir(top).close()
+        except OSError as error:
+            raise InputError(f"expected a directory: {error.strerror}", top) from None
+        for directory in _run_directories(os.path.abspath(top), log):
+            real = os.path.realpath(directory)
+            if real not in runs:
+                try:
+                    runs[real] = run_directory.load(directory)
+                except InputError as error:
+                    log(f"{error}; this run is left out")
+                except OSError as error:
+                    log(f"{_told(error)}; this run is left out")
+    return list(runs.values())
+
+
+def _run_directories(top: str, log: Log) -> Iterator[str]:
+    """Yield the directories at or below one that have a run.json, without looking into runs."""
+    for directory, folders, names in os.walk(top, onerror=lambda error: log(_told(error))):
+        if run_directory.RUN in names:
+            folders.clear()
+            yield directory
+        else:
+            folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_key)
+
+
+def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
     """Yield the places at or below a path, by their real paths."""
     if not os.path.exists(path):
         raise InputError("no such file or directory", path)
@@ -56,7 +95,7 @@ def _below(path: str, report: Callable[[str], None]) -> Iterator[tuple[str, Run 
         run = _run(path)
         yield os.path.realpath(run.path), run
         return
-    walk = os.walk(os.path.abspath(path), onerror=lambda error: report(_told(error)))
+    walk = os.walk(os.path.abspath(path), onerror=lambda error: log(_told(error)))
     for directory, folders, names in walk:
         real = os.path.realpath(directory)
         folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_key)
@@ -66,7 +105,7 @@ def _below(path: str, report: Callable[[str], None]) -> Iterator[tuple[str, Run 
                 folders.clear()
                 continue
             except InputError as error:
-                report(str(error))
+                log(str(error))
                 folders[:] = [name for name in folders if name == "results"]
         for name in sorted(names, key=natural_key):
             if name.endswith(".json") and name[0] != "." and name != run_directory.RUN:

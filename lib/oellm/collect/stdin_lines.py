@@ -79,6 +79,9 @@ def _object(line: str, source: str, number: int) -> dict[str, Any]:
 
 
 def _add(record: dict[str, Any], source: str, number: int, collection: Collection) -> None:
+    if record == run_directory.NO_RUN:
+        collection.add_no_run()
+        return
     if "oellm" not in record:
         if not isinstance(record.get("run_dir"), str):
             raise InputError("expected a result object or a run object", source, number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TextIO
 
@@ -63,18 +63,25 @@ class Outcome:
     failures: list[Failure]
 
 
-def read_rows(stream: TextIO, source: str) -> list[Row]:
-    """Read a manifest whose rows can be fetched.
+def read_rows(stream: TextIO, source: str) -> tuple[list[str], list[Row]]:
+    """Read the columns of a manifest, and its rows, which can be fetched.
 
     Raises InputError for anything wrong in it, an eval_id that is not the row's among that.
     """
     rows = []
-    for row in csv_file.read(stream, source):
+    reader = csv_file.ManifestReader(stream, source)
+    for row in reader:
         frameworks.require_runnable(row)
         if row["eval_id"]:
             manifest.identified(manifest.located(row))
         rows.append(row)
-    return rows
+    return reader.header, rows
+
+
+def fetched_columns(columns: Iterable[str]) -> list[str]:
+    """Return the columns of fetched rows, of a manifest with these columns."""
+    kept = [name for name in columns if name not in CHECK_COLUMNS]
+    return list(dict.fromkeys([*kept, *_ADDED_COLUMNS]))
 
 
 class Fetcher:
@@ -117,8 +124,7 @@ class Fetcher:
             if not findings:
                 passed.append(self._completed(row, need))
         columns = rows[0].cells if rows else schema.required("manifest")
-        kept = [name for name in columns if name not in CHECK_COLUMNS]
-        return Outcome([*dict.fromkeys([*kept, *_ADDED_COLUMNS])], passed, failures(found))
+        return Outcome(fetched_columns(columns), passed, failures(found))
 
     def _findings(self, need: Row) -> Iterator[Finding]:
         if need.model.is_local and (text := local_models.problem(need)):

@@ -10,15 +10,30 @@ from oellm.core.csv_records import CsvReader, csv_writer
 from oellm.manifest.rows import Row, checked
 
 
-def read(stream: TextIO, source: str) -> Iterator[Row]:
-    """Yield the checked rows of a CSV manifest, one by one.
+class ManifestReader:
+    """Yields the checked rows of a CSV manifest, one by one.
 
     Raises InputError with line and column for a missing header or column, a line of another
     length than the header, and any cell that is no value of its column.
+
+    Attributes:
+        header: The names of the columns.
     """
-    records = CsvReader(stream, source, schema.required("manifest"))
-    for line, cells in records:
-        yield checked(Row(dict(zip(records.header, cells, strict=False)), source, line))
+
+    def __init__(self, stream: TextIO, source: str) -> None:
+        self._records = CsvReader(stream, source, schema.required("manifest"))
+        self._source = source
+        self.header = self._records.header
+
+    def __iter__(self) -> Iterator[Row]:
+        for line, cells in self._records:
+            row = Row(dict(zip(self.header, cells, strict=False)), self._source, line)
+            yield checked(row)
+
+
+def read(stream: TextIO, source: str) -> Iterator[Row]:
+    """Yield the checked rows of a CSV manifest; raises InputError as ManifestReader does."""
+    return iter(ManifestReader(stream, source))
 
 
 class Writer:

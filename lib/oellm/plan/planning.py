@@ -14,7 +14,7 @@ from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.run_rows import complete_rows
 from oellm.core import display
-from oellm.errors import InputError, OellmError
+from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
@@ -30,6 +30,12 @@ from oellm.slurm.notation import parse_duration, ranges
 _REPEATED_SHOWN = 10
 # Seconds that a shard should take, where no setting says it.
 _SHARD_S = 3600
+
+
+class NoRowsError(OellmError):
+    """The manifest has a header and no rows, so that there is nothing to plan."""
+
+    status = ExitStatus.DONE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +98,7 @@ def read_jobs(
     """Read a manifest and plan its shards; the rows go to the spool, each with its eval_id.
 
     `report` is told of rows that are there twice, and of shards that their time limit will stop.
-    Raises InputError for anything wrong in the manifest, and where it has no rows.
+    Raises InputError for anything wrong in the manifest, and NoRowsError if it has no rows.
     """
     read = _Read({}, {}, set(), Counter())
     for row in _once(complete_rows(csv_file.read(stream, source), cluster), report):
@@ -113,7 +119,7 @@ def read_jobs(
         if spool is not None:
             spool.add(row, key, estimate)
     if not read.work:
-        raise InputError("the manifest has no rows", source)
+        raise NoRowsError("nothing to do: the manifest has no rows")
     return _planned(read, cluster, costs.start_s, report)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
-from oellm.errors import InputError
+from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
 from oellm.runs.result_store import ResultStore
@@ -21,6 +21,16 @@ RUN = "run.json"
 WORKER = "oe-run-task.pyz"
 BINDS = "binds"
 LOGS = "slurm_logs"
+
+
+# What stands for a run if the manifest had no rows: a run object without a directory.
+NO_RUN = {"run_dir": None, "n_rows": 0}
+
+
+class NoRunError(OellmError):
+    """There is no run, since the manifest had no rows; the command has nothing to do."""
+
+    status = ExitStatus.DONE
 
 
 @dataclass
@@ -98,7 +108,8 @@ def load(path: str | Path) -> Run:
 def parse(text: str, source: str) -> Run:
     """Return the run that a run object (from oe-render or oe-submit) describes.
 
-    What counts is the run directory's own run.json; the object only names it.
+    What counts is the run directory's own run.json; the object only names it. Raises NoRunError
+    if it says that the manifest had no rows.
     """
     if not text.strip():
         raise InputError("expected a run object, got nothing: the command before failed?", source)
@@ -110,6 +121,8 @@ def parse(text: str, source: str) -> Run:
             f"expected a run object in JSON: {getattr(error, 'msg', error)}",
             f"{source}:{line}:{column}",
         ) from None
+    if record == NO_RUN:
+        raise NoRunError("nothing to do: the manifest had no rows")
     return load(_checked(record, source)["run_dir"])
 
 

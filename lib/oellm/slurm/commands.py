@@ -155,6 +155,12 @@ def parse_configuration(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
+def hides_jobs() -> bool:
+    """Return whether Slurm shows users only their own jobs (its setting PrivateData)."""
+    configuration = parse_configuration(call(["scontrol", "show", "config"]))
+    return "jobs" in configuration.get("PrivateData", "").lower().split(",")
+
+
 def submit_command(
     script: str, indices: Sequence[int], concurrency: int | None, offset: int, comment: str
 ) -> list[str]:

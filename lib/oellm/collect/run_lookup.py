@@ -1,0 +1,199 @@
+"""Looking a manifest's rows up in all runs below some directories, by eval_id.
+
+Each run is read in a process of its own, so that thousands are looked through in seconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from enum import Enum
+from typing import NamedTuple
+
+from oellm.clusters.cluster import Cluster
+from oellm.clusters.run_rows import complete_rows
+from oellm.collect import result_files
+from oellm.core import ordered_forks
+from oellm.core.csv_records import CsvReader
+from oellm.core.log import Log
+from oellm.errors import InputError
+from oellm.manifest import rows as manifest
+from oellm.manifest.rows import Row
+from oellm.runs import activity
+from oellm.runs.activity import Activity
+from oellm.runs.run_directory import JOBS, Run
+
+
+class RowState(str, Enum):
+    """What the runs say of a row."""
+
+    # It has a valid result.
+    DONE = "done"
+    # Its shard is queued or running.
+    ACTIVE = "active"
+    # Its shard was submitted, and nothing tells that it ended.
+    PROBABLE = "probable"
+    # It has neither, but a run has a record of its failure.
+    FAILED = "failed"
+    MISSING = "missing"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class _Wanted(NamedTuple):
+    """What is looked for.
+
+    Attributes:
+        eval_ids: The eval_ids of the rows.
+        unpinned: Of these, the ones of hub models at no particular commit.
+        models: The models of the unpinned rows, without their arguments.
+    """
+
+    eval_ids: frozenset[str]
+    unpinned: frozenset[str]
+    models: frozenset[str]
+
+
+class _RunFindings(NamedTuple):
+    """What one run says of wanted rows.
+
+    Attributes:
+        done: The eval_ids with a valid result, as they are wanted.
+        pinned: Of these, the ones whose result is at a commit that the manifest does not name.
+        failed: The eval_ids with a record of their failure.
+        shards: The shards of the wanted rows without a valid result.
+        problems: What cannot be read, a line each.
+    """
+
+    done: set[str]
+    pinned: set[str]
+    failed: set[str]
+    shards: dict[str, int]
+    problems: list[str]
+
+
+def find_states(
+    rows: Sequence[Row], runs: Sequence[Run], cluster: Cluster, log: Log
+) -> list[RowState]:
+    """Return what runs say of each row.
+
+    A row is identified as oe-render would identify it on this cluster. A row of a hub model that
+    names no commit is done with a result at any commit, since oe-fetch pins it later. `log` gets
+    what cannot be read. Raises InputError for a row that carries another eval_id than its own.
+    """
+    completed = list(complete_rows(rows, cluster))
+    unpinned = [row for row in completed if not row["model_revision"] and not row.model.is_local]
+    wanted = _Wanted(
+        eval_ids=frozenset(row["eval_id"] for row in completed),
+        unpinned=frozenset(row["eval_id"] for row in unpinned),
+        models=frozenset(row.model.path for row in unpinned),
+    )
+    found = list(ordered_forks.mapped(_RunSearch(wanted), runs))
+    for problem in (problem for findings in found for problem in findings.problems):
+        log(problem)
+    done = set().union(*(findings.done for findings in found))
+    states = dict.fromkeys(wanted.eval_ids, RowState.MISSING)
+    states |= dict.fromkeys(set().union(*(findings.failed for findings in found)), RowState.FAILED)
+    states |= _active_states(zip(runs, found, strict=True), done, cluster.text("name"), log)
+    states |= dict.fromkeys(done, RowState.DONE)
+    if pinned := set().union(*(findings.pinned for findings in found)):
+        log(
+            f"{len(pinned)} rows have results at a commit of the hub, and the manifest names none; "
+            "to look for the newest commit, run oe-fetch before oe-missing"
+        )
+    return [states[row["eval_id"]] for row in completed]
+
+
+def _active_states(
+    found: Iterable[tuple[Run, _RunFindings]], done: set[str], cluster: str, log: Log
+) -> dict[str, RowState]:
+    """Return the rows without a result that are being evaluated, or may be."""
+    unfinished = []
+    for run, findings in found:
+        shards = {row: shard for row, shard in findings.shards.items() if row not in done}
+        if shards and run.record["jobs"]:
+            unfinished.append((run, shards))
+    queue = activity.ask_queue([run for run, _ in unfinished], cluster, log)
+    states: dict[str, RowState] = {}
+    for run, shards in unfinished:
+        active = activity.find_activity(run, queue)
+        for row, shard in shards.items():
+            if active.get(shard) is Activity.ACTIVE:
+                states[row] = RowState.ACTIVE
+            elif shard in active:
+                states.setdefault(row, RowState.PROBABLE)
+    return states
+
+
+class _RunSearch:
+    """Looks for wanted rows in a run; called in forks of this process."""
+
+    def __init__(self, wanted: _Wanted) -> None:
+        self._wanted = wanted
+
+    def __call__(self, run: Run) -> _RunFindings:
+        found = _RunFindings(set(), set(), set(), {}, [])
+        run_dir = str(run.path)
+        # By the eval_id that a row has in this run, which may be at a commit.
+        wanted = {
+            name[: -len(".json")]: name[: -len(".json")]
+            for name in run.store.result_names()
+            if name.endswith(".json") and name[: -len(".json")] in self._wanted.eval_ids
+        }
+        shards = {}
+        try:
+            for eval_id, in_run, shard in self._rows(run_dir):
+                wanted[in_run] = eval_id
+                shards[eval_id] = shard
+        except FileNotFoundError as error:
+            # The run may have been deleted since it was found.
+            if run.path.exists():
+                found.problems.append(f"{error.filename}: {error.strerror}")
+        except (OSError, InputError) as error:
+            found.problems.append(f"{error}; what this run still evaluates is not known")
+        for in_run, eval_id in wanted.items():
+            self._look(run_dir, in_run, eval_id, found)
+        found.shards.update({row: n for row, n in shards.items() if row not in found.done})
+        return found
+
+    def _rows(self, run_dir: str) -> Iterator[tuple[str, str, int]]:
+        """Yield the wanted rows of a run: the eval_id wanted, that in the run, and the shard."""
+        path = os.path.join(run_dir, JOBS)
+        with open(path, encoding="utf-8", newline="") as stream:
+            reader = CsvReader(stream, path, ("eval_id", "shard", "model_path"))
+            for line, texts in reader:
+                cells = dict(zip(reader.header, texts, strict=True))
+                in_run = cells["eval_id"]
+                is_wanted = in_run in self._wanted.eval_ids
+                eval_id = in_run if is_wanted else self._without_commit(cells)
+                if eval_id:
+                    if not (cells["shard"].isascii() and cells["shard"].isdecimal()):
+                        raise InputError("expected a shard", path, line, "shard")
+                    yield eval_id, in_run, int(cells["shard"])
+
+    def _without_commit(self, cells: dict[str, str]) -> str:
+        """Return the eval_id of a row without its commit, if that is wanted; else nothing."""
+        if not cells.get("model_revision"):
+            return ""
+        if cells["model_path"].partition(",")[0].strip() not in self._wanted.models:
+            return ""
+        try:
+            found = manifest.eval_id(Row(cells).without("model_revision"))
+        except InputError:
+            return ""
+        return found if found in self._wanted.unpinned else ""
+
+    def _look(self, run_dir: str, in_run: str, wanted: str, found: _RunFindings) -> None:
+        """See whether a row has a valid result in a run, or a record of its failure."""
+        try:
+            result_files.valid_result(run_dir, in_run)
+        except FileNotFoundError:
+            if os.path.exists(f"{run_dir}/failures/{in_run}.json"):
+                found.failed.add(wanted)
+        except (OSError, ValueError) as error:
+            found.problems.append(f"{result_files.path_of(run_dir, in_run)}: left out, {error}")
+        else:
+            found.done.add(wanted)
+            if in_run != wanted:
+                found.pinned.add(wanted)
