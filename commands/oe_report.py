@@ -1,4 +1,4 @@
-"""oe-report: make one HTML page of results.
+"""oe-report: make an HTML page of scores.
 
 Usage:
   oe-report [options] [--] [PATH]...
@@ -51,7 +51,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -61,7 +61,8 @@ from oellm.errors import ExitStatus, MachineError, UsageError
 if TYPE_CHECKING:
     from oellm.collect.collection import Collection
     from oellm.metrics.records import MetricRecord
-    from oellm.report.page import Drawings
+    from oellm.report.page import PageFigures
+    from oellm.tasks.languages import Language
 
 
 class Options(NamedTuple):
@@ -83,39 +84,38 @@ def _options(arguments: cli.Arguments) -> Options:
     if output is None and sys.stdout.isatty():
         raise UsageError("stdout is a terminal: give --output FILE, or > FILE")
     return Options(
-        [path for path in arguments["PATH"] if path != "-"],
-        output,
-        arguments["--title"],
-        arguments["--figures"],
+        paths=[path for path in arguments["PATH"] if path != "-"],
+        output=output,
+        title=arguments["--title"],
+        figures=arguments["--figures"],
     )
 
 
 def _report(arguments: cli.Arguments) -> int:
     from oellm.collect.collection import Collection
     from oellm.core import atomic
-    from oellm.report import page as report
+    from oellm.report import page
     from oellm.report import runs as report_runs
     from oellm.tasks import suites
 
     options = _options(arguments)
     collection = Collection(cli.message)
     if options.paths:
-        records = _of_paths(collection, options.paths)
-        runs = [str(run.path) for run in collection.runs]
+        records = _records_of_paths(collection, options.paths)
+        run_dirs = [str(run.path) for run in collection.runs]
     else:
-        records, runs = _of_stdin(), []
-    # A run without a result is one of the runs, too.
-    paths = list(dict.fromkeys([*runs, *report_runs.places(records)]))
-    page = report.page(
-        report.Contents(
-            options.title,
-            records,
-            list(report_runs.look(paths, cli.message)),
-            _drawings(records, options),
-            suites.known((), os.environ).languages,
-        )
+        records, run_dirs = _records_of_stdin(), []
+    # The runs of the collection come first: some of them have no result, and so no record.
+    run_dirs = list(dict.fromkeys([*run_dirs, *report_runs.places(records)]))
+    languages = suites.known((), os.environ).languages
+    contents = page.PageContents(
+        title=options.title,
+        records=records,
+        runs=list(report_runs.look(run_dirs, cli.message)),
+        figures=_figures(records, languages, options),
+        languages=languages,
     )
-    content = page.encode("utf-8", "replace")
+    content = page.render_page(contents).encode("utf-8", "replace")
     if options.output:
         atomic.write_file(Path(options.output), content)
     else:
@@ -123,15 +123,14 @@ def _report(arguments: cli.Arguments) -> int:
     return ExitStatus.FAILED if collection.failures else ExitStatus.DONE
 
 
-def _of_stdin() -> list[MetricRecord]:
+def _records_of_stdin() -> list[MetricRecord]:
     from oellm.metrics import reading
 
     with cli.open_input(None) as stream:
         return list(reading.read_metric_records(stream, "stdin"))
 
 
-def _of_paths(collection: Collection, paths: Sequence[str]) -> list[MetricRecord]:
-    """Return the records of what is at some paths."""
+def _records_of_paths(collection: Collection, paths: Sequence[str]) -> list[MetricRecord]:
     from oellm.collect import sources
     from oellm.collect.record_maker import MadeRecords, RecordMaker
     from oellm.metrics.records import PrimaryMetrics
@@ -145,24 +144,29 @@ def _of_paths(collection: Collection, paths: Sequence[str]) -> list[MetricRecord
     return list(MadeRecords(collection, maker))
 
 
-def _drawings(records: Sequence[MetricRecord], options: Options) -> Drawings:
-    """Return the figures of the page, and write those that are asked for."""
+def _figures(
+    records: Sequence[MetricRecord], languages: Mapping[str, Language], options: Options
+) -> PageFigures:
+    """Return the figures of the page, and write those that --figures asks for."""
     from importlib.util import find_spec
 
-    from oellm.report.page import Drawings
+    from oellm.report.page import PageFigures
 
     if find_spec("matplotlib") is None:
         if options.figures:
             raise MachineError("--figures needs matplotlib: pip install 'oellm[report]'")
         cli.message("the page has no figures: these need matplotlib (pip install 'oellm[report]')")
-        return Drawings([], None)
+        return PageFigures(curves=[], language_map=None)
     from oellm.report.figures import figures
 
     if options.figures:
-        figures.save(records, Path(options.figures))
-    # Of parts of groups, a suite may have a hundred.
+        figures.save_figures(records, Path(options.figures), languages)
+    # A suite may have a hundred parts of groups, so the page leaves out their curves.
     whole = [record for record in records if not record.group]
-    return Drawings(list(figures.curves(whole)), figures.language_map(whole))
+    return PageFigures(
+        curves=list(figures.draw_curves(whole)),
+        language_map=figures.draw_language_map(whole, languages),
+    )
 
 
 if __name__ == "__main__":

@@ -153,10 +153,10 @@ def test_a_language_is_a_column() -> None:
     found = [score("m", f"belebele_{code}", 0.5, language=code) for code in codes]
     root = page([*found, score("m", "mono", 0.5, language="deu_Latn")])
     languages = root.one("section", id="languages")
-    assert [head.text for head in languages.all("h3")] == ["belebele 0-shot, acc"]
+    assert [head.text for head in languages.all("h3")] == ["belebele_* 0-shot, acc"]
     (board,) = boards(languages)
     assert [head.attributes["data-name"] for head in board.heads[-2:]] == [
-        f"belebele {code}" for code in codes
+        f"belebele_* {code}" for code in codes
     ]
 
 

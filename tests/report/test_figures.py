@@ -16,18 +16,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.core import display
 from oellm.errors import InputError
 from oellm.manifest import checkpoint_names, model_spec
-from oellm.metrics import model_names
 from oellm.metrics.records import MetricRecord
 from oellm.report.figures import figures
+from oellm.tasks import suites
 from support.processes import ROOT, clean_environment
 
 if os.environ.get("CI") != "true":
     pytest.importorskip("matplotlib")
 
 SVG = "{http://www.w3.org/2000/svg}"
+KNOWN = suites.known((), {}).languages
 # The first colour of a line.
 BLUE = "#0072b2"
 HOSTILE = "<script>alert(1) $x^2$ 50%_\n\"'&amp;\x00\ud800 猫ελ"
@@ -80,7 +80,7 @@ def test_lines_bands_and_ticks_are_where_the_records_say() -> None:
         for each, stderr in zip(run_of("a", values), stderrs, strict=True)
     ]
     # The order of the records is not that of the steps.
-    [figure] = figures.curves(reversed(found))
+    [figure] = figures.draw_curves(reversed(found))
     [line] = paths(figure.svg, stroke=BLUE)
     [band] = paths(figure.svg, fill=BLUE)
     drawn = points(line)
@@ -124,13 +124,13 @@ def test_runs_share_a_figure_and_settings_do_not() -> None:
         record("org/base", "alone", 0.6),
         *run_of("a", [0.3, float("nan")], task="damaged"),
     ]
-    drawn = {figure.title: figure for figure in figures.curves(found)}
+    drawn = {figure.title: figure for figure in figures.draw_curves(found)}
     assert list(drawn) == [
         *("arc (5-shot, acc)", "arc (5-shot, acc, limit 10)", "arc (0-shot, bits)"),
         "Arc (5-shot)",
     ]
-    assert {"a", "b", "c", "base"} <= set(texts(drawn["arc (5-shot, acc)"].svg))
-    assert "base" not in texts(drawn["Arc (5-shot)"].svg)
+    assert {"a", "b", "c", "org/base"} <= set(texts(drawn["arc (5-shot, acc)"].svg))
+    assert "org/base" not in texts(drawn["Arc (5-shot)"].svg)
     assert "bits  (↓ better)" in texts(drawn["arc (0-shot, bits)"].svg)
     names = [figure.name.lower() for figure in drawn.values()]
     assert len(set(names)) == len(names)
@@ -139,8 +139,8 @@ def test_runs_share_a_figure_and_settings_do_not() -> None:
 def test_a_run_has_its_newest_score_and_partial_aggregates_are_hollow() -> None:
     old = run_of("a", [0.9, 0.9, 0.9], finished="2026-01-01T00:00:00Z")
     new = run_of("a", [0.2, 0.4, 0.6], finished="2026-01-02T00:00:00Z", aggregate="partial")
-    [hollow] = figures.curves([*new, *old])
-    [whole] = figures.curves([each._replace(aggregate="derived") for each in new])
+    [hollow] = figures.draw_curves([*new, *old])
+    [whole] = figures.draw_curves([each._replace(aggregate="derived") for each in new])
     assert points(paths(hollow.svg, stroke=BLUE)[0]) == points(paths(whole.svg, stroke=BLUE)[0])
 
     def hollows(svg: str) -> int:
@@ -154,7 +154,7 @@ def test_a_run_has_its_newest_score_and_partial_aggregates_are_hollow() -> None:
 
 def test_of_many_runs_a_legend_names_the_ends_and_of_many_baselines_the_number() -> None:
     found = list(chain.from_iterable(run_of(f"r{n}", [0.1, 0.2 + n / 90]) for n in range(30)))
-    [figure] = figures.curves([*found, *(record(f"org/m{n}", "arc", 0.3) for n in range(6))])
+    [figure] = figures.draw_curves([*found, *(record(f"org/m{n}", "arc", 0.3) for n in range(6))])
     assert {"first of 30 runs: r0", "last of 30 runs: r29", "6 baselines not shown"} <= set(
         texts(figure.svg)
     )
@@ -176,10 +176,17 @@ def test_names_are_data_and_figures_share_a_page(tmp_path: Path) -> None:
         record(HOSTILE, "x" * 900, 0.5),
         *languages,
     ]
-    maps = [figures.language_map(found), figures.heat_map(found)]
-    drawn = [*figures.curves(found), *(figure for figure in maps if figure)]
-    assert len(drawn) == 4
-    elements = [e for figure in drawn for e in ElementTree.fromstring(figure.svg).iter()]
+    language_map = figures.draw_language_map(found, KNOWN)
+    assert language_map
+    drawn = [*figures.draw_curves(found), language_map]
+    assert len(drawn) == 3
+    written = figures.save_figures(found, tmp_path, KNOWN, ["svg"])
+    assert [path.name for path in written] == [
+        *(f"{figure.name}.svg" for figure in drawn),
+        "tasks.svg",
+    ]
+    contents = [*(figure.svg for figure in drawn), written[-1].read_text()]
+    elements = [e for content in contents for e in ElementTree.fromstring(content).iter()]
     ids = [e.attrib["id"] for e in elements if "id" in e.attrib]
     assert ids and len(set(ids)) == len(ids)
     assert {e.tag.removeprefix(SVG) for e in elements} == {
@@ -189,14 +196,11 @@ def test_names_are_data_and_figures_share_a_page(tmp_path: Path) -> None:
     assert links and {re.sub(r"^(url\()?#|\)$", "", link) for link in links} <= set(ids)
     assert not any(key == "style" or key.startswith("on") for e in elements for key in e.attrib)
     # As a baseline, or as a column; the longest names are shortened in their middle.
-    assert all(SHOWN[:12] in text for text in ["".join(texts(figure.svg)) for figure in drawn])
+    assert all(SHOWN[:12] in text for text in ["".join(texts(content)) for content in contents])
     assert f"{SHOWN} (5-shot)" in texts(drawn[0].svg) and SHOWN in texts(drawn[1].svg)
-    assert "<script" not in "".join(figure.svg for figure in drawn)
+    assert "<script" not in "".join(contents)
     # What is behind a figure shows through it, be it light or dark.
     assert not any("#fff" in figure.svg for figure in drawn[:2])
-    assert [path.name for path in figures.save(found, tmp_path, ["svg"])] == [
-        f"{figure.name}.svg" for figure in drawn
-    ]
 
 
 def test_languages_have_a_panel_for_each_family_of_tasks() -> None:
@@ -210,17 +214,19 @@ def test_languages_have_a_panel_for_each_family_of_tasks() -> None:
         for place, model in enumerate(("org/m", "/r/a/iter_0001000", "/r/a/iter_0020000"))
         for number, (task, language) in enumerate(tasks)
     ]
-    figure = figures.language_map(found)
+    figure = figures.draw_language_map(found, KNOWN)
     assert figure
     there = texts(figure.svg)
     # Of a training run the last step; no family of one language, and no task without one.
     cells = sorted(text for text in there if re.fullmatch(r"0\.\d{3}", text))
     assert cells == sorted(f"{p / 10 + n / 100:.3f}" for p in (0, 2) for n in range(4))
-    assert {"belebele_* (5-shot)", "xnli_* (5-shot)", "m", "a @20k", "deu_Latn"} <= set(there)
-    assert figures.language_map(found[:1]) is None
+    assert {"belebele_* (5-shot)", "xnli_* (5-shot)", "org/m", "a @20k", "deu_Latn"} <= set(there)
+    assert figures.draw_language_map(found[:1], KNOWN) is None
 
 
-def test_tasks_are_compared_with_themselves_and_members_stay_in_their_group() -> None:
+def test_tasks_are_compared_with_themselves_and_members_stay_in_their_group(
+    tmp_path: Path,
+) -> None:
     found = [
         record("org/m", "mmlu", 0.5, aggregate="partial"),
         record("org/m", "mmlu_law", 0.111, group="mmlu"),
@@ -229,22 +235,22 @@ def test_tasks_are_compared_with_themselves_and_members_stay_in_their_group() ->
         record("org/n", "bits", 1234.5, metric="bits", higher_is_better=False, limit=10.0),
         record("org/m", "part_1", 0.875, group="derived_later"),
     ]
-    figure = figures.heat_map(found)
-    assert figure
-    there = texts(figure.svg)
+    [path] = figures.save_figures(found, tmp_path, KNOWN, ["svg"])
+    svg = path.read_text()
+    there = texts(svg)
     rows = {"bits (5-shot), bits ↓", "bits (5-shot, limit 10), bits ↓", "mmlu (5-shot), acc ↑"}
     assert {"0.500*", "0.875", "1.23k", *rows} <= set(there)
     assert "0.111" not in there
     # The lower one is the better one, and has white on dark.
-    by_text = {e.text: e.attrib for e in ElementTree.fromstring(figure.svg).iter(f"{SVG}text")}
+    by_text = {e.text: e.attrib for e in ElementTree.fromstring(svg).iter(f"{SVG}text")}
     assert by_text["0.250"]["fill"] == "#ffffff"
     assert by_text["0.750"]["fill"] == "#1a1a1a"
-    assert figures.heat_map([]) is None
+    assert figures.save_figures([], tmp_path, KNOWN) == []
 
 
 def test_files_are_whole_and_a_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
     found = run_of("a", [0.1, 0.2])
-    written = figures.save(found, tmp_path / "a" / "b")
+    written = figures.save_figures(found, tmp_path / "a" / "b", KNOWN)
     assert [path.name for path in written] == [
         *("curve-arc-5-shot.svg", "curve-arc-5-shot.png", "tasks.svg", "tasks.png")
     ]
@@ -257,48 +263,31 @@ def test_files_are_whole_and_a_directory_that_cannot_be_is_named(tmp_path: Path)
     assert root.attrib["width"].endswith("pt") and "sans-serif" in root.attrib["font-family"]
     assert "currentColor" not in written[0].read_text()
     with pytest.raises(InputError, match=r"curve-arc-5-shot.png: cannot be made: .*"):
-        figures.save(found, written[1])
+        figures.save_figures(found, written[1], KNOWN)
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.text() | st.text("aA-. \u00e9/", max_size=150), max_size=6))
 def test_any_name_gives_a_file_name_of_its_own(tasks: list[str]) -> None:
     names = figures.FileNames()
-    found = [names.name("curve", task) for task in [*tasks, *(t.upper() for t in tasks)]]
+    found = [names.choose("curve", task) for task in [*tasks, *(t.upper() for t in tasks)]]
     assert all(re.fullmatch(r"curve[A-Za-z0-9._-]{0,95}", name) for name in found)
     # Between its name and what follows, an id of a figure has two.
     assert not any("--" in name for name in found)
     assert len({name.lower() for name in found}) == len(found)
 
 
-@settings(deadline=None)
-@given(st.lists(st.text("ab/,=猫\n", min_size=1, max_size=60), max_size=8), st.integers(8, 40))
-def test_labels_fit_and_tell_models_apart(cells: list[str], width: int) -> None:
-    labels = model_names.model_labels(cells, width)
-    assert set(labels) == set(cells)
-    assert len(set(labels.values())) == len(labels)
-    assert all(
-        display.text_width(label) <= width and "\n" not in label for label in labels.values()
-    )
-
-
-def test_labels_are_as_short_as_they_can_be() -> None:
-    cells = ["/x/a/hf", "/x/b/hf", "org/m", "org/n,dtype=float16"]
-    assert list(model_names.model_labels(cells, 40).values()) == ["a/hf", "b/hf", "m", "n"]
-    assert model_names.model_labels(["/x/a/hf"], 40) == {"/x/a/hf": "a/hf"}
-    assert list(model_names.model_labels(["o/m,x=1", "o/m,x=2"], 40).values()) == [
-        *("m,x=1", "m,x=2")
-    ]
-    assert display.shorten_middle("abcdefghij", 7) == "abc…hij"
-
-
 DRAW = """
-import json, sys
+import json, sys, tempfile
 from oellm.metrics.records import MetricRecord
 from oellm.report.figures import figures
 found = [MetricRecord(**each) for each in json.load(sys.stdin)]
-for figure in [*figures.curves(found), figures.heat_map(found)]:
+for figure in figures.draw_curves(found):
     print(figure.svg)
+with tempfile.TemporaryDirectory() as directory:
+    for path in figures.save_figures(found, directory, {}):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(path.read_bytes())
 """
 
 
@@ -352,7 +341,7 @@ def test_three_runs_of_200_checkpoints_on_60_tasks_are_small_and_quick() -> None
         )
     ]
     start = time.monotonic()
-    drawn = list(figures.curves(found))
+    drawn = list(figures.draw_curves(found))
     assert time.monotonic() - start < 20
     assert len(drawn) == 60
     assert sum(len(figure.svg.encode()) for figure in drawn) < 2_500_000

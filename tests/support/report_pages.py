@@ -112,8 +112,14 @@ def page(
     records: Sequence[MetricRecord], runs: Sequence[RunFacts | Unknown] = (), title: str = "Scores"
 ) -> Node:
     """Return the page of records, without figures."""
-    nothing = report.Drawings([], None)
-    return parsed(report.page(report.Contents(title, records, runs, nothing, {})))
+    contents = report.PageContents(
+        title=title,
+        records=records,
+        runs=runs,
+        figures=report.PageFigures(curves=[], language_map=None),
+        languages={},
+    )
+    return parsed(report.render_page(contents))
 
 
 def score(model: str, task: str, value: float, **others: Any) -> MetricRecord:

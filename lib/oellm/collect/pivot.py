@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from oellm.core.tables import cell_text
 from oellm.errors import UsageError
 from oellm.metrics.records import PARTIAL, MetricRecord
+from oellm.metrics.score_groups import ScoreSetting
 from oellm.metrics.selection import Condition, split_columns
 
 # The values of a row, or of a column, in the record's columns that its axis has.
@@ -24,7 +25,7 @@ AxisKey = tuple[Any, ...]
 ValueNames = Mapping[tuple[str, Any], str]
 
 # Scores that differ in one of these are not comparable.
-SCORE = ("task", "n_shot", "metric", "filter", "eval_suite")
+SCORE = tuple(column for column in ScoreSetting._fields if column != "limit")
 _MODEL = ("model_path", "model_revision", "step")
 # The outcome of an evaluation; the other columns say which evaluation it is.
 _OUTCOME = ("value", "stderr", "n_samples", "higher_is_better", "is_primary", "finished")

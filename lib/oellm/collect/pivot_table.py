@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +9,8 @@ from typing import Any, NamedTuple
 from oellm.collect.pivot import AxisKey, MatrixAxis, ScoreMatrix, ValueNames
 from oellm.core import schema
 from oellm.core.markup import ScoreCell
-from oellm.core.tables import Values, cell_text
+from oellm.core.tables import Values
+from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
 
 _AVERAGE = "average"
@@ -115,27 +115,12 @@ def _score_cell(record: MetricRecord, is_best: bool, with_stderr: bool) -> Score
 
 
 def _short_names(matrix: ScoreMatrix) -> ValueNames:
-    """Return the models' names without the directories that all of them are in.
-
-    Two parts of a path stay at least: `run/iter_1000`, and hub ids as they are. Names that would be
-    alike stay whole.
-    """
     column = "model_path"
     axis = next((axis for axis in (matrix.rows, matrix.cols) if column in axis.columns), None)
     if axis is None:
         return {}
-    models = dict.fromkeys(cell_text(axis.value(key, column)) for key in axis.keys)
-    parts = {model: model.partition(",")[0].rstrip("/").split("/") for model in models}
-    levels = zip(*(path[:-2] for path in parts.values() if len(path) > 2), strict=False)
-    shared = list(itertools.takewhile(lambda names: len(set(names)) == 1, levels))
-    # Of the root alone nothing is cut: what follows would look like a hub id.
-    if len(shared) < 2:
-        return {}
-    cut = "".join(f"{level[0]}/" for level in shared)
-    short = {model: model.removeprefix(cut) for model in models}
-    if len(set(short.values())) < len(short):
-        return {}
-    return {(column, model): name for model, name in short.items()}
+    models = (ModelName(axis.value(key, column)) for key in axis.keys)
+    return {(column, model.path): name for model, name in short_names(models).items()}
 
 
 def _best(matrix: ScoreMatrix) -> set[tuple[AxisKey, AxisKey]]:

@@ -1,27 +1,26 @@
-"""Short names of models: what tells them apart, for tables in which each of them is a line."""
+"""Short names of models: the part of a path that tells models apart."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from oellm.core import display
+from oellm.manifest.checkpoint_names import training_step
 
-# Letters of a name.
-_WIDTH = 48
+NameKey = TypeVar("NameKey", bound=Hashable)
+
+# Last names of directories that do not name a model. A training step does not name one, either.
+_PLAIN = ("hf", "checkpoints", "output")
 
 
-# Directories in the name of the only path: the last may be `hf`, the one before it a step.
-_OF_ONE = 3
-
-
-class Model(NamedTuple):
-    """A model as records name it: cells of their columns model_path and model_revision."""
+class ModelName(NamedTuple):
+    """A model as records name it: the columns model_path and model_revision."""
 
     path: str
-    revision: str
+    revision: str = ""
 
     @property
     def full_name(self) -> str:
@@ -29,42 +28,71 @@ class Model(NamedTuple):
         return f"{self.path} @ {self.revision}" if self.revision else self.path
 
 
-def short_names(models: Sequence[Model]) -> dict[Model, str]:
-    """Return a name for each model, without what all of them have in common.
+def short_names(models: Iterable[ModelName]) -> dict[ModelName, str]:
+    """Return a name for each model, without the parts that all models have in common.
 
-    Of absolute paths these are directories at the beginning and the end, of model arguments those
-    that every model has. A hub id stays whole. The revision is there only where nothing else tells
-    two models apart. Of a long name the middle is left out. Names that would still be the same
-    are the full ones.
+    Absolute paths lose the directories that all of them begin with, and those that all of them end
+    with; a path without others keeps its last directories. What remains names a model:
+    `run/iter_1000`, not `iter_1000`. Paths that share only the root stay whole, because the rest
+    would look like a hub id. Hub ids stay whole, too. Models lose the arguments that all of them
+    have, and show the revision only if nothing else tells two of them apart. Names that would
+    still be equal are the full names.
     """
+    models = list(dict.fromkeys(models))
     words = {model: model.path.split(",") for model in models}
     shared = set.intersection(*(set(each[1:]) for each in words.values())) if models else set()
-    paths = sorted({each[0] for each in words.values() if each[0].startswith("/")})
-    short = _without_common_ends(paths)
+    short_paths = _short_paths({path for path, *_ in words.values() if path.startswith("/")})
     names = {}
     for model, (path, *arguments) in words.items():
         kept = (argument for argument in arguments if argument not in shared)
-        names[model] = ",".join([short.get(path, path), *kept])
+        names[model] = ",".join([short_paths.get(path, path), *kept])
     counts = Counter(names.values())
     for model, name in names.items():
         if counts[name] > 1 and model.revision:
             names[model] = f"{name} @ {model.revision[:8]}"
-    names = {model: display.shorten_middle(name, _WIDTH) for model, name in names.items()}
     counts = Counter(names.values())
     return {m: name if counts[name] == 1 else m.full_name for m, name in names.items()}
 
 
-def _without_common_ends(paths: Sequence[str]) -> dict[str, str]:
-    """Return what is left of each path; of one path alone its last directories."""
-    parts = [path.strip("/").split("/") for path in paths]
-    if len(parts) < 2:
-        return {path: "/".join(each[-_OF_ONE:]) for path, each in zip(paths, parts, strict=True)}
-    begin = _agreement(parts)
-    # Something is left also of a path that is the beginning of another.
-    begin = min(begin, *(len(each) - 1 for each in parts))
-    rest = [each[begin:] for each in parts]
-    end = min(_agreement([each[::-1] for each in rest]), *(len(each) - 1 for each in rest))
-    return {path: "/".join(each[: len(each) - end]) for path, each in zip(paths, rest, strict=True)}
+def shorten_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str]:
+    """Return names of at most `width` letters, without their middles if they are longer.
+
+    Names that would become equal stay whole.
+    """
+    cut = {key: display.shorten_middle(name, width) for key, name in names.items()}
+    counts = Counter(cut.values())
+    return {key: cut[key] if counts[cut[key]] == 1 else name for key, name in names.items()}
+
+
+def fit_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str]:
+    """Return distinct names of at most `width` letters; a number tells cut names apart."""
+    return dict(zip(names, _numbered(names.values(), width), strict=True))
+
+
+def _short_paths(paths: Iterable[str]) -> dict[str, str]:
+    """Return what remains of each absolute path."""
+    parts = {path: path.strip("/").split("/") for path in paths}
+    if len(parts) == 1:
+        return {path: "/".join(names[-_needed(names) :]) for path, names in parts.items()}
+    common = _agreement(parts.values())
+    if not common:
+        return {}
+    # Each path keeps enough to name a model, also one that another path begins with.
+    start = min(common, *(len(names) - _needed(names) for names in parts.values()))
+    rest = {path: names[start:] for path, names in parts.items()}
+    stop = min(
+        _agreement([names[::-1] for names in rest.values()]),
+        *(len(names) - 1 for names in rest.values()),
+    )
+    return {path: "/".join(names[: len(names) - stop]) for path, names in rest.items()}
+
+
+def _needed(names: Sequence[str]) -> int:
+    """Return how many last names of a path it takes to name a model."""
+    steps = takewhile(
+        lambda name: name in _PLAIN or training_step(name) is not None, reversed(names)
+    )
+    return min(len(names), 1 + sum(1 for _ in steps))
 
 
 def _agreement(lists: Iterable[Sequence[str]]) -> int:
@@ -72,43 +100,13 @@ def _agreement(lists: Iterable[Sequence[str]]) -> int:
     return sum(1 for _ in takewhile(lambda words: len(set(words)) == 1, zip(*lists, strict=False)))
 
 
-# Last names of directories that say nothing of the model in them.
-_PLAIN = ("hf", "checkpoints", "output")
-
-
-def model_labels(models: Iterable[str], width: int) -> dict[str, str]:
-    """Return a label for each model: as many of its path's last names as tell it from the others.
-
-    Arguments are left out where the paths are distinct. No label is wider than `width`, and no two
-    are the same.
-    """
-    names = list(dict.fromkeys(models))
-    paths = [name.partition(",")[0] for name in names]
-    if len(set(paths)) < len(names):
-        paths = names
-    endings = Counter(ending for path in paths for ending in _endings(path))
-    texts = [
-        next((ending for ending in _endings(path) if endings[ending] == 1), path) for path in paths
-    ]
-    return dict(zip(names, _distinct(texts, width), strict=True))
-
-
-def _endings(path: str) -> Iterator[str]:
-    """Yield the last names of a path, one more each time, never a plain one alone."""
-    names = path.split("/")
-    at_least = 2 if names[-1] in _PLAIN and len(names) > 1 else 1
-    for place in reversed(range(len(names) - at_least + 1)):
-        yield "/".join(names[place:])
-
-
-def _distinct(texts: Iterable[str], width: int) -> Iterator[str]:
-    """Yield texts as they can be shown, with a number where shortened ones are the same."""
+def _numbered(names: Iterable[str], width: int) -> Iterator[str]:
     taken: set[str] = set()
-    for text in texts:
-        label, number = display.shorten_middle(text, width), 1
+    for name in names:
+        label, number = display.shorten_middle(name, width), 1
         while label in taken:
             number += 1
             ending = f" #{number}"
-            label = display.shorten_middle(text, width - len(ending)) + ending
+            label = display.shorten_middle(name, width - len(ending)) + ending
         taken.add(label)
         yield label

@@ -1,270 +1,277 @@
-"""Tables of scores, models × tasks, as the report shows them: what is where, in which colour."""
+"""Tables of scores, models × tasks, as the report shows them: order, texts and colours."""
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from oellm.manifest.checkpoint_names import natural_key
-from oellm.metrics.model_names import Model, short_names
+from oellm.metrics.model_names import ModelName, shorten_names
 from oellm.metrics.records import PARTIAL, MetricRecord
-from oellm.tasks.languages import Language, spellings
+from oellm.metrics.score_groups import ScoreGroups, ScoreSetting, group_scores
+from oellm.tasks.languages import Language, mark_language
 
-# Colours of the scale, from the worst value of a column to the best.
+# Steps of the colour scale, from the worst value of a column to the best.
 LEVELS = 9
-# A column's colours span at least so many standard errors: noise is not shown as a difference.
+# The colours of a column span at least this number of standard errors, so that noise does not look
+# like a difference.
 _LEAST_SPAN = 4
+# The longest name of a model, in letters.
+_NAME_WIDTH = 48
 
 
-class Head(NamedTuple):
-    """What a column is of; values of different heads are never compared."""
+class BoardColumn(NamedTuple):
+    """A column of a board.
 
-    task: str
-    n_shot: int | None
-    metric: str
-    filter: str
-    eval_suite: str
+    Attributes:
+        group: the group under whose column this one is folded; empty if it is always shown.
+        n_members: the number of columns that are folded under this one.
+        is_averaged: whether the average includes the column.
+    """
 
-
-class Column(NamedTuple):
-    """A column of a board."""
-
-    head: Head
-    # The group under whose column this one is folded; empty for one that always shows.
+    setting: ScoreSetting
     group: str
-    # How many columns are folded under this one.
-    members: int
+    n_members: int
     higher_is_better: bool | None
     is_averaged: bool
 
 
-class Cell(NamedTuple):
-    """A score."""
+class BoardCell(NamedTuple):
+    """A score.
+
+    Attributes:
+        text: the value as shown.
+        stderr: its standard error as shown, empty if there is none.
+        level: the step on the colour scale, None for no colour.
+        others: older results of the same evaluation.
+    """
 
     record: MetricRecord
-    # As shown; of the standard error empty where there is none.
     text: str
     stderr: str
-    # Place on the colour scale, None for no colour.
     level: int | None
     is_best: bool
     is_partial: bool
-    # Older results for the same cell, which it stands for.
     others: tuple[MetricRecord, ...]
 
 
-class Line(NamedTuple):
-    """The scores of a model."""
+class BoardLine(NamedTuple):
+    """The scores of a model.
 
-    model: Model
+    Attributes:
+        cells: one for each column; None if there is no score.
+        average: the mean over the averaged columns; None if there are fewer than two.
+    """
+
+    model: ModelName
     name: str
-    # One for each column.
-    cells: list[Cell | None]
-    # Over the columns that are averaged; None where these are fewer than two.
+    cells: list[BoardCell | None]
     average: float | None
 
 
 class Board(NamedTuple):
-    """A table of scores that may be compared."""
+    """A table of scores that may be compared.
+
+    Attributes:
+        limit: the limit of documents per task of all results, None for full results.
+    """
 
     title: str
-    # Documents per task to which all its results are limited; None for full results.
     limit: float | None
-    columns: list[Column]
-    lines: list[Line]
+    columns: list[BoardColumn]
+    lines: list[BoardLine]
 
     @property
-    def whole(self) -> list[Column]:
+    def main_columns(self) -> list[BoardColumn]:
         """The columns that are not folded under another."""
         return [column for column in self.columns if not column.group]
 
     @property
-    def averaged(self) -> list[Column]:
-        """The columns that the average is over."""
+    def averaged_columns(self) -> list[BoardColumn]:
+        """The columns that the average includes."""
         return [column for column in self.columns if column.is_averaged]
 
 
-def primary(records: Iterable[MetricRecord]) -> list[MetricRecord]:
-    """Return the records that stand for their tasks: the marked ones; where none is, the first."""
-    found: list[MetricRecord] = []
-    unmarked: dict[tuple[Any, ...], MetricRecord] = {}
-    for record in records:
-        if record.is_primary:
-            found.append(record)
-        elif record.is_primary is None:
-            key = (*_model(record), record.task, record.n_shot, record.limit)
-            unmarked.setdefault((*key, record.eval_suite, record.run_dir), record)
-    return found + list(unmarked.values())
+def make_boards(
+    records: Iterable[MetricRecord], names: Mapping[ModelName, str], title: str = ""
+) -> list[Board]:
+    """Return a board of primary records for each limit, that of the full results first.
 
-
-def boards(records: Iterable[MetricRecord], title: str = "") -> list[Board]:
-    """Return a board of primary records for each limit, that of the full results first."""
+    `names` are the short names of the models.
+    """
     by_limit: dict[float, list[MetricRecord]] = defaultdict(list)
     for record in records:
         by_limit[record.limit or 0].append(record)
-    return [_board(by_limit[limit], title, limit or None) for limit in sorted(by_limit)]
+    names = shorten_names(names, _NAME_WIDTH)
+    return [_board(by_limit[limit], names, title, limit or None) for limit in sorted(by_limit)]
 
 
-def _board(records: Sequence[MetricRecord], title: str, limit: float | None) -> Board:
-    table: dict[Model, dict[Head, list[MetricRecord]]] = defaultdict(lambda: defaultdict(list))
-    by_head: dict[Head, list[MetricRecord]] = defaultdict(list)
+def make_language_boards(
+    records: Iterable[MetricRecord],
+    names: Mapping[ModelName, str],
+    languages: Mapping[str, Language],
+) -> list[Board]:
+    """Return boards of models × languages, one for each suite of two languages or more.
+
+    `records` are primary; those without a language, and parts of groups, are left out. Tasks
+    belong to one suite if their names differ in the language alone. Other shots, or another metric,
+    make another board. `languages` are those known, by their codes.
+    """
+    suites: dict[tuple[str, str], list[MetricRecord]] = defaultdict(list)
     for record in records:
-        head = _head(record)
-        table[_model(record)][head].append(record)
-        by_head[head].append(record)
-    models = sorted(table, key=lambda model: (natural_key(model.path), model.revision))
-    # Of several results for a cell the newest is shown.
-    newest = {
-        model: {
-            head: sorted(found, key=lambda record: record.finished or "", reverse=True)
-            for head, found in table[model].items()
-        }
-        for model in models
-    }
-    columns = []
-    cells_of = []
-    for head, group, members in _ordered(by_head):
-        found = [newest[model].get(head, []) for model in models]
-        direction = next((r.higher_is_better for r in by_head[head]), None)
-        cells = _cells(found, direction)
-        is_averaged = not group and direction is True and _is_whole_share(cells)
-        columns.append(Column(head, group, members, direction, is_averaged))
-        cells_of.append(cells)
-    names = short_names(models)
+        if record.language and not record.group:
+            suite = mark_language(record.task, record.language, languages)
+            setting = str((record.n_shot, record.metric, record.filter, record.eval_suite))
+            suites[suite, setting].append(record._replace(task=record.language))
+    return [
+        board
+        for (suite, _), of_suite in sorted(suites.items())
+        if len({record.task for record in of_suite}) > 1
+        for board in make_boards(of_suite, names, suite)
+    ]
+
+
+def _board(
+    records: Sequence[MetricRecord],
+    names: Mapping[ModelName, str],
+    title: str,
+    limit: float | None,
+) -> Board:
+    groups = group_scores(records)
+    models = sorted(
+        {model for by_model in groups.values() for model in by_model},
+        key=lambda model: (natural_key(model.path), model.revision),
+    )
+    columns, cells_of_columns = [], []
+    for setting, group, n_members in _ordered_columns(groups):
+        by_model = groups[setting]
+        direction = next(iter(by_model.values()))[0].higher_is_better
+        cells = _cells([by_model.get(model, []) for model in models], direction)
+        is_averaged = not group and direction is True and _is_share_of_all(cells)
+        columns.append(
+            BoardColumn(
+                setting=setting,
+                group=group,
+                n_members=n_members,
+                higher_is_better=direction,
+                is_averaged=is_averaged,
+            )
+        )
+        cells_of_columns.append(cells)
     lines = []
     for place, model in enumerate(models):
-        cells = [each[place] for each in cells_of]
-        lines.append(Line(model, names[model], cells, _average(columns, cells)))
-    return Board(title, limit, columns, lines)
+        of_model = [cells[place] for cells in cells_of_columns]
+        average = _average(columns, of_model)
+        lines.append(BoardLine(model=model, name=names[model], cells=of_model, average=average))
+    return Board(title=title, limit=limit, columns=columns, lines=lines)
 
 
-def _model(record: MetricRecord) -> Model:
-    return Model(record.model_path, record.model_revision or "")
+def _ordered_columns(groups: ScoreGroups) -> Iterator[tuple[ScoreSetting, str, int]]:
+    """Yield the settings in order, each with the group that it is folded under, and its members.
 
-
-def _head(record: MetricRecord) -> Head:
-    return Head(
-        record.task,
-        record.n_shot,
-        record.metric,
-        "" if record.filter in (None, "none") else record.filter,
-        record.eval_suite or "",
-    )
-
-
-def _ordered(by_head: Mapping[Head, Sequence[MetricRecord]]) -> Iterator[tuple[Head, str, int]]:
-    """Yield the heads in order, each with the group that it is folded under, and its members.
-
-    Parts of a group follow its column. Where the group has none, nothing is folded.
+    Parts of a group follow the group's column. If it has none, they are not folded.
     """
-    groups: dict[str, Head] = {}
-    for head in sorted(by_head, key=lambda head: (natural_key(head.task), str(head[1:]))):
-        if any(not record.group for record in by_head[head]):
-            groups.setdefault(head.task, head)
-    parts: dict[Head, list[tuple[Head, str]]] = defaultdict(list)
+    settings = sorted(groups, key=lambda each: (natural_key(each.task), str(each[1:])))
+    named = {
+        setting: {record.group for records in groups[setting].values() for record in records}
+        for setting in settings
+    }
+    own_columns: dict[str, ScoreSetting] = {}
+    for setting in settings:
+        if "" in named[setting]:
+            own_columns.setdefault(setting.task, setting)
+    parts: dict[ScoreSetting, list[tuple[ScoreSetting, str]]] = defaultdict(list)
     top = []
-    for head in sorted(by_head, key=lambda head: (natural_key(head.task), str(head[1:]))):
-        named = {record.group for record in by_head[head]}
-        group = next((name for name in sorted(filter(None, named)) if name in groups), "")
-        if group and not any(not name for name in named):
-            parts[groups[group]].append((head, group))
+    for setting in settings:
+        group = next((name for name in sorted(named[setting]) if name in own_columns), "")
+        if group and "" not in named[setting]:
+            parts[own_columns[group]].append((setting, group))
         else:
-            top.append(head)
-    for head in top:
-        yield head, "", len(parts[head])
-        for part, group in parts[head]:
+            top.append(setting)
+    for setting in top:
+        yield setting, "", len(parts[setting])
+        for part, group in parts[setting]:
             yield part, group, 0
 
 
-def _cells(found: Sequence[Sequence[MetricRecord]], direction: bool | None) -> list[Cell | None]:
-    """Return the cells of a column, of the results for each model, the newest first."""
-    whole = [results[0] for results in found if results and not _is_partial(results[0])]
+class _Scale(NamedTuple):
+    """The values of a column that may be compared, and how they are shown.
+
+    Attributes:
+        middle: the value in the middle of the colours.
+        span: the difference between the ends of the colours, 0 if all values are equal.
+        best: None if the direction is unknown, or all values are equal.
+    """
+
+    higher_is_better: bool | None
+    middle: float
+    span: float
+    best: float | None
+    decimals: int
+
+    def level(self, value: float) -> int | None:
+        """Return the step of a value on the colour scale."""
+        if self.best is None:
+            return None
+        share = 0.5 + (value - self.middle) / self.span if self.span else 0.5
+        return round((share if self.higher_is_better else 1 - share) * (LEVELS - 1))
+
+
+def _scale(newest: Sequence[MetricRecord], higher_is_better: bool | None) -> _Scale:
+    """Return the scale of a column with these records, at least one."""
+    whole = [record for record in newest if record.aggregate != PARTIAL]
     values = [record.value for record in whole]
     low, high = min(values, default=0.0), max(values, default=0.0)
     errors = [record.stderr for record in whole if record.stderr]
-    span = max(high - low, _LEAST_SPAN * statistics.median(errors) if errors else 0.0)
     best = None
-    if direction is not None and low < high:
-        best = high if direction else low
-    decimals = _decimals(max(abs(results[0].value) for results in found if results))
-    cells: list[Cell | None] = []
-    for results in found:
-        if not results:
-            cells.append(None)
-            continue
-        record, is_partial = results[0], _is_partial(results[0])
-        share = 0.5 + (record.value - (low + high) / 2) / span if span else 0.5
-        level = None
-        if best is not None and not is_partial:
-            level = round((share if direction else 1 - share) * (LEVELS - 1))
-        stderr = record.stderr
-        cells.append(
-            Cell(
-                record,
-                f"{record.value:.{decimals}f}",
-                "" if stderr is None else f"{stderr:.{decimals}f}",
-                level,
-                record.value == best and not is_partial,
-                is_partial,
-                tuple(results[1:]),
-            )
-        )
-    return cells
+    if higher_is_better is not None and low < high:
+        best = high if higher_is_better else low
+    largest = max(abs(record.value) for record in newest)
+    return _Scale(
+        higher_is_better=higher_is_better,
+        middle=(low + high) / 2,
+        span=max(high - low, _LEAST_SPAN * statistics.median(errors) if errors else 0.0),
+        best=best,
+        decimals=3 if largest < 10 else 2 if largest < 100 else 1,
+    )
 
 
-def _is_partial(record: MetricRecord) -> bool:
-    return bool(record.aggregate == PARTIAL)
+def _cells(
+    results: Sequence[Sequence[MetricRecord]], higher_is_better: bool | None
+) -> list[BoardCell | None]:
+    """Return the cells of a column, of the results of each model, the newest first."""
+    scale = _scale([of_model[0] for of_model in results if of_model], higher_is_better)
+    return [_cell(of_model, scale) if of_model else None for of_model in results]
 
 
-def _is_whole_share(cells: Sequence[Cell | None]) -> bool:
-    """Return whether each model has a value, none of them partial, and all are from 0 to 1."""
+def _cell(results: Sequence[MetricRecord], scale: _Scale) -> BoardCell:
+    record = results[0]
+    is_partial = record.aggregate == PARTIAL
+    stderr = "" if record.stderr is None else f"{record.stderr:.{scale.decimals}f}"
+    return BoardCell(
+        record=record,
+        text=f"{record.value:.{scale.decimals}f}",
+        stderr=stderr,
+        level=None if is_partial else scale.level(record.value),
+        is_best=record.value == scale.best and not is_partial,
+        is_partial=is_partial,
+        others=tuple(results[1:]),
+    )
+
+
+def _is_share_of_all(cells: Sequence[BoardCell | None]) -> bool:
+    """Return whether each model has a whole score from 0 to 1."""
     return all(
         cell is not None and not cell.is_partial and 0 <= cell.record.value <= 1 for cell in cells
     )
 
 
-def _decimals(largest: float) -> int:
-    """Return with how many decimals a column's numbers are told apart."""
-    return 3 if largest < 10 else 2 if largest < 100 else 1
-
-
-def _average(columns: Sequence[Column], cells: Sequence[Cell | None]) -> float | None:
+def _average(columns: Sequence[BoardColumn], cells: Sequence[BoardCell | None]) -> float | None:
     values = [
         cell.record.value
         for column, cell in zip(columns, cells, strict=True)
         if column.is_averaged and cell is not None
     ]
     return sum(values) / len(values) if len(values) > 1 else None
-
-
-def language_boards(records: Iterable[MetricRecord], known: Mapping[str, Language]) -> list[Board]:
-    """Return the boards, with languages for tasks, of suites with two languages or more.
-
-    `records` are primary; those without a language, and parts of groups, are left out. Tasks are
-    of one suite where their names differ in the language alone, by the spellings that `known` has;
-    other shots or another metric make another board.
-    """
-    suites: dict[tuple[str, str], list[MetricRecord]] = defaultdict(list)
-    for record in records:
-        if record.language and not record.group:
-            code = record.language
-            suite = _without_language(record.task, known.get(code, Language(code, code, code)))
-            setting = str((record.n_shot, record.metric, record.filter, record.eval_suite))
-            suites[suite, setting].append(record._replace(task=code))
-    return [
-        board
-        for (suite, _), found in sorted(suites.items())
-        if len({record.task for record in found}) > 1
-        for board in boards(found, suite)
-    ]
-
-
-def _without_language(task: str, language: Language) -> str:
-    """Return the name of a task without the word that names its language."""
-    words = sorted(spellings(language), key=len, reverse=True)
-    spelled = "|".join(map(re.escape, words))
-    rest = re.sub(rf"(?i)(?:^|[_-])(?:{spelled})(?=$|[_-])", "", task, count=1)
-    return rest.strip("_-") or task

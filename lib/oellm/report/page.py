@@ -1,4 +1,4 @@
-"""The report: one HTML page of metric records that needs no network."""
+"""The report: an HTML page of metric records that needs no network."""
 
 from __future__ import annotations
 
@@ -11,44 +11,52 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from oellm import __version__
 from oellm.core.display import format_count, format_duration
 from oellm.core.paths import data_file
+from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import MetricRecord
-from oellm.report.leaderboard import LEVELS, Board, boards, language_boards, primary
+from oellm.metrics.score_groups import select_primary
+from oellm.report.leaderboard import LEVELS, make_boards, make_language_boards
 from oellm.report.runs import RunFacts, Unknown
 
 if TYPE_CHECKING:
-    from oellm.report.figures.figures import Figure
+    from oellm.report.figures.figures import PageFigure
     from oellm.tasks.languages import Language
 
 
-# A board of so many columns fits into a page of text.
+# The largest number of a board's columns that fits into a page of text.
 _NARROW = 9
 
 
-class Drawings(NamedTuple):
-    """The figures of a page, of its records."""
+class PageFigures(NamedTuple):
+    """The figures of a page.
 
-    # Over training steps.
-    curves: Sequence[Figure]
-    # Languages × models; None where records have too few languages.
-    language_map: Figure | None
+    Attributes:
+        curves: scores over training steps.
+        language_map: languages × models; None if the records have too few languages.
+    """
+
+    curves: Sequence[PageFigure]
+    language_map: PageFigure | None
 
 
-class Contents(NamedTuple):
-    """What a page is made of."""
+class PageContents(NamedTuple):
+    """The contents of a page.
+
+    Attributes:
+        languages: the known languages by their codes.
+    """
 
     title: str
     records: Sequence[MetricRecord]
     runs: Sequence[RunFacts | Unknown]
-    drawings: Drawings
-    # By their codes.
+    figures: PageFigures
     languages: dict[str, Language]
 
 
-def page(contents: Contents) -> str:
+def render_page(contents: PageContents) -> str:
     """Return the page: HTML with its style, script and figures in it.
 
-    What comes from records and runs is text, whatever it looks like. A policy in the page lets a
-    browser run the page's own script only, and load nothing.
+    Texts of records and runs are escaped, whatever they look like. A policy in the page lets a
+    browser run only the page's own script, and load nothing.
     """
     import jinja2
 
@@ -65,7 +73,7 @@ def page(contents: Contents) -> str:
     return environment.get_template("report.html.j2").render(
         title=contents.title,
         runs=contents.runs,
-        **contents.drawings._asdict(),
+        **contents.figures._asdict(),
         **_tables(contents),
         known_runs=[run for run in contents.runs if isinstance(run, RunFacts)],
         unknown_runs=[run for run in contents.runs if isinstance(run, Unknown)],
@@ -79,26 +87,25 @@ def page(contents: Contents) -> str:
     )
 
 
-def _tables(contents: Contents) -> dict[str, Any]:
-    chosen = primary(contents.records)
-    shown = boards(chosen)
-    of_languages = language_boards(chosen, contents.languages)
-    cells = [cell for board in shown for line in board.lines for cell in line.cells if cell]
+def _tables(contents: PageContents) -> dict[str, Any]:
+    primary = select_primary(contents.records)
+    # A model has one name on the whole page.
+    names = short_names(ModelName(each.model_path, each.model_revision) for each in primary)
+    boards = make_boards(primary, names)
+    language_boards = make_language_boards(primary, names, contents.languages)
+    cells = [cell for board in boards for line in board.lines for cell in line.cells if cell]
+    tasks = {column.setting.task for board in boards for column in board.main_columns}
     return {
-        "boards": shown,
-        "language_boards": of_languages,
-        "is_wide": any(len(board.columns) > _NARROW for board in (*shown, *of_languages)),
-        "n_models": len({line.model for board in shown for line in board.lines}),
-        "n_tasks": len(_tasks(shown)),
+        "boards": boards,
+        "language_boards": language_boards,
+        "is_wide": any(len(board.columns) > _NARROW for board in (*boards, *language_boards)),
+        "n_models": len(names),
+        "n_tasks": len(tasks),
         "has_partial": any(cell.is_partial for cell in cells),
         "has_others": any(cell.others for cell in cells),
     }
 
 
-def _tasks(shown: Sequence[Board]) -> set[str]:
-    return {c.head.task for board in shown for c in board.columns if not c.group}
-
-
 def _moment(text: str) -> str:
-    """Return a time of ISO 8601, as the files of a run have it, for people."""
+    """Return a time of ISO 8601 in UTC as people read it."""
     return f"{text[:10]} {text[11:16]} UTC"

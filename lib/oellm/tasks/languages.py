@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 # What may stand in braces in a template, as in `belebele_{language}`.
@@ -40,3 +40,21 @@ def find(text: str, languages: Iterable[Language]) -> Language | None:
 def spellings(language: Language) -> list[str]:
     """Return the spellings of a language in lower case."""
     return [word.lower() for word in language]
+
+
+def mark_language(task: str, code: str, languages: Mapping[str, Language]) -> str:
+    """Return a task's name with `*` in place of its language.
+
+    Tasks of one suite that differ in their language alone become equal: `belebele_deu_Latn` and
+    `belebele_fra_Latn` become `belebele_*`. The language may have any spelling that `languages` (by
+    code) knows, or that of its code with or without the script. If the name spells it several
+    times, the last one counts, because most names end with the language. A name that does not
+    spell it stays as it is.
+    """
+    words = [code.lower(), code.lower().partition("_")[0]]
+    if code in languages:
+        words += spellings(languages[code])
+    either = "|".join(map(re.escape, sorted(filter(None, words), key=len, reverse=True)))
+    # A word ends at anything but a letter or a digit, so also at an underscore.
+    spelled = list(re.finditer(rf"(?<![^\W_])(?:{either})(?![^\W_])", task, re.IGNORECASE))
+    return f"{task[: spelled[-1].start()]}*{task[spelled[-1].end() :]}" if spelled else task

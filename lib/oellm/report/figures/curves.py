@@ -1,4 +1,4 @@
-"""Scores over training steps: one chart for each task as it was evaluated."""
+"""Charts of scores over training steps, one for each setting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm.core import display
-from oellm.report.figures.scores import Score, Setting
+from oellm.metrics.model_names import ModelName, fit_names
+from oellm.metrics.score_groups import ScoreSetting
+from oellm.report.figures.scores import FigureScore
 from oellm.report.figures.svg import INK
 
 if TYPE_CHECKING:
@@ -16,14 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    Entry = tuple[Line2D | Patch, str]
+    LegendEntry = tuple[Line2D | Patch, str]
 
-# Training runs and baselines that a legend names; of more runs, the first and the last.
+# The largest number of training runs that a legend names (of more, it names the first and the
+# last), and of baselines that a chart shows.
 MOST_NAMED = 20
 MOST_BASELINES = 5
-# Points of a line that has a marker at each, and hollow markers of one line.
+# The largest number of points on a line with a marker at each, and of hollow markers on a line.
 _MOST_MARKED = 25
-# Okabe and Ito's colours for colour-blind readers, without the yellow that white paper swallows.
+# Okabe and Ito's colours for colour-blind readers, without yellow, which is invisible on white.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#7F7F7F")
 _DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -31,41 +34,45 @@ _BASELINES = (
     *((0, (1, 1.5)), (0, (4, 2)), (0, (6, 1.5, 1, 1.5)), (0, (8, 3))),
     (0, (3, 1, 1, 1, 1, 1)),
 )
-# How much of a line's colour its band has.
+# The opacity of an error band.
 _BAND = 0.18
-# Inches: all charts have axes of the same size, whatever their legends need.
+# Inches. All charts have axes of the same size, however much room their legends need.
 _WIDTH, _LEFT, _RIGHT, _TOP, _AXES_HEIGHT, _BELOW, _LINE = 4.6, 0.64, 0.2, 0.32, 2.3, 0.44, 0.16
-# Letters that fit: of the title, of an axis' name, of a legend in one line.
-_TITLE, _AXIS, _LEGEND = 58, 30, 78
+# The number of letters that fit: in the title, in an axis' name, in one line of a legend, and in
+# one label of a legend.
+_TITLE, _AXIS, _LEGEND, _LABEL = 58, 30, 78, 44
 
 
 class Chart(NamedTuple):
-    """What one chart shows."""
+    """The content of one chart.
 
-    setting: Setting
-    # By training run, in the order of their steps.
-    lines: dict[str, list[Score]]
-    # Of models without a step, at most MOST_BASELINES.
-    baselines: list[Score]
-    # Baselines that were left out.
+    Attributes:
+        lines: scores by training run, in the order of their steps.
+        baselines: scores of models without a step, at most MOST_BASELINES.
+        n_left_out: the number of baselines that were left out.
+    """
+
+    setting: ScoreSetting
+    lines: dict[ModelName, list[FigureScore]]
+    baselines: list[FigureScore]
     n_left_out: int
 
 
-class Look(NamedTuple):
-    """How a line is drawn."""
+class LineLook(NamedTuple):
+    """How a line is drawn, in matplotlib's words."""
 
     colour: str
     dash: str | tuple[int, tuple[float, ...]]
     marker: str
 
 
-def charts(scores: Sequence[Score]) -> Iterator[Chart]:
+def make_charts(scores: Sequence[FigureScore]) -> Iterator[Chart]:
     """Yield a chart for each setting in which a training run has two steps or more."""
-    by_setting: dict[Setting, list[Score]] = {}
+    by_setting: dict[ScoreSetting, list[FigureScore]] = {}
     for score in scores:
         by_setting.setdefault(score.setting, []).append(score)
     for setting, found in by_setting.items():
-        lines: dict[str, list[Score]] = {}
+        lines: dict[ModelName, list[FigureScore]] = {}
         for score in found:
             if score.step is not None:
                 lines.setdefault(score.run, []).append(score)
@@ -74,19 +81,20 @@ def charts(scores: Sequence[Score]) -> Iterator[Chart]:
         if any(points[0].step != points[-1].step for points in lines.values()):
             baselines = [score for score in found if score.step is None]
             shown = baselines if len(baselines) <= MOST_BASELINES else []
-            yield Chart(setting, lines, shown, len(baselines) - len(shown))
+            yield Chart(
+                setting=setting,
+                lines=lines,
+                baselines=shown,
+                n_left_out=len(baselines) - len(shown),
+            )
 
 
-def drawing(chart: Chart, title: str, runs: Sequence[str], labels: dict[str, str]) -> Drawing:
-    """Return the drawing of a chart.
-
-    `runs` are those of all charts, so that each looks the same everywhere; `labels` names runs and
-    baselines.
-    """
+def draw_chart(chart: Chart, title: str, all_charts: Sequence[Chart]) -> Drawing:
+    """Return the drawing of a chart; a run has the same look and label in `all_charts`."""
     from matplotlib.figure import Figure as Drawing
 
-    look_of = _looks(runs)
-    entries = _legend(chart, look_of, labels)
+    look_of = _looks(list(dict.fromkeys(run for each in all_charts for run in each.lines)))
+    entries = _legend(chart, look_of, _labels(all_charts))
     n_columns = _columns([text for _, text in entries])
     below = _BELOW + _LINE * math.ceil(len(entries) / n_columns) + 0.06
     height = _TOP + _AXES_HEIGHT + below
@@ -112,37 +120,44 @@ def drawing(chart: Chart, title: str, runs: Sequence[str], labels: dict[str, str
         columnspacing=1.4,
         labelspacing=0.25,
     )
-    # A legend leaves out what it is given as a label that starts with an underscore.
+    # matplotlib leaves entries out of a legend if their labels start with an underscore.
     for text, (_, label) in zip(legend.get_texts(), entries, strict=True):
         text.set_text(label)
     return figure
 
 
-def _looks(runs: Sequence[str]) -> dict[str, Look]:
+def _labels(charts: Sequence[Chart]) -> dict[ModelName, str]:
+    lines = (points for chart in charts for points in chart.lines.values())
+    shown = [points[0] for points in lines]
+    shown += [score for chart in charts for score in chart.baselines]
+    return fit_names({score.run: score.label for score in shown}, _LABEL)
+
+
+def _looks(runs: Sequence[ModelName]) -> dict[ModelName, LineLook]:
     if len(runs) <= MOST_NAMED:
         return {
-            run: Look(
-                _COLOURS[place % len(_COLOURS)],
-                _DASHES[place // len(_COLOURS)],
-                _MARKERS[place % len(_MARKERS)],
+            run: LineLook(
+                colour=_COLOURS[place % len(_COLOURS)],
+                dash=_DASHES[place // len(_COLOURS)],
+                marker=_MARKERS[place % len(_MARKERS)],
             )
             for place, run in enumerate(runs)
         }
     import matplotlib
     from matplotlib.colors import to_hex
 
-    # Not up to its end, which white paper swallows.
+    # The end of the scale is invisible on white.
     shades = matplotlib.colormaps["viridis"]
     return {
-        run: Look(to_hex(shades(0.9 * place / (len(runs) - 1))), "-", "o")
+        run: LineLook(to_hex(shades(0.9 * place / (len(runs) - 1))), dash="-", marker="o")
         for place, run in enumerate(runs)
     }
 
 
-def _draw_line(axes: Axes, points: Sequence[Score], look: Look) -> None:
+def _draw_line(axes: Axes, points: Sequence[FigureScore], look: LineLook) -> None:
     steps = [float(point.step or 0) for point in points]
     values = [point.value for point in points]
-    # Where there is no standard error, there is no band.
+    # Points without a standard error have no band.
     stderrs = [math.nan if point.stderr is None else point.stderr for point in points]
     axes.fill_between(
         steps,
@@ -152,9 +167,9 @@ def _draw_line(axes: Axes, points: Sequence[Score], look: Look) -> None:
         alpha=_BAND,
         linewidth=0,
     )
-    whole = [place for place, point in enumerate(points) if not point.partial]
+    whole = [place for place, point in enumerate(points) if not point.is_partial]
     axes.plot(steps, values, **_line_style(look, points), markevery=whole)
-    partial = [place for place, point in enumerate(points) if point.partial]
+    partial = [place for place, point in enumerate(points) if point.is_partial]
     shown = partial[:: math.ceil(len(partial) / _MOST_MARKED) or 1]
     axes.plot(
         [steps[place] for place in shown],
@@ -180,13 +195,15 @@ def _dress(axes: Axes, chart: Chart) -> None:
     axes.set_axisbelow(True)
 
 
-def _legend(chart: Chart, look_of: dict[str, Look], labels: dict[str, str]) -> list[Entry]:
-    """Return what a legend shows: a handle and a text each."""
+def _legend(
+    chart: Chart, look_of: dict[ModelName, LineLook], labels: dict[ModelName, str]
+) -> list[LegendEntry]:
+    """Return the entries of a legend: a handle and a text each."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     points = [point for line in chart.lines.values() for point in line]
-    entries: list[Entry] = []
+    entries: list[LegendEntry] = []
     if len(look_of) <= MOST_NAMED:
         for run, line in chart.lines.items():
             entries.append((Line2D([], [], **_line_style(look_of[run], line)), labels[run]))
@@ -196,10 +213,10 @@ def _legend(chart: Chart, look_of: dict[str, Look], labels: dict[str, str]) -> l
             handle = Line2D([], [], **_line_style(look_of[run], chart.lines[run]))
             entries.append((handle, f"{which} of {len(runs)} runs: {labels[run]}"))
     for number, score in enumerate(chart.baselines):
-        entries.append((Line2D([], [], **_baseline_style(number)), labels[score.model]))
+        entries.append((Line2D([], [], **_baseline_style(number)), labels[score.run]))
     if any(point.stderr is not None for point in points):
         entries.append((Patch(facecolor=INK, alpha=_BAND, linewidth=0), "± 1 standard error"))
-    if any(point.partial for point in points):
+    if any(point.is_partial for point in points):
         handle = Line2D([], [], **_hollow_style("o", INK))
         entries.append((handle, "some tasks missing"))
     if chart.n_left_out:
@@ -208,7 +225,7 @@ def _legend(chart: Chart, look_of: dict[str, Look], labels: dict[str, str]) -> l
     return entries
 
 
-def _line_style(look: Look, points: Sequence[Score]) -> dict[str, Any]:
+def _line_style(look: LineLook, points: Sequence[FigureScore]) -> dict[str, Any]:
     marker = look.marker if len(points) <= _MOST_MARKED else ""
     width = {"linewidth": 1.2, "markersize": 3.2}
     return {"color": look.colour, "linestyle": look.dash, "marker": marker, **width}
@@ -229,7 +246,7 @@ def _baseline_style(number: int) -> dict[str, Any]:
 
 
 def _columns(texts: Sequence[str]) -> int:
-    """Return in how many columns the texts of a legend fit."""
+    """Return the number of columns in which the texts of a legend fit."""
     longest = max((display.text_width(text) for text in texts), default=0)
-    # Besides its text, a column needs the room of about eight letters.
+    # A column needs room for about eight letters beside its text.
     return max(1, min(3, len(texts), _LEGEND // (longest + 8)))

@@ -1,8 +1,10 @@
 """Figures of metric records, for a page or for a paper.
 
-Each is drawn by matplotlib and comes as SVG: text is text, in the font and the colour of the page
-around it, on no background, so that it goes with a light page and a dark one. Nothing in a figure
-is looked up elsewhere, and the same records give the same bytes.
+matplotlib draws them. In a page they are SVG whose text is text, in the font and the colour of the
+page around it, on no background, so that they suit a light page and a dark one. Figures refer to
+nothing outside themselves, and the same records give the same bytes.
+
+All functions raise MachineError if matplotlib is missing.
 """
 
 from __future__ import annotations
@@ -10,158 +12,156 @@ from __future__ import annotations
 import functools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm.core import atomic, display
 from oellm.errors import InputError
-from oellm.metrics import model_names
 from oellm.metrics.records import MetricRecord
-from oellm.report.figures import curves as figure_curves
-from oellm.report.figures import heat_maps
-from oellm.report.figures import scores as figure_scores
-from oellm.report.figures import svg as figure_rendering
-from oellm.report.figures.scores import Score
+from oellm.report.figures import curves, heat_maps, svg
+from oellm.report.figures.scores import (
+    FigureScore,
+    read_scores,
+    select_last_steps,
+    setting_titles,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
-# Letters of a model's name in a legend.
-_LABEL = 44
-# And of a figure's title for a page.
+    from oellm.tasks.languages import Language
+
+# The longest title of a figure, in letters.
 _TITLE = 120
 
 
-class Figure(NamedTuple):
-    """A figure for a page."""
+class PageFigure(NamedTuple):
+    """A figure for a page.
 
-    # Of a file without its suffix; no two of a report differ in capitals only.
+    Attributes:
+        name: a file name without its suffix; the names of a report differ not only in capitals.
+        svg: `<svg>…</svg>`, with ids that start with `name`.
+    """
+
     name: str
     title: str
-    # `<svg>…</svg>`, with ids that start with `name`.
     svg: str
 
 
-class _Plan(NamedTuple):
-    """A figure that has a name and is not drawn yet."""
+class _PlannedFigure(NamedTuple):
+    """A figure that is not drawn yet."""
 
     name: str
     title: str
     draw: Callable[[], Drawing]
 
 
-def curves(records: Iterable[MetricRecord]) -> Iterator[Figure]:
-    """Yield a figure of scores over training steps for each task as it was evaluated.
+def draw_curves(records: Iterable[MetricRecord]) -> Iterator[PageFigure]:
+    """Yield a figure of scores over training steps for each setting.
 
-    Of primary metrics, where a training run has two steps or more; all runs in one figure, in the
-    same colours everywhere, models without a step as horizontal lines. Members of groups have
-    figures of their own: leave out records with a `group` where those are not wanted.
-    Raises MachineError where matplotlib is missing, like all functions here.
+    A setting has one if a training run has two steps or more in it. All runs are in one figure, in
+    the same colours in all figures; models without a step are horizontal lines. Members of groups
+    have figures of their own: leave out records with a `group` if you do not want those.
     """
-    for plan in _curves(figure_scores.scores(records)):
-        yield _figure(plan)
+    for plan in _plan_curves(read_scores(records)):
+        yield _draw_for_page(plan)
 
 
-def language_map(records: Iterable[MetricRecord]) -> Figure | None:
+def draw_language_map(
+    records: Iterable[MetricRecord], languages: Mapping[str, Language]
+) -> PageFigure | None:
     """Return a map of languages × models, with a panel for each family of tasks.
 
-    A family are tasks whose names differ in the language only (`belebele_*`): scores of different
-    tasks are not averaged. Of a training run the last step counts. None where no family has two
-    languages.
+    The names of a family's tasks differ only in the language (`belebele_*`); scores of different
+    tasks are not averaged. `languages` are those known, by their codes. Of a training run the last
+    step counts. Returns None if no family has two languages.
     """
-    plan = _language_map(figure_scores.scores(records))
-    return _figure(plan) if plan else None
+    plan = _plan_language_map(read_scores(records), languages)
+    return _draw_for_page(plan) if plan else None
 
 
-def heat_map(records: Iterable[MetricRecord]) -> Figure | None:
-    """Return a map of tasks × models, each task in colours from its worst score to its best.
-
-    Of a training run the last step counts; of a group that has a score, its members do not. None
-    where there are no scores.
-    """
-    plan = _heat_map(figure_scores.scores(records))
-    return _figure(plan) if plan else None
-
-
-def save(
-    records: Iterable[MetricRecord], directory: str | Path, formats: Sequence[str] = ("svg", "png")
+def save_figures(
+    records: Iterable[MetricRecord],
+    directory: str | Path,
+    languages: Mapping[str, Language],
+    formats: Sequence[str] = ("svg", "png"),
 ) -> list[Path]:
     """Write all figures as files, SVG or PNG on white, and return their paths.
 
-    In SVG text is text, too, so that it can be edited and set in a paper's own font. Raises
-    InputError where the directory cannot be made.
+    These are the curves, the map of languages × models, and one of tasks × models. Text in SVG is
+    text, so that it can be edited and set in a paper's own font. Raises InputError if the directory
+    cannot be made.
     """
     root = Path(directory)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", os.fspath(directory)) from None
-    scores = figure_scores.scores(records)
-    maps = (_language_map(scores), _heat_map(scores))
+    scores = read_scores(records)
+    maps = (_plan_language_map(scores, languages), _plan_task_map(scores))
     return [
         path
-        for plan in (*_curves(scores), *(plan for plan in maps if plan))
-        for path in _write(plan, root, formats)
+        for plan in (*_plan_curves(scores), *(plan for plan in maps if plan))
+        for path in _write_files(plan, root, formats)
     ]
 
 
-def _curves(scores: Sequence[Score]) -> Iterator[_Plan]:
-    charts = list(figure_curves.charts(scores))
-    titles = figure_scores.titles(chart.setting for chart in charts)
-    runs = list(dict.fromkeys(run for chart in charts for run in chart.lines))
-    baselines = [score.model for chart in charts for score in chart.baselines]
-    labels = model_names.model_labels([*runs, *baselines], _LABEL)
+def _plan_curves(scores: Sequence[FigureScore]) -> Iterator[_PlannedFigure]:
+    charts = list(curves.make_charts(scores))
+    titles = setting_titles(chart.setting for chart in charts)
     names = FileNames()
     for chart in charts:
         title = display.shorten_middle(titles[chart.setting], _TITLE)
-        draw = functools.partial(figure_curves.drawing, chart, title, runs, labels)
-        yield _Plan(names.name("curve", titles[chart.setting]), title, draw)
+        draw = functools.partial(curves.draw_chart, chart, title, charts)
+        yield _PlannedFigure(names.choose("curve", titles[chart.setting]), title, draw)
 
 
-def _language_map(scores: Sequence[Score]) -> _Plan | None:
-    panels = heat_maps.language_panels(figure_scores.of_last_steps(scores))
-    draw = functools.partial(heat_maps.drawing, panels)
-    return _Plan("languages", "Languages × models", draw) if panels else None
+def _plan_language_map(
+    scores: Sequence[FigureScore], languages: Mapping[str, Language]
+) -> _PlannedFigure | None:
+    panels = heat_maps.make_language_panels(select_last_steps(scores), languages)
+    draw = functools.partial(heat_maps.draw_panels, panels)
+    return _PlannedFigure("languages", "Languages × models", draw) if panels else None
 
 
-def _heat_map(scores: Sequence[Score]) -> _Plan | None:
-    panels = heat_maps.task_panels(figure_scores.of_last_steps(scores))
-    draw = functools.partial(heat_maps.drawing, panels)
-    return _Plan("tasks", "Tasks × models", draw) if panels else None
+def _plan_task_map(scores: Sequence[FigureScore]) -> _PlannedFigure | None:
+    panels = heat_maps.make_task_panels(select_last_steps(scores))
+    draw = functools.partial(heat_maps.draw_panels, panels)
+    return _PlannedFigure("tasks", "Tasks × models", draw) if panels else None
 
 
-def _figure(plan: _Plan) -> Figure:
-    with figure_rendering.style():
-        svg = figure_rendering.svg_element(plan.draw(), plan.name, plan.title)
-    return Figure(plan.name, plan.title, svg)
+def _draw_for_page(plan: _PlannedFigure) -> PageFigure:
+    with svg.drawing_style():
+        content = svg.render_element(plan.draw(), plan.name, plan.title)
+    return PageFigure(plan.name, plan.title, content)
 
 
-def _write(plan: _Plan, directory: Path, formats: Sequence[str]) -> Iterator[Path]:
-    with figure_rendering.style():
+def _write_files(plan: _PlannedFigure, directory: Path, formats: Sequence[str]) -> Iterator[Path]:
+    with svg.drawing_style():
         drawing = plan.draw()
         for form in formats:
             path = directory / f"{plan.name}.{form}"
             if form == "svg":
-                content = figure_rendering.svg_file(drawing, plan.name, plan.title)
+                content = svg.render_file(drawing, plan.name, plan.title)
             else:
-                content = figure_rendering.png(drawing)
+                content = svg.render_png(drawing)
             atomic.write_file(path, content)
             yield path
 
 
-# Characters of a file's name, without its suffix.
+# The longest name of a file without its suffix, in characters.
 _LONGEST_NAME = 100
 
 
 class FileNames:
-    """Names of files that every file system takes, no two the same but for capitals."""
+    """Chooses file names that every file system takes; no two differ in capitals alone."""
 
     def __init__(self) -> None:
         self._taken: set[str] = set()
 
-    def name(self, kind: str, text: str = "") -> str:
-        """Return `kind-text` with what is not a plain letter, digit, dot or underscore as `-`."""
+    def choose(self, kind: str, text: str = "") -> str:
+        """Return `kind-text` with `-` for all but plain letters, digits, dots and underscores."""
         plain = re.sub(r"[^A-Za-z0-9._]+", "-", f"{kind} {text}").strip("-.")
         plain = plain[:_LONGEST_NAME].rstrip("-.")
         name, number = plain, 1

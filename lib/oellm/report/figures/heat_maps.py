@@ -1,92 +1,96 @@
-"""Maps of scores: tasks × models, and languages × models for each family of tasks."""
+"""Heat maps of scores: tasks × models, and languages × models for each family of tasks."""
 
 from __future__ import annotations
 
 import math
-import os
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm.core import display
-from oellm.metrics import model_names
-from oellm.report.figures import scores as figure_scores
-from oellm.report.figures.scores import Score, Setting
+from oellm.metrics.model_names import ModelName, fit_names
+from oellm.metrics.score_groups import ScoreSetting
+from oellm.report.figures.scores import FigureScore, drop_members, setting_titles
 from oellm.report.figures.svg import INK
-from oellm.tasks import languages, suites
-from oellm.tasks.languages import Language
+from oellm.tasks.languages import Language, mark_language
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
-# Columns up to which there is room for values in the cells.
+# The largest number of columns that leaves room for values in the cells.
 _MOST_WITH_VALUES = 24
-# Inches: of a cell, with its value and without, and of a letter at most; of what is around panels.
+# Inches: a cell with and without its value, the widest letter, and the parts around a panel.
 _CELL, _NARROW_CELL, _CELL_HEIGHT, _LETTER = 0.43, 0.17, 0.2, 0.066
 _TITLE_HEIGHT, _CAPTION_HEIGHT, _GAP, _EDGE = 0.26, 0.28, 0.16, 0.08
-# The width from which on panels go below each other.
+# The width of a figure, in inches. Panels that do not fit beside each other go below.
 _WIDTH = 7.2
-# Letters of the names of rows, columns and metrics.
+# The longest names of rows, columns and metrics, in letters.
 _ROW, _COLUMN, _METRIC = 44, 28, 20
-# From a light yellow to a dark blue: told apart by colour-blind readers, and in grey.
+# From light yellow to dark blue, which colour-blind readers and black-and-white prints tell apart.
 _COLOURS = "YlGnBu"
-# The rank from which on white can be read better on it than black.
+# From this rank on, white text is easier to read than black.
 _DARK = 0.75
 
 
-class Cell(NamedTuple):
-    """One score of a map."""
+class MapCell(NamedTuple):
+    """One score of a map.
+
+    Attributes:
+        rank: from 0, the worst of the scores that it is compared with, to 1, the best.
+    """
 
     value: float
-    # From 0, the worst of those that it is compared with, to 1, the best.
     rank: float
-    partial: bool
+    is_partial: bool
 
 
-class Panel(NamedTuple):
-    """A map: names of its rows and columns, and cells by the places of these."""
+class MapPanel(NamedTuple):
+    """A map: the names of its rows and columns, and cells by row and column."""
 
     title: str
     caption: str
     rows: list[str]
     columns: list[str]
-    cells: dict[tuple[int, int], Cell]
+    cells: dict[tuple[int, int], MapCell]
 
 
-def task_panels(scores: Sequence[Score]) -> list[Panel]:
-    """Return the map of tasks × models, in which each task is compared with itself only."""
-    found = figure_scores.of_whole_groups(scores)
-    # The metric is behind each name, with its direction.
-    titles = figure_scores.titles((s.setting for s in found), ("filter", "eval_suite"))
+def make_task_panels(scores: Sequence[FigureScore]) -> list[MapPanel]:
+    """Return the map of tasks × models, in which each task is compared only with itself."""
+    shown = drop_members(scores)
+    # Titles lack the metric, which is behind each of them with its direction.
+    titles = setting_titles((each.setting for each in shown), ("filter", "eval_suite"))
     tasks = list(dict.fromkeys(setting.task for setting in titles))
-    columns = _columns(found)
+    columns = _columns(shown)
     rows, cells = [], {}
     for place, setting in enumerate(sorted(titles, key=lambda each: tasks.index(each.task))):
-        row = [score for score in found if score.setting == setting]
+        row = [score for score in shown if score.setting == setting]
         metric = f", {_metric(setting, row)}"
         room = _ROW - display.text_width(metric)
         rows.append(display.shorten_middle(titles[setting], room) + metric)
         for score, cell in zip(row, _cells(row), strict=True):
             cells[place, columns.index(score.model)] = cell
     caption = "darker is better, within each row"
-    return [Panel("", caption, rows, _column_names(columns, found), cells)] if cells else []
+    if not cells:
+        return []
+    names = _column_names(columns, shown)
+    return [MapPanel(title="", caption=caption, rows=rows, columns=names, cells=cells)]
 
 
-def language_panels(scores: Sequence[Score]) -> list[Panel]:
-    """Return a map of languages × models for each family of tasks that has two languages or more.
+def make_language_panels(
+    scores: Sequence[FigureScore], known: Mapping[str, Language]
+) -> list[MapPanel]:
+    """Return a map of languages × models for each family of tasks with two languages or more.
 
-    A family are tasks whose names differ in the language only.
+    The names of a family's tasks differ only in the language. `known` has languages by their codes.
     """
-    known = suites.known((), os.environ).languages
-    families: dict[Setting, dict[str, str]] = {}
-    members: dict[Setting, list[Score]] = {}
-    for score in figure_scores.of_whole_groups(scores):
+    families: dict[ScoreSetting, dict[str, str]] = {}
+    members: dict[ScoreSetting, list[FigureScore]] = {}
+    for score in drop_members(scores):
         if not score.language:
             continue
         task = score.setting.task
-        family = score.setting._replace(task=_family(task, score.language, known))
-        # Of two tasks in one language, which their names do not tell apart, one is on its own.
+        family = score.setting._replace(task=mark_language(task, score.language, known))
+        # A second task of the family in the same language stays out of the family.
         if families.setdefault(family, {}).setdefault(score.language, task) != task:
             family = score.setting
         members.setdefault(family, []).append(score)
@@ -97,18 +101,20 @@ def language_panels(scores: Sequence[Score]) -> list[Panel]:
     }
     shown = [score for found in several.values() for score in found]
     rows, columns = sorted({score.language for score in shown}), _columns(shown)
-    titles, names = figure_scores.titles(several), _column_names(columns, shown)
+    titles, names = setting_titles(several), _column_names(columns, shown)
     panels = []
     for family, found in several.items():
         places = [(rows.index(score.language), columns.index(score.model)) for score in found]
         cells = dict(zip(places, _cells(found), strict=True))
         caption = f"{_metric(family, found)}, darker is better"
         lines = [display.shorten_middle(language, _ROW) for language in rows]
-        panels.append(Panel(titles[family], caption, lines, names, cells))
+        panels.append(
+            MapPanel(title=titles[family], caption=caption, rows=lines, columns=names, cells=cells)
+        )
     return panels
 
 
-def drawing(panels: Sequence[Panel]) -> Drawing:
+def draw_panels(panels: Sequence[MapPanel]) -> Drawing:
     """Return the drawing of panels that have the same rows and columns, side by side."""
     from matplotlib.figure import Figure as Drawing
 
@@ -133,24 +139,33 @@ def drawing(panels: Sequence[Panel]) -> Drawing:
     return figure
 
 
-class _Layout(NamedTuple):
-    """Inches of what is in a figure of panels."""
+class _PanelLayout(NamedTuple):
+    """The layout of a figure of panels; lengths are inches.
+
+    Attributes:
+        has_values: whether cells show their values.
+        left: the room beside a panel for the names of rows.
+        slant: the room above a panel for the names of columns.
+        above: the same with the room for a title.
+        width: the width of a panel's cells.
+        height: the height of a panel's cells.
+        room: from one panel to the next on the right.
+        line: from one panel to the next below.
+        per_line: the number of panels side by side.
+    """
 
     has_values: bool
-    # Beside a panel, for the names of rows; above it, for those of columns, and for its title too.
     left: float
     slant: float
     above: float
-    # Of a panel's cells.
     width: float
     height: float
-    # From one panel to the next, to the right and down; and how many are side by side.
     room: float
     line: float
     per_line: int
 
 
-def _layout(panels: Sequence[Panel]) -> _Layout:
+def _layout(panels: Sequence[MapPanel]) -> _PanelLayout:
     rows, columns = panels[0].rows, panels[0].columns
     has_values = len(columns) <= _MOST_WITH_VALUES
     left = 2 * _EDGE + _LETTER * max(map(display.text_width, rows))
@@ -158,14 +173,24 @@ def _layout(panels: Sequence[Panel]) -> _Layout:
     above = slant + (_TITLE_HEIGHT if panels[0].title else 0)
     width = len(columns) * (_CELL if has_values else _NARROW_CELL)
     height = len(rows) * _CELL_HEIGHT
-    # A panel of one column is narrower than what is written below it.
+    # The caption below a panel of one column is wider than the panel.
     room = max(width, _LETTER * max(len(_caption(panel)) for panel in panels)) + _GAP
     per_line = max(1, min(len(panels), int((_WIDTH - left) // room)))
     line = above + height + _CAPTION_HEIGHT
-    return _Layout(has_values, left, slant, above, width, height, room, line, per_line)
+    return _PanelLayout(
+        has_values=has_values,
+        left=left,
+        slant=slant,
+        above=above,
+        width=width,
+        height=height,
+        room=room,
+        line=line,
+        per_line=per_line,
+    )
 
 
-def _draw(axes: Axes, panel: Panel, layout: _Layout, *, with_names: bool) -> None:
+def _draw(axes: Axes, panel: MapPanel, layout: _PanelLayout, *, with_names: bool) -> None:
     import matplotlib
     from matplotlib.collections import PolyCollection
 
@@ -175,12 +200,12 @@ def _draw(axes: Axes, panel: Panel, layout: _Layout, *, with_names: bool) -> Non
     axes.set_axis_off()
     colours = matplotlib.colormaps[_COLOURS]
     corners = [[(x, y), (x + 1, y), (x + 1, y + 1), (x, y + 1)] for y, x in panel.cells]
-    # The ends of the scale are left out: one is white, the other black.
+    # Without the ends of the scale, which are white and black.
     shades = [colours(0.08 + 0.8 * cell.rank) for cell in panel.cells.values()]
     axes.add_collection(PolyCollection(corners, facecolors=shades, linewidths=0))
     for (y, x), cell in panel.cells.items():
-        text = value_text(cell.value) if layout.has_values else ""
-        text += "*" if cell.partial else ""
+        text = _format_value(cell.value) if layout.has_values else ""
+        text += "*" if cell.is_partial else ""
         colour = "#ffffff" if cell.rank > _DARK else "#1a1a1a"
         if text:
             axes.text(
@@ -190,7 +215,7 @@ def _draw(axes: Axes, panel: Panel, layout: _Layout, *, with_names: bool) -> Non
         style: dict[str, Any] = {"rotation": 45, "rotation_mode": "anchor", "fontsize": 8}
         axes.text(x + 0.5, -_EDGE / _CELL_HEIGHT, name, ha="left", va="baseline", **style)
     if with_names:
-        # Distances are in the units of cells.
+        # Coordinates are in units of cells.
         beside = -_EDGE * n_columns / layout.width
         for y, name in enumerate(panel.rows):
             axes.text(beside, y + 0.5, name, fontsize=8, ha="right", va="center_baseline")
@@ -199,55 +224,50 @@ def _draw(axes: Axes, panel: Panel, layout: _Layout, *, with_names: bool) -> Non
     axes.text(0, n_rows + 0.85, _caption(panel), fontsize=7, color=INK)
 
 
-def value_text(value: float) -> str:
-    """Return a value with three digits or so, as a cell has room for."""
+def _format_value(value: float) -> str:
+    """Return a value in about three digits, which fit into a cell."""
     if abs(value) >= 1000:
         return display.format_thousands(float(f"{value:.3g}"))
     return f"{value:.{3 if abs(value) < 10 else 1}f}"
 
 
-def _caption(panel: Panel) -> str:
-    partial = any(cell.partial for cell in panel.cells.values())
+def _caption(panel: MapPanel) -> str:
+    partial = any(cell.is_partial for cell in panel.cells.values())
     return panel.caption + ("; * some tasks missing" if partial else "")
 
 
-def _cells(scores: Sequence[Score]) -> list[Cell]:
+def _cells(scores: Sequence[FigureScore]) -> list[MapCell]:
     """Return the cells of scores that are compared with each other."""
     values = [-score.value if score.higher_is_better is False else score.value for score in scores]
     worst, best = min(values), max(values)
     return [
-        Cell(score.value, (value - worst) / (best - worst) if best > worst else 0.5, score.partial)
+        MapCell(
+            value=score.value,
+            rank=(value - worst) / (best - worst) if best > worst else 0.5,
+            is_partial=score.is_partial,
+        )
         for score, value in zip(scores, values, strict=True)
     ]
 
 
-def _metric(setting: Setting, scores: Sequence[Score]) -> str:
+def _metric(setting: ScoreSetting, scores: Sequence[FigureScore]) -> str:
     """Return the name of a metric with its direction."""
     arrow = {True: " ↑", False: " ↓", None: ""}[scores[0].higher_is_better]
     return display.shorten_middle(setting.metric, _METRIC) + arrow
 
 
-def _columns(scores: Sequence[Score]) -> list[str]:
+def _columns(scores: Sequence[FigureScore]) -> list[ModelName]:
     return list(dict.fromkeys(score.model for score in scores))
 
 
-def _column_names(columns: Sequence[str], scores: Sequence[Score]) -> list[str]:
-    """Return what columns are called: a training run has its step behind its name."""
+def _column_names(columns: Sequence[ModelName], scores: Sequence[FigureScore]) -> list[str]:
+    """Return the names of columns; a training run has its step behind its name."""
     by_model = {score.model: score for score in scores}
-    runs = [by_model[model].run for model in columns]
-    labels = model_names.model_labels(runs, _COLUMN)
-    return [
-        labels[run]
-        + ("" if (step := by_model[model].step) is None else f" @{display.format_thousands(step)}")
-        for model, run in zip(columns, runs, strict=True)
-    ]
-
-
-def _family(task: str, language: str, known: dict[str, Language]) -> str:
-    """Return a task's name with `*` in place of its language, the last one that it spells."""
-    spellings = [language.lower(), language.lower().partition("_")[0]]
-    if language in known:
-        spellings += languages.spellings(known[language])
-    either = "|".join(map(re.escape, sorted(spellings, key=len, reverse=True)))
-    found = list(re.finditer(rf"(?<![^\W_])(?:{either})(?![^\W_])", task, re.IGNORECASE))
-    return f"{task[: found[-1].start()]}*{task[found[-1].end() :]}" if found else task
+    labels = fit_names(
+        {each.run: each.label for each in map(by_model.__getitem__, columns)}, _COLUMN
+    )
+    names = []
+    for score in map(by_model.__getitem__, columns):
+        step = "" if score.step is None else f" @{display.format_thousands(score.step)}"
+        names.append(labels[score.run] + step)
+    return names

@@ -1,4 +1,4 @@
-"""The scores that figures show: one for each model and task as it was evaluated."""
+"""The scores that figures show: one for each model and setting."""
 
 from __future__ import annotations
 
@@ -8,84 +8,94 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from oellm.manifest import checkpoint_names
+from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord, is_finite
+from oellm.metrics.score_groups import ScoreSetting, group_scores, select_primary
 
 
-class Setting(NamedTuple):
-    """A task as it was evaluated: only scores of the same setting can be compared."""
+class FigureScore(NamedTuple):
+    """The score of a model in a setting.
 
-    task: str
-    n_shot: int | None
-    # The rest is shown only where settings of the task differ in it, and a limit always.
-    metric: str
-    filter: str
-    eval_suite: str
-    limit: float | None
+    Attributes:
+        run: the model without its training step; the model itself if it has no step.
+        label: the short name of the run.
+        is_partial: whether the score covers only some tasks of its group.
+    """
 
-
-class Score(NamedTuple):
-    """What a model scored in a setting, by the task's primary metric."""
-
-    setting: Setting
-    model: str
-    # The model without what gives its training step; the model itself where it has no step.
-    run: str
+    setting: ScoreSetting
+    model: ModelName
+    run: ModelName
+    label: str
     step: int | None
     value: float
     stderr: float | None
-    # Whether this is an aggregate of some of its group's tasks only.
-    partial: bool
+    is_partial: bool
     higher_is_better: bool | None
     group: str
     language: str
 
 
-def scores(records: Iterable[MetricRecord]) -> list[Score]:
-    """Return the scores of primary metrics, in the order of the records.
+def read_scores(records: Iterable[MetricRecord]) -> list[FigureScore]:
+    """Return the scores of primary records, setting by setting.
 
-    Where a model has several in a setting, the one that finished last counts. What is no finite
-    number is left out.
+    If a model has several scores in a setting, the one that finished last counts. Values that are
+    not finite numbers are left out.
     """
-    newest: dict[tuple[str, Setting], tuple[str, Score]] = {}
-    for record in records:
-        if not record.is_primary or not is_finite(record.value):
-            continue
-        score = _score(record)
-        finished = record.finished
-        key = score.model, score.setting
-        if key not in newest or finished >= newest[key][0]:
-            newest[key] = finished, score
-    return [score for _, score in newest.values()]
+    groups = group_scores(record for record in select_primary(records) if is_finite(record.value))
+    newest = [
+        (setting, model, of_model[0])
+        for setting, by_model in groups.items()
+        for model, of_model in by_model.items()
+    ]
+    runs = {model: _training_run(model, record.step) for _, model, record in newest}
+    labels = short_names(runs.values())
+    return [
+        FigureScore(
+            setting=setting,
+            model=model,
+            run=runs[model],
+            label=labels[runs[model]],
+            step=record.step,
+            value=float(record.value),
+            stderr=record.stderr if is_finite(record.stderr) else None,
+            is_partial=record.aggregate == PARTIAL,
+            higher_is_better=record.higher_is_better,
+            group=record.group,
+            language=record.language,
+        )
+        for setting, model, record in newest
+    ]
 
 
-def of_last_steps(found: Sequence[Score]) -> list[Score]:
+def select_last_steps(scores: Sequence[FigureScore]) -> list[FigureScore]:
     """Return the scores of each training run's last step, and those of models without a step."""
-    last: dict[str, int] = {}
-    for score in found:
+    last: dict[ModelName, int] = {}
+    for score in scores:
         if score.step is not None:
             last[score.run] = max(score.step, last.get(score.run, 0))
-    return [score for score in found if score.step is None or score.step == last[score.run]]
+    return [score for score in scores if score.step is None or score.step == last[score.run]]
 
 
-def of_whole_groups(found: Sequence[Score]) -> list[Score]:
-    """Return the scores without those of a group's members, where the group has its own."""
-    present = {score.setting.task for score in found}
-    return [score for score in found if score.group not in present]
+def drop_members(scores: Sequence[FigureScore]) -> list[FigureScore]:
+    """Return the scores without those of members of groups that have a score of their own."""
+    present = {score.setting.task for score in scores}
+    return [score for score in scores if score.group not in present]
 
 
-def titles(
-    settings: Iterable[Setting], fields: Sequence[str] = ("metric", "filter", "eval_suite")
-) -> dict[Setting, str]:
-    """Return a title for each setting: task, shots, a limit, and of the fields those that differ.
+def setting_titles(
+    settings: Iterable[ScoreSetting], fields: Sequence[str] = ("metric", "filter", "eval_suite")
+) -> dict[ScoreSetting, str]:
+    """Return a title for each setting: task, shots and limit, and the fields that tell it apart.
 
-    Differ among the settings of the task: each title is then unique, but for fields left out.
+    A title shows those of `fields` in which the settings of its task differ. So titles are unique,
+    unless a field is missing in `fields`.
     """
     distinct = list(dict.fromkeys(settings))
     different = {
         field: Counter(task for task, _ in {(each.task, getattr(each, field)) for each in distinct})
         for field in fields
     }
-    found = {}
+    titles = {}
     for setting in distinct:
         details = [] if setting.n_shot is None else [f"{setting.n_shot}-shot"]
         for field, count in different.items():
@@ -93,31 +103,13 @@ def titles(
                 details.append(getattr(setting, field) or f"no {field}")
         if setting.limit is not None:
             details.append(f"limit {setting.limit:g}")
-        found[setting] = setting.task + (f" ({', '.join(details)})" if details else "")
-    return found
+        titles[setting] = setting.task + (f" ({', '.join(details)})" if details else "")
+    return titles
 
 
-def _score(record: MetricRecord) -> Score:
-    step, model = record.step, record.model_path
-    return Score(
-        Setting(
-            record.task,
-            record.n_shot,
-            record.metric,
-            record.filter,
-            record.eval_suite,
-            record.limit,
-        ),
-        model,
-        model if step is None else _training_run(model),
-        step,
-        float(record.value),
-        record.stderr if is_finite(record.stderr) else None,
-        record.aggregate == PARTIAL,
-        record.higher_is_better,
-        record.group,
-        record.language,
-    )
+def _training_run(model: ModelName, step: int | None) -> ModelName:
+    # Steps of a run on the hub are commits of one repository.
+    return model if step is None else ModelName(_run_of_path(model.path))
 
 
-_training_run = functools.lru_cache(4096)(checkpoint_names.training_run)
+_run_of_path = functools.lru_cache(4096)(checkpoint_names.training_run)

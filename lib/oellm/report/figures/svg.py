@@ -1,4 +1,8 @@
-"""Drawings of matplotlib as SVG and PNG: the same bytes for the same drawing, and no warnings."""
+"""Drawings of matplotlib as SVG and PNG: the same bytes for the same drawing, and no warnings.
+
+matplotlib's SVG has a style sheet, `style` attributes, and ids that would clash with those of other
+figures in a page. This module rewrites it to be part of the page; docs/DESIGN.md says why.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
     from matplotlib.figure import Figure as Drawing
 
-# Text and axes. In a page they take the colour that its text has, in the light and in the dark.
+# The colour of text and axes. In a page they take the colour of its text instead.
 INK = "#333333"
 # Dots per inch of a PNG.
 DPI = 200
@@ -23,10 +27,10 @@ DPI = 200
 _NAMESPACE = "http://www.w3.org/2000/svg"
 _FONTS = "Helvetica, Arial, 'DejaVu Sans', sans-serif"
 _STYLE: dict[Any, Any] = {
-    # Text stays text: it can be searched, has glyphs that matplotlib's font lacks, and is small.
+    # Text stays text: readers can search it, and their fonts have glyphs that matplotlib's lacks.
     "svg.fonttype": "none",
     "svg.hashsalt": "oellm",
-    # A name with two dollar signs is no formula.
+    # A name with two dollar signs is not a formula.
     "text.parse_math": False,
     "axes.facecolor": "none",
     "axes.unicode_minus": False,
@@ -50,46 +54,47 @@ _STYLE: dict[Any, Any] = {
 
 
 @contextlib.contextmanager
-def style() -> Iterator[None]:
-    """Draw and render in here: matplotlib's own settings with ours, whatever the user's file says.
+def drawing_style() -> Iterator[None]:
+    """Set matplotlib's defaults and our style, whatever the user's matplotlibrc says.
 
-    Raises MachineError where matplotlib is missing.
+    All drawing and rendering happens inside this context. Raises MachineError if matplotlib is
+    missing.
     """
     import logging
     import warnings
 
-    # A home that cannot be written to costs it a cache, and is no news to our user.
+    # matplotlib warns if it cannot write a cache into the home; our user need not know.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         import matplotlib
     except ModuleNotFoundError:
         raise MachineError("figures need matplotlib: pip install 'oellm[report]'") from None
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # Of glyphs that its font lacks; the reader's font may have them.
+        # matplotlib warns of glyphs that its font lacks; the reader's font may have them.
         warnings.simplefilter("ignore")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
 
 
-def png(drawing: Drawing) -> bytes:
+def render_png(drawing: Drawing) -> bytes:
     """Return a drawing as PNG on white."""
     stream = io.BytesIO()
     drawing.savefig(stream, format="png", dpi=DPI, facecolor="white", metadata={"Software": None})
     return stream.getvalue()
 
 
-def svg_file(drawing: Drawing, name: str, title: str) -> bytes:
+def render_file(drawing: Drawing, name: str, title: str) -> bytes:
     """Return a drawing as the content of an SVG file, on white, in its own size."""
     content = _tidied(drawing, name, title, {"font-family": _FONTS}, "white")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{content}\n'.encode()
 
 
-def svg_element(drawing: Drawing, name: str, title: str) -> str:
+def render_element(drawing: Drawing, name: str, title: str) -> str:
     """Return a drawing as an element of a page.
 
-    It is transparent, as wide as what it stands in, and has the font and the colour of the text
-    around it. Its ids start with `name`, it needs no style sheet and no `style` attribute.
+    It is transparent and as wide as the element around it, and has the font and colour of the text
+    there. Its ids start with `name`; it has no style sheet and no `style` attributes.
     """
     element = _tidied(drawing, name, title, {"width": "100%"}, "none")
     return element.replace(f'"{INK}"', '"currentColor"')
@@ -98,13 +103,13 @@ def svg_element(drawing: Drawing, name: str, title: str) -> str:
 def _tidied(
     drawing: Drawing, name: str, title: str, attributes: dict[str, str], background: str
 ) -> str:
-    """Return matplotlib's SVG without what differs from run to run or says nothing."""
+    """Return matplotlib's SVG without the parts that vary from run to run or are of no use."""
     from xml.etree import ElementTree
 
     stream = io.BytesIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     drawing.savefig(stream, format="svg", facecolor=background, metadata=nothing)
-    # What matplotlib has just written.
+    # The parser is safe here: matplotlib has just written this text.
     root = ElementTree.fromstring(stream.getvalue())  # noqa: S314
     for parent in root.iter():
         for child in list(parent):
@@ -140,7 +145,7 @@ def _linking(element: Element) -> dict[str, str]:
 
 
 def _tidy(element: Element, name: str, used: set[str]) -> None:
-    """Shorten an element in place: plain attributes, short numbers, ids that are of use."""
+    """Shorten an element in place: attributes for styles, short numbers, only ids in use."""
     element.tag = element.tag.partition("}")[2]
     if element.tag != "text":
         element.text = None
@@ -167,7 +172,7 @@ def _tidy(element: Element, name: str, used: set[str]) -> None:
 
 
 def _declarations(text: str) -> dict[str, str]:
-    """Return what a style attribute says as attributes, without the font's name."""
+    """Return the declarations of a style attribute as attributes, without the font's name."""
     found = {}
     for declaration in text.split(";"):
         key, _, value = declaration.strip().partition(": ")
@@ -181,12 +186,12 @@ def _declarations(text: str) -> dict[str, str]:
 
 def _path(data: str) -> str:
     data = _rounded(" ".join(data.split()))
-    # Points that follow M or L are those of lines.
+    # Points after M or L belong to lines, so that only the first L is needed.
     return data if "C" in data or "Q" in data else data.replace(" L ", " ")
 
 
 def _rounded(text: str) -> str:
     """Return text with its numbers rounded to hundredths of a point."""
     return re.sub(
-        r"-?\d+\.\d+", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), text
+        r"-?[0-9]+\.[0-9]+", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), text
     )
