@@ -237,7 +237,7 @@ def _parse(doc: str, argv: Sequence[str], moved: Mapping[str, str]) -> Arguments
         parsed = docopt.docopt(doc, _spelled_out(argv, takes_value, optional), default_help=False)
     except docopt.DocoptExit:
         usage = " ".join(sections.usage_body.split())
-        raise UsageError(f"the arguments do not fit the usage: {usage}") from None
+        raise UsageError(f"the arguments do not match the usage: {usage}") from None
     return dict(parsed)
 
 
@@ -246,7 +246,7 @@ def _require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:
     for word in argv[: argv.index("--")] if "--" in argv else argv:
         name = "--" + word[2:].partition("=")[0].replace("-", "_")
         if word.startswith("--") and name in moved:
-            raise UsageError(f"{name} is no option any more: use {moved[name]}")
+            raise UsageError(f"{name} is no longer an option: use {moved[name]}")
 
 
 def _spelled_out(

@@ -88,7 +88,7 @@ def test_the_command_pivots_and_says_what_is_not_there(run: Run) -> None:
         (["--columns=task"], "unknown option --columns, did you mean --cols?"),
         (["--primary"], "unknown option --primary"),
         (["--cols="], "--cols: expected columns of metric records, got ''"),
-        (["--cols=tsk"], "--cols: no column is called 'tsk', did you mean task?"),
+        (["--cols=tsk"], "--cols: unknown column 'tsk', did you mean task?"),
         (
             ["--rows=task", "--cols=model_path", "--average"],
             "--average: expected tasks in the columns of the matrix, not in its rows",

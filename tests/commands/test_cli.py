@@ -92,7 +92,7 @@ def test_version_is_that_of_the_package(run: Run, script: str) -> None:
         (["-x"], "unknown option -x; --help lists the options"),
         (["--dry_run=yes"], "--dry_run takes no value"),
         (["--run_dir"], "--run_dir needs a value"),
-        (["one.csv", "two.csv"], "the arguments do not fit the usage: oe-render [options] "),
+        (["one.csv", "two.csv"], "the arguments do not match the usage: oe-render [options] "),
     ],
 )
 def test_a_bad_command_line_is_refused_in_one_line(
@@ -113,7 +113,7 @@ def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: st
     subcommand = ["schedule-eval"] if script == "oellm" else []
     for arguments, message in (
         (["--hel"], "unknown option --hel, did you mean --help?; --help lists the options"),
-        ([*subcommand, *twice], "the arguments do not fit the usage: "),
+        ([*subcommand, *twice], "the arguments do not match the usage: "),
     ):
         refused = run(script, *arguments, status=2)
         assert refused.stdout == ""
@@ -159,7 +159,7 @@ def test_hyphens_and_underscores_in_option_names_mean_the_same(run: Run) -> None
 def test_a_value_that_may_be_left_out_is_not_taken_from_the_next_word(
     run: Run, tmp_path: Path
 ) -> None:
-    for option, refused in (("--wait", "no run directory"), ("--wait=dane", "--wait: expected")):
+    for option, refused in (("--wait", "not a run directory"), ("--wait=dane", "--wait: expected")):
         done = run("oe-submit", option, tmp_path, status=2)
         assert refused in only_message("oe-submit", done.stderr)
 
@@ -227,7 +227,7 @@ def test_ctrl_c_while_a_command_reads_ends_it_with_130(tmp_path: Path, script: s
         (
             "oe-render --cluster=local <&-",
             2,
-            "oe-render: stdin: expected a CSV header, got nothing: the command before failed?\n",
+            "oe-render: stdin: expected a CSV header, got nothing: did the command before fail?\n",
         ),
     ],
 )

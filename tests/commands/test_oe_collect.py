@@ -44,10 +44,7 @@ def test_columns_can_be_chosen_and_are_checked(run: Run, run_dir: Path) -> None:
     done = run("oe-collect", "--columns=task,value", run_dir)
     assert done.stdout.splitlines()[0] == "task,value"
     refused = run("oe-collect", "--columns=task,valeu", run_dir, status=2)
-    assert (
-        refused.stderr
-        == "oe-collect: --columns: no column is called 'valeu', did you mean value?\n"
-    )
+    assert refused.stderr == "oe-collect: --columns: unknown column 'valeu', did you mean value?\n"
     layout = run("oe-collect", "--format=xml", run_dir, status=2)
     formats = "csv, jsonl, json, table, markdown, latex, html, parquet"
     assert f"expected one of {formats}, got 'xml'" in layout.stderr
@@ -122,7 +119,7 @@ def test_an_option_that_moved_names_the_command_that_has_it_now(
 ) -> None:
     name = option.partition("=")[0].replace("filter-b", "filter_b")
     refused = run("oe-collect", option, "RUN_DIR", status=2)
-    assert refused.stderr == f"oe-collect: {name} is no option any more: use {successor}\n"
+    assert refused.stderr == f"oe-collect: {name} is no longer an option: use {successor}\n"
     assert refused.stdout == ""
 
 
@@ -136,7 +133,7 @@ def test_an_option_that_moved_names_the_command_that_has_it_now(
         ("[1]\n", "stdin: record 1: expected a metric record, an object"),
         ("a,b\n", "stdin:1: model_path: required column is missing; the header is 'a,b'"),
         ('{"oellm": 1}\n', "stdin:1: oellm: expected an object"),
-        ('{"run_dir": "/no/such/run"}\n', "/no/such/run: no run directory: run.json is missing"),
+        ('{"run_dir": "/no/such/run"}\n', "/no/such/run: not a run directory: run.json is missing"),
     ],
 )
 def test_bad_lines_are_named(run: Run, stdin: str, message: str) -> None:

@@ -160,7 +160,7 @@ def test_a_machine_that_no_cluster_knows_is_local_only_without_slurm(
 UNSET = "which is not set: set it with --set qos=… or OELLM_QOS"
 BAD_SETTINGS = [
     # Texts of --set for the cluster `local`, and what is said of them.
-    (["acount=x"], "--set acount: no setting is called 'acount', did you mean account?"),
+    (["acount=x"], "--set acount: unknown setting 'acount', did you mean account?"),
     (["account"], "--set: expected key=value, got 'account'"),
     (["account.x=1"], "--set: 'account' is not a map, so it has no member 'x'"),
     (["mem=64\nG"], "--set mem: mem: expected no line ends or control characters"),
@@ -171,11 +171,14 @@ BAD_SETTINGS = [
     (["whole_node=yes"], "--set: whole_node: expected true or false, got 'yes'"),
     (
         ["sbatch.array=0-3"],
-        "--set sbatch.array: sbatch: --array is not to be changed: "
+        "--set sbatch.array: sbatch: --array must not be changed: "
         "oe-submit chooses the elements of each job array",
     ),
     # sbatch takes the beginning of a name for it.
-    (["sbatch.expor=ALL"], "--set sbatch.expor: sbatch: --export is not to be changed: nothing of"),
+    (
+        ["sbatch.expor=ALL"],
+        "--set sbatch.expor: sbatch: --export must not be changed: nothing from",
+    ),
     (
         ["sbatch.--exclusive="],
         "--set sbatch.--exclusive: sbatch: expected the long name of an sbatch option "
@@ -193,14 +196,14 @@ BAD_SETTINGS = [
     (['env={"A": ["x"]}'], "--set env: env: expected texts or numbers, got ['x']"),
     (
         ["env.HF_TOKEN=hf_x"],
-        "--set env.HF_TOKEN: env: expected no secret, got HF_TOKEN, which run.json",
+        "--set env.HF_TOKEN: env: expected no secret, got HF_TOKEN: run.json",
     ),
     (["binds=[null]"], "--set binds: binds: expected texts or numbers, got None"),
     (["account=\udcff"], "--set account: account: expected UTF-8 text, got '\\udcff'"),
     (["mem={qos}"], f"setting mem needs {{qos}}, {UNSET}"),
     (
         ["mem={acount}"],
-        "setting mem needs {acount}, but no setting is called 'acount', did you mean account?",
+        "setting mem needs {acount}, but there is no setting 'acount', did you mean account?",
     ),
     (["mem=a{mem}"], "setting mem: {mem} refers to itself"),
     (["mem={qos}", "qos={mem}"], "setting qos: {qos} refers to itself"),
@@ -249,7 +252,7 @@ def test_a_bad_variable_is_refused(tmp_path: Path, variables: dict[str, str], me
         (b'{"clusters": {\n  "local" 1}}', "mine.json:2:11: expected JSON: "),
         (b"[]", "mine.json: expected an object, got []"),
         (b'{"clusters": {"local": {"mem": "\xff"}}}', "mine.json: expected UTF-8 text, got byte "),
-        (b'{"cluster": {}}', "mine.json: no key is called 'cluster' here"),
+        (b'{"cluster": {}}', "mine.json: unknown key 'cluster'"),
         (b'{"clusters": []}', "mine.json: clusters: expected an object, got []"),
         (
             b'{"clusters": {"local": {"mem": "1G", "mem": "2G"}}}',
@@ -262,7 +265,7 @@ def test_a_bad_variable_is_refused(tmp_path: Path, variables: dict[str, str], me
         ),
         (
             b'{"clusters": {"local": {"acount": "x"}}}',
-            "mine.json: no setting is called 'acount', did you mean account?",
+            "mine.json: unknown setting 'acount', did you mean account?",
         ),
         (
             b'{"clusters": {"local": {"account": ["x"]}}}',

@@ -233,7 +233,7 @@ def test_unreachable_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
     assert time.monotonic() - started < 45
     address = cut_off.environment["HF_ENDPOINT"]
     assert f"stdin:2: model_path: acme/a@main: {address} cannot be reached" in fetched.stderr
-    far = "far: not all of it is in the cache: Couldn't reach 'acme/far' on the Hub"
+    far = "far: the cache does not have all of it: Couldn't reach 'acme/far' on the Hub"
     assert f"stdin:3: task_path: {far}" in fetched.stderr
     assert [row["model_path"] for row in rows_of(fetched.stdout)] == [str(model)]
 

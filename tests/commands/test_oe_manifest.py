@@ -120,7 +120,7 @@ def test_broken_checkpoints_are_named_and_left_out(run: Run, tmp_path: Path) -> 
     missing = f"model.safetensors.index.json: 1 of 2 shards missing, first {shard}"
     index = f"{root}/a/hf/iter_2: {missing}"
     size = len(weights())
-    cut = f"{root}/a/hf/iter_5: {shard}: {size - 1} bytes, its header says {size}"
+    cut = f"{root}/a/hf/iter_5: {shard}: it has {size - 1} bytes, but its header says {size}"
 
     def printed(*options: str, status: int) -> tuple[list[str], list[str]]:
         done = run(*COMMAND, "--models=runs", "--tasks=t", *options, status=status)
@@ -302,7 +302,7 @@ def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str)
         ),
         (
             ["--models=runs", "--tasks=t", "--checkpoints=3"],
-            "--checkpoints: no checkpoint is of step 3; the nearest are 1, 2",
+            "--checkpoints: no checkpoint has step 3; the nearest are 1, 2",
         ),
         (["--models=a/b,c/d,x=\udcff", "--tasks=t"], "model_path: expected UTF-8 text without NUL"),
         (["--models=a/b", "--tasks=\udcff"], "task_path: expected UTF-8 text without NUL, got '"),

@@ -191,7 +191,7 @@ def test_cluster_settings_fill_empty_cells_but_never_change_an_identified_row(ru
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
-        ("", "stdin: expected a CSV header, got nothing: the command before failed?"),
+        ("", "stdin: expected a CSV header, got nothing: did the command before fail?"),
         ("\x00\xff garbage", "stdin:1: expected UTF-8 text"),
         ("{}\n", "stdin:1: model_path: required column is missing; the header is '{}'"),
         (

@@ -156,7 +156,7 @@ def test_the_submitting_shell_does_not_shape_the_job(
 @pytest.mark.parametrize(
     ("stdin", "message"),
     [
-        ("", "stdin: expected a run object, got nothing: the command before failed?"),
+        ("", "stdin: expected a run object, got nothing: did the command before fail?"),
         ('{"run_dir": \n', "stdin:2:1: expected a run object in JSON: "),
         ("[1]", "stdin: expected a run object"),
         ("{}", "stdin: expected a run object with the key 'schema_version'"),
@@ -169,7 +169,7 @@ def test_bad_run_object_is_named(run: Run, stdin: str, message: str) -> None:
 
 def test_bad_run_directory_is_named(run: Run, tmp_path: Path) -> None:
     done = run("oe-submit", tmp_path, status=2)
-    assert done.stderr == f"oe-submit: {tmp_path}: no run directory: run.json is missing\n"
+    assert done.stderr == f"oe-submit: {tmp_path}: not a run directory: run.json is missing\n"
     (tmp_path / "run.json").write_text('{"schema_version": 1,')
     done = run("oe-submit", tmp_path, status=2)
     assert done.stderr.startswith(f"oe-submit: {tmp_path}/run.json: expected JSON: ")

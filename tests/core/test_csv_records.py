@@ -27,10 +27,10 @@ def test_a_record_has_the_line_on_which_it_begins() -> None:
     [
         ("", "x.csv: expected a CSV header, got nothing"),
         ("b\n1\n", "x.csv:1: a: required column is missing; the header is 'b'"),
-        ("a,a\n1,2\n", "x.csv:1: a: the column stands twice in the header"),
+        ("a,a\n1,2\n", "x.csv:1: a: the column occurs twice in the header"),
         ("a,b\n1,2\n3\n", "x.csv:3: expected 2 cells as in the header, got 1"),
         ('a,b\n1,"2"3\n', "x.csv:2: expected CSV: "),
-        ("a\n" + "x" * 2**21, "x.csv:2: expected CSV: a cell of over 1048576 characters"),
+        ("a\n" + "x" * 2**21, "x.csv:2: expected CSV: a cell has more than 1048576 characters"),
     ],
 )
 def test_bad_csv_is_named_with_its_place(text: str, message: str) -> None:

@@ -178,7 +178,7 @@ def test_a_manifest_with_a_secret_is_refused_by_its_place(
     quoted = '"' + cell.replace('"', '""') + '"'
     cells = ("a/b", quoted) if column == "model_args" else (quoted, "")
     rows = f"{HEADER},model_args\na/b,t,0,\n{cells[0]},t,0,{cells[1]}\n"
-    problem = f"expected no argument {name!r}, which files would show: "
+    problem = f"expected no argument {name!r}: files would show it; "
     problem += "set the environment variable HF_TOKEN instead"
     done = run("oe-render", "--cluster=local", stdin=rows, status=2)
     assert done.stderr == f"oe-render: stdin:3: {column}: {problem}\n"

@@ -147,7 +147,7 @@ def test_passing_faults_are_outlasted(site: Site, hub: Hub, tmp_path: Path) -> N
     for text in [
         "acme/busy@main: the hub limits requests; next try in 1 s",
         "acme/down@main: the hub answers 500; next try in 2 s",
-        "acme/garbled@main: model.safetensors: not what the hub lists; fetched once more",
+        "acme/garbled@main: model.safetensors: not what the hub lists; downloading it again",
         "model acme/cut at ",
         "8 of 8 rows fetched",
     ]:
@@ -191,9 +191,9 @@ def test_lasting_faults_are_named_and_leave_nothing_half(
             "no access: the token's account or its permissions do not allow it",
             "the token is wrong or has expired: set HF_TOKEN, or log in anew",
             "model.safetensors: the hub gave something else than what it lists, twice",
-            "what came is shorter or longer than the hub said: run it again later",
-            "the hub limits requests: set HF_TOKEN, which raises the limit, or run it again later",
-            "the hub answers 502: run it again later",
+            "the download is shorter or longer than the hub said: try again later",
+            "the hub limits requests: set HF_TOKEN, which raises the limit, or try again later",
+            "the hub answers 502: try again later",
             "the hub does not have a file that it lists: tell the owner",
             "not found on the hub: check the name; if it is private, set HF_TOKEN",
         ],
@@ -260,9 +260,7 @@ def test_nothing_is_downloaded_without_room(site: Site, hub: Hub, tmp_path: Path
     passed, messages = site.fetch("acme/here", "acme/large", "acme/small", status=1)
     assert passed == ["acme/here"]
     assert hub.served("* /acme/*") == []
-    text = (
-        rf"no room: all models need 3\.15 PB more in {site.hf_home}/hub, \d\S* \wB are free: free "
-    )
+    text = rf"no room: the models need 3\.15 PB more in {site.hf_home}/hub, but only \d\S* \wB are "
     for line, model in ((3, "large"), (4, "small")):
         assert re.search(rf"stdin:{line}: model_path: acme/{model}@main: {text}", messages)
 
@@ -276,7 +274,7 @@ def test_disk_full_in_the_middle(site: Site, hub: Hub, small_disk: Path, tmp_pat
     command = (*OE_FETCH, "--jobs=1")
     passed, messages = site.fetch("acme/large", "acme/small", command=command, status=1)
     assert passed == ["acme/small"]
-    problem = "stdin:2: model_path: acme/large@main: the file system is full: free some, or set hf_"
+    problem = "stdin:2: model_path: acme/large@main: the file system is full: free some space"
     assert problem in messages
     assert "model.safetensors" not in site.held("acme/large")
     assert not list(small_disk.rglob("*.incomplete"))

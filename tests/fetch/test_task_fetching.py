@@ -122,7 +122,7 @@ def test_what_was_lost_from_the_cache_is_made_anew(
     for damage in (b"", whole[: len(whole) // 2], None):
         arrow.write_bytes(damage) if damage is not None else arrow.unlink()
         (record,) = preparing("--check_tasks", manifest, status=1)
-        assert record["problem"].startswith("arc_easy: not all of it is in the cache: "), record
+        assert record["problem"].startswith("arc_easy: the cache does not have all of it: "), record
         assert (record["unreachable"], record["remedy"]) == (True, "oe-fetch")
         preparing("--fetch_tasks", manifest)
         assert arrow.read_bytes() == whole
@@ -184,7 +184,9 @@ def test_a_full_disk_is_named_and_leaves_nothing_that_passes_for_data(
     hub.add_dataset("allenai/ai2_arc", write_arc(tmp_path / "arc", 20_000))
     manifest = f"{HEADER}\na/b,arc_easy,0,\n"
     (record,) = preparing("--fetch_tasks", manifest, status=1)
-    assert "(the file system is full: free some, or set hf_home to" in record["problem"], record
+    assert "(the file system is full: free some space, or set hf_home to" in record["problem"], (
+        record
+    )
     assert preparing("--check_tasks", manifest, status=1)[0]["unreachable"]
     subprocess.run(["mount", "-o", "remount,size=64m", small_disk], check=True)
     (record,) = preparing("--fetch_tasks", manifest)

@@ -38,14 +38,14 @@ MADE_UP = {
         "import nltk\n"
         "def score(doc, results):\n    return {'acc': len(nltk.data.find('corpora/none'))}\n",
         {"process_results": "score"},
-        "wants_words: not all of it is in the cache: Resource ",
+        "wants_words: the cache does not have all of it: Resource ",
         "oe-fetch",
     ),
     "calls_home": (
         "import urllib.request\n"
         "def docs(data):\n    urllib.request.urlopen('http://127.0.0.1:9')\n    return data\n",
         {"process_docs": "docs"},
-        "calls_home: not all of it is in the cache: <urlopen error the network is refused",
+        "calls_home: the cache does not have all of it: <urlopen error the network is refused",
         "oe-fetch",
     ),
     "leaves": (
@@ -57,7 +57,7 @@ MADE_UP = {
     "dies": (
         "import os\ndef docs(data):\n    os.abort()\n",
         {"process_docs": "docs"},
-        f"dies: building it failed, its process was ended by signal {signal.SIGABRT.value}",
+        f"dies: building it failed, its process was killed by signal {signal.SIGABRT.value}",
         "",
     ),
     # An answer that nobody gave proves nothing.

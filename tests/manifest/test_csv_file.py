@@ -39,7 +39,7 @@ def message(path: Path, content: str | bytes) -> str:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "jobs.csv: expected a CSV header, got nothing: the command before failed?"),
+        ("", "jobs.csv: expected a CSV header, got nothing: did the command before fail?"),
         (
             "model_path,n_shot\na/b,5\n",
             "jobs.csv:1: task_path: required column is missing; the header is 'model_path,n_shot'",
@@ -49,14 +49,14 @@ def message(path: Path, content: str | bytes) -> str:
             "jobs.csv:1: model_path: required column is missing; "
             "the header is 'oe-manifest: no such directory'",
         ),
-        (f"{HEADER},n_shot\n", "jobs.csv:1: n_shot: the column stands twice in the header"),
+        (f"{HEADER},n_shot\n", "jobs.csv:1: n_shot: the column occurs twice in the header"),
         (f"{HEADER}\na/b,t\n", "jobs.csv:2: expected 3 cells as in the header, got 2"),
         (f"{HEADER}\n\n\na/b,t,5,x\n", "jobs.csv:4: expected 3 cells as in the header, got 4"),
         (f'{HEADER}\na/b,"t,5\na/b,t,5\n', "jobs.csv:2: expected CSV: unexpected end of data"),
         (f'{HEADER}\na/b,"t"x,5\n', "jobs.csv:2: expected CSV: ',' expected after '\"'"),
-        (f"{HEADER}\n,t,5\n", "jobs.csv:2: model_path: expected a value, the cell is empty"),
-        (f"{HEADER}\n  ,t,5\n", "jobs.csv:2: model_path: expected a value, the cell is empty"),
-        (f"{HEADER}\na/b,,5\n", "jobs.csv:2: task_path: expected a value, the cell is empty"),
+        (f"{HEADER}\n,t,5\n", "jobs.csv:2: model_path: expected a value, got an empty cell"),
+        (f"{HEADER}\n  ,t,5\n", "jobs.csv:2: model_path: expected a value, got an empty cell"),
+        (f"{HEADER}\na/b,,5\n", "jobs.csv:2: task_path: expected a value, got an empty cell"),
         (
             f'{HEADER}\n"a/b,float16",t,5\n',
             "jobs.csv:2: model_path: expected key=value after the model's path, got 'float16'",
@@ -208,7 +208,7 @@ def test_a_long_cell_is_read_and_an_endless_one_is_refused_by_its_line(tmp_path:
     longest = 1024 * 1024
     *_, row = read(tmp_path / "f", f"{head}a/b,t,5,{'x' * longest}\n")
     assert len(row["system_instruction"]) == longest
-    expected = f"expected CSV: a cell of over {longest} characters; is a quote missing?"
+    expected = f"expected CSV: a cell has more than {longest} characters; is a quote missing?"
     for cell in ("x" * (longest + 1), '"x' + "\na/b,t,5," * longest):
         assert message(tmp_path / "f", f"{head}a/b,t,5,{cell}\n") == f"jobs.csv:3: {expected}"
 

@@ -106,7 +106,7 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
     [
         ("", "stdin: expected metric records, got nothing"),
         ("model_path,task,value\n", "stdin:1: metric: required column is missing"),
-        (f"{HEADER},task\n", "stdin:1: task: the column stands twice"),
+        (f"{HEADER},task\n", "stdin:1: task: the column occurs twice"),
         ("<html>\n", "stdin:1: model_path: required column is missing; the header is '<html>'"),
         (f"{GOOD}m,t,acc\n", "stdin:3: expected 4 cells as in the header, got 3"),
         (f"{GOOD}m,t,acc,1,2\n", "stdin:3: expected 4 cells as in the header, got 5"),
@@ -120,7 +120,7 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
         (f'{GOOD}"m\nn",t,acc,1\n"m\nn",t,acc,x\n', "stdin:5: value: expected a number"),
         (f'{GOOD}"m,t,acc,1\n', "stdin:3: expected CSV: "),
         (f'{GOOD}"m"x,t,acc,1\n', "stdin:3: expected CSV: "),
-        (f'{GOOD}"{"m" * 2**20}m",t,acc,1\n', "stdin:3: expected CSV: a cell of over"),
+        (f'{GOOD}"{"m" * 2**20}m",t,acc,1\n', "stdin:3: expected CSV: a cell has more than"),
         (f"{HEADER},n_shot\nm,t,acc,1,5.5\n", "stdin:2: n_shot: expected an integer, got '5.5'"),
         (f"{HEADER},is_primary\nm,t,acc,1,1\n", "stdin:2: is_primary: expected true or false"),
         ('{"model_path":"m","task":"t","metric":"acc"}', "stdin:1: value: a metric record has"),

@@ -99,7 +99,7 @@ def test_what_a_filter_keeps(conditions: list[str], expected: str) -> None:
         ("task", "expected COLUMN=PATTERN, COLUMN!=PATTERN or, for numbers, COLUMN<NUMBER"),
         ("task==mmlu", "expected COLUMN=PATTERN"),
         ("", "expected COLUMN=PATTERN"),
-        ("tusk=mmlu", "no column is called 'tusk', did you mean task?"),
+        ("tusk=mmlu", "unknown column 'tusk', did you mean task?"),
         ("task<5", "task holds no numbers: expected = or != after it"),
         ("n_shot<five", "expected a number after n_shot<, got 'five'"),
         ("n_shot>=nan", "expected a number after n_shot>=, got 'nan'"),

@@ -113,7 +113,7 @@ def test_arguments_of_all_models_count_where_a_model_has_none_of_its_own(tmp_pat
     assert expand(listed, (), {"subfolder": "hf", "tokenizer": "t"}).models == [listed[0].spec]
     own = [ListedModel(ModelSpec(str(tmp_path / "m"), (("subfolder", "hf"),)))]
     assert expand(own, (), {"subfolder": "gone", "tokenizer": "t"}).models == [own[0].spec]
-    assert expand(own).broken == [f"{tmp_path}/m: hf: no tokenizer: `,tokenizer=NAME` names one"]
+    assert expand(own).broken == [f"{tmp_path}/m: hf: no tokenizer: add `,tokenizer=NAME`"]
 
 
 def test_each_training_run_is_selected_from_by_itself(tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_longer_run_keeps_the_selection_it_had(
             for bad in ("first", "every=0", "every=", "every=-1", "1k", "-5", "", "\u0663")
         ),
         ("every=4", "every=4 selects nothing: the longest training run has 3"),
-        ("2,30", "no checkpoint is of step 30; the nearest are 1, 2, 10"),
+        ("2,30", "no checkpoint has step 30; the nearest are 1, 2, 10"),
     ],
 )
 def test_a_selection_that_fits_nothing_says_what_there_is(
@@ -190,5 +190,5 @@ def test_a_selection_that_fits_nothing_says_what_there_is(
 
 def test_names_without_steps_are_said_to_have_none(tmp_path: Path) -> None:
     write_model(tmp_path / "best")
-    with pytest.raises(UsageError, match="no checkpoint is of step 5; no name gives one"):
+    with pytest.raises(UsageError, match="no checkpoint has step 5; no name has a step"):
         found(tmp_path, "5")

@@ -134,7 +134,7 @@ def test_a_full_disk_means_reading_the_model_where_it_is(small_disk: Path, tmp_p
     model = write_model(tmp_path / "m", size=500_000)
     said: list[str] = []
     assert Stage(str(small_disk), said.append).source(row(model)) == Source(str(model))
-    assert said[0].startswith(f"{model}: not staged, read where it is: it has 50")
+    assert said[0].startswith(f"{model}: not staged, loading it from its original place: it has 50")
     stage = Stage(str(small_disk), said.append)
     stage.release()
     assert own(small_disk) == []

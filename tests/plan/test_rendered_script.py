@@ -69,8 +69,8 @@ def test_script_of_each_kind_of_cluster_is_golden(
         (["--sbatch==x"], "--sbatch: expected NAME=VALUE, or NAME, got '=x'"),
         (
             ["--sbatch=time=1"],
-            "--set sbatch.time: sbatch: --time is not to be changed: "
-            "the plan chooses it; the setting time_limit is the most that it may be",
+            "--set sbatch.time: sbatch: --time must not be changed: "
+            "the plan chooses it; the setting time_limit is its upper limit",
         ),
         (["--run_dir=/x\ntouch y"], r"run directory '/x\ntouch y': expected no control characters"),
         (["--run_dir=/x\\y"], r"run directory '/x\\y': expected no control characters and no b"),

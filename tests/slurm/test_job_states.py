@@ -87,7 +87,7 @@ def test_exit_statuses_are_as_waitpid_gives_them(status: int, number: int, dumpe
             "a model says: exceeded memory limit\n",
             "its job was killed by signal 9, probably for lack of memory",
         ),
-        (JobState("FAILED", signal=11), "", "its job was ended by signal 11"),
+        (JobState("FAILED", signal=11), "", "its job was killed by signal 11"),
         (JobState("FAILED", exit_code=3), "", "its job ended with status 3"),
         (JobState("FAILED", exit_code=75), "", "its job was told to stop"),
         (JobState("CANCELLED"), "", "its job was cancelled"),

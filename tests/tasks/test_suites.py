@@ -228,15 +228,15 @@ def suites(*names: str) -> dict[str, Any]:
         ('{"groups": {"a": 1, "a": 2}}', ": an object has the key 'a' twice"),
         (b'{"groups": {"\xff": 1}}', ": expected UTF-8 text, got byte 0xff"),
         ('{"groups": {"\\ud800": 1}}', ": expected UTF-8 text, got '\\ud800'"),
-        ("[" * 100_000, ": expected JSON that is less deep"),
+        ("[" * 100_000, ": the JSON is nested too deeply"),
         ([], ": expected an object, got []"),
-        ({"group": {}}, ": no key is called 'group' here, did you mean groups?"),
-        ({"groups": {"all": suites("include")}}, ": groups.all: no suite can be called 'all'"),
-        ({"groups": {"a[b": suites("include")}}, ": groups.a[b: no suite can be called 'a[b'"),
+        ({"group": {}}, ": unknown key 'group', did you mean groups?"),
+        ({"groups": {"all": suites("include")}}, ": groups.all: a suite cannot be called 'all'"),
+        ({"groups": {"a[b": suites("include")}}, ": groups.a[b: a suite cannot be called 'a[b'"),
         ({"groups": {"a": {}}}, ": groups.a: expected either tasks or suites"),
         (
             {"groups": {"a": {"suites": ["include"], "languages": ["de"]}}},
-            ": groups.a: no key is called 'languages' here",
+            ": groups.a: unknown key 'languages'",
         ),
         ({"groups": {"a": {"tasks": []}}}, ": groups.a.tasks: expected a list of tasks, got []"),
         (
@@ -251,7 +251,7 @@ def suites(*names: str) -> dict[str, Any]:
             {"groups": {"include": suites("oellm-multilingual")}},
             ": groups.include.suites[0]: the super-suite contains itself",
         ),
-        (one_task(n_shots=[0]), "{b}: no key is called 'n_shots' here, did you mean n_shot?"),
+        (one_task(n_shots=[0]), "{b}: unknown key 'n_shots', did you mean n_shot?"),
         (
             one_task(n_shot="5"),
             '{b}.n_shot: expected a list of non-negative integers, got "5"',
@@ -263,7 +263,7 @@ def suites(*names: str) -> dict[str, Any]:
         (one_task(task=""), '{b}.task: expected a text, got ""'),
         (
             one_task(task="b_{alpha}"),
-            "{b}.task: no placeholder is called 'alpha', did you mean alpha2?",
+            "{b}.task: unknown placeholder 'alpha', did you mean alpha2?",
         ),
         (
             one_task(task="b_{alpha2}"),
@@ -277,7 +277,7 @@ def suites(*names: str) -> dict[str, Any]:
         (one_task(limit=[1]), "{b}.limit: expected a text, a number, true or false, got [1]"),
         (
             one_task(confirm_run_unsafe_code=True),
-            "{b}.confirm_run_unsafe_code: only the command line can say it: "
+            "{b}.confirm_run_unsafe_code: only the command line can set it: "
             "--confirm_run_unsafe_code=true",
         ),
         (
@@ -287,7 +287,7 @@ def suites(*names: str) -> dict[str, Any]:
         ({"languages": {"ltz_Latn": {}}}, ": languages.ltz_Latn: the key 'alpha2' is missing"),
         (
             {"languages": {"ltz_Latn": {**LANGUAGE, "name": "german"}}},
-            ": languages.ltz_Latn: 'german' is a spelling of deu_Latn already",
+            ": languages.ltz_Latn: 'german' is already a spelling of deu_Latn",
         ),
         (
             {"languages": {"ltz_Latn": {**LANGUAGE, "alpha2": "l|b"}}},

@@ -106,8 +106,8 @@ TASKS = {
 REASONS = {
     "leaves": ("SystemExit", "enough of this", "in leaves"),
     "lacks_a_package": ("ModuleNotFoundError", "no_such_package", "needs_a_package.py"),
-    "crashes_when_built": ("ProcessEnded", "the process of the row was ended by signal 11", ""),
-    "crashes_when_scored": ("ProcessEnded", "the process of the row was ended by signal 11", ""),
+    "crashes_when_built": ("ProcessEnded", "the process of the row was killed by signal 11", ""),
+    "crashes_when_scored": ("ProcessEnded", "the process of the row was killed by signal 11", ""),
     "ends_when_scored": ("ProcessEnded", "the process of the row ended with status 0", ""),
     "refuses": ("LookupError", "no prompt for What shines 00?", "in refuses"),
     "is_unknown": ("ValueError", "the value of acc is nan", ""),
@@ -295,7 +295,7 @@ def test_after_a_crash_the_model_is_loaded_again(
     faulty_models: Session, models: dict[str, FaultyModel]
 ) -> None:
     crash = faulty_models.failure("segfault")
-    assert crash["message"] == "the model's process was ended by signal 11 SIGSEGV"
+    assert crash["message"] == "the model's process was killed by signal 11 SIGSEGV"
     error = faulty_models.failure("cuda error")
     assert error["class"] == "RuntimeError"
     assert error["message"] == "CUDA error: device-side assert triggered"
@@ -319,7 +319,7 @@ def test_a_model_that_crashes_while_it_loads_is_loaded_once(
     for note in UNLOADABLE:
         failure = faulty_models.failure(note)
         assert failure["class"] == "ProcessEnded"
-        crash = "the model's process was ended by signal 11 SIGSEGV"
+        crash = "the model's process was killed by signal 11 SIGSEGV"
         assert failure["message"] == f"the model did not load: {crash}"
     assert len(models["unloadable"].noted("stdin")) == 1
 
@@ -328,7 +328,7 @@ def test_a_row_that_dies_while_it_is_served_leaves_the_model_to_others(
     faulty_models: Session, models: dict[str, FaultyModel]
 ) -> None:
     crash = faulty_models.failure("dies")["message"]
-    assert crash == "the process of the row was ended by signal 9 SIGKILL"
+    assert crash == "the process of the row was killed by signal 9 SIGKILL"
     assert len(models["slow"].noted("stdin")) == 1
 
 

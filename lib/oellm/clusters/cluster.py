@@ -157,7 +157,7 @@ def _match_host(known: Mapping[str, list[Layer]], host: str | None) -> str:
     shown = " or ".join(sorted(names))
     raise MachineError(
         f"no known cluster has a login node called {shown}, and this machine has sbatch: "
-        "choose with --cluster or OELLM_CLUSTER (`slurm` is the generic one), "
+        "choose one with --cluster or OELLM_CLUSTER (`slurm` is the generic one), "
         "or describe the cluster in your clusters.json"
     )
 

@@ -16,18 +16,18 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LITERAL = ("setup", "hostnames", "stage_dir")
 
 _SBATCH_OPTION = re.compile(r"[a-z][a-z0-9-]*")
-_ENVIRONMENT = "nothing of the submitting shell reaches a job; the setting env gives it variables"
-_LOGS = "logs are looked for in slurm_logs/ of the run"
-_SHAPE = "a job is one task on one node; whole_node and gpus_per_node say what it has there"
+_ENVIRONMENT = "nothing from the submitting shell reaches a job; use the setting env for variables"
+_LOGS = "oe-status looks for logs in slurm_logs/ of the run"
+_SHAPE = "a job is one task on one node; use whole_node and gpus_per_node"
 _REQUEUE = "a job that runs out of time requeues itself"
-_ANSWER = "oe-submit reads what sbatch answers"
+_ANSWER = "oe-submit reads sbatch's answer"
 # The sbatch options that a run depends on, and why.
 _REFUSED = {
     "array": "oe-submit chooses the elements of each job array",
     "error": _LOGS,
     "export": _ENVIRONMENT,
     "export-file": _ENVIRONMENT,
-    "job-name": "people find the jobs of a run by it",
+    "job-name": "it identifies the jobs of a run",
     "no-requeue": _REQUEUE,
     "nodes": _SHAPE,
     "ntasks": _SHAPE,
@@ -35,9 +35,9 @@ _REFUSED = {
     "output": _LOGS,
     "parsable": _ANSWER,
     "requeue": _REQUEUE,
-    "signal": "the setting stop_before says when a job is told to stop",
+    "signal": "use the setting stop_before",
     "test-only": _ANSWER,
-    "time": "the plan chooses it; the setting time_limit is the most that it may be",
+    "time": "the plan chooses it; the setting time_limit is its upper limit",
     "wait": _ANSWER,
     "wrap": "the batch script is the job",
 }
@@ -64,7 +64,7 @@ def check_setting(key: str, value: Any, origin: str) -> None:
     """Raise InputError unless `key` is a setting and `value` is of its type, or None."""
     table = schema.table("cluster")
     if key not in table:
-        raise InputError(f"no setting is called {key!r}{nearest(key, table)}", origin)
+        raise InputError(f"unknown setting {key!r}{nearest(key, table)}", origin)
     spec = table[key]
     if value is None:
         return
@@ -97,7 +97,7 @@ def _check_sbatch_options(names: Iterable[str], origin: str) -> None:
         # sbatch also takes the beginning of a name for the whole.
         for refused, reason in _REFUSED.items():
             if refused.startswith(name):
-                text = f"--{refused} is not to be changed: {reason}"
+                text = f"--{refused} must not be changed: {reason}"
                 raise InputError(text, origin, column="sbatch")
 
 
@@ -110,8 +110,8 @@ def _check_variables(names: Iterable[str], origin: str) -> None:
             raise InputError(f"expected names of variables, got {name!r}", origin, column="env")
         if is_secret(name):
             raise InputError(
-                f"expected no secret, got {name}, which run.json and the batch script would show: "
-                "jobs need none",
+                f"expected no secret, got {name}: run.json and the batch script would show it, "
+                "and jobs do not need it",
                 origin,
                 column="env",
             )
@@ -168,7 +168,7 @@ def resolve_references(settings: Mapping[str, Any], fixed: Mapping[str, str]) ->
 def _remedy(key: str) -> str:
     if key in schema.table("cluster"):
         return f"which is not set: set it with --set {key}=… or OELLM_{key.upper()}"
-    return f"but no setting is called {key!r}{nearest(key, schema.table('cluster'))}"
+    return f"but there is no setting {key!r}{nearest(key, schema.table('cluster'))}"
 
 
 def _map_texts(value: Any, key: str, fill: Callable[[str, tuple[str, ...]], str]) -> Any:

@@ -44,7 +44,7 @@ class CsvReader:
                 raise InputError(text, source, 1, name)
         for name in self.header:
             if self.header.count(name) > 1:
-                raise InputError("the column stands twice in the header", source, 1, name)
+                raise InputError("the column occurs twice in the header", source, 1, name)
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         return self._records
@@ -55,7 +55,7 @@ class CsvReader:
         try:
             header = next(self._reader, None)
             if header is None:
-                message = "expected a CSV header, got nothing: the command before failed?"
+                message = "expected a CSV header, got nothing: did the command before fail?"
                 raise InputError(message, self._source)
             yield line, header
             # A record begins where the one before it ended; a quoted cell may have line ends.
@@ -70,7 +70,7 @@ class CsvReader:
         except csv.Error as error:
             problem = str(error)
             if "field limit" in problem:
-                problem = f"a cell of over {_LONGEST_CELL} characters; is a quote missing?"
+                problem = f"a cell has more than {_LONGEST_CELL} characters; is a quote missing?"
             raise InputError(f"expected CSV: {problem}", self._source, line) from None
         except UnicodeDecodeError as error:
             byte = error.object[error.start]

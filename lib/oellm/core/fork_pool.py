@@ -26,7 +26,7 @@ class Crash(NamedTuple):
 
     def __str__(self) -> str:
         if self.exit_code < 0:
-            return f"its process was ended by signal {-self.exit_code}"
+            return f"its process was killed by signal {-self.exit_code}"
         return f"its process ended with status {self.exit_code}"
 
 

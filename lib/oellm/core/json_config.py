@@ -40,7 +40,7 @@ class Node(NamedTuple):
             raise self.unlike("an object")
         for key in self.value:
             if known is not None and key not in known:
-                raise self.error(f"no key is called {key!r} here{nearest(key, known)}")
+                raise self.error(f"unknown key {key!r}{nearest(key, known)}")
         for key in required:
             if key not in self.value:
                 raise self.error(f"the key {key!r} is missing")
@@ -91,5 +91,5 @@ def read_json_file(path: Path) -> Node:
         shown = repr(error.object[error.start])
         raise InputError(f"expected UTF-8 text, got {shown}", str(path)) from None
     except RecursionError:
-        raise InputError("expected JSON that is less deep", str(path)) from None
+        raise InputError("the JSON is nested too deeply", str(path)) from None
     return Node(value, str(path))

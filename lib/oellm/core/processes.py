@@ -45,7 +45,7 @@ class Child:
         self._process.terminate()
 
     def kill(self) -> str:
-        """End the child at once; return how it ended, as in `was ended by signal 9 SIGKILL`."""
+        """End the child at once; return how it ended, as in `was killed by signal 9 SIGKILL`."""
         self.connection.close()
         self._process.kill()
         return self._describe_end()
@@ -63,7 +63,7 @@ class Child:
             status = self._process.exitcode or 0
         if status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else ""
-            return f"was ended by signal {-status} {name}".rstrip()
+            return f"was killed by signal {-status} {name}".rstrip()
         return f"ended with status {status}"
 
 

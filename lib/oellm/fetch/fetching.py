@@ -51,7 +51,7 @@ class Failure:
         more = len(self.lines) - _LINES_SHOWN
         place = f"{shown} and {more} more" if more > 0 else shown
         text = f"{self.source}:{place}: {self.finding.column}: {self.finding.problem.text}"
-        return f"{text}; to mend it: {self.finding.remedy}" if self.finding.remedy else text
+        return f"{text}; to fix it: {self.finding.remedy}" if self.finding.remedy else text
 
 
 @dataclass(frozen=True)

@@ -184,8 +184,8 @@ class ModelDownloads:
         if needed <= free:
             return ""
         return (
-            f"no room: all models need {format_size(needed)} more in {HF_HUB_CACHE}, "
-            f"{format_size(free)} are free: {errors.ROOM}"
+            f"no room: the models need {format_size(needed)} more in {HF_HUB_CACHE}, "
+            f"but only {format_size(free)} are free: {errors.ROOM}"
         )
 
     def _fetch(self, plan: _Plan) -> None:
@@ -218,7 +218,7 @@ class ModelDownloads:
             )
             if (cached.holds(file) and file.digest in proved) or cached.settle(file):
                 return
-            self._report(f"{name}: not what the hub lists; fetched once more")
+            self._report(f"{name}: not what the hub lists; downloading it again")
         raise WrongContentError(file.name)
 
 

@@ -202,7 +202,7 @@ class Preparation:
         problem = errors.problem(error, self._address)
         said = errors.first_line(error)
         if not online and (problem.unreachable or _is_loss(error)):
-            return Problem(f"{task}: not all of it is in the cache: {said}", unreachable=True)
+            return Problem(f"{task}: the cache does not have all of it: {said}", unreachable=True)
         # The library's words name the data set, ours say what to do.
         text = problem.text if said in problem.text else f"{said} ({problem.text})"
         return Problem(f"{task}: {text}", problem.unreachable)
@@ -243,7 +243,7 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
     if event == "socket.getaddrinfo" or (
         event == "socket.connect" and isinstance(arguments[1], tuple)
     ):
-        raise ConnectionError("the network is refused, as on a compute node")
+        raise ConnectionError("the network is blocked, as on a compute node")
 
 
 def _is_loss(error: BaseException) -> bool:

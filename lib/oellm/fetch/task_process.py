@@ -93,7 +93,7 @@ class TaskProcess:
                 raise
         if process.returncode not in _ENDED_IN_ORDER:
             raise MachineError(
-                f"the tasks could not be looked at: oe-run-task {self._option} in the environment "
+                f"cannot check the tasks: oe-run-task {self._option} in the environment "
                 f"of cluster {self._cluster.text('name')} ended with status {process.returncode}"
             )
         for line in output.splitlines():

@@ -44,8 +44,8 @@ class WrongContentError(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"{name}: the hub gave something else than what it lists, twice: run it again later; "
-            "if that does not help, a proxy or mirror may be at fault"
+            f"{name}: the hub twice sent something other than what it lists: try again later; "
+            "if that does not help, a proxy or mirror may be the cause"
         )
 
 

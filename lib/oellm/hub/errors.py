@@ -12,8 +12,8 @@ from oellm.core.retry import Backoff, Result, retry
 _GATED = "gated: accept the licence on its page, then set HF_TOKEN"
 _NO_REVISION = "there is no such revision: check the branches and tags"
 _NOT_FOUND = "not found on the hub: check the name; if it is private, set HF_TOKEN"
-_NO_HUB = "what answers is no hub: check HF_ENDPOINT and HTTPS_PROXY"
-ROOM = "free some, or set hf_home to a file system with room"
+_NO_HUB = "the server that answers is not a hub: check HF_ENDPOINT and HTTPS_PROXY"
+ROOM = "free some space, or set hf_home to a file system with more room"
 # Class of an error, words in its text, meaning; the first that fits counts. `datasets` wraps the
 # hub's errors without keeping them.
 _MEANINGS = (
@@ -34,17 +34,17 @@ _MEANINGS = (
     (
         "OSError",
         "Consistency check failed",
-        "what came is shorter or longer than the hub said: run it again later",
+        "the download is shorter or longer than the hub said: try again later",
     ),
     # How the library for Xet storage words it.
     ("Exception", "No space left on device", f"the file system is full: {ROOM}"),
     ("Exception", "Disk quota exceeded", f"the disk quota is used up: {ROOM}"),
 )
 _STATUSES = {
-    401: "the token is wrong or has expired: set HF_TOKEN, or log in anew (hf auth login)",
+    401: "the token is wrong or has expired: set HF_TOKEN, or log in again (hf auth login)",
     403: "no access: the token's account or its permissions do not allow it (hf auth whoami)",
     404: "the hub does not have a file that it lists: tell the owner",
-    429: "the hub limits requests: set HF_TOKEN, which raises the limit, or run it again later",
+    429: "the hub limits requests: set HF_TOKEN, which raises the limit, or try again later",
 }
 _NO_ACCESS = "no permission to write there: ask for it (chmod g+rwX), or set hf_home elsewhere"
 _ERRNOS = {
@@ -85,7 +85,7 @@ def problem(error: BaseException, address: str, page: str = "") -> Problem:
         if any(name in _classes(link) and words in str(link) for link in chain):
             return Problem(f"{meaning} ({page})" if page and meaning == _GATED else meaning)
     if status := _status(chain):
-        return Problem(_STATUSES.get(status, f"{complaint(error)}: run it again later"))
+        return Problem(_STATUSES.get(status, f"{complaint(error)}: try again later"))
     if any(_is_silence(link) for link in chain):
         return no_answer(address)
     return Problem(f"{type(error).__name__}: {first_line(error)}")
@@ -151,7 +151,9 @@ def first_line(error: BaseException) -> str:
 
 def no_answer(address: str) -> Problem:
     """Return the problem of a hub that cannot be reached."""
-    text = f"{address} cannot be reached: run where there is internet, or set HTTPS_PROXY"
+    text = (
+        f"{address} cannot be reached: run it on a machine with internet access, or set HTTPS_PROXY"
+    )
     return Problem(text, unreachable=True)
 
 

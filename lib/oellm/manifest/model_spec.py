@@ -53,7 +53,7 @@ def require_no_secret(arguments: Iterable[str]) -> None:
     for name in arguments:
         if name.lower() in _SECRET:
             raise ValueError(
-                f"expected no argument {name!r}, which files would show: "
+                f"expected no argument {name!r}: files would show it; "
                 "set the environment variable HF_TOKEN instead"
             )
 

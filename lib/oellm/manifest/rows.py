@@ -124,7 +124,7 @@ def identified(row: Row) -> Row:
     """Return the row with its eval_id; raises InputError if it carries another one."""
     computed, given = eval_id(row), row["eval_id"]
     if given and given != computed:
-        hint = "the row was changed after its eval_id was made; leave the cell empty"
+        hint = "the row was changed after it got its eval_id; empty the cell"
         raise row.error("eval_id", f"expected {computed}, got {given!r}: {hint}")
     if given:
         return row
@@ -138,7 +138,7 @@ def checked(row: Row) -> Row:
     """Check every cell of a row and return it; raises InputError for the first bad one."""
     for name in _NEVER_EMPTY:
         if not row[name].strip():
-            raise row.error(name, "expected a value, the cell is empty")
+            raise row.error(name, "expected a value, got an empty cell")
     row.meanings()
     return row
 

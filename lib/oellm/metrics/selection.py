@@ -142,7 +142,7 @@ def split_columns(option: str, names: str) -> list[str]:
 def _require_column(option: str, column: str) -> None:
     known = schema.table("metric")
     if column not in known:
-        raise UsageError(f"{option}: no column is called {column!r}{nearest(column, known)}")
+        raise UsageError(f"{option}: unknown column {column!r}{nearest(column, known)}")
 
 
 def _parse_keys(names: str) -> list[SortKey]:

@@ -89,7 +89,7 @@ class Selection(NamedTuple):
         for step in self.steps:
             if step not in known:
                 raise UsageError(
-                    f"--checkpoints: no checkpoint is of step {step}; {_near(step, known)}"
+                    f"--checkpoints: no checkpoint has step {step}; {_near(step, known)}"
                 )
 
     def chosen(
@@ -239,7 +239,7 @@ def _add_ancestors(path: str, above: set[str]) -> None:
 
 def _near(step: int, known: Collection[int]) -> str:
     near = sorted(sorted(known), key=lambda other: abs(other - step))[:_STEPS_SHOWN]
-    return f"the nearest are {', '.join(map(str, sorted(near)))}" if near else "no name gives one"
+    return f"the nearest are {', '.join(map(str, sorted(near)))}" if near else "no name has a step"
 
 
 def _is_named_by_step(path: str) -> bool:

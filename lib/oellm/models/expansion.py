@@ -116,7 +116,7 @@ def _holding(model: ListedModel, subfolder: str) -> Holding:
 
     root = os.path.abspath(os.path.expanduser(model.spec.path))
     if os.path.isfile(root):
-        raise model.error(f"{root}: a file; a model is named by its directory")
+        raise model.error(f"{root}: this is a file; name a model by its directory")
     if not os.path.isdir(root):
         raise model.error(f"{root}: no such directory")
     holding = checkpoints.search(root, subfolder)

@@ -47,9 +47,12 @@ def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str
         return weights.file_problem(directory, arguments["gguf_file"])
     if not any(weights.files(names)):
         if "adapter_config.json" in names:
-            return "a PEFT adapter, no model: name its base model, with `,peft=` and this directory"
+            return (
+                "a PEFT adapter, not a model: name its base model, followed by `,peft=` and this "
+                "directory"
+            )
         if any(name.endswith(".gguf") for name in names):
-            return "`,gguf_file=NAME` has to say which GGUF file"
+            return "add `,gguf_file=NAME` to say which GGUF file"
     if "config.json" not in names:
         return "no config.json"
     try:
@@ -66,7 +69,7 @@ def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str
 
 def _tokenizer_problem(directory: str, names: Collection[str]) -> str:
     if not any(map(is_tokenizer_file, names)):
-        return "no tokenizer: `,tokenizer=NAME` names one"
+        return "no tokenizer: add `,tokenizer=NAME`"
     for name in _NEVER_EMPTY:
         if name in names and not os.path.getsize(os.path.join(directory, name)):
             return f"{name}: the file is empty"

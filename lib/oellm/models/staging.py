@@ -80,7 +80,9 @@ class Stage:
             place = self._staged(row)
         # Whatever is wrong with the disk, or with the model, which loading it will say better.
         except OSError as error:
-            self._report(f"{row.model.path}: not staged, read where it is: {error}")
+            self._report(
+                f"{row.model.path}: not staged, loading it from its original place: {error}"
+            )
             return Source(row.model.path)
         return Source(place, time.perf_counter() - started)
 
@@ -121,12 +123,12 @@ class Stage:
             self._directory.mkdir(mode=0o700, parents=True)
         status = self._directory.lstat()
         if self._directory.is_symlink() or status.st_uid != os.getuid():
-            raise PermissionError(f"{self._directory} is not a directory of our own")
+            raise PermissionError(f"{self._directory} is not our own directory")
 
     def _copy(self, original: str, files: list[tuple[str, int, int]], place: Path) -> None:
         size, free = sum(file[1] for file in files), shutil.disk_usage(self._directory).free
         if size > free:
-            raise NoRoomError(f"it has {size} bytes, in {self._directory} {free} are free")
+            raise NoRoomError(f"it has {size} bytes, but {self._directory} has only {free} free")
         unfinished = place.with_name(place.name + _UNFINISHED)
         # Of a worker that was killed; we have the lock.
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -148,7 +150,7 @@ def _original(row: Row) -> str:
         revision = row["model_revision"] or str(row.model_arguments.get("revision", "main"))
         path = cache.snapshot(path, revision)
     if not os.path.isdir(path):
-        raise FileNotFoundError("it is not in the cache of the hub")
+        raise FileNotFoundError("it is not in the hub's cache")
     return os.path.abspath(path)
 
 

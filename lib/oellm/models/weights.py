@@ -91,7 +91,7 @@ def _content_problem(file: IO[bytes], suffix: str) -> str:
     if not size:
         return "the file is empty"
     if start == b"version ":
-        return "a pointer of Git LFS instead of the weights: git lfs pull"
+        return "a Git LFS pointer instead of the weights: run git lfs pull"
     if suffix == ".safetensors":
         return _safetensors_problem(file, start, size)
     if suffix == ".gguf":
@@ -109,7 +109,7 @@ def _safetensors_problem(file: IO[bytes], start: bytes, size: int) -> str:
     if size >= 8 and length > _LONGEST_HEADER:
         return "this is not a safetensors file: its header would be too long"
     if size < 8 + length:
-        return f"{size} bytes, which end within its header"
+        return f"truncated within its header: {size} bytes"
     try:
         tensors = json.loads(file.read(length))
         tensors.pop("__metadata__", None)
@@ -117,7 +117,7 @@ def _safetensors_problem(file: IO[bytes], start: bytes, size: int) -> str:
         expected = 8 + length + max(ends, default=0)
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError, IndexError):
         return "this is not a safetensors file: its header gives no data_offsets"
-    return "" if size == expected else f"{size} bytes, its header says {expected}"
+    return "" if size == expected else f"it has {size} bytes, but its header says {expected}"
 
 
 def _torch_problem(file: IO[bytes], start: bytes) -> str:
@@ -129,4 +129,4 @@ def _torch_problem(file: IO[bytes], start: bytes) -> str:
     import zipfile
 
     # The directory of a zip archive is at its end.
-    return "" if zipfile.is_zipfile(file) else "the zip archive is cut off: it has no end"
+    return "" if zipfile.is_zipfile(file) else "the zip archive is truncated: it has no end"

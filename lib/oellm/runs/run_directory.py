@@ -99,7 +99,7 @@ def load(path: str | Path) -> Run:
     try:
         record = json_codec.loads((directory / RUN).read_bytes())
     except FileNotFoundError:
-        raise InputError(f"no run directory: {RUN} is missing", str(path)) from None
+        raise InputError(f"not a run directory: {RUN} is missing", str(path)) from None
     except ValueError as error:
         raise InputError(f"expected JSON: {error}", str(directory / RUN)) from None
     return Run(directory, _checked(record, str(directory / RUN)))
@@ -112,7 +112,7 @@ def parse(text: str, source: str) -> Run:
     if it says that the manifest had no rows.
     """
     if not text.strip():
-        raise InputError("expected a run object, got nothing: the command before failed?", source)
+        raise InputError("expected a run object, got nothing: did the command before fail?", source)
     try:
         record = json_codec.loads(text.encode("utf-8", "surrogateescape"))
     except ValueError as error:

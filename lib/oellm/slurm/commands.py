@@ -80,7 +80,7 @@ def call(command: Sequence[str]) -> str:
     if done.returncode == 0:
         return done.stdout
     if done.returncode < 0:
-        raise SlurmUnavailableError(f"{command[0]} was ended by signal {-done.returncode}")
+        raise SlurmUnavailableError(f"{command[0]} was killed by signal {-done.returncode}")
     words = done.stderr.strip() or f"exit status {done.returncode}"
     kind = SlurmUnavailableError if _MAY_PASS.search(words) else OellmError
     raise kind(f"{command[0]} failed: {words}")

@@ -170,7 +170,7 @@ def _failed(job: JobState) -> str:
     if number == 9:
         return "its job was killed by signal 9, probably for lack of memory"
     if number:
-        return f"its job was ended by signal {number}"
+        return f"its job was killed by signal {number}"
     if job.exit_code == 75:
         return "its job was told to stop"
     return f"its job ended with status {job.exit_code}"

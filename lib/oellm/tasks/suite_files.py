@@ -58,7 +58,7 @@ def extended(known: Catalogue, path: Path) -> Catalogue:
     groups = parts["groups"].members() if "groups" in parts else {}
     for name, node in groups.items():
         if name == ALL or not re.fullmatch(r"[^\[\]{}|,\s]+", name):
-            raise node.error(f"no suite can be called {name!r}")
+            raise node.error(f"a suite cannot be called {name!r}")
         catalogue.suites[name] = _suite(name, node, catalogue.languages)
     for name, node in groups.items():
         _check_members(name, node, catalogue.suites)
@@ -73,7 +73,7 @@ def _language(code: str, node: Node, known: Mapping[str, Language]) -> Language:
         if not re.fullmatch(r"\w+", spelling):
             raise node.error(f"expected letters, digits and underscores, got {spelling!r}")
         if other and other.code != code:
-            raise node.error(f"{spelling!r} is a spelling of {other.code} already")
+            raise node.error(f"{spelling!r} is already a spelling of {other.code}")
     return language
 
 
@@ -109,7 +109,7 @@ def _rows(
     members = node.members((*_TASK_KEYS, *flags), required=("task",))
     for column in _CONFIRMED_BY_OPTION:
         if column in members:
-            raise members[column].error(f"only the command line can say it: --{column}=true")
+            raise members[column].error(f"only the command line can set it: --{column}=true")
     template = _template(members["task"])
     own = {
         column: _cell(column, members[column])
@@ -134,7 +134,7 @@ def _template(node: Node) -> str:
     for word in languages.placeholders(text):
         if word not in languages.PLACEHOLDERS:
             hint = nearest(word, languages.PLACEHOLDERS)
-            raise node.error(f"no placeholder is called {word!r}{hint}")
+            raise node.error(f"unknown placeholder {word!r}{hint}")
     return _beside(node, text) if text.endswith((".yaml", ".yml")) else text
 
 
