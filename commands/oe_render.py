@@ -20,7 +20,8 @@ Options:
 
 Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every
   row gets its eval_id. A row that occurs twice is evaluated once. If a row
-  leaves batch_size or dtype empty, the cluster's setting of that name fills it.
+  leaves batch_size, dtype or tp empty, the cluster's setting of that name
+  fills it.
 
 oe-render puts rows into shards. A shard is the work of one worker and takes
 about as long as the setting shard_time. Estimates come from earlier runs below
@@ -37,7 +38,7 @@ Output: the run as one JSON object on one line (schema.json, table `run`), for
   {"run_dir":null,"n_rows":0}, for which oe-submit has nothing to do.
   Buffers: nothing is written before the last row is read. Until then the rows
   are in a temporary file (in TMPDIR; none with --dry_run), and memory holds
-  about 20 to 50 bytes per row plus some facts about each model.
+  about 100 bytes per row plus some facts about each model.
 
 Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
 
@@ -58,7 +59,7 @@ from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
-    from oellm.plan.planning import Jobs
+    from oellm.plan.planning import RunPlan
     from oellm.plan.row_spool import RowSpool
 
 
@@ -75,19 +76,19 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-render", __doc__, _render, argv)
+    return cli.run("oe-render", __doc__, _run, argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:
     if arguments["--explain"] and arguments["--dry_run"]:
         raise UsageError("--explain and --dry_run print different things: give one of them")
     return Options(
-        arguments["MANIFEST"],
-        arguments["--cluster"],
-        arguments["--set"] + [_setting(text) for text in arguments["--sbatch"]],
-        arguments["--run_dir"],
-        arguments["--explain"],
-        arguments["--dry_run"],
+        manifest=arguments["MANIFEST"],
+        cluster=arguments["--cluster"],
+        overrides=arguments["--set"] + [_setting(text) for text in arguments["--sbatch"]],
+        run_dir=arguments["--run_dir"],
+        explain=arguments["--explain"],
+        dry_run=arguments["--dry_run"],
     )
 
 
@@ -99,77 +100,102 @@ def _setting(text: str) -> str:
     return f"sbatch.{name}={value}"
 
 
-def _render(arguments: cli.Arguments) -> int:
-    import contextlib
+def _run(arguments: cli.Arguments) -> int:
+    options = _options(arguments)
+    cluster = _cluster(options)
+    if options.dry_run:
+        _dry_run(options, cluster)
+    elif options.explain:
+        _explain(options, cluster)
+    else:
+        _render(options, cluster)
+    return ExitStatus.DONE
+
+
+def _dry_run(options: Options, cluster: Cluster) -> None:
+    """Print the plan and the batch scripts."""
+    from oellm.plan import planning, rendering
+
+    plan = _plan(options, cluster)
+    for line in planning.describe_plan(plan):
+        cli.message(line)
+    for script in rendering.render_scripts(plan, cluster, options.run_dir):
+        print(script, end="")
+
+
+def _explain(options: Options, cluster: Cluster) -> None:
+    """Print the plan and the estimate of each row."""
+    from oellm.core import schema, tables
+    from oellm.plan import planning
+    from oellm.plan.row_spool import RowSpool
+
+    with RowSpool() as spool:
+        plan = _plan(options, cluster, spool)
+        for line in planning.describe_plan(plan):
+            cli.message(line)
+        layout = "table" if sys.stdout.isatty() else "csv"
+        columns = list(schema.table("estimate"))
+        rows = tables.select_values(spool.estimates(plan.shard_of), columns)
+        tables.write_rows(rows, columns, layout, sys.stdout)
+
+
+def _render(options: Options, cluster: Cluster) -> None:
+    """Write the run directory and print the run."""
     import os
 
     from oellm.clusters.image_digest import ImageDigests
     from oellm.core import json_codec
-    from oellm.plan import measured_times, planning, rendering
-    from oellm.plan.costs import CostModel
+    from oellm.plan import planning, rendering
     from oellm.plan.row_spool import RowSpool
     from oellm.runs import run_directory
 
-    options = _options(arguments)
-    cluster = _cluster(options)
-    cluster_name = cluster.text("name")
-    measured = measured_times.read(cluster.text("eval_output_dir"), cluster_name, os.environ)
-    costs = CostModel(measured, cluster_name)
-    with contextlib.nullcontext() if options.dry_run else RowSpool() as spool:
+    digests = ImageDigests(os.environ, cli.message)
+    with RowSpool() as spool:
         try:
-            with cli.open_input(options.manifest) as stream:
-                name = cli.input_name(options.manifest)
-                jobs = planning.read_jobs(
-                    stream, name, cluster, costs, report=cli.message, spool=spool
-                )
+            plan = _plan(options, cluster, spool)
         except planning.NoRowsError:
-            if not (options.dry_run or options.explain):
-                sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "\n")
+            sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "
+")
             raise
-        if spool is None or options.explain:
-            _show(jobs, spool, cluster, options)
-            return ExitStatus.DONE
-        digests = ImageDigests(os.environ, cli.message)
-        run = rendering.write(jobs, spool, cluster, options.run_dir, digests)
+        run = rendering.write_run(
+            plan, spool, cluster, explicit_dir=options.run_dir, digests=digests
+        )
     cli.message(
-        f"rows: {jobs.count}, shards: {len(jobs.shards)}, about {jobs.gpu_hours:.2g} GPU-hours, "
+        f"rows: {plan.count}, shards: {len(plan.shards)}, about {plan.gpu_hours:.2g} GPU-hours, "
         f"in {run.path}"
     )
     sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
-    return ExitStatus.DONE
+
+
+def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> RunPlan:
+    """Read the manifest and plan the run; a spool gets the rows."""
+    import os
+
+    from oellm.plan import measured_times, planning
+    from oellm.plan.costs import CostModel
+
+    name = cluster.text("name")
+    measured = measured_times.read(cluster.text("eval_output_dir"), name, os.environ)
+    costs = CostModel(measured, name)
+    with cli.open_input(options.manifest) as stream:
+        source = cli.input_name(options.manifest)
+        return planning.plan_run(stream, source, cluster, costs, report=cli.message, spool=spool)
 
 
 def _cluster(options: Options) -> Cluster:
     import os
 
     from oellm.clusters.cluster import resolve_cluster
-    from oellm.plan import batch_script
+    from oellm.plan import time_limits
 
     given = resolve_cluster(options.cluster, options.overrides, os.environ)
-    cluster = batch_script.fitted(given)
+    cluster = time_limits.with_stop_before_clamped(given)
     if cluster != given:
         cli.message(
             f"jobs are told to stop {cluster.number('stop_before')} s before their end, not "
-            f"{given.number('stop_before')}: that is half of time_limit"
+            f"{given.number('stop_before')} s: that is half of time_limit"
         )
     return cluster
-
-
-def _show(jobs: Jobs, spool: RowSpool | None, cluster: Cluster, options: Options) -> None:
-    """Print the plan, and what each row should take, or the batch scripts."""
-    from oellm.core import schema, tables
-    from oellm.plan import planning, rendering
-
-    for line in planning.plan_lines(jobs):
-        cli.message(line)
-    if spool is None:
-        for script in rendering.scripts(jobs, cluster, options.run_dir):
-            print(script, end="")
-        return
-    layout = "table" if sys.stdout.isatty() else "csv"
-    columns = list(schema.table("estimate"))
-    rows = tables.select_values(spool.estimates(jobs.shard_of), columns)
-    tables.write_rows(rows, columns, layout, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,9 @@ def _notice(run: Run | None, shard: int | None) -> float:
     told = None
     if run is not None and shard is not None:
         limit = run.arrays[run.shards[shard].array].time_limit
-        told = time_limits.notice(run.setting("stop_before"), notation.parse_duration(limit))
+        told = time_limits.clamp_stop_before(
+            run.setting("stop_before"), notation.parse_duration(limit)
+        )
     return max(TIME_TO_STOP, (told or 0) - 60.0)
 
 

@@ -91,7 +91,7 @@ def test_of_very_many_rows_that_are_there_twice_only_the_first_are_named(run: Ru
     lines = done.stderr.splitlines()
     assert lines[:11] == [
         *(f"oe-render: {text}" for text in named),
-        "oe-render: 1490 more rows are there twice, left out",
+        "oe-render: 1490 more duplicate rows, left out",
     ]
     assert len(lines) == 12
 

@@ -24,14 +24,14 @@ def cluster(**settings: Any) -> Cluster:
 
 def array(described: Cluster, tp: int = 1) -> Array:
     """Return the array of a run with one element."""
-    workers = job_resources.workers(described, tp)
+    workers = job_resources.count_workers(described, tp)
     return Array("s", "lm_eval", job_resources.gpus_of_worker(described, tp), workers, 1, 0)
 
 
 def options(tp: int = 1, **settings: Any) -> dict[str, str]:
     """Return the options in the batch script of a job, by their names."""
     described = cluster(**settings)
-    script = batch_script.render(described, RUN_DIR, array(described, tp), 1)
+    script = batch_script.render_script(described, RUN_DIR, array(described, tp), 1)
     lines = [line[len("#SBATCH --") :] for line in script.splitlines() if "#SBATCH" in line]
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
@@ -63,23 +63,24 @@ def test_a_whole_node_is_asked_for_with_all_that_it_has() -> None:
 def test_as_many_workers_as_the_gpus_of_a_node_suffice_for(there: int, tp: int) -> None:
     described = cluster(whole_node=True, gpus_per_node=there)
     if tp > max(there, 1):
-        assert f"got {tp}: a node of here has " in job_resources.reason_against(described, tp)
+        with pytest.raises(ValueError, match=f"got {tp}: a node of here has "):
+            job_resources.require_node_for(described, tp)
         with pytest.raises(UsageError, match=f"tp: expected at most {max(there, 1)}, got {tp}"):
-            job_resources.workers(described, tp)
+            job_resources.count_workers(described, tp)
         return
-    assert job_resources.reason_against(described, tp) == ""
+    job_resources.require_node_for(described, tp)
     made = array(described, tp)
     assert made.workers >= 1
     assert made.gpus == (tp if there else 0)
     assert made.workers * made.gpus <= there < (made.workers + 1) * tp
-    assert job_resources.gpus(described, made) == there
-    assert job_resources.workers(cluster(gpus_per_node=there), tp) == 1
+    assert job_resources.gpus_of_job(described, made) == there
+    assert job_resources.count_workers(cluster(gpus_per_node=there), tp) == 1
 
 
 def test_each_array_has_its_own_time_limit_and_is_told_within_it() -> None:
     described = cluster(time_limit="24:00:00", stop_before=300)
     made = Array("s", "lm_eval", 1, 1, 1, 0, time_limit="00:08:00")
-    lines = batch_script.render(described, RUN_DIR, made, 1).splitlines()
+    lines = batch_script.render_script(described, RUN_DIR, made, 1).splitlines()
     assert {"#SBATCH --time=00:08:00", "#SBATCH --signal=B:USR1@240"} <= set(lines)
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from oellm.manifest.model_key import ModelKey
 from oellm.plan.packing_bounds import guarantee, lower_bound
 from oellm.plan.packing_types import ModelRows
-from oellm.plan.sharding import Plan, Room, Work, plan
+from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
 from oellm.runs.run_directory import Array, Shard
 from support.exact_packing import can_pack
 from support.processes import Run
@@ -30,14 +30,14 @@ FACTOR = 1 + 1e-9
 
 
 @st.composite
-def works(draw: st.DrawFn, most_rows: int = 10) -> list[Work]:
+def works(draw: st.DrawFn, most_rows: int = 10) -> list[ModelWork]:
     rows = draw(st.lists(SECONDS, min_size=1, max_size=most_rows))
     work = []
     while rows:
         count = draw(st.integers(1, len(rows)))
         suite = draw(st.sampled_from(["lm_eval", "lm_eval", "lm_eval", "bigcode"]))
         key = ModelKey(suite, f"m{len(work)}", "", "hf", "", draw(st.sampled_from([1, 1, 1, 2])))
-        work.append(Work(key, draw(SECONDS), array("d", rows[:count])))
+        work.append(ModelWork(key, draw(SECONDS), array("d", rows[:count])))
         rows = rows[count:]
     return work
 
@@ -45,10 +45,10 @@ def works(draw: st.DrawFn, most_rows: int = 10) -> list[Work]:
 ROOMS = st.builds(
     Room,
     st.none() | st.integers(1, 12),
-    st.none() | st.integers(1, 4),
     st.floats(0.001, 60),
     st.sampled_from([0.0, 0.5, 10.0]),
 )
+Work = list[ModelWork]
 NODES = st.sampled_from([1, 1, 2, 4])
 
 
@@ -56,11 +56,11 @@ def node_of(gpus: int) -> Callable[[int], int]:
     return lambda tp: max(1, gpus // tp)
 
 
-def shards_of(made: Plan, number: int) -> list[Shard]:
+def shards_of(made: ShardPlan, number: int) -> list[Shard]:
     return [shard for shard in made.shards if shard.array == number]
 
 
-def models_of(work: list[Work], array: Array) -> Iterator[tuple[int, Work]]:
+def models_of(work: Work, array: Array) -> Iterator[tuple[int, ModelWork]]:
     for number, one in enumerate(work):
         if (one.key.eval_suite, one.key.tp) == (array.eval_suite, array.gpus):
             yield number, one
@@ -68,9 +68,9 @@ def models_of(work: list[Work], array: Array) -> Iterator[tuple[int, Work]]:
 
 @settings(deadline=None, max_examples=50)
 @given(works(), ROOMS, NODES)
-def test_a_plan_is_whole_and_within_its_room(work: list[Work], room: Room, gpus: int) -> None:
+def test_a_plan_is_whole_and_within_its_room(work: Work, room: Room, gpus: int) -> None:
     workers = node_of(gpus)
-    made = plan(work, room, workers)
+    made = plan_shards(work, room, workers)
     groups = list(dict.fromkeys((key.eval_suite, key.tp) for key, _, _ in work))
     assert [(one.eval_suite, one.gpus) for one in made.arrays] == groups
     assert made.arrays[0].script == "submit_evals.sbatch"
@@ -110,9 +110,9 @@ def test_a_plan_is_whole_and_within_its_room(work: list[Work], room: Room, gpus:
     assert sum(shard.rows for shard in made.shards) == sum(len(one.rows) for one in work)
 
 
-def check_lengths(work: list[Work], room: Room, gpus: int) -> None:
+def check_lengths(work: Work, room: Room, gpus: int) -> None:
     """Check that no shard is longer than promised, and that no model is split for nothing."""
-    made = plan(work, room, node_of(gpus))
+    made = plan_shards(work, room, node_of(gpus))
     for number, one in enumerate(made.arrays):
         times = [shard.estimate_s - room.start_s for shard in shards_of(made, number)]
         longest = max(times)
@@ -137,34 +137,34 @@ def check_lengths(work: list[Work], room: Room, gpus: int) -> None:
 
 @settings(deadline=None, max_examples=50)
 @given(works(), ROOMS, NODES)
-def test_no_shard_is_much_longer_than_it_must_be(work: list[Work], room: Room, gpus: int) -> None:
+def test_no_shard_is_much_longer_than_it_must_be(work: Work, room: Room, gpus: int) -> None:
     check_lengths(work, room, gpus)
 
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=3000)
 @given(works(24), ROOMS, NODES)
-def test_no_shard_of_many_plans_is_much_longer(work: list[Work], room: Room, gpus: int) -> None:
+def test_no_shard_of_many_plans_is_much_longer(work: Work, room: Room, gpus: int) -> None:
     check_lengths(work, room, gpus)
 
 
 @settings(deadline=None, max_examples=50)
 @given(works(), NODES, st.sampled_from([0.0, 10.0]))
 def test_without_a_length_each_model_has_a_shard_where_there_is_room(
-    work: list[Work], gpus: int, start_s: float
+    work: Work, gpus: int, start_s: float
 ) -> None:
-    made = plan(work, Room(None, None, 0.0, start_s), node_of(gpus))
+    made = plan_shards(work, Room(None, 0.0, start_s), node_of(gpus))
     assert len(made.shards) == len(work)
     assert sorted(shard_of[0] for shard_of in made.shard_of) == list(range(len(work)))
     assert all(len(set(shard_of)) == 1 for shard_of in made.shard_of)
     arrays = len(made.arrays)
-    few = plan(work, Room(arrays, None, 0.0, start_s), node_of(1))
+    few = plan_shards(work, Room(arrays, 0.0, start_s), node_of(1))
     assert len(few.shards) == arrays
 
 
 @settings(deadline=None, max_examples=50)
 @given(works(7), st.integers(1, 4), st.floats(0.3, 1.5))
-def test_no_packing_is_shorter_than_the_bound(work: list[Work], count: int, part: float) -> None:
+def test_no_packing_is_shorter_than_the_bound(work: Work, count: int, part: float) -> None:
     models = [(one.load_s, list(one.rows)) for one in work]
     bound = lower_bound([ModelRows.of(load_s, rows) for load_s, rows in models], count)
     if can_pack(models, count, bound * part):
@@ -173,9 +173,9 @@ def test_no_packing_is_shorter_than_the_bound(work: list[Work], count: int, part
     assert bound * FACTOR >= sum(load_s + sum(rows) for load_s, rows in models) / count
 
 
-def work_of(*models: tuple[float, list[float]]) -> list[Work]:
+def work_of(*models: tuple[float, list[float]]) -> list[ModelWork]:
     return [
-        Work(ModelKey("lm_eval", f"m{number}", "", "hf", ""), load_s, array("d", rows))
+        ModelWork(ModelKey("lm_eval", f"m{number}", "", "hf", ""), load_s, array("d", rows))
         for number, (load_s, rows) in enumerate(models)
     ]
 
@@ -184,38 +184,35 @@ def work_of(*models: tuple[float, list[float]]) -> list[Work]:
     ("work", "room", "gpus", "times"),
     [
         # Two models of an hour with their loads; no row leaves its model.
-        (work_of((600, [3000]), (600, [1500, 1500])), Room(None, None, 3600, 0), 1, [3600, 3600]),
+        (work_of((600, [3000]), (600, [1500, 1500])), Room(None, 3600, 0), 1, [3600, 3600]),
         # What is longer than a shard should be has one to itself; it would not end earlier if the
         # other model were split.
-        (work_of((0, [18000]), (9, [900] * 8)), Room(None, None, 3600, 0), 1, [18000, 7209]),
-        # With four at a time, five shards would take as long as eight.
-        (work_of((0, [60] * 300)), Room(None, 4, 3600, 0), 1, [4500] * 4),
-        (work_of((0, [60] * 360)), Room(None, 4, 3600, 0), 1, [2700] * 8),
-        # No more room.
-        (work_of((0, [60] * 300)), Room(2, 4, 3600, 0), 1, [9000] * 2),
+        (work_of((0, [18000]), (9, [900] * 8)), Room(None, 3600, 0), 1, [18000, 7209]),
+        # There is no room for the fifth shard.
+        (work_of((0, [60] * 300)), Room(2, 3600, 0), 1, [9000] * 2),
         # A node's GPUs are all paid for.
-        (work_of((60, [60] * 40)), Room(None, None, 3600, 0), 4, [660] * 4),
+        (work_of((60, [60] * 40)), Room(None, 3600, 0), 4, [660] * 4),
         # Two short parts are worth less than the load of a second one.
-        (work_of((600, [60] * 10), (0, [60] * 12)), Room(2, None, 600, 0), 1, [1200, 720]),
+        (work_of((600, [60] * 10), (0, [60] * 12)), Room(2, 600, 0), 1, [1200, 720]),
     ],
 )  # fmt: skip
-def test_numbers_of_shards(work: list[Work], room: Room, gpus: int, times: list[float]) -> None:
-    made = plan(work, room, node_of(gpus))
+def test_numbers_of_shards(work: Work, room: Room, gpus: int, times: list[float]) -> None:
+    made = plan_shards(work, room, node_of(gpus))
     assert [shard.estimate_s for shard in made.shards] == times
 
 
 def test_room_is_shared_by_work() -> None:
     work = [
-        Work(ModelKey("lm_eval", "m", "", "hf", "", tp), 0.0, array("d", [600.0] * count))
+        ModelWork(ModelKey("lm_eval", "m", "", "hf", "", tp), 0.0, array("d", [600.0] * count))
         for tp, count in ((1, 60), (2, 30), (4, 1))
     ]
-    made = plan(work, Room(7, None, 3600, 0), lambda _: 1)
+    made = plan_shards(work, Room(7, 3600, 0), lambda _: 1)
     assert [one.elements for one in made.arrays] == [4, 2, 1]
 
 
 def test_very_many_shards() -> None:
     work = work_of(*[(60.0, [3540.0])] * 10_000)
-    made = plan(work, Room(None, 500, 3600.0, 0.0), lambda _: 1)
+    made = plan_shards(work, Room(None, 3600.0, 0.0), lambda _: 1)
     assert len(made.shards) == 10_000
 
 
@@ -225,11 +222,11 @@ from oellm.plan.sharding import *
 import random
 draw = random.Random(3)
 work = [
-    Work(ModelKey(draw.choice("ab"), str(n), "", "hf", ""), draw.choice([1.0, 9.0]),
+    ModelWork(ModelKey(draw.choice("ab"), str(n), "", "hf", ""), draw.choice([1.0, 9.0]),
          array("d", draw.choices([1.0, 2.0, 3.0, 7.0], k=draw.randrange(1, 9))))
     for n in range(60)
 ]
-print(plan(work, Room(30, 8, 20.0, 1.0), lambda tp: 2))
+print(plan_shards(work, Room(30, 20.0, 1.0), lambda tp: 2))
 """
 
 
@@ -239,4 +236,4 @@ def test_the_hash_seed_does_not_matter(run: Run) -> None:
         for seed in ("1", "2")
     ]
     assert made[0] == made[1]
-    assert made[0].startswith("Plan(")
+    assert made[0].startswith("ShardPlan(")

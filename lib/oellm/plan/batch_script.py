@@ -17,20 +17,20 @@ from oellm.runs.provenance import SLURM_VARIABLES
 from oellm.runs.run_directory import LOGS, Array
 from oellm.slurm.notation import parse_duration
 
-# A compute node has no internet: without these an unreachable hub costs 25 s per data set.
+# Compute nodes have no internet; without these, each data set waits 25 s for the hub.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
 
-# Variables in which Slurm says which GPUs a job has; the first of them that is set counts.
+# Variables in which Slurm names the GPUs of a job; the first one that is set counts.
 _NVIDIA = ("CUDA_VISIBLE_DEVICES",)
 _AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 
 _STAGE_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
-def render(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) -> str:
+def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) -> str:
     """Return the text of the batch script of an array of `n_shards` shards.
 
-    Raises UsageError where a script cannot express the directory or a setting.
+    Raises UsageError if a script cannot express the directory or a setting.
     """
     import jinja2
 
@@ -40,7 +40,7 @@ def render(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        # Not {#, which ${#array[@]} has, too.
+        # Not {#, which Bash has in ${#array[@]}.
         comment_start_string="{*",
         comment_end_string="*}",
         autoescape=False,  # noqa: S701  # the output is shell, quoted by the filters below
@@ -69,24 +69,9 @@ def render(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) -> str:
     )
 
 
-def fitted(cluster: Cluster) -> Cluster:
-    """Return the cluster with a stop_before of at most half of its time_limit.
-
-    A job that is told when it starts would do nothing else than requeue itself.
-    """
-    wanted = cluster.number("stop_before")
-    seconds = time_limits.notice(wanted, parse_duration(cluster.text("time_limit")))
-    if seconds == wanted:
-        return cluster
-    return Cluster(
-        {**cluster.settings, "stop_before": seconds},
-        {**cluster.origins, "stop_before": "half of time_limit"},
-    )
-
-
 def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple[str, Any]]:
     throttle = cluster.number("concurrency")
-    # In file names Slurm replaces %-patterns.
+    # Slurm replaces %-patterns in file names.
     logs = str(run_dir / LOGS).replace("%", "%%")
     time_limit = array.time_limit or cluster.text("time_limit")
     options: dict[str, Any] = {
@@ -101,26 +86,26 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple
     }
     chosen = {
         "account": cluster.text("account"),
-        "partition": job_resources.partition(cluster),
+        "partition": job_resources.partition_of(cluster),
         "qos": cluster.text("qos"),
         "reservation": cluster.text("reservation"),
         "constraint": cluster.text("gpu_constraint"),
         "exclude": cluster.text("exclude"),
-        "gres": job_resources.gres(cluster, array),
-        "cpus-per-task": str(job_resources.cpus(cluster, array) or ""),
-        "mem": job_resources.memory(cluster),
+        "gres": job_resources.gres_of_job(cluster, array),
+        "cpus-per-task": str(job_resources.cpus_of_job(cluster, array) or ""),
+        "mem": job_resources.memory_of_job(cluster),
         "time": time_limit,
     }
     options |= {option: text for option, text in chosen.items() if text}
     wanted = cluster.number("stop_before")
-    if seconds := time_limits.notice(wanted, parse_duration(time_limit)):
-        # B: only the script gets it, which passes it on.
+    if seconds := time_limits.clamp_stop_before(wanted, parse_duration(time_limit)):
+        # B: Slurm signals the script only, which passes the signal on.
         options["signal"] = f"B:USR1@{seconds}"
     return list({**options, **cluster.mapping("sbatch")}.items())
 
 
 def _require_expressible(run_dir: Path) -> None:
-    """Raise UsageError where Slurm could not write logs into the run directory."""
+    """Raise UsageError if Slurm could not write logs into the run directory."""
     if re.search(r"[\x00-\x1f\x7f\\]", str(run_dir)):
         raise UsageError(
             f"run directory {str(run_dir)!r}: expected no control characters and no backslash, "
@@ -131,11 +116,12 @@ def _require_expressible(run_dir: Path) -> None:
 def _stage_dir(cluster: Cluster, is_bound: bool) -> tuple[str, list[str]]:
     """Return the setting stage_dir as a word of the script, and the variables in it.
 
-    Raises UsageError where it is no absolute path, or, as a directory to bind, cannot be one.
+    Raises UsageError if it is no absolute path, or if it is to be bound into a container and
+    cannot be.
     """
     text = cluster.text("stage_dir")
     parts = _STAGE_VARIABLE.split(text)
-    # Between two literal parts there are the two groups, of which one has matched.
+    # Between two literal parts the split leaves two groups, of which one has matched.
     literals, names = parts[::3], [a or b for a, b in zip(parts[1::3], parts[2::3], strict=True)]
     if text and (not text.startswith(("/", "$")) or re.search("[${}]", "".join(literals))):
         raise UsageError(
@@ -155,7 +141,7 @@ def _stage_dir(cluster: Cluster, is_bound: bool) -> tuple[str, list[str]]:
 
 
 def _directive(value: object) -> str:
-    """Return `=VALUE` for a #SBATCH line, which is split at blanks; nothing for a bare flag."""
+    """Return `=VALUE` for a #SBATCH line, quoted if it needs to be; nothing for a bare flag."""
     text = str(value)
     if not text or all(char.isalnum() or char in "-_./:=,+%@[]" for char in text):
         return f"={text}" if text else ""

@@ -9,54 +9,56 @@ from oellm.errors import UsageError
 from oellm.runs.run_directory import Array
 
 
-def reason_against(cluster: Cluster, tp: int) -> str:
-    """Return why no node of the cluster can hold a model split over `tp` GPUs, or nothing."""
-    there = cluster.number("gpus_per_node")
-    if there is None or tp <= max(there, 1):
-        return ""
-    gpus = f"{there} GPUs" if there else "no GPU"
-    return (
-        f"expected at most {max(there, 1)}, got {tp}: a node of {cluster.text('name')} has {gpus} "
-        "(setting gpus_per_node), and a worker has one node"
+def require_node_for(cluster: Cluster, tp: int) -> None:
+    """Raise ValueError if no node of the cluster can hold a model split over `tp` GPUs."""
+    available = cluster.number("gpus_per_node")
+    if available is None or tp <= max(available, 1):
+        return
+    gpus = f"{available} GPUs" if available else "no GPU"
+    raise ValueError(
+        f"expected at most {max(available, 1)}, got {tp}: a node of {cluster.text('name')} has "
+        f"{gpus} (setting gpus_per_node), and a worker has one node"
     )
 
 
-def workers(cluster: Cluster, tp: int) -> int:
+def count_workers(cluster: Cluster, tp: int) -> int:
     """Return how many workers, each with `tp` GPUs, a job has.
 
-    Raises UsageError where not even one fits, or where it is not known how many do.
+    Raises UsageError if not even one fits, or if the GPUs of a node are not known.
     """
-    if reason := reason_against(cluster, tp):
-        raise UsageError(f"tp: {reason}")
+    try:
+        require_node_for(cluster, tp)
+    except ValueError as error:
+        raise UsageError(f"tp: {error}") from None
     if not cluster.switch("whole_node"):
         return 1
-    there = cluster.number("gpus_per_node")
-    if there is None:
+    available = cluster.number("gpus_per_node")
+    if available is None:
         raise UsageError(
             "setting whole_node needs gpus_per_node, which is not set: set it with "
             "--set gpus_per_node=… or OELLM_GPUS_PER_NODE"
         )
-    return max(1, there // tp)
+    return max(1, available // tp)
 
 
 def gpus_of_worker(cluster: Cluster, tp: int) -> int:
-    """Return the GPUs of one worker; 0 where the cluster's jobs have none."""
+    """Return the GPUs of one worker; 0 if the cluster's jobs have none."""
     return 0 if cluster.number("gpus_per_node") == 0 else tp
 
 
-def gpus(cluster: Cluster, array: Array) -> int:
+def gpus_of_job(cluster: Cluster, array: Array) -> int:
     """Return the GPUs that a job of the array asks for: those of its workers, or of the node."""
     if array.gpus and cluster.switch("whole_node"):
         return cluster.number("gpus_per_node") or 0
     return array.gpus * array.workers
 
 
-def gres(cluster: Cluster, array: Array) -> str:
-    """Return the generic resources that a job asks for; empty where it asks for none.
+def gres_of_job(cluster: Cluster, array: Array) -> str:
+    """Return the generic resources that a job asks for; empty if it asks for none.
 
-    Raises UsageError where the setting gpu_gres names more than the GPUs.
+    Raises UsageError if the setting gpu_gres names more than the GPUs.
     """
-    name, number = cluster.text("gpu_gres"), gpus(cluster, array)
+    name, number = cluster.text("gpu_gres"), gpus_of_job(cluster, array)
     if not name or not number:
         return ""
     if "," in name:
@@ -64,24 +66,24 @@ def gres(cluster: Cluster, array: Array) -> str:
             f"setting gpu_gres: expected the name of the GPUs alone, got {name!r}; "
             "--sbatch gres=… asks for other resources, too"
         )
-    # Once it was a setting together with their number.
+    # Earlier versions had the number in the setting, too.
     return f"{re.sub(r':[0-9]+$', '', name)}:{number}"
 
 
-def cpus(cluster: Cluster, array: Array) -> int | None:
-    """Return the CPU cores that a job asks for, None for what Slurm gives by itself."""
+def cpus_of_job(cluster: Cluster, array: Array) -> int | None:
+    """Return the CPU cores that a job asks for, None for Slurm's own default."""
     of_job, of_gpu = cluster.number("cpus_per_task"), cluster.number("cpus_per_gpu")
     if of_job is not None or of_gpu is None:
         return of_job
-    return of_gpu * max(1, gpus(cluster, array))
+    return of_gpu * max(1, gpus_of_job(cluster, array))
 
 
-def memory(cluster: Cluster) -> str:
-    """Return the memory that a job asks for, as Slurm writes it; 0 is all that the node has."""
+def memory_of_job(cluster: Cluster) -> str:
+    """Return the memory that a job asks for, as Slurm writes it; 0 means all of the node's."""
     return cluster.text("mem") or ("0" if cluster.switch("whole_node") else "")
 
 
-def partition(cluster: Cluster) -> str:
-    """Return the partition of the jobs; empty where Slurm chooses it."""
+def partition_of(cluster: Cluster) -> str:
+    """Return the partition of the jobs; empty for Slurm's default."""
     without_gpus = cluster.number("gpus_per_node") == 0
     return (without_gpus and cluster.text("cpu_partition")) or cluster.text("partition")

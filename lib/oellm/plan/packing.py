@@ -9,35 +9,31 @@ from array import array
 from collections.abc import Sequence
 
 from oellm.plan.packing_bounds import guarantee, lower_bound
-from oellm.plan.packing_refinement import improve, reunite
 from oellm.plan.packing_types import ModelRows, Packing
 
-# Lengths to fill shards up to, as multiples of the lower bound. With infinity every model stays
-# whole; with 0 each row goes to where it ends first.
+# Lengths to fill shards up to, as multiples of the lower bound. Infinity keeps every model whole;
+# with 0 each row goes to the shard where it ends first.
 _FILLINGS = (math.inf, 1.0, 1.01, 1.03, 1.06, 1.1, 1.15, 1.2, 1.27, 1.33, 0.0)
-# Multiple of the lower bound below which no better packing is looked for.
+# Multiple of the lower bound below which a packing is good enough to stop.
 _GOOD_ENOUGH = 1.005
-# With more rows, shards are even without refinement.
-_REFINED_ROWS = 1000
-# Exchanges of rows that refinement compares; a second has about a million.
-_COMPARISONS = 50_000
 
 
-def pack(models: Sequence[ModelRows], count: int, spare_loads: bool) -> Packing:
-    """Return a packing into `count` shards, or into fewer where the others would be empty.
+def pack_rows(models: Sequence[ModelRows], count: int, spare_loads: bool) -> Packing:
+    """Return a packing into `count` shards, or into fewer if the others would be empty.
 
-    Of several ways to fill shards the best is taken and refined. What holds then, with m shards:
+    It fills shards in several ways, takes the best, and then reunites models that were split for
+    too little. What holds then, with m shards:
 
     - The longest takes at most `guarantee(m)` times the shortest possible. That is not
       proved; a search through 50,000 small packings has found no exception.
-    - A model has parts in two shards only where either of these, with both parts, would be longer
+    - A model has parts in two shards only if either of these, with both parts, would be longer
       than the longest shard is; and with spare_loads, longer than the lower bound by more than
       the model's load, or than `guarantee(m)` allows.
     """
     by_length = sorted(range(len(models)), key=lambda number: -models[number].whole_s)
     while True:
         bound = lower_bound(models, count)
-        packing = _best(models, by_length, count, bound)
+        packing = _fill_best(models, by_length, count, bound)
         most_s = guarantee(count) * bound
         worth_s = [min(bound + model.load_s * spare_loads, most_s) for model in models]
         reunite(models, packing, worth_s)
@@ -47,18 +43,15 @@ def pack(models: Sequence[ModelRows], count: int, spare_loads: bool) -> Packing:
         count = used
 
 
-def _best(
+def _fill_best(
     models: Sequence[ModelRows], by_length: Sequence[int], count: int, bound: float
 ) -> Packing:
-    """Return the packing whose longest shard is shortest; with equal ones, the first."""
-    few = sum(len(model.rows) for model in models) <= _REFINED_ROWS
+    """Return the packing whose longest shard is shortest; the first of equal ones."""
     best: Packing | None = None
     for filling in _FILLINGS:
         # Infinity times a bound of 0 would be no number.
         limit = filling * bound if bound else filling
-        packing = _Filling(models, count, limit).packing(by_length)
-        if few and packing.longest_s > _GOOD_ENOUGH * bound:
-            improve(models, packing, _COMPARISONS // len(_FILLINGS))
+        packing = _Filling(models, count, limit).fill(by_length)
         if best is None or packing.longest_s < best.longest_s:
             best = packing
         if best.longest_s <= _GOOD_ENOUGH * bound:
@@ -68,27 +61,27 @@ def _best(
 
 
 class _Filling:
-    """Shards that are filled up to a limit where that is possible, longest models first."""
+    """Shards that are filled up to a limit if possible, longest models first."""
 
     def __init__(self, models: Sequence[ModelRows], count: int, limit: float) -> None:
         self._models = models
         self._limit = limit
-        # Time and number of each shard; the shortest is first.
+        # A heap of the seconds and the number of each shard; the shortest comes first.
         self._shards = [(0.0, shard) for shard in range(count)]
         self._places = [array("i") for _ in models]
-        # Shards that a model which was cut is on already.
+        # The shards that already have a part of a model, for models that were split.
         self._loaded: dict[int, set[int]] = {}
 
-    def packing(self, by_length: Sequence[int]) -> Packing:
+    def fill(self, by_length: Sequence[int]) -> Packing:
         """Return the packing of all models, given by length."""
-        # What is left of a model that was cut waits for its turn among the others.
+        # The rest of a model that was split waits for its turn among the others.
         waiting = [
             (-self._models[number].whole_s, turn, number, self._models[number].order)
             for turn, number in enumerate(by_length)
         ]
         while waiting:
             minus_s, turn, number, left = heapq.heappop(waiting)
-            placed_s, left = self._placed(number, left)
+            placed_s, left = self._place(number, left)
             if left:
                 heapq.heappush(waiting, (minus_s + placed_s, turn, number, left))
         times = [0.0] * len(self._shards)
@@ -96,8 +89,8 @@ class _Filling:
             times[shard] = time_s
         return Packing(times, self._places)
 
-    def _placed(self, number: int, left: array[int]) -> tuple[float, array[int]]:
-        """Place rows of a model, at least one; return their seconds and the rows left then."""
+    def _place(self, number: int, left: array[int]) -> tuple[float, array[int]]:
+        """Place rows of a model, at least one; return their seconds and the rows that are left."""
         model, (time_s, shard) = self._models[number], self._shards[0]
         if not self._places[number]:
             self._places[number] = array("i", [shard]) * len(model.rows)
@@ -106,7 +99,7 @@ class _Filling:
         if loaded_s + model.rows[left[0]] > self._limit and len(model.rows) > 1:
             self._spread(number, left)
             return 0.0, array("i")
-        taken, left = _fitting(model.rows, left, self._limit - loaded_s)
+        taken, left = _take_fitting(model.rows, left, self._limit - loaded_s)
         for row in taken:
             self._places[number][row] = shard
         rows_s = math.fsum(map(model.rows.__getitem__, taken))
@@ -116,10 +109,10 @@ class _Filling:
         return rows_s, left
 
     def _spread(self, number: int, left: array[int]) -> None:
-        """Place each row where it ends first."""
+        """Place each row on the shard where it ends first."""
         model, place = self._models[number], self._places[number]
         loaded = self._loaded.get(number, ())
-        # Shards that have the model by now.
+        # A heap of the shards that have loaded the model here.
         mine: list[tuple[float, int]] = []
         for row in left:
             if mine and (not self._shards or mine[0][0] <= self._shards[0][0] + model.load_s):
@@ -133,8 +126,10 @@ class _Filling:
             heapq.heappush(self._shards, entry)
 
 
-def _fitting(rows: Sequence[float], left: array[int], room: float) -> tuple[array[int], array[int]]:
-    """Return those of the rows, longest first, that fit one after another, and the others.
+def _take_fitting(
+    rows: Sequence[float], left: array[int], room: float
+) -> tuple[array[int], array[int]]:
+    """Return the rows, longest first, that fit one after another, and the others.
 
     The first always fits.
     """
@@ -147,8 +142,55 @@ def _fitting(rows: Sequence[float], left: array[int], room: float) -> tuple[arra
             at += 1
             continue
         taken += left[start:at]
-        # All rows up to the next that fits are kept.
+        # Skip to the next row that fits.
         start = bisect.bisect_left(left, -room, at + 1, key=lambda row: -rows[row])
         kept += left[at:start]
         at = start
     return taken + left[start:], kept
+
+
+def reunite(models: Sequence[ModelRows], packing: Packing, worth_s: Sequence[float]) -> None:
+    """Put parts of a model together, in place, if their split is not worth the load.
+
+    It is not if one shard with both parts takes no longer than the longest shard, or than worth_s
+    of the model. A shard may be left empty.
+    """
+    times = packing.times
+    parts_of = {
+        number: _sum_parts(model, place)
+        for number, (model, place) in enumerate(zip(models, packing.places, strict=True))
+        if place.count(place[0]) < len(place)
+    }
+    longest_s = packing.longest_s
+    has_changed = True
+    while has_changed:
+        has_changed = False
+        for number, parts in parts_of.items():
+            for source in sorted(parts, key=lambda shard: (parts[shard], shard)):
+                target = min(
+                    (shard for shard in parts if shard != source),
+                    key=lambda shard: (times[shard], shard),
+                    default=source,
+                )
+                together_s = times[target] + parts[source]
+                if target == source or together_s > max(longest_s, worth_s[number]):
+                    continue
+                was_longest = times[source] == longest_s
+                times[source] -= parts[source] + models[number].load_s
+                times[target] = together_s
+                parts[target] += parts.pop(source)
+                _replace_shard(packing.places[number], source, target)
+                longest_s = packing.longest_s if was_longest else max(longest_s, together_s)
+                has_changed = True
+
+
+def _sum_parts(model: ModelRows, place: array[int]) -> dict[int, float]:
+    """Return the seconds of the model's rows on each of its shards."""
+    parts: dict[int, float] = {}
+    for row_s, shard in zip(model.rows, place, strict=True):
+        parts[shard] = parts.get(shard, 0.0) + row_s
+    return parts
+
+
+def _replace_shard(place: array[int], source: int, target: int) -> None:
+    place[:] = array("i", (target if shard == source else shard for shard in place))

@@ -1,4 +1,4 @@
-"""Rows of models, and the shards that they are packed into: what packing works on."""
+"""What packing works on: the rows of models, and the shards that they are packed into."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import NamedTuple
 
 
 class ModelRows(NamedTuple):
-    """The rows of one model, in seconds, and their positions by length, longest first."""
+    """The rows of one model, at least one.
+
+    Attributes:
+        load_s: Seconds to load the model.
+        rows: Seconds of each row.
+        order: Positions in `rows`, longest row first.
+        total_s: Seconds of all rows, without the load.
+    """
 
     load_s: float
     rows: Sequence[float]
@@ -18,13 +25,13 @@ class ModelRows(NamedTuple):
 
     @classmethod
     def of(cls, load_s: float, rows: Sequence[float]) -> ModelRows:
-        """Return the model with this load and these rows, of which there is at least one."""
+        """Return the model with this load and these rows."""
         order = array("i", sorted(range(len(rows)), key=rows.__getitem__, reverse=True))
-        return cls(load_s, rows, order, math.fsum(rows))
+        return cls(load_s=load_s, rows=rows, order=order, total_s=math.fsum(rows))
 
     @property
     def whole_s(self) -> float:
-        """Seconds of all its rows on one shard."""
+        """Seconds of all its rows on one shard, with the load."""
         return self.load_s + self.total_s
 
     @property
@@ -34,9 +41,11 @@ class ModelRows(NamedTuple):
 
 
 class Packing(NamedTuple):
-    """The seconds of each shard, and for each model the shard of each row.
+    """Where each row is, and how long each shard takes: its rows, and each of its models' loads.
 
-    A shard takes the seconds of its rows, and the load of each of its models once.
+    Attributes:
+        times: Seconds of each shard.
+        places: For each model, the shard of each row.
     """
 
     times: list[float]
@@ -48,7 +57,7 @@ class Packing(NamedTuple):
         return max(self.times)
 
 
-def longest_first(packing: Packing) -> Packing:
+def number_longest_first(packing: Packing) -> Packing:
     """Return the packing with its shards numbered by their seconds, longest first."""
     times = packing.times
     order = sorted(range(len(times)), key=times.__getitem__, reverse=True)

@@ -1,4 +1,4 @@
-"""From a manifest to a run directory."""
+"""From the plan of a run to its run directory."""
 
 from __future__ import annotations
 
@@ -19,62 +19,63 @@ from oellm.core.paths import user_name
 from oellm.errors import MachineError
 from oellm.manifest.model_spec import ModelSpec
 from oellm.plan import batch_script
-from oellm.plan.planning import Jobs
+from oellm.plan.planning import RunPlan
 from oellm.plan.row_spool import RowSpool
 from oellm.runs import run_directory
 from oellm.runs.frozen_worker import frozen_worker
 from oellm.runs.run_directory import Run
 
 
-def scripts(jobs: Jobs, cluster: Cluster, explicit_dir: str | None) -> Iterator[str]:
-    """Yield the batch scripts that `write` would write, for a directory not made yet."""
+def render_scripts(plan: RunPlan, cluster: Cluster, explicit_dir: str | None) -> Iterator[str]:
+    """Yield the batch scripts that `write_run` would write, without making a directory."""
     run_dir = Path(explicit_dir or _output_dir(cluster) / user_name() / "TIME").absolute()
-    for position, array in enumerate(jobs.arrays):
-        yield batch_script.render(cluster, run_dir, array, jobs.shards_of(position))
+    for position, array in enumerate(plan.arrays):
+        yield batch_script.render_script(cluster, run_dir, array, plan.count_shards(position))
 
 
-def write(
-    jobs: Jobs,
+def write_run(
+    plan: RunPlan,
     spool: RowSpool,
     cluster: Cluster,
+    *,
     explicit_dir: str | None,
     digests: ImageDigests,
 ) -> Run:
     """Write the run directory, with the spooled rows, and return the run.
 
-    Raises MachineError where the image or the shared directory is missing, and InputError where
-    the directory asked for exists; an incomplete run directory is removed.
+    An incomplete run directory is removed. Raises MachineError if the image or the shared directory
+    is missing, and InputError if the directory asked for exists.
     """
     images = []
-    # Before there is a directory that an interrupted command would leave.
-    for eval_suite in dict.fromkeys(array.eval_suite for array in jobs.arrays):
+    # This takes time, so it is done before there is a directory that an interrupt could leave.
+    for eval_suite in dict.fromkeys(array.eval_suite for array in plan.arrays):
         image, _ = require(cluster, eval_suite)
         if image:
             images.append(digests.record(eval_suite, image))
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
     try:
-        return _fill(path, jobs, spool, cluster, images)
+        return _fill_directory(path, plan, spool, cluster=cluster, images=images)
     except BaseException:
         shutil.rmtree(path)
         raise
 
 
-def _fill(
-    path: Path, jobs: Jobs, spool: RowSpool, cluster: Cluster, images: list[dict[str, Any]]
+def _fill_directory(
+    path: Path, plan: RunPlan, spool: RowSpool, *, cluster: Cluster, images: list[dict[str, Any]]
 ) -> Run:
     for name in (run_directory.LOGS, "results"):
         (path / name).mkdir()
     with open(path / run_directory.JOBS, "w", encoding="utf-8", newline="") as stream:
-        spool.write(stream, jobs.shard_of)
+        spool.write_jobs(stream, plan.shard_of)
     worker = frozen_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
-    for position, array in enumerate(jobs.arrays):
-        script = batch_script.render(cluster, path, array, jobs.shards_of(position))
+    for position, array in enumerate(plan.arrays):
+        script = batch_script.render_script(cluster, path, array, plan.count_shards(position))
         atomic.write_file(path / array.script, script.encode("utf-8", "surrogateescape"))
     if images:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
-        models = {ModelSpec.parse(key.model_path) for key in jobs.shard_of}
-        bound = binds(cluster, path, models, jobs.task_directories)
+        models = {ModelSpec.parse(key.model_path) for key in plan.shard_of}
+        bound = binds(cluster, path, models, plan.task_directories)
         atomic.write_file(path / run_directory.BINDS, "".join(f"{b}\n" for b in bound).encode())
     run = Run(
         path,
@@ -89,12 +90,12 @@ def _fill(
                 "sha256": hashlib.sha256(worker).hexdigest(),
             },
             "images": images,
-            "n_rows": jobs.count,
-            "plan": jobs.record(),
-            "arrays": [dataclasses.asdict(array) for array in jobs.arrays],
+            "n_rows": plan.count,
+            "plan": plan.to_json(),
+            "arrays": [dataclasses.asdict(array) for array in plan.arrays],
             "shards": [
                 {**dataclasses.asdict(shard), "estimate_s": round(shard.estimate_s, 1)}
-                for shard in jobs.shards
+                for shard in plan.shards
             ],
             "jobs": [],
         },

@@ -1,4 +1,4 @@
-"""The rows of a run between reading and writing them, where they take no memory."""
+"""The rows of a run on disk, between reading and writing them, so that they take no memory."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.plan.costs import Estimate
 
-# The shards of each model's rows, in their order.
+# The shards of each model's rows, in the order of the manifest.
 ShardOf = Mapping[ModelKey, "array[int]"]
 
 
 class RowSpool:
-    """Rows in a temporary file, each with the number of its model; it ends with the process.
+    """Rows in a temporary file, which ends with the process.
 
-    It is in TMPDIR, not where the run directory will be: nothing may be made there before the
-    last row is read and found right.
+    The file is in TMPDIR: the run directory is created only after the whole manifest is valid.
     """
 
     def __init__(self) -> None:
@@ -43,14 +42,14 @@ class RowSpool:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # It may have something left that it cannot write; `add` or `write` said so.
+        # Closing may fail to write what is buffered; `add` or `write` has reported that.
         with contextlib.suppress(OSError):
             self._file.close()
 
     def add(self, row: Row, key: ModelKey, estimate: Estimate) -> None:
-        """Add a row, whose model is loaded by `key`; all rows have the columns of the first.
+        """Add a row whose model is loaded by `key`; all rows have the columns of the first.
 
-        Raises MachineError where there is no room for it.
+        Raises MachineError if the disk has no room for it.
         """
         if not self._columns:
             self._columns = [name for name in row.cells if name != "shard"]
@@ -62,7 +61,7 @@ class RowSpool:
         except OSError as error:
             _refuse(error)
 
-    def write(self, stream: TextIO, shard_of: ShardOf) -> None:
+    def write_jobs(self, stream: TextIO, shard_of: ShardOf) -> None:
         """Write the rows as jobs.csv, each with its shard."""
         writer = Writer(stream)
         writer.header([*self._columns, "shard"])
@@ -78,7 +77,7 @@ class RowSpool:
             }
 
     def _jobs(self, shard_of: ShardOf) -> Iterator[tuple[list[str], str, list[str]]]:
-        """Yield the texts of each row, its shard, and its seconds with where they are from."""
+        """Yield the texts of each row, its shard, and its seconds with their basis."""
         try:
             self._file.seek(0)
         except OSError as error:
