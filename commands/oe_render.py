@@ -154,8 +154,7 @@ def _render(options: Options, cluster: Cluster) -> None:
         try:
             plan = _plan(options, cluster, spool)
         except planning.NoRowsError:
-            sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "
-")
+            sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "\n")
             raise
         run = rendering.write_run(
             plan, spool, cluster, explicit_dir=options.run_dir, digests=digests

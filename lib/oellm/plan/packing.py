@@ -6,7 +6,7 @@ import bisect
 import heapq
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from oellm.plan.packing_bounds import guarantee, lower_bound
 from oellm.plan.packing_types import ModelRows, Packing
@@ -16,6 +16,9 @@ from oellm.plan.packing_types import ModelRows, Packing
 _FILLINGS = (math.inf, 1.0, 1.01, 1.03, 1.06, 1.1, 1.15, 1.2, 1.27, 1.33, 0.0)
 # Multiple of the lower bound below which a packing is good enough to stop.
 _GOOD_ENOUGH = 1.005
+# With more rows than this, shards are even without placing all rows by length, for which each row
+# takes some 200 bytes.
+_FEW_ROWS = 10_000
 
 
 def pack_rows(models: Sequence[ModelRows], count: int, spare_loads: bool) -> Packing:
@@ -48,16 +51,60 @@ def _fill_best(
 ) -> Packing:
     """Return the packing whose longest shard is shortest; the first of equal ones."""
     best: Packing | None = None
-    for filling in _FILLINGS:
-        # Infinity times a bound of 0 would be no number.
-        limit = filling * bound if bound else filling
-        packing = _Filling(models, count, limit).fill(by_length)
+    for packing in _pack_in_all_ways(models, by_length, count, bound):
         if best is None or packing.longest_s < best.longest_s:
             best = packing
         if best.longest_s <= _GOOD_ENOUGH * bound:
             break
     assert best is not None
     return best
+
+
+def _pack_in_all_ways(
+    models: Sequence[ModelRows], by_length: Sequence[int], count: int, bound: float
+) -> Iterator[Packing]:
+    for filling in _FILLINGS:
+        # Infinity times a bound of 0 would be no number.
+        limit = filling * bound if bound else filling
+        yield _Filling(models, count, limit).fill(by_length)
+    if sum(len(model.rows) for model in models) <= _FEW_ROWS:
+        yield _place_by_length(models, count)
+
+
+def _place_by_length(models: Sequence[ModelRows], count: int) -> Packing:
+    """Place the rows of all models, longest first, each on the shard where it ends first.
+
+    Without loads, this is what Graham's guarantee was proved for.
+    """
+    rows = sorted(
+        (-row_s, number, at)
+        for number, model in enumerate(models)
+        for at, row_s in enumerate(model.rows)
+    )
+    times = [0.0] * count
+    places = [array("i", [0]) * len(model.rows) for model in models]
+    every = [(0.0, shard) for shard in range(count)]
+    # Of each model, a heap of its shards.
+    loaded: list[list[tuple[float, int]]] = [[] for _ in models]
+    for minus_s, number, at in rows:
+        mine, load_s = loaded[number], models[number].load_s
+        shard = _shortest(every, times)
+        if mine and times[_shortest(mine, times)] <= times[shard] + load_s:
+            shard = mine[0][1]
+        else:
+            heapq.heappush(mine, (times[shard], shard))
+            times[shard] += load_s
+        times[shard] -= minus_s
+        places[number][at] = shard
+    return Packing(times, places)
+
+
+def _shortest(shards: list[tuple[float, int]], times: Sequence[float]) -> int:
+    """Return the shortest shard of a heap, whose times may be older, and so shorter, than now."""
+    while shards[0][0] != times[shards[0][1]]:
+        shard = shards[0][1]
+        heapq.heapreplace(shards, (times[shard], shard))
+    return shards[0][1]
 
 
 class _Filling:
