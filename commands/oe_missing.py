@@ -4,40 +4,46 @@ Usage:
   oe-missing [options] [--in=DIR]... [--set=KEY=VALUE]... [--] [PATH]...
 
 Options:
-  --in=DIR         Print the rows of a manifest that have no valid result in any run below DIR,
-                   which need not exist yet. May be repeated.
-  --also_running   With --in: print also the rows that are queued or running in one of the runs.
+  --in=DIR         Print the rows of a manifest that have no valid result in any
+                   run below DIR. DIR need not exist yet. May be repeated.
+  --also_running   With --in: also print the rows that are queued or running in
+                   one of the runs.
   --failed         Of these rows, print only those that failed.
   --check          End with status 1 if any row is missing.
-  --cluster=NAME   With --in: the cluster that you will give to oe-render; without it, this
-                   machine's.
+  --cluster=NAME   With --in: the cluster that you will give to oe-render; by
+                   default this machine's.
   --set=KEY=VALUE  With --in: a setting that you will give to oe-render.
   --help           Print this text.
   --version        Print the version.
 
-Input: without --in, run directories, or directories that have some below them, whose
-  manifests say which rows there should be. Files of results, ours or another tool's, count
-  for the rows too (docs/RESULTS.md). Without a PATH, stdin has, line by line, run objects
-  (from oe-submit) and result objects (from oe-run-task).
-  With --in, a manifest in CSV, a file or stdin, and the runs below DIR, of any user.
-  Hidden directories are passed over, and symbolic links below DIR are not followed. stderr
-  names runs and directories that cannot be read; their results do not count.
+Without --in, the input is run directories, or directories that have some below
+them; their manifests say which rows there should be. Files of results, ours or
+another tool's, count for the rows too (docs/RESULTS.md). Without a PATH,
+oe-missing reads stdin: line by line run objects (from oe-submit) and result
+objects (from oe-run-task). It prints each row once, as it is in its run, if no
+input has its result.
 
-Output: the rows without a valid result as a manifest in CSV (schema.json, table `manifest`).
-  stderr counts them. A damaged result is named on stderr, and its row is missing. Buffers.
-  Without --in, each row once, as it is in its run, if no input has its result.
-  With --in, the rows as they came, with all their columns. A row is looked up by the eval_id
-  that oe-render will give it on this cluster. A row of a hub model that names no commit
-  (model_revision) has its result at any commit; put oe-fetch before oe-missing if a new
-  commit counts as new. Rows whose shard is queued or running in one of the runs are not
-  missing: Slurm, the heartbeats of workers, and the lock of oe-submit tell. If Slurm does
-  not answer, or has the run on another cluster, a submitted row counts as queued unless its
-  worker finished. Rows that failed are missing, and so are those of runs that were rendered
-  and not submitted. If nothing is missing, the header is printed alone; oe-fetch, oe-render
-  and oe-submit then have nothing to do, and end with status 0.
+With --in, the input is a manifest in CSV, a file or stdin, and the runs of all
+users below DIR. Hidden directories are skipped, and symbolic links below DIR
+are not followed. stderr names runs and directories that cannot be read; their
+results do not count. It prints the rows as they came, with all their columns.
+It looks up each row by the eval_id that oe-render will give it on this cluster.
+For a row of a hub model that names no commit (model_revision), a result of any
+commit counts; put oe-fetch before oe-missing if you want new commits evaluated.
 
-Exit status: 0 done, also if there are missing rows or damaged results; 1 with --check, a row
-  is missing; 2 bad input; 3 no cluster matches this machine.
+Rows whose shard is queued or running in one of these runs are not missing;
+Slurm, the workers' heartbeats and the lock of oe-submit tell which these are.
+If Slurm does not answer, or if the run is on another cluster, a submitted row
+counts as queued unless its worker has finished. Failed rows are missing, and so
+are the rows of runs that were rendered but not submitted.
+
+Output: a manifest in CSV (schema.json, table `manifest`). stderr counts the
+  rows. It names damaged results, and their rows are missing. If nothing is
+  missing, only the header is printed; oe-fetch, oe-render and oe-submit then
+  have nothing to do and end with status 0. Buffers.
+
+Exit status: 0 done, even if rows are missing or results are damaged; 1 with
+  --check, a row is missing; 2 bad input; 3 no cluster matches this machine.
 
 Examples:
   oe-missing RUN_DIR | oe-render | oe-submit

@@ -189,8 +189,8 @@ def test_lasting_faults_are_named_and_leave_nothing_half(
         [
             f"gated: accept the licence on its page, then set HF_TOKEN ({hub.url}/acme/gated)",
             "no access: the token's account or its permissions do not allow it",
-            "the token is wrong or has expired: set HF_TOKEN, or log in anew",
-            "model.safetensors: the hub gave something else than what it lists, twice",
+            "the token is wrong or has expired: set HF_TOKEN, or log in again",
+            "model.safetensors: the hub twice sent something other than what it lists",
             "the download is shorter or longer than the hub said: try again later",
             "the hub limits requests: set HF_TOKEN, which raises the limit, or try again later",
             "the hub answers 502: try again later",

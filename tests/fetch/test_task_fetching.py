@@ -98,7 +98,7 @@ def test_data_under_the_name_of_other_data_are_not_taken(
     manifest = f"{HEADER}\na/b,arc_easy,0,\n"
     hub.fault("* /datasets/*.parquet", Fault(etag="0" * 40))
     (record,) = preparing("--fetch_tasks", manifest, status=1)
-    assert "the hub gave something else than what it lists, twice" in record["problem"], record
+    assert "the hub twice sent something other than what it lists" in record["problem"], record
     assert preparing("--check_tasks", manifest, status=1)[0]["unreachable"]
     hub.heal()
     # One that passes.
