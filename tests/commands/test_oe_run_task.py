@@ -238,22 +238,8 @@ def test_scores_are_those_of_the_lm_eval_command_line(
     run: Run, tiny_model: Path, tmp_path: Path
 ) -> None:
     tasks = ("oellm_choice", "oellm_copy", "oellm_prose")
-    run(
-        *(
-            sys.executable,
-            "-m",
-            "lm_eval",
-            "run",
-            "--model",
-            "hf",
-            "--model_args",
-            f"pretrained={tiny_model}",
-        ),
-        *("--tasks", ",".join(tasks), "--num_fewshot", "2", "--include_path", DEMO_TASKS),
-        *("--output_path", tmp_path / "theirs", "--log_samples"),
-    )
-    (path,) = (tmp_path / "theirs").rglob("results_*.json")
-    theirs = json.loads(path.read_text())
+    options = (f"--tasks={','.join(tasks)}", f"--include_path={DEMO_TASKS}")
+    theirs = lm_eval_results(run, tiny_model, tmp_path / "theirs", *options)
     rows = [
         {"model_path": tiny_model, "task_path": task, "n_shot": 2, "include_path": DEMO_TASKS}
         for task in tasks
@@ -307,22 +293,8 @@ def test_sampled_texts_and_conversations_are_those_of_the_lm_eval_command_line(
         ),
     }
     for name, given in options.items():
-        run(
-            *(
-                sys.executable,
-                "-m",
-                "lm_eval",
-                "run",
-                "--model",
-                "hf",
-                "--model_args",
-                f"pretrained={tiny_model}",
-            ),
-            *("--num_fewshot", "2", "--include_path", tasks, *given),
-            *("--output_path", tmp_path / name, "--log_samples"),
-        )
-        (path,) = (tmp_path / name).rglob("results_*.json")
-        theirs = json.loads(path.read_text())
+        include = f"--include_path={tasks}"
+        theirs = lm_eval_results(run, tiny_model, tmp_path / name, include, *given)
         for key in ("results", "groups", "task_hashes", "n-samples", "n-shot"):
             assert ours[name].get(key) == theirs.get(key)
         (path,) = (tmp_path / name).rglob("samples_oellm_copy_*.jsonl")
@@ -330,6 +302,17 @@ def test_sampled_texts_and_conversations_are_those_of_the_lm_eval_command_line(
     assert ours["again"]["results"] == ours["group"]["results"]
     assert texts(tmp_path / "ours", ours["again"]) == texts(tmp_path / "ours", ours["group"])
     assert texts(tmp_path / "ours", ours["other"]) != texts(tmp_path / "ours", ours["group"])
+
+
+def lm_eval_results(run: Run, model: Path, output: Path, *options: str) -> dict[str, Any]:
+    """Run lm-eval's own command with two shots, and return its results file."""
+    run(
+        *(sys.executable, "-m", "lm_eval", "run", "--model=hf", f"--model_args=pretrained={model}"),
+        *("--num_fewshot=2", f"--output_path={output}", "--log_samples", *options),
+    )
+    (path,) = output.rglob("results_*.json")
+    results: dict[str, Any] = json.loads(path.read_text())
+    return results
 
 
 def texts(directory: Path, result: dict[str, Any]) -> dict[int, str]:

@@ -129,6 +129,13 @@ def functions(module: Module) -> Iterator[tuple[str, int, int]]:
             yield node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1
 
 
+def classes(module: Module) -> Iterator[tuple[str, int]]:
+    """Yield name and first line of each class."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.ClassDef):
+            yield node.name, node.lineno
+
+
 def words(module: Module) -> Iterator[tuple[str, int]]:
     """Yield the identifiers and the strings of the code, except docstrings, with their lines."""
     docstrings = set()
