@@ -1,4 +1,4 @@
-"""Fixtures of all tests: running a command as a process, and the tiny model."""
+"""Fixtures that all tests share, and the order in which the tests run."""
 
 from __future__ import annotations
 
@@ -23,20 +23,19 @@ from support.submitting import (
 hypothesis.settings.register_profile("oellm", deadline=None)
 hypothesis.settings.load_profile("oellm")
 
-# A shell starts what runs in its background with SIGINT ignored, and the commands under test
-# would inherit that.
+# A shell starts background jobs with SIGINT ignored, which the commands under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REAL_SLURM = Path(__file__).parent / "real_slurm"
 
 
-# Before pytest-xdist reads the groups.
+# This hook must run before pytest-xdist reads the groups.
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of one file in one process, and begin with those that take longest.
 
-    All tests on real Slurm share one process, too, since they share the dev cluster. They mostly
-    wait, while the other processes compute.
+    The tests on real Slurm share one process and one dev cluster. They mostly wait, so the other
+    processes compute in the meantime.
     """
     slow_tests: Counter[str] = Counter()
     for item in items:
@@ -53,13 +52,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Run one command as a process, in a directory and a home of its own."""
+    """Return a function that runs a command as a process, with its own directory and home."""
     return runner(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the tiny model, once for all tests."""
+    """Return the tiny model, which all tests of a process share."""
     directory = tmp_path_factory.mktemp("models") / "tiny" / "iter_0001000"
     make_tiny_model(directory)
     return directory
@@ -67,7 +66,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of 400 kB as the Hugging Face cache, where that is permitted."""
+    """Mount a file system of 400 kB as the Hugging Face cache; skip if that is not permitted."""
     directory = tmp_path / "hf"
     directory.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", directory]

@@ -1,7 +1,7 @@
-"""Real Slurm, real Apptainer: the project's own dev cluster, and an image built for these tests.
+"""Tests on real Slurm and Apptainer: the project's dev cluster, and an image for these tests.
 
-Where something is missing the tests skip and say what; with CI=true in the environment they fail
-instead, so that a green run there has really run them.
+If the machine lacks something, the tests skip and say what. With CI=true in the environment they
+fail instead, so a green run has really run them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def tools() -> None:
-    """Skip, or fail under CI, where scripts/install-cluster would install something."""
+    """Skip, or fail in CI, if scripts/install-cluster would install something."""
     check = subprocess.run(
         [ROOT / "scripts" / "install-cluster", "--check"],
         capture_output=True,
@@ -46,7 +46,7 @@ def tools() -> None:
 
 @pytest.fixture(scope="session")
 def image(tools: None) -> Path:
-    """Build the shipped CPU definition, or take it from the cache of built images."""
+    """Build the shipped CPU definition, or take the image from the cache."""
     built = subprocess.run(
         [ROOT / "scripts" / "build-test-image"], stdout=subprocess.PIPE, text=True, check=True
     )
@@ -55,7 +55,7 @@ def image(tools: None) -> Path:
 
 @pytest.fixture(scope="session")
 def slurm_conf(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Start a Slurm of two nodes for these tests, and stop it after them."""
+    """Start a Slurm with two nodes, and stop it after the last test."""
     directory = tmp_path_factory.mktemp("slurm")
     dev_cluster = ROOT / "scripts" / "dev-cluster"
     subprocess.run([dev_cluster, "up", "--dir", directory], check=True)
@@ -64,11 +64,11 @@ def slurm_conf(tools: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 class Cluster:
-    """The dev cluster as a user of oellm has it: a description, and commands in its environment."""
+    """The dev cluster as a user of oellm sees it: its description, and commands run for it."""
 
     def __init__(self, run: Run, tmp_path: Path, slurm_conf: Path, image: Path) -> None:
         self._run = run
-        # A shared directory whose name nothing may trip over.
+        # Nothing may trip over the name of the shared directory.
         self.base = tmp_path / "shared é $HOME d'ir %j #1"
         self.base.mkdir()
         description = {
@@ -121,12 +121,12 @@ class Cluster:
             time.sleep(0.5)
 
     def stop(self) -> None:
-        """Cancel what is in the queue, and wait until it is empty."""
+        """Cancel all jobs, and wait until the queue is empty."""
         self.run("scancel", "--user=root")
         self.wait(60)
 
     def job(self, job_id: object, shard: int) -> dict[str, str]:
-        """Return what Slurm itself says about one array element."""
+        """Return what Slurm says about one array element."""
         text = self.run("scontrol", "show", "job", f"{job_id}_{shard}", "--oneliner")
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
 
@@ -142,7 +142,7 @@ def cluster(run: Run, tmp_path: Path, slurm_conf: Path, image: Path) -> Iterator
 def shared_cluster(
     tmp_path_factory: pytest.TempPathFactory, slurm_conf: Path, image: Path
 ) -> Iterator[Cluster]:
-    """The dev cluster for all tests of a module, whose jobs may run at the same time."""
+    """Return the dev cluster for a module whose tests may have jobs at the same time."""
     directory = tmp_path_factory.mktemp("cluster")
     made = Cluster(runner(directory), directory, slurm_conf, image)
     yield made

@@ -1,7 +1,7 @@
 """Jobs on real Slurm that run out of time, are cancelled, killed, or lose their node.
 
-The same twelve rows each time; the model is slow, so that there is something to interrupt. All
-of it runs at the same time, on two nodes, and each test looks at what became of one run.
+Each run has the same twelve rows and a slow model, so there is something to interrupt. The runs
+share two nodes and overlap. Each test looks at the outcome of one run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class SlowLlama(LlamaForCausalLM):
         return super().forward(*arguments, **options)
 """
 
-# Half an hour passes before its first request is there.
+# Takes half an hour to make its first request.
 ENDLESS_TASK = """\
 task: endless
 custom_dataset: !function endless.load
@@ -65,7 +65,7 @@ def ask(doc):
 
 
 class Evaluation:
-    """A run on the dev cluster, and all the result files that were ever seen in it."""
+    """A run on the dev cluster, and all result files that were ever seen in it."""
 
     def __init__(self, cluster: Any, rows: str, *settings: str) -> None:
         self._cluster = cluster
@@ -73,7 +73,7 @@ class Evaluation:
         self.path = Path(record["run_dir"])
         self.job_id = record["jobs"][0]["job_id"]
         self._seen: dict[str, set[tuple[int, int]]] = {}
-        # What was done to it, for whoever reads why a test has failed.
+        # What the test did to it, to explain a failure.
         self.history: list[str] = []
 
     def submit_again(self) -> None:
@@ -81,12 +81,12 @@ class Evaluation:
         self.job_id = record["jobs"][-1]["job_id"]
 
     def state(self) -> str:
-        """Return what the job does, nothing where it is not in the queue any more."""
+        """Return the state of the job in the queue, or an empty text if it is not there."""
         queue = dict(line.split() for line in self._cluster.queue())
         return str(queue.get(f"{self.job_id}_0", ""))
 
     def until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
-        """Wait; look at the results meanwhile."""
+        """Wait for a condition, and watch the results until it holds."""
         deadline = time.monotonic() + seconds
         while not condition():
             self.finished()
@@ -104,7 +104,7 @@ class Evaluation:
     def _progress(self) -> tuple[int, int]:
         answers = 0
         for path in self._answers():
-            # Another row may have just ended, and its answers with it.
+            # A row may end at this moment, which removes its answers.
             with contextlib.suppress(FileNotFoundError):
                 answers += path.stat().st_size
         return self.finished(), answers
@@ -113,7 +113,7 @@ class Evaluation:
         return bool(self._answers())
 
     def _answers(self) -> list[Path]:
-        # Not rglob, which does not bear that a directory goes meanwhile.
+        # Not rglob, which fails if a directory disappears.
         found = os.walk(self.path / "answers")
         return [Path(directory, name) for directory, _, names in found for name in names]
 
@@ -133,7 +133,7 @@ class Evaluation:
         return described
 
     def resumed(self) -> int:
-        """Return how many answers an earlier attempt at the same row had left."""
+        """Return how many answers later attempts took over from earlier ones."""
         return sum(result["oellm"]["usage"]["requests_kept"] for result in self._results().values())
 
     def _results(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class Evaluation:
         return {path.stem: json.loads(path.read_bytes()) for path in paths}
 
     def scores(self) -> dict[str, Any]:
-        """Return what must not depend on what happened, by row."""
+        """Return, for each row, what no interruption may change."""
         found = {}
         for row, result in self._results().items():
             samples = (self.path / "samples" / f"{row}.jsonl").read_bytes()
@@ -162,7 +162,7 @@ class Evaluation:
 def runs(
     shared_cluster: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Evaluation]]]:
-    """Start everything; what each test looks at is there when it asks for it."""
+    """Start all runs; each test waits for the run that it looks at."""
     directory = tmp_path_factory.mktemp("interruptions")
     shared_cluster.env["HF_HOME"] = str(directory / "hf")
     rows = shared_cluster.manifest(
@@ -198,7 +198,7 @@ def endless_task(directory: Path) -> Path:
     return path
 
 
-# What happens to each run. Only the node n2 is lost.
+# One function for each run. Only node n2 is lost.
 ELSEWHERE = "sbatch.nodelist=n1"
 
 
@@ -209,7 +209,7 @@ def undisturbed(cluster: Any, rows: str) -> Evaluation:
 
 
 def out_of_time(cluster: Any, rows: str) -> Evaluation:
-    # Slurm tells the job 60 to 90 seconds after it has started.
+    # Slurm signals the job 60 to 90 seconds after its start.
     run = Evaluation(cluster, rows, ELSEWHERE, "time_limit=00:03:00", "stop_before=90")
     run.until_it_ends()
     return run
@@ -217,7 +217,7 @@ def out_of_time(cluster: Any, rows: str) -> Evaluation:
 
 def stuck(cluster: Any, rows: str) -> Evaluation:
     short = ("time_limit=00:01:00", "stop_before=20", "requeues=1")
-    # In a clean environment the worker sees nothing of Slurm; it must count all the same.
+    # In a clean environment the worker sees nothing of Slurm, yet it must count its requeues.
     run = Evaluation(cluster, rows, ELSEWHERE, *short, "container_args=--cleanenv")
     run.until_it_ends()
     return run
@@ -265,7 +265,7 @@ def killed(cluster: Any, rows: str) -> Evaluation:
         else:
             kill_worker(run, name)
         run.until(lambda: run.state() in ("PENDING", ""))
-        # What a Slurm with cgroups does: this one loses track of what the script started.
+        # Slurm with cgroups would do this; without them it loses track of the script's children.
         kill_worker(run, "KILL")
     if not run.state():
         run.submit_again()
@@ -280,7 +280,7 @@ def kill_worker(run: Evaluation, name: str) -> None:
 
 
 def supervisor(run_dir: Path) -> int | None:
-    """Return the process of oe-run-task that the others of its run are children of."""
+    """Return the process id of oe-run-task that all its other processes descend from."""
     parents = {}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -319,16 +319,16 @@ def test_a_job_that_is_cancelled_stays_so_until_it_is_submitted_again(
     assert run.resumed() > 0
 
 
-def test_whatever_is_killed_whenever_nothing_is_lost_or_done_twice(
+def test_no_kill_loses_a_row_or_evaluates_it_twice(
     runs: dict[str, Future[Evaluation]],
 ) -> None:
     run = runs["killed"].result()
-    # Shown where the test fails.
+    # pytest shows it if the test fails.
     logging.getLogger(__name__).warning("%s", run.history)
     run.assert_like(runs["undisturbed"].result())
 
 
-def test_a_job_that_gets_nowhere_ends(runs: dict[str, Future[Evaluation]]) -> None:
+def test_a_job_without_progress_ends(runs: dict[str, Future[Evaluation]]) -> None:
     run = runs["stuck"].result()
     job = run.job()
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "1:0", "1")

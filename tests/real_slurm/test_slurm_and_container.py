@@ -71,18 +71,18 @@ def test_one_result_per_row_with_the_scores_of_the_lm_eval_command_line(
     assert ours == theirs
 
 
-def test_tasks_are_fetched_in_the_image_and_run_where_the_hub_is_not(
+def test_tasks_are_fetched_in_the_image_and_run_without_the_hub(
     cluster: Any, checkpoints: Path, hub: Hub, tmp_path: Path
 ) -> None:
     hub.add_model("acme/tiny", checkpoints / "iter_2000")
     hub.add_dataset("allenai/ai2_arc", write_arc(tmp_path / "arc"))
-    # The libraries would expand the `$HOME` that is in the name of the shared directory.
+    # The libraries would expand `$HOME` in the name of the shared directory.
     cluster.env |= {**hub.environment, "HF_HOME": str(tmp_path / "caché d'ir %j #1")}
     code = "def score(doc, results):\n    import langdetekt\n"
     wanting = write_code(tmp_path / "tasks", "wanting", code, process_results="score")
     command = ("oe-manifest", "--models=acme/tiny", f"--tasks=arc_easy,{wanting}", "--n_shot=0")
     fetched = cluster.call("oe-fetch", stdin=cluster.run(*command, "--batch_size=4"), status=1)
-    # The image's own Python lacks it, whatever the login node has.
+    # The image's Python lacks it, whatever the login node has.
     mended = "to fix it: /opt/lm_eval/bin/python3 -m pip install langdetekt"
     assert f"No module named 'langdetekt'; {mended}" in fetched.stderr
     hub.stop()
@@ -141,7 +141,7 @@ def test_a_killed_job_is_completed_by_submitting_again(cluster: Any, checkpoints
     assert {name: after[name] for name in before} == before
 
 
-def test_a_refusal_of_sbatch_comes_back_in_its_own_words(cluster: Any, checkpoints: Path) -> None:
+def test_an_error_of_sbatch_is_quoted(cluster: Any, checkpoints: Path) -> None:
     rows = cluster.manifest(checkpoints, "oellm_choice")
     rendered = cluster.run("oe-render", "--set=partition=nope", stdin=rows)
     done = cluster.call("oe-submit", stdin=rendered, status=1)
@@ -152,7 +152,7 @@ def test_a_refusal_of_sbatch_comes_back_in_its_own_words(cluster: Any, checkpoin
 
 
 def test_elements_wait_for_room_and_get_a_gpu_each(cluster: Any, checkpoints: Path) -> None:
-    """The script alone, with a worker that only looks around: what Slurm gives each element."""
+    """Run the script with a worker that only notes what Slurm gives each element."""
     probe = cluster.base / "venv" / "bin" / "python"
     probe.parent.mkdir(parents=True)
     probe.write_text('#!/bin/bash\nenv >"$3/environment.$5"\nsleep 2\n')

@@ -1,6 +1,6 @@
-"""oe-status on real Slurm: why rows have no result, and how far those are that run.
+"""oe-status on real Slurm: why rows have no result, and how far running rows are.
 
-The worker is real but for the first attempt of three shards: one is cancelled, one takes all
+The worker is real, except in the first attempt of three shards: one is cancelled, one runs out of
 memory, and one loses its node.
 """
 
@@ -20,7 +20,7 @@ import pytest
 
 from support.faulty_model import FaultyModel
 
-# In the place of the environment's Python: $3 is the run directory, $5 the shard.
+# Stands in for the environment's Python: $3 is the run directory, $5 the shard.
 STUB = """\
 #!/bin/bash
 if [[ ! -e $3/again ]]; then
@@ -49,7 +49,7 @@ def rows(shared_cluster: Any, tiny_model: Path, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def run_dirs(shared_cluster: Any, rows: str) -> Iterator[tuple[Path, Path]]:
-    """Two runs of two shards each: one goes wrong on the node n1, one with the node n2."""
+    """Return two runs of two shards each: one fails on node n1, one with node n2."""
     stub = ("--set=container_runtime=none", f"--set=venv={shared_cluster.base / 'stub'}")
     mem = "--set=mem=1500M"
     first = shared_cluster.submitted(rows, *stub, mem, "--set=sbatch.nodelist=n1")
@@ -64,7 +64,7 @@ def run_dirs(shared_cluster: Any, rows: str) -> Iterator[tuple[Path, Path]]:
 
 
 def not_requeued(cluster: Any, rows: str, *options: str) -> dict[str, Any]:
-    """Submit rows in jobs that Slurm does not start again by itself."""
+    """Submit rows in jobs that Slurm does not requeue."""
     rendered = cluster.run("oe-render", *options, stdin=rows)
     script = Path(json.loads(rendered)["run_dir"]) / "submit_evals.sbatch"
     script.write_text(script.read_text().replace("#SBATCH --requeue", "#SBATCH --no-requeue"))
@@ -84,7 +84,7 @@ def status(cluster: Any, run_dir: Path, code: int) -> tuple[list[dict[str, str]]
     return list(csv.DictReader(io.StringIO(done.stdout))), done.stderr
 
 
-def test_rows_are_lost_with_the_true_reason_and_finish_when_submitted_again(
+def test_lost_rows_have_the_true_reason_and_finish_when_submitted_again(
     shared_cluster: Any, run_dirs: tuple[Path, Path]
 ) -> None:
     on_n1, on_n2 = run_dirs
@@ -111,7 +111,7 @@ def test_rows_are_lost_with_the_true_reason_and_finish_when_submitted_again(
         assert 0 < described["scoring_share"] < 1
 
 
-def test_a_row_that_runs_shows_how_far_it_is_and_one_that_is_requeued_waits(
+def test_a_running_row_shows_its_progress_and_a_requeued_one_is_pending(
     shared_cluster: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
     model = FaultyModel(tiny_model, tmp_path / "slow")

@@ -1,4 +1,4 @@
-"""oe-submit on real Slurm: its limits, its silence, rivals, and what others cancel."""
+"""oe-submit on real Slurm: queue limits, an absent controller, rivals, cancelled jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.processes import BIN, ROOT, clean_environment, make_tiny_model
 from support.submitting import until_it_says
 
 ROWS = 40
-# Writes a valid result for each row of its shard, and notes that it ran.
+# Writes a valid result for each row of its shard, and notes each start.
 STUB = """\
 import json, pathlib, sys, time
 
@@ -78,7 +78,7 @@ class Evaluation:
         return len(list((self.path / "results").glob("*.json")))
 
     def ran(self) -> Counter[str]:
-        """Return how often each shard was run."""
+        """Return how often each shard ran."""
         return Counter((self.path / "ran").read_text().split())
 
     def is_done_once(self) -> bool:
@@ -87,7 +87,7 @@ class Evaluation:
 
 
 class Watch:
-    """A context that looks at the queue all the time; `most` is the longest that it saw."""
+    """A context that watches the queue; `most` is the largest number of elements seen in it."""
 
     def __init__(self, cluster: Any) -> None:
         self._cluster = cluster
@@ -145,7 +145,7 @@ def test_the_real_worker_is_waited_for(nothing_queued: Any, tmp_path: Path) -> N
     assert nothing_queued.queue() == []
 
 
-def test_a_controller_that_is_away_loses_and_doubles_nothing(
+def test_no_row_is_lost_or_submitted_twice_while_the_controller_is_away(
     nothing_queued: Any, slurm_conf: Path
 ) -> None:
     evaluation = Evaluation(nothing_queued)
@@ -161,7 +161,7 @@ def test_a_controller_that_is_away_loses_and_doubles_nothing(
     assert evaluation.is_done_once(), told
 
 
-def test_two_at_once_submit_nothing_twice(nothing_queued: Any) -> None:
+def test_two_simultaneous_calls_submit_nothing_twice(nothing_queued: Any) -> None:
     evaluation = Evaluation(nothing_queued, hold=True)
     rivals = [evaluation.started() for _ in range(2)]
     told = [rival.communicate(timeout=60)[1] for rival in rivals]

@@ -1,4 +1,4 @@
-"""Whole nodes on real Slurm: four pretended GPUs, several workers in one job."""
+"""Whole nodes on real Slurm: four fake GPUs, several workers in one job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HEADER = "model_path,task_path,n_shot\n"
 WHOLE_NODE = ["--set=whole_node=true", "--set=gpus_per_node=4", "--set=cpus_per_task=4"]
 HOSTILE = "a b'c\"d$(touch PWNED)`touch PWNED`;touch PWNED%j#é世  $HOME*?%A"
 
-# Notes its environment and waits for a signal; at USR1 rows are left.
+# Notes its environment and waits for a signal. USR1 ends it with rows left.
 STUB = """#!/bin/bash
 trap 'echo USR1 >>"$3/told.$5"; exit 75' USR1
 restarts=${SLURM_RESTART_COUNT:-0}
@@ -25,7 +25,7 @@ for ((n = 0; n < 600; n++)); do sleep 0.1; done
 
 
 def submit(cluster: Any, models: int, *options: str) -> tuple[Path, str]:
-    """Submit a run of stubs, one for each model, by its script alone; return it, and the job."""
+    """Submit the script of a run with one stub for each model; return run directory and job id."""
     probe = cluster.base / "venv" / "bin" / "python"
     probe.parent.mkdir(parents=True, exist_ok=True)
     probe.write_text(STUB)
@@ -57,7 +57,7 @@ def until(condition: Any, seconds: float = 60) -> None:
     ("tp", "expected"),
     [(1, ["0", "1", "2", "3"]), (2, ["0,1", "2,3"])],
 )
-def test_each_worker_of_a_node_sees_gpus_of_its_own(
+def test_each_worker_of_a_node_sees_its_own_gpus(
     shared_cluster: Any, tp: int, expected: list[str]
 ) -> None:
     options = [*WHOLE_NODE, f"--set=tp={tp}"]
@@ -89,7 +89,7 @@ def test_a_node_that_is_told_to_stop_requeues_once_and_goes_on(shared_cluster: A
 
 def test_sbatch_reads_hostile_settings_as_they_are(shared_cluster: Any) -> None:
     run_dir = shared_cluster.base / (HOSTILE + "x" * 150)
-    # A directory cannot have a backslash, another value can.
+    # A directory name may have no backslash; other values may.
     user = f"{HOSTILE}\\"
     options = [f"--sbatch=mail-user={user}", f"--run_dir={run_dir}", "--sbatch=mail-type=FAIL"]
     _, job = submit(shared_cluster, 1, *options)
@@ -109,7 +109,7 @@ def test_real_workers_of_one_node_evaluate_a_model_each(
         shutil.copytree(tiny_model, tmp_path / f"m{number}")
     models = ",".join(str(tmp_path / f"m{number}") for number in range(2))
     rows = shared_cluster.manifest(models, "oellm_choice", "--n_shot=0", "--limit=2")
-    # A container that begins with a clean environment, too.
+    # The container begins with a clean environment.
     clean = '--set=container_args=["--cleanenv"]'
     options = [*WHOLE_NODE, "--set=gpus_per_node=2", "--set=mem=4G", clean]
     rendered = shared_cluster.run("oe-render", *options, stdin=rows)

@@ -1,4 +1,4 @@
-"""Whether rows can be packed into shards of a length at all, found by trying: for few rows."""
+"""An exhaustive search, for few rows, of whether shards of some length can hold them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ Shard = tuple[float, frozenset[int]]
 
 
 def can_pack(models: Sequence[tuple[float, list[float]]], count: int, length: float) -> bool:
-    """Say whether `count` shards of a length hold models, each a load and rows, loads repeated."""
+    """Return whether `count` shards of a length can hold the models.
+
+    A model is its load time and the times of its rows. Each shard with a row of it loads it again.
+    """
     rows = sorted(
         ((row_s + load_s, row_s, model)
          for model, (load_s, seconds) in enumerate(models) for row_s in seconds),

@@ -1,7 +1,7 @@
-"""Models that are real, and fail: by which text, at which batch size or how slowly is set here.
+"""Real models that fail: at a text, at a batch size, or by being slow, as a test chooses.
 
-A model's code comes with it (trust_remote_code), so that it fails inside of transformers, as one
-does whose kernels crash or whose GPU is full.
+A model brings its code (trust_remote_code), so it fails inside transformers, like one whose kernels
+crash or whose GPU is full.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Texts that bring about a fault, one byte of which is in no other text of the tests.
+# Texts that cause a fault. The last byte of each is in no other text of the tests.
 SEGFAULT, CUDA_ERROR, NEVER_FITS = "§", "¶", "±"
 
 CODE = '''
@@ -26,7 +26,7 @@ from transformers import LlamaForCausalLM
 
 
 class FaultyForCausalLM(LlamaForCausalLM):
-    """Does what `faults` in its configuration says, and notes each batch in the file `log`."""
+    """Fails as `faults` in its configuration says, and notes each batch in the file `log`."""
 
     def __init__(self, config):
         super().__init__(config)
@@ -41,7 +41,7 @@ class FaultyForCausalLM(LlamaForCausalLM):
             log.write(f"{os.getpid()} {text}\\n")
 
     def _wait(self):
-        """Wait as long as the file `pace` says, which may change meanwhile."""
+        """Wait for the seconds in the file `pace`, which may change during the wait."""
         started = time.monotonic()
         pace = Path(f"{self.directory}.pace")
         while pace.exists() and time.monotonic() - started < float(pace.read_text()):
@@ -53,7 +53,7 @@ class FaultyForCausalLM(LlamaForCausalLM):
         self._note(f"batch {rows} {length}")
         self._wait()
         for fault, token in self.faults["tokens"].items():
-            # Of prompts: a model of random weights writes any token.
+            # Only in prompts: a model with random weights may generate any token.
             if length > 1 and (input_ids == token).any():
                 self._fail(fault)
         if rows > self.faults.get("fits", rows):
@@ -73,7 +73,7 @@ class FaultyForCausalLM(LlamaForCausalLM):
 
 
 class Batch(NamedTuple):
-    """One call of a model: requests, and tokens of each with padding."""
+    """One call of a model: its process, requests, and tokens of each request with padding."""
 
     pid: int
     requests: int
@@ -81,10 +81,10 @@ class Batch(NamedTuple):
 
 
 class FaultyModel:
-    """A model with the weights of another one, and code that fails.
+    """A model with the weights of another one, and with code that fails.
 
-    `loading`: it crashes while it loads. `fits`: the requests that a batch may have. `accelerator`:
-    whose message says that memory is full, cuda or hip.
+    `loading`: it crashes while it loads. `fits`: the largest batch that fits into memory, in
+    requests. `accelerator`: whose message says that memory is full, cuda or hip.
     """
 
     def __init__(self, source: Path, directory: Path, **faults: Any) -> None:
@@ -106,25 +106,25 @@ class FaultyModel:
         (directory / "config.json").write_text(json.dumps(config))
 
     def set_pace(self, seconds: float) -> None:
-        """Have each batch, and each generated token, take so long, also the one that is begun."""
+        """Make each batch and each generated token take this long, including the current one."""
         staged = Path(f"{self.directory}.pace.new")
         staged.write_text(str(seconds))
         staged.replace(f"{self.directory}.pace")
 
     def noted(self, what: str) -> list[list[str]]:
-        """Return what it has noted of one kind: process id and details, each time."""
+        """Return its notes of one kind, each as process id and details."""
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         found = [line.split(maxsplit=2) for line in lines]
         return [[pid, *rest] for pid, kind, *rest in found if kind == what]
 
     def batches(self) -> list[Batch]:
-        """Return the batches that it was asked for, also those that failed."""
+        """Return the batches that it got, including those that failed."""
         return [Batch(int(pid), *map(int, sizes.split())) for pid, sizes in self.noted("batch")]
 
 
 def _token(model: Path, text: str) -> int:
     """Return the token of a character's last byte."""
     tokenizer = json.loads((model / "tokenizer.json").read_text())
-    # Byte-level BPE writes most bytes that are no ASCII as the character of that number.
+    # Byte-level BPE writes most bytes outside ASCII as the character of that number.
     vocabulary: dict[str, int] = tokenizer["model"]["vocab"]
     return vocabulary[chr(text.encode()[-1])]

@@ -1,4 +1,4 @@
-"""Comparing with golden files; `make golden` writes them anew."""
+"""Comparing with golden files, which `make golden` writes again."""
 
 import os
 from pathlib import Path

@@ -22,7 +22,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 
 KINDS = ("models", "datasets", "spaces")
-# What the hub keeps in Git LFS, and knows by its sha256.
+# The hub keeps these in Git LFS, and names them by their SHA-256.
 LARGE = (".safetensors", ".bin", ".pth", ".gguf")
 
 
@@ -34,7 +34,7 @@ class File:
     size: int
     # The git blob id.
     oid: str
-    # Of large files only.
+    # For large files only.
     sha256: str
 
     @classmethod
@@ -46,11 +46,11 @@ class File:
 
     @property
     def etag(self) -> str:
-        """By which clients name the file in their cache."""
+        """Return the name that clients give the file in their cache."""
         return self.sha256 or self.oid
 
     def described(self) -> dict[str, object]:
-        """What the call for a model says of it when asked for blobs=true."""
+        """Return the entry of the file in the answer to a call for a model with blobs=true."""
         large = {"sha256": self.sha256, "size": self.size, "pointerSize": 134}
         facts = {"size": self.size, "blobId": self.oid}
         return {**facts, "lfs": large} if self.sha256 else facts
@@ -58,19 +58,19 @@ class File:
 
 @dataclass
 class Fault:
-    """What goes wrong with an answer; what is not set stays as it is."""
+    """What goes wrong with an answer. Fields that are not set change nothing."""
 
     # An answer without content, with these headers.
     status: int = 0
     headers: dict[str, str] = field(default_factory=dict)
-    # The connection ends after so many bytes of the content.
+    # The connection ends after this many bytes of the content.
     cut: int | None = None
-    # The content ends never: nothing more comes after so many bytes.
+    # The content never ends: nothing comes after this many bytes.
     hang: int | None = None
     bytes_per_second: int = 0
     etag: str = ""
     content: bytes | None = None
-    # What the call for a model lists: a size for each file in place of the true one, or none.
+    # The size that the call for a model lists for each file instead of the true one, or none.
     listed_size: int | None = None
     lists_sizes: bool = True
 
@@ -94,34 +94,34 @@ class Repository:
 
 
 class Hub:
-    """The hub; a context manager, or start() and stop().
+    """The hub. Use it as a context manager, or call start() and stop().
 
     Serves the repositories that are added. Their files must not change afterwards.
     """
 
     def __init__(self) -> None:
         self.requests: list[str] = []
-        # While it is cleared, all requests but for the root are logged and wait.
+        # While it is clear, all requests except those for the root are logged and wait.
         self.answering = threading.Event()
         self.answering.set()
         self.stopped = threading.Event()
         # Seconds before each answer.
         self.latency = 0.0
         self.repositories: dict[tuple[str, str], Repository] = {}
-        # By pattern: the fault, and how often it is still to come.
+        # Pattern of requests, fault, and how often it is still to happen.
         self._faults: list[tuple[str, Fault, list[int]]] = []
         self._faults_lock = threading.Lock()
         self._server: _Server | None = None
 
     @property
     def url(self) -> str:
-        """The address, for HF_ENDPOINT."""
+        """Return the address, for HF_ENDPOINT."""
         assert self._server is not None, "the hub is not started"
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that bring a process to this hub."""
+        """Return the variables that make a process use this hub."""
         return {"HF_ENDPOINT": self.url, "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 
     def add_model(
@@ -144,7 +144,7 @@ class Hub:
         return self._add("spaces", f"evaluate-metric/{name}", directory, "main", None)
 
     def fault(self, pattern: str, fault: Fault, times: int | None = None) -> None:
-        """Make the requests that match a pattern (`GET /acme/a/*`) go wrong, always or so often."""
+        """Make requests that match a pattern (`GET /acme/a/*`) go wrong, always or N times."""
         self._faults.append((pattern, fault, [times or sys.maxsize]))
 
     def next_fault(self, request: str) -> Fault:
@@ -161,7 +161,7 @@ class Hub:
         self._faults.clear()
 
     def served(self, pattern: str) -> list[str]:
-        """The requests so far that match a pattern."""
+        """Return the requests so far that match a pattern."""
         return [request for request in self.requests if fnmatch.fnmatchcase(request, pattern)]
 
     def _add(self, kind: str, name: str, directory: Path, revision: str, token: str | None) -> str:
@@ -197,13 +197,13 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that was interrupted is no error of the hub's.
+        # An interrupted client is not an error of the hub.
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 class _RefusalError(Exception):
-    """An answer other than 200: status, and the codes that clients read."""
+    """An answer other than 200, with its status and the error code that clients read."""
 
     def __init__(self, status: int, code: str, commit: str = "") -> None:
         self.status, self.code, self.commit = status, code, commit
@@ -227,7 +227,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         request = f"{self.command} {self.path}"
-        # A part of a file is another request than the whole of it.
+        # A request for part of a file differs from one for all of it.
         part = self.headers.get("Range")
         self.hub.requests.append(f"{request} {part}" if part else request)
         if self.path != "/":
@@ -358,7 +358,7 @@ def _siblings(files: dict[str, File], blobs: bool, fault: Fault) -> Iterator[dic
 
 
 def _tree(files: dict[str, File], folder: str, recursive: bool) -> Iterator[dict[str, object]]:
-    """Yield the entries of a folder as the tree call lists them: its folders, then its files."""
+    """Yield the entries of a folder in the order of the tree call: folders, then files."""
     prefix = f"{folder}/" if folder else ""
     below = {path: file for path, file in files.items() if path.startswith(prefix)}
     if not below:
@@ -379,6 +379,6 @@ def _tree(files: dict[str, File], folder: str, recursive: bool) -> Iterator[dict
 
 @pytest.fixture
 def hub() -> Iterator[Hub]:
-    """Give a running hub with nothing in it."""
+    """Start an empty hub."""
     with Hub() as running:
         yield running

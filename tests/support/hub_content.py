@@ -1,4 +1,4 @@
-"""What tests put on the hub, or beside it: small data sets in true schemas, tasks, files."""
+"""Content for the hub of the tests: small data sets in their true schemas, tasks, files."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def write_polemo(directory: Path) -> Path:
 
 
 def write_metric(directory: Path, name: str) -> Path:
-    """Write a metric of `evaluate` that finds everything right."""
+    """Write a metric of `evaluate` that calls every answer right."""
     directory.mkdir(parents=True)
     (directory / f"{name}.py").write_text(METRIC.replace("NAME", name))
     return directory
@@ -171,7 +171,7 @@ def write_dataset(
     rows: list[dict[str, Any]],
     splits: Sequence[str] = ("train", "validation", "test"),
 ) -> Path:
-    """Write a configuration of a data set as the hub has it: Parquet, and named in the card."""
+    """Write a configuration of a data set as on the hub: in Parquet, named in the card."""
     import pyarrow
     import pyarrow.parquet
 

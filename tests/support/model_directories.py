@@ -1,4 +1,4 @@
-"""Small model directories that are complete by their files, written without torch."""
+"""Small model directories with all the files of a model, written without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @functools.cache
 def weights(size: int = 3000, seed: int = 0) -> bytes:
-    """Return a real safetensors file with so many bytes of weights."""
+    """Return a real safetensors file with `size` bytes of weights."""
     import numpy as np
     from safetensors.numpy import save
 

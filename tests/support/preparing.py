@@ -1,4 +1,4 @@
-"""Preparing tasks by oe-run-task, as oe-fetch has it done."""
+"""Preparing tasks with oe-run-task, as oe-fetch does."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HEADER = "model_path,task_path,n_shot,include_path"
 
 
 class Preparing:
-    """Calls of oe-run-task that prepare tasks, in one account on one hub."""
+    """Calls of oe-run-task that prepare tasks for one account from one hub."""
 
     def __init__(self, run: Run, root: Path, hub: Hub) -> None:
         self._run = run
@@ -32,7 +32,7 @@ class Preparing:
         return [json.loads(line) for line in done.stdout.splitlines()]
 
     def start(self, manifest: str) -> subprocess.Popen[str]:
-        """Start to fetch tasks, in a group of processes of its own."""
+        """Start a process that fetches tasks, in its own process group."""
         process = subprocess.Popen(
             [BIN / "oe-run-task", "--fetch_tasks"],
             env=clean_environment(self.hf_home.parent, self.environment),

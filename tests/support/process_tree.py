@@ -1,4 +1,4 @@
-"""Which processes there are, as /proc has them."""
+"""The running processes, read from /proc."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def is_alive(pid: int) -> bool:
 
 
 def children(pid: int) -> set[int]:
-    """Return the processes that a process has started and that are alive."""
+    """Return the living children of a process."""
     found = set()
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -1,4 +1,4 @@
-"""Running the commands as real processes, as a user who has set nothing."""
+"""Running the commands as real processes, for a user without any settings."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 def clean_environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a user who has set nothing, with the commands on PATH."""
+    """Return the environment of a user without any settings, with the commands on PATH."""
     prefixes = ("OELLM_", "EVAL_", "HF_", "SLURM_", "SBATCH_", "XDG_")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     kept |= {"HOME": str(home), "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
-    # All tests share one index of lm-eval's tasks, which takes ten seconds to make.
+    # All tests share one index of lm-eval's tasks, since making it takes ten seconds.
     kept["OELLM_CACHE_DIR"] = str(INDICES)
     return kept | dict(extra or {})
 
 
 def runner(directory: Path) -> Run:
-    """Return what runs one command as a process, with a home of its own below a directory."""
+    """Return a function that runs a command as a process, with a home below a directory."""
     home = directory / "home"
     home.mkdir()
 

@@ -1,4 +1,4 @@
-"""Pages of oe-report, read as a browser without a script would show them, and records for them."""
+"""Pages of oe-report, as a browser without scripts shows them, and records to make them from."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Node:
 
     @property
     def text(self) -> str:
-        """All text in it, as one line."""
+        """Return all its text, as one line."""
         texts = (child if isinstance(child, str) else child.text for child in self.children)
         return " ".join("".join(texts).split())
 
@@ -73,7 +73,7 @@ class _Reader(html.parser.HTMLParser):
 
 
 def parsed(text: str) -> Node:
-    """Return the root of a page, in which every element ends where it must."""
+    """Return the root of a page; fails if an element is not closed properly."""
     reader = _Reader()
     reader.feed(text)
     reader.close()
@@ -82,19 +82,19 @@ def parsed(text: str) -> Node:
 
 
 class Cells(NamedTuple):
-    """A board: the heads of its columns, and its cells by the full names of models."""
+    """A leaderboard: its headers, and its cells by full model name."""
 
     heads: list[Node]
     rows: dict[str, list[Node]]
 
     def column(self, head: str) -> dict[str, Node]:
-        """Return the cells below the head that reads `head`."""
+        """Return the cells of the column whose header is `head`."""
         (place,) = (n for n, each in enumerate(self.heads) if each.all("button")[0].text == head)
         return {model: cells[place] for model, cells in self.rows.items()}
 
 
 def boards(page: Node) -> list[Cells]:
-    """Return the boards of a page, or of a part of one."""
+    """Return the leaderboards of a page or of part of one."""
     tables = [table for table in page.all("table") if "board" in table.classes]
     return [
         Cells(
@@ -136,7 +136,7 @@ def score(model: str, task: str, value: float, **others: Any) -> MetricRecord:
 
 
 def many(models: int, tasks: int) -> list[MetricRecord]:
-    """Return records of checkpoints on tasks, half of which are parts of the others."""
+    """Return records of checkpoints on tasks. Half of the tasks are parts of the others."""
     chance = random.Random(models)
     own = tasks // 2
     found = []

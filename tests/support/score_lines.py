@@ -1,4 +1,4 @@
-"""Lines of results, as oe-run-task prints them, with whatever scores a test needs."""
+"""Result lines, as oe-run-task prints them, with the scores that a test needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from oellm.metrics.records import MetricRecord
 from oellm.tasks import suites
 
 SMALL, LARGE = "/evals/models/tiny/iter_0001000", "/evals/models/tiny/iter_0010000"
-# Whatever a name can hold that has a meaning in one of the formats.
+# All characters that have a meaning in one of the formats.
 HOSTILE_MODEL = "/evals/models/a|b_c\\d <script>alert('x')</script> & 100%\n#{~^$}[*]_é--"
 HOSTILE_TASK = "*|_t_|<i>\\x\\|"
 
@@ -25,7 +25,7 @@ def metric(task: str, value: float, **others: Any) -> dict[str, Any]:
 
 
 def line(model: str, *metrics: dict[str, Any], run_dir: str = "/evals/run", **cells: str) -> str:
-    """Return a result of a row that asked for the task of the first metric."""
+    """Return the result of a row whose task is that of the first metric."""
     row = {"model_path": model, "task_path": metrics[0]["task"], "n_shot": "", **cells}
     identity = hashlib.sha256(json.dumps([row, metrics[0]["n_shot"]]).encode()).hexdigest()[:16]
     ours = {"eval_id": identity, "status": "done", "row": row, "metrics": list(metrics)}
@@ -34,7 +34,7 @@ def line(model: str, *metrics: dict[str, Any], run_dir: str = "/evals/run", **ce
 
 
 def records(lines: Iterable[str], metric: str = "") -> list[MetricRecord]:
-    """Return the metric records of lines."""
+    """Return the metric records of result lines."""
     primary = metric_records.PrimaryMetrics(suites.primary_metrics({}), metric)
     found: list[MetricRecord] = []
     for ours in map(json.loads, lines):
@@ -61,7 +61,7 @@ def _of_checkpoint(model: str, scores: list[float], last_of_mmlu: str) -> list[s
     ]
 
 
-# Two checkpoints and a model of another name, which lacks most of what they have.
+# Two checkpoints, and another model that lacks most of their scores.
 LINES = [
     *_of_checkpoint(SMALL, [0.25, 0.3125, 0.5, 12.5], "law"),
     line(SMALL, metric("humaneval", 0.125, metric="pass@1")),

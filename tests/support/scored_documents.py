@@ -1,4 +1,4 @@
-"""One side of a comparison: metric records, and the samples that they are from."""
+"""One side of a comparison: metric records, and the samples behind them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def record(**columns: Any) -> MetricRecord:
 
 
 def record_of(values: Sequence[float], **columns: Any) -> MetricRecord:
-    """Return the record of a mean, with the standard error that lm-eval gives it."""
+    """Return the record of a mean, with the standard error that lm-eval computes."""
     n = len(values)
     mean = math.fsum(values) / n
     squares = math.fsum((value - mean) ** 2 for value in values)
@@ -47,7 +47,7 @@ def record_of(values: Sequence[float], **columns: Any) -> MetricRecord:
 
 
 def sample(doc_id: int, metrics: Mapping[str, Any], text: str = "", **more: Any) -> Line:
-    """Return a line of samples; its keys have the order of lm-eval."""
+    """Return a line of samples, with keys in the order of lm-eval."""
     return {
         "task": "arc_easy",
         "doc_id": doc_id,

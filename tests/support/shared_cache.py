@@ -1,7 +1,7 @@
-"""What is costly to make and the same for every test: made once, kept between runs.
+"""A cache of what is costly to make and the same for every test, kept between runs.
 
-Each entry lies below ~/.cache/oellm-tests under a name with a digest of whatever it is made from.
-Tests that run in several processes wait for the one that makes it.
+Each entry lies below ~/.cache/oellm-tests. Its name has a digest of whatever it is made from. One
+process makes an entry, and others that want it wait.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The Python files of lib/ and commands/, and what they import, as the rules of the house see them.
+"""The Python files of lib/ and commands/, what they import, and what they name.
 
-Nothing is imported: the files are only parsed, so that a tree made by a test can be checked too.
+The files are parsed, not imported, so a test can check a tree that it wrote itself.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ def parse_tree(root: Path) -> Modules:
 
 
 def is_third_party(target: str, *allowed: str) -> bool:
-    """Return whether a module is foreign: not Python's own, not this project's, not allowed."""
+    """Return whether a module is neither Python's own, nor this project's, nor allowed."""
     top = target.partition(".")[0]
     known = {*sys.stdlib_module_names, "oellm", *allowed}
     return top not in known and not top.startswith("oe_")
 
 
 def loaded_modules(modules: Modules, *starts: str, only_at_start: bool) -> list[Module]:
-    """Return the modules that some modules import, directly or not, and these modules themselves.
+    """Return the modules that `starts` import, directly or not, and `starts` themselves.
 
     With `only_at_start`, imports within functions are not followed.
     """
@@ -102,7 +102,7 @@ def loaded_modules(modules: Modules, *starts: str, only_at_start: bool) -> list[
 
 
 def find_circles(modules: Modules) -> list[list[Import | str]]:
-    """Return circles of imports, each as names of modules with the import between two of them."""
+    """Return circles of imports: the import that closes each one, and the names of its modules."""
     done: set[str] = set()
     path: list[str] = []
     circles: list[list[Import | str]] = []
@@ -123,7 +123,7 @@ def find_circles(modules: Modules) -> list[list[Import | str]]:
 
 
 def functions(module: Module) -> Iterator[tuple[str, int, int]]:
-    """Yield name, first line and number of lines of each function and method."""
+    """Yield name, first line and number of lines of each function."""
     for node in ast.walk(module.tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1
@@ -183,7 +183,7 @@ def _targets(node: ast.Import | ast.ImportFrom, names: set[str]) -> Iterator[str
         return
     assert not node.level, f"line {node.lineno}: a relative import"
     for alias in node.names:
-        # `from oellm.core import atomic` names a module, `from oellm.errors import X` does not.
+        # `from oellm.core import atomic` imports a module; `from oellm.errors import X` does not.
         full = f"{node.module}.{alias.name}"
         yield full if full in names else str(node.module)
 

@@ -1,4 +1,4 @@
-"""Runs to submit, Slurm's stand-ins, and workers that are scripts of a test."""
+"""Runs to submit, stand-ins for Slurm, and workers that are scripts of a test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEADER = "model_path,task_path,n_shot\n"
 
 
 class FakeSlurm:
-    """Executables on PATH that stand in for sbatch and squeue, and their notes."""
+    """Executables that stand in for sbatch, squeue and the like, and what they note."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -28,12 +28,12 @@ class FakeSlurm:
         (self.directory / name).write_text(text)
 
     def queue(self) -> list[str]:
-        """Return job and index of what is in the queue."""
+        """Return job and index of each element in the queue."""
         lines = (self.directory / "queue").read_text().splitlines()
         return [" ".join(line.split()[:2]) for line in lines]
 
     def submitted(self) -> list[str]:
-        """Return the array of each submission so far, and forget them."""
+        """Return the array of each submission since the last call."""
         path = self.directory / "sbatch.arguments"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
@@ -86,14 +86,14 @@ def waiting(
 
 
 def until_it_says(process: subprocess.Popen[str], text: str) -> None:
-    """Read what a process says until a line of it has a text."""
+    """Read the stderr of a process up to a line that contains a text."""
     assert process.stderr is not None
     while text not in process.stderr.readline():
         assert process.poll() is None
 
 
 def fake_worker(tmp_path: Path, script: str) -> None:
-    """Make the venv's Python a shell script; $3 is the run directory, $5 the shard."""
+    """Replace the venv's Python with a shell script; $3 is the run directory, $5 the shard."""
     python = tmp_path / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True, exist_ok=True)
     python.write_text(f"#!/bin/bash\n{script}\n")
@@ -101,7 +101,7 @@ def fake_worker(tmp_path: Path, script: str) -> None:
 
 
 def jobs(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the submissions that run.json has."""
+    """Return the submissions in run.json."""
     found: list[dict[str, Any]] = json.loads((Path(record["run_dir"]) / "run.json").read_text())[
         "jobs"
     ]

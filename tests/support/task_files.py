@@ -1,4 +1,4 @@
-"""Tasks for lm-eval, written as a test needs them."""
+"""Task files for lm-eval, as a test needs them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMMON = {
 
 
 def write_task(directory: Path, name: str, **keys: str) -> None:
-    """Write a task; keys are those of lm-eval, with their YAML.
+    """Write a task. Keyword arguments are keys of lm-eval, with their YAML.
 
     Without others its documents come from `load` in tasks.py, with the column text.
     """

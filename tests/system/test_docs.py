@@ -18,7 +18,7 @@ from support.processes import DEMO_TASKS, ROOT, Run, clean_environment, make_tin
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_pages_that_follow_from_the_code_are_up_to_date() -> None:
+def test_generated_pages_are_up_to_date() -> None:
     made = subprocess.run(
         [sys.executable, ROOT / "scripts" / "make-docs", "--check"],
         capture_output=True,
@@ -38,18 +38,18 @@ def test_every_command_and_exit_status_is_in_the_readme() -> None:
     assert told == [int(status) for status in ExitStatus]
 
 
-def test_links_lead_somewhere() -> None:
+def test_no_link_is_broken() -> None:
     for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("containers/*.md")):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
             assert link.startswith("https://") or (page.parent / link).exists(), (page, link)
 
 
-def test_the_manifest_in_the_readme_is_one(run: Run) -> None:
+def test_the_manifest_in_the_readme_is_valid(run: Run) -> None:
     (manifest,) = re.findall(r"```csv\n(.*?)```", README, re.DOTALL)
     run("oe-render", "--cluster=local", "--dry_run", stdin=manifest)
 
 
-def test_the_cluster_in_the_readme_is_one(run: Run, tmp_path: Path) -> None:
+def test_the_cluster_in_the_readme_is_valid(run: Run, tmp_path: Path) -> None:
     (cluster,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
     (tmp_path / "clusters.json").write_text(cluster)
     env = {"OELLM_CONFIG": str(tmp_path / "clusters.json")}
@@ -57,7 +57,7 @@ def test_the_cluster_in_the_readme_is_one(run: Run, tmp_path: Path) -> None:
     assert '"hf_home": "/scratch/a42/evals/hf_home"' in shown
 
 
-def test_no_code_lists_the_columns_of_a_table_again() -> None:
+def test_no_code_repeats_the_list_of_columns() -> None:
     columns = set(schema.table("metric"))
     for path in (*ROOT.glob("commands/*.py"), ROOT / "lib" / "oellm" / "core" / "tables.py"):
         named = set(re.findall(r'"(\w+)"', path.read_text(encoding="utf-8")))
@@ -94,7 +94,7 @@ def test_the_readmes_example_prints_what_the_readme_shows(tmp_path: Path) -> Non
 
 
 def assert_prints(example: str, home: Path) -> None:
-    """Compare an example's output, where its tools are here; random scores may differ a little."""
+    """Compare an example's output, if this machine has its tools. Scores may differ a little."""
     command, *expected = example.splitlines()
     needed = [tool for tool in ("jq", "csvsort") if f"| {tool} " in command]
     if not all(map(shutil.which, needed)):

@@ -26,7 +26,7 @@ from support.source_tree import (
     words,
 )
 
-# From the bottom to the top. A room may import the rooms below its line, and none beside it.
+# From the bottom to the top. A room may import rooms of lower lines, but none of its own line.
 LAYERS = (
     ("errors",),
     ("core",),
@@ -39,12 +39,12 @@ LAYERS = (
     ("frameworks",),
     # The stages: no stage enters another.
     ("fetch", "plan", "submit", "worker", "status", "collect"),
-    # The report shows what oe-collect collects and what oe-status says.
+    # The report shows what oe-collect and oe-status find.
     ("report",),
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
-# Light enough for the start of every command. Everything else waits until a function needs it.
+# These are light enough for the start of every command. Functions import everything else.
 LIGHT = {"docopt", "orjson"}
 # The worker's archive brings docopt; orjson is used if the Python of the job has it.
 TRAVELS_WITH_WORKER = {"docopt"}
@@ -99,7 +99,7 @@ def uses_of_the_frame(modules: Modules) -> Iterator[str]:
 
 
 def heavy_starts(modules: Modules) -> Iterator[str]:
-    """No command loads a library of others, except light ones, before a function needs it."""
+    """No command loads a third-party library at its start, except light ones."""
     commands = [module.name for module in modules.values() if module.is_command]
     for module in loaded_modules(modules, *commands, only_at_start=True):
         for imported in module.imports:
@@ -109,11 +109,11 @@ def heavy_starts(modules: Modules) -> Iterator[str]:
 
 
 def imports_that_a_job_lacks(modules: Modules) -> Iterator[str]:
-    """Whatever the worker may load can be loaded by a Python that has the framework alone.
+    """A Python that has nothing but the framework can load all that the worker may load.
 
-    The framework's own package is excepted: it is what that Python has.
+    The rule does not hold for the rooms of the frameworks: that Python has them.
     """
-    # The worker imports adapters, and what its processes run, by names in strings.
+    # The worker imports adapters, and the code of its processes, by names in strings.
     by_name = [name for name, module in modules.items() if module.room in ("frameworks", "worker")]
     for module in loaded_modules(modules, "oe_run_task", *by_name, only_at_start=False):
         if module.room == "frameworks":
@@ -145,7 +145,7 @@ def repeated_class_names(modules: Modules) -> Iterator[str]:
 
 
 def large_things(modules: Modules) -> Iterator[str]:
-    """Modules, functions and rooms stay small enough to be read in one go."""
+    """Modules, functions and rooms stay small enough to read in one go."""
     for module in modules.values():
         if module.lines > MAX_MODULE_LINES:
             yield f"{module.file}:1: a module of {module.lines} lines"
@@ -184,7 +184,7 @@ RULES: tuple[Callable[[Modules], Iterator[str]], ...] = (
 
 
 def project_imports(modules: Modules) -> Iterator[tuple[Module, Import, Module]]:
-    """Yield each import of a module of this project: who imports, the import, what is imported."""
+    """Yield each import within this project: importing module, import, imported module."""
     for module in modules.values():
         for imported in module.imports:
             if target := modules.get(imported.target):
@@ -208,7 +208,7 @@ def test_the_project_keeps_the_rule(
     assert [found for found in violations if not any(map(found.__contains__, KNOWN))] == []
 
 
-# A tree that keeps all the rules; each planted violation adds or replaces one file.
+# A tree that breaks no rule. Each planted violation adds or replaces files.
 SOUND = {
     "lib/oellm/__init__.py": "",
     "lib/oellm/errors.py": "",

@@ -1,4 +1,4 @@
-"""From a hub to scores on a node that cannot reach it: unmodified tasks, all commands."""
+"""Unmodified tasks through all commands: fetched from a hub, evaluated without it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def subjects() -> list[str]:
-    """The configurations of cais/mmlu that the group mmlu loads."""
+    """Return the configurations of cais/mmlu that the group mmlu loads."""
     managers = TaskManagers(TaskIndices({"OELLM_CACHE_DIR": str(INDICES)}, print))
     return [data_set.name or "" for data_set in managers.data_sets("mmlu", "")]
 
@@ -87,7 +87,7 @@ def test_unmodified_tasks_are_fetched_checked_and_evaluated_without_the_hub(
 
 
 def limited(manifest: str) -> str:
-    """Return the rows with a limit of one document each, to be evaluated in little time."""
+    """Return the rows with a limit of one document each, which takes little time."""
     rows = rows_of(manifest)
     text = io.StringIO()
     writer = csv.DictWriter(text, [*rows[0], "limit"])

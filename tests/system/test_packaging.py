@@ -1,4 +1,4 @@
-"""A wheel, from the tree and through the sdist, installs alone and finds its data files."""
+"""A wheel, built from the tree or from the sdist, finds its data files once installed."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module", params=["tree", "sdist"])
 def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a wheel, install it into a new environment, and return that."""
+    """Build a wheel, install it into a new environment, and return the environment's bin/."""
     directory = tmp_path_factory.mktemp(request.param)
-    # Without --wheel, build makes the sdist and then the wheel from what is in the sdist.
+    # Without --wheel, build makes the sdist, and then the wheel from the sdist.
     options = ["--wheel"] if request.param == "tree" else []
     subprocess.run(
         [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", directory, ROOT],
@@ -32,7 +32,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True
     )
-    # Its dependencies are those of this environment; being last on the path, oellm is its own.
+    # Dependencies come from this environment. It is last on the path, so oellm does not.
     (site,) = (directory / "venv" / "lib").glob("python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return directory / "venv" / "bin"

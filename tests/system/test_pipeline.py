@@ -1,4 +1,4 @@
-"""The main job through all the commands, with the local executor, and what happens in a crash."""
+"""The whole pipeline on the local executor, and how it recovers from a crash."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_killed_run_is_completed_and_nothing_is_computed_twice(
     assert len(after) == 6
     assert {name: after[name] for name in before} == before
 
-    # Three results are lost: two deleted, one cut off. A new run computes exactly these.
+    # Lose three results: delete two, cut off one. A new run computes exactly these.
     lost = sorted(after)[:3]
     for name in lost[:2]:
         (run_dir / "results" / f"{name}.json").unlink()
@@ -78,7 +78,7 @@ def test_a_killed_run_is_completed_and_nothing_is_computed_twice(
 
 
 def kill_the_worker_after_a_result(run_dir: Path, home: Path) -> dict[str, dict[str, object]]:
-    """Submit locally, SIGKILL the worker when the first result is there; return what is there."""
+    """Submit locally, and SIGKILL the worker after its first result; return the results."""
     process = subprocess.Popen(
         [BIN / "oe-submit", run_dir],
         env=clean_environment(home),

@@ -1,4 +1,4 @@
-"""What one command prints is what the next accepts, and the schema names all of it.
+"""Each command accepts what the one before prints, and the schema names all of it.
 
 The golden files are real output, with paths and machine names replaced: cluster.json of oe-detect,
 manifest.csv of oe-manifest, run/ of oe-render and the worker, results.jsonl of oe-run-task,
@@ -36,7 +36,7 @@ def golden(name: str) -> str:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """The golden run directory, as if it had been rendered at this place."""
+    """Return a copy of the golden run directory, as if it had been rendered here."""
     directory = tmp_path / "run"
     shutil.copytree(CONTRACT / "run", directory)
     (directory / "slurm_logs").mkdir()
@@ -61,7 +61,7 @@ def test_oe_manifest_to_oe_render(run: Run) -> None:
     printed = run(
         *("oe-manifest", "--models", "EleutherAI/pythia-160m,revision=step1000,dtype=float16"),
         *("--tasks=hellaswag,mmlu", "--n_shot=0,5", "--limit=10", "--seed=1,2,3,4"),
-        # Looking them up takes an index, which a fast test has no time to make.
+        # To look them up takes an index, which a fast test has no time to make.
         "--unchecked_tasks",
         *(
             "--task_groups",
@@ -82,7 +82,7 @@ def test_oe_render_to_oe_submit_and_the_worker(run: Run, run_dir: Path) -> None:
     stored = json.loads(golden("run/run.json"))
     assert list(fresh) == list(stored) == list(schema.table("run"))
     assert [list(shard) for shard in fresh["shards"]] == [list(s) for s in stored["shards"]]
-    # The golden run lacks one row; its worker is replaced, what counts here is what it is told.
+    # The golden run lacks one row. Its worker is replaced: this test is about its arguments.
     (run_dir / "submit_evals.sbatch").write_text('echo "oe-run-task: shard $SLURM_ARRAY_TASK_ID"\n')
     done = run("oe-submit", "--executor=local", stdin=(run_dir / "run.json").read_text(), status=1)
     assert "oe-submit: shard 0: shard 0" in done.stderr
@@ -99,7 +99,7 @@ def test_oe_run_task_to_oe_collect(run: Run) -> None:
 
 def test_run_directory_to_oe_collect_and_oe_missing_to_oe_render(run: Run, run_dir: Path) -> None:
     from_files = run("oe-collect", run_dir).stdout
-    # A run may have been moved since: what is printed is where it is now.
+    # The run may have moved, so oe-collect prints where it is now.
     assert from_files.replace(str(run_dir), RUN_DIR) == golden("metrics.csv")
     assert run("oe-collect", stdin=json.dumps({"run_dir": str(run_dir)})).stdout == from_files
     missing = run("oe-missing", run_dir).stdout
@@ -166,14 +166,14 @@ def test_the_worker_still_writes_what_the_golden_results_are(
 
 
 def shape(value: Any, depth: int = 3) -> Any:
-    """The keys of nested objects, to some depth."""
+    """Return the keys of nested objects, down to some depth."""
     if not isinstance(value, dict) or depth == 0:
         return None
     return {key: shape(item, depth - 1) for key, item in value.items() if key != "versions"}
 
 
 def write_golden(by_task: dict[str, Any], directory: Path, neutral: Any) -> None:
-    """Write the golden run: its rows have other paths now, so they have other identities."""
+    """Write the golden run again; its rows have other paths now, so other identities."""
     shutil.rmtree(CONTRACT / "run", ignore_errors=True)
     header, *_ = (directory / "jobs.csv").read_text().splitlines()
     jobs, lines = [header], []
