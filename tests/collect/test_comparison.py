@@ -253,7 +253,7 @@ def collected(run_dir: Path) -> Iterator[MetricRecord]:
     for row in run.rows():
         result = run.store.valid_result(row["eval_id"])
         assert result is not None
-        scored = scored_rows.of_result(result, str(run_dir))
+        scored = scored_rows.read_scored_row(result, str(run_dir))
         yield from metric_records.make_metric_records(scored, metric_records.PrimaryMetrics({}))
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from oellm.frameworks.lm_eval.groups import Groups, TaskScore, pool_scores
 from oellm.frameworks.lm_eval.metrics import normalise_metrics
+from oellm.metrics.scored_rows import MetricScore
 from support.golden_files import GOLDEN
 
 Native = dict[str, Any]
@@ -42,8 +43,8 @@ def mmlu() -> Native:
     }
 
 
-def by_task(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {metric["task"]: metric for metric in found}
+def by_task(found: list[MetricScore]) -> dict[str, MetricScore]:
+    return {score.task: score for score in found}
 
 
 def without_scores(native: Native, *groups: str) -> Native:
@@ -58,7 +59,7 @@ def test_mmlu_takes_all_but_its_scores_from_its_57_tasks(mmlu: Native) -> None:
     found = by_task(normalise_metrics(mmlu, "mmlu"))
     assert len(found) == 62
     documents = sum(count["effective"] for count in mmlu["n-samples"].values())
-    assert found["mmlu"] == {
+    assert found["mmlu"].to_json() == {
         "task": "mmlu",
         "group": "",
         "n_shot": 5,
@@ -70,15 +71,15 @@ def test_mmlu_takes_all_but_its_scores_from_its_57_tasks(mmlu: Native) -> None:
         "n_samples": documents,
         "aggregate": "reported",
     }
-    kinds = [metric["aggregate"] for metric in found.values()]
+    kinds = [score.aggregate for score in found.values()]
     assert (kinds.count(""), kinds.count("reported")) == (57, 5)
-    assert {metric["group"] for task, metric in found.items() if task != "mmlu"} == {"mmlu"}
+    assert {score.group for task, score in found.items() if task != "mmlu"} == {"mmlu"}
 
 
 def test_shots_that_differ_are_not_told(mmlu: Native) -> None:
     mmlu["n-shot"]["mmlu_stem_3"] = 0
     found = by_task(normalise_metrics(mmlu, "mmlu"))
-    assert [found[name]["n_shot"] for name in ("mmlu", "mmlu_stem", "mmlu_other")] == [
+    assert [found[name].n_shot for name in ("mmlu", "mmlu_stem", "mmlu_other")] == [
         None,
         None,
         5,
@@ -92,14 +93,14 @@ def test_a_missing_member_makes_its_groups_partial(mmlu: Native, lost: str) -> N
     else:
         mmlu["results"]["mmlu_stem_3"]["acc,none"] = float("nan") if lost == "NaN" else None
     found = by_task(normalise_metrics(mmlu, "mmlu"))
-    kinds = {name: found[name]["aggregate"] for name in mmlu["group_subtasks"]}
+    kinds = {name: found[name].aggregate for name in mmlu["group_subtasks"]}
     assert kinds.pop("mmlu") == kinds.pop("mmlu_stem") == "partial"
     assert set(kinds.values()) == {"reported"}
     others = [name for name in mmlu["n-samples"] if name != "mmlu_stem_3"]
     weights = {name: mmlu["n-samples"][name]["effective"] for name in others}
     total = sum(weights[name] * mmlu["results"][name]["acc,none"] for name in others)
-    assert found["mmlu"]["value"] == pytest.approx(total / sum(weights.values()))
-    assert found["mmlu"]["n_samples"] == sum(weights.values())
+    assert found["mmlu"].value == pytest.approx(total / sum(weights.values()))
+    assert found["mmlu"].n_samples == sum(weights.values())
 
 
 @pytest.mark.parametrize("name", ["lm_eval-0.4.13-group-and-task", "lm_eval-0.4.8-group"])
@@ -108,12 +109,12 @@ def test_what_is_derived_is_what_lm_eval_reports(name: str) -> None:
     native = json.loads(path.read_text())
     reported = by_task(normalise_metrics(native, "mini"))
     changed = without_scores(native, "mini", "mini_stem")
-    derived = {m["task"]: m for m in normalise_metrics(changed, "mini") if m["metric"] == "acc"}
+    derived = {m.task: m for m in normalise_metrics(changed, "mini") if m.metric == "acc"}
     for group in ("mini", "mini_stem"):
-        assert derived[group] == reported[group] | {
+        assert derived[group].to_json() == reported[group].to_json() | {
             "aggregate": "derived",
-            "value": pytest.approx(reported[group]["value"], abs=1e-15),
-            "stderr": pytest.approx(reported[group]["stderr"], abs=1e-15),
+            "value": pytest.approx(reported[group].value, abs=1e-15),
+            "stderr": pytest.approx(reported[group].stderr, abs=1e-15),
         }
 
 
@@ -121,8 +122,8 @@ def test_nothing_is_derived_where_numbers_of_documents_are_unknown(mmlu: Native)
     del mmlu["n-samples"]
     found = by_task(normalise_metrics(without_scores(mmlu, "mmlu"), "mmlu"))
     assert "mmlu" not in found
-    assert found["mmlu_stem"]["aggregate"] == "reported"
-    assert found["mmlu_stem"]["n_samples"] is None
+    assert found["mmlu_stem"].aggregate == "reported"
+    assert found["mmlu_stem"].n_samples is None
 
 
 def test_a_tag_gets_the_score_that_lm_eval_does_not_give(mmlu: Native) -> None:
@@ -130,12 +131,9 @@ def test_a_tag_gets_the_score_that_lm_eval_does_not_give(mmlu: Native) -> None:
     mmlu["results"] = {name: mmlu["results"][name] for name in names}
     del mmlu["group_subtasks"]
     found = by_task(normalise_metrics(mmlu, "my_tag"))
-    assert [metric["group"] for metric in found.values()] == ["my_tag", "my_tag", ""]
-    assert found["my_tag"]["aggregate"] == "derived"
-    assert (
-        found["my_tag"]["n_samples"]
-        == found["mmlu_stem_1"]["n_samples"] + found["mmlu_other_2"]["n_samples"]
-    )
+    assert [score.group for score in found.values()] == ["my_tag", "my_tag", ""]
+    assert found["my_tag"].aggregate == "derived"
+    assert found["my_tag"].n_samples == sum(found[name].n_samples or 0 for name in names)
 
 
 def test_groups_known_from_indentation_are_those_of_group_subtasks() -> None:
@@ -161,7 +159,7 @@ def test_a_group_that_holds_itself_ends() -> None:
         "group_subtasks": {"a": ["b", "leaf"], "b": ["a"]},
         "n-samples": {"leaf": {"effective": 4}},
     }
-    assert {metric["task"] for metric in normalise_metrics(native, "a")} == {"a", "b", "leaf"}
+    assert {score.task for score in normalise_metrics(native, "a")} == {"a", "b", "leaf"}
 
 
 SIZES = st.integers(2, 1000)

@@ -138,8 +138,8 @@ def test_values_that_are_no_numbers_are_left_out_and_named() -> None:
         "acc of mini_copy is NaN",
         "acc_norm of mini_copy is '0.5'",
     )
-    (metric,) = scored["mini_copy"].metrics
-    assert (metric["metric"], metric["stderr"]) == ("f1", None)
+    (metric,) = scored["mini_copy"].scores
+    assert (metric.metric, metric.stderr) == ("f1", None)
     assert scored["mini"].remarks == ()
 
 
@@ -148,7 +148,7 @@ def test_a_groups_value_without_its_tasks_is_left_out_and_named() -> None:
     for task in ("mini_algebra", "mini_geometry"):
         del document["results"][task]
     mini = next(s for s in read_json(document) if s.row["task_path"] == "mini")
-    kinds = {m["task"]: m["aggregate"] for m in mini.metrics}
+    kinds = {m.task: m.aggregate for m in mini.scores}
     assert kinds == {"mini_law": "", "mini": "partial"}
     assert mini.remarks == ("acc of mini_stem is left out: tasks of it have none",)
 
@@ -228,7 +228,7 @@ def test_names_that_begin_alike_are_not_the_same() -> None:
             "n-samples": {"mini_law": {"effective": 4}},
         }
     )
-    asked = {s.row["task_path"]: [m["task"] for m in s.metrics] for s in scored}
+    asked = {s.row["task_path"]: [m.task for m in s.scores] for s in scored}
     assert asked == {
         "mini_law_school": ["mini_law_school"],
         "mini_lawyers": ["mini_lawyers"],
@@ -249,16 +249,14 @@ def test_lighteval_groups_by_the_colon() -> None:
         "n_shot": "5",
     }
     assert group.finished == "2024-05-01T12:30:45+00:00"
-    shown = [
-        (m["task"], m["group"], m["stderr"], m["n_samples"], m["aggregate"]) for m in group.metrics
-    ]
+    shown = [(m.task, m.group, m.stderr, m.n_samples, m.aggregate) for m in group.scores]
     assert shown == [
         ("mmlu:law", "mmlu", 0.1, 10, ""),
         ("mmlu:stem", "mmlu", 0.2, None, ""),
         ("mmlu", "", None, None, "reported"),
     ]
     assert other.row["task_path"] == "mmlu_pro:law"
-    assert other.metrics[0]["stderr"] is None
+    assert other.scores[0].stderr is None
 
 
 def test_an_evaluation_of_bigcodebench_is_one_result(tmp_path: Path) -> None:
@@ -272,10 +270,10 @@ def test_an_evaluation_of_bigcodebench_is_one_result(tmp_path: Path) -> None:
     (alone,) = read_foreign_result(outcomes.read_bytes(), str(outcomes)) or []
     assert both.row.cells == alone.row.cells
     # bigcodebench was asked for pass@2, which it does not compute by itself.
-    assert both.metrics[0] == alone.metrics[0]
+    assert both.scores[0] == alone.scores[0]
     outcomes.unlink()
     (bare,) = read_foreign_result((tmp_path / "elsewhere.json").read_bytes(), str(scores)) or []
-    assert bare.metrics == [m | {"stderr": None, "n_samples": None} for m in both.metrics]
+    assert bare.scores == [m._replace(stderr=None, n_samples=None) for m in both.scores]
 
 
 def test_reference_solutions_that_fail_are_told() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from oellm.core import schema
 from oellm.manifest.rows import Row
 from oellm.metrics.records import (
@@ -13,13 +15,14 @@ from oellm.metrics.records import (
     make_metric_records,
     select_columns,
 )
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from support.score_lines import metric
 
 
 def scored(*metrics: dict[str, Any], **cells: str) -> ScoredRow:
     row = Row({"model_path": "/m/iter_1000", "task_path": metrics[0]["task"], **cells})
-    return ScoredRow(row, list(metrics), finished="", run_dir="/run")
+    scores = list(map(MetricScore.from_json, metrics))
+    return ScoredRow(row, scores, finished="", run_dir="/run")
 
 
 def primaries(made_by: PrimaryMetrics, row: ScoredRow) -> list[str]:
@@ -49,7 +52,7 @@ def test_who_names_a_metric_decides_which_one_is_primary() -> None:
     assert primaries(PrimaryMetrics({"arc": "f1"}), row) == ["f1"]
     assert primaries(PrimaryMetrics({"arc": "f1"}, "x"), row) == ["x"]
     assert primaries(PrimaryMetrics({}, "nothing"), row) == []
-    named = scored(*row.metrics, primary_metric="x")
+    named = row._replace(row=row.row.with_cells(primary_metric="x"))
     assert primaries(PrimaryMetrics({"arc": "f1"}), named) == ["x"]
 
 
@@ -59,3 +62,21 @@ def test_records_made_before_get_the_metric_that_is_asked_for() -> None:
     again = list(PrimaryMetrics({}, "f1,none").choose_again(before))
     assert [(r.metric, r.is_primary) for r in again] == [("acc", False), ("f1", True)]
     assert list(PrimaryMetrics({}).choose_again(before)) == before
+
+
+def test_a_score_is_read_back_as_it_was_written() -> None:
+    score = MetricScore.from_json(metric("arc", 0.5))
+    assert MetricScore.from_json(score.to_json()) == score
+    assert score.aggregate == ""
+    # Keys of later versions are ignored, and some were not written by earlier ones.
+    assert MetricScore.from_json({**score.to_json(), "new": 1}) == score
+    least = MetricScore.from_json({"task": "arc", "metric": "acc", "filter": "none", "value": 1})
+    assert (least.group, least.n_shot, least.stderr, least.aggregate) == ("", None, None, "")
+    for key in ("task", "metric", "filter"):
+        for damaged in (None, 5):
+            with pytest.raises(ValueError, match="a metric lacks one of task, metric, filter"):
+                MetricScore.from_json({**score.to_json(), key: damaged})
+        lacking = score.to_json()
+        del lacking[key]
+        with pytest.raises(ValueError, match="a metric lacks one of task, metric, filter"):
+            MetricScore.from_json(lacking)

@@ -38,7 +38,7 @@ def records(lines: Iterable[str], metric: str = "") -> list[MetricRecord]:
     primary = metric_records.PrimaryMetrics(suites.primary_metrics({}), metric)
     found: list[MetricRecord] = []
     for ours in map(json.loads, lines):
-        scored = scored_rows.of_result(ours, ours["oellm"]["provenance"]["run_dir"])
+        scored = scored_rows.read_scored_row(ours, ours["oellm"]["provenance"]["run_dir"])
         found += metric_records.make_metric_records(scored, primary)
     return found
 

@@ -22,7 +22,7 @@ _PROVENANCE, _METRICS = b'\n    "provenance": {', b'\n    "metrics": ['
 
 def of_row(run_dir: str, eval_id: str) -> ScoredRow:
     """Read the scores of a run's row; raises as `valid_result` does."""
-    return scored_rows.of_result(valid_result(run_dir, eval_id), run_dir)
+    return scored_rows.read_scored_row(valid_result(run_dir, eval_id), run_dir)
 
 
 def valid_result(run_dir: str, eval_id: str) -> Result:
@@ -54,7 +54,7 @@ def of_file(path: str) -> list[ScoredRow] | None:
         if isinstance(result, dict) and "oellm" in result:
             if reason := problem(result):
                 raise ValueError(reason)
-            return [scored_rows.of_result(result, path)]
+            return [scored_rows.read_scored_row(result, path)]
     return read_foreign_result(content, path)
 
 

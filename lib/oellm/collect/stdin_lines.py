@@ -93,7 +93,7 @@ def _add(record: dict[str, Any], source: str, number: int, collection: Collectio
         provenance = ours.get("provenance")
         place = provenance.get("run_dir") if isinstance(provenance, dict) else ""
         try:
-            collection.add(scored_rows.of_result(record, str(place or "")))
+            collection.add(scored_rows.read_scored_row(record, str(place or "")))
             return
         except ValueError as error:
             reason = str(error)

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.models.staging import Source
 from oellm.runs.answers import Answers
 
@@ -41,8 +41,7 @@ class Evaluation:
 
     Attributes:
         native: The framework's own result, JSON-like.
-        metrics: Normalised metrics: task, group, n_shot, metric, filter, value, stderr,
-            higher_is_better, n_samples and aggregate (schema.json, table `metric`).
+        scores: The scores in the native result, in our form.
         samples: The documents with their prompts and answers, by task.
         remarks: What the user should know about the scores.
         timing: Seconds by step (schema.json, table `result`).
@@ -51,7 +50,7 @@ class Evaluation:
     """
 
     native: dict[str, Any]
-    metrics: list[dict[str, Any]]
+    scores: list[MetricScore]
     samples: Mapping[str, list[Any]]
     remarks: list[str] = field(default_factory=list)
     timing: dict[str, float] = field(default_factory=dict)

@@ -85,27 +85,26 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     limit: float | None = read_cell("limit", cells.get("limit", "")).value
     step = _step(model_path)
     chosen = primary.primary_places(scored)
-    for place, metric in enumerate(scored.metrics):
-        get = metric.get
+    for place, score in enumerate(scored.scores):
         yield MetricRecord(
             eval_id=cells.get("eval_id", ""),
             model_path=model_path,
             model_revision=cells.get("model_revision", ""),
             step=step,
-            task=metric["task"],
-            group=get("group", ""),
+            task=score.task,
+            group=score.group,
             language=cells.get("language", ""),
-            n_shot=get("n_shot"),
+            n_shot=score.n_shot,
             eval_suite=eval_suite,
-            metric=metric["metric"],
-            filter=metric["filter"],
-            value=metric["value"],
-            stderr=get("stderr"),
-            higher_is_better=get("higher_is_better"),
-            n_samples=get("n_samples"),
+            metric=score.metric,
+            filter=score.filter,
+            value=score.value,
+            stderr=score.stderr,
+            higher_is_better=score.higher_is_better,
+            n_samples=score.n_samples,
             limit=limit,
             is_primary=place in chosen,
-            aggregate=get("aggregate", ""),
+            aggregate=score.aggregate,
             finished=scored.finished,
             run_dir=scored.run_dir,
         )
@@ -130,11 +129,11 @@ class PrimaryMetrics:
         requested = self._of_tasks.get(row["task_path"])
         first: dict[str, int] = {}
         named: dict[str, int] = {}
-        for place, metric in enumerate(scored.metrics):
-            task = metric["task"]
+        for place, score in enumerate(scored.scores):
+            task = score.task
             first.setdefault(task, place)
             name = row["primary_metric"] or self._of_tasks.get(task) or requested
-            if task not in named and self._is_wanted(metric["metric"], metric["filter"], name):
+            if task not in named and self._is_wanted(score.metric, score.filter, name):
                 named[task] = place
         return set((named if self._metric else {**first, **named}).values())
 

@@ -2,40 +2,94 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from oellm.manifest.cells import read_cell
 from oellm.manifest.rows import Row
 from oellm.runs.result_store import Result
 
-# What every metric has, besides its value.
-_TEXTS = ("task", "metric", "filter")
-# Cells whose values records have.
-_CELLS = ("model_path", "eval_suite", "limit")
+# Keys that a metric of a result may lack, with their values then.
+_OPTIONAL: dict[str, Any] = {
+    "group": "",
+    "n_shot": None,
+    "stderr": None,
+    "higher_is_better": None,
+    "n_samples": None,
+    "aggregate": "",
+}
+# Columns of a row whose values metric records have.
+_PARSED = ("model_path", "eval_suite", "limit")
+
+
+class MetricScore(NamedTuple):
+    """A score of a task, subtask or group; one metric of a result.
+
+    The fields are columns of schema.json's table `metric`, and keys of a result's `metrics`.
+    """
+
+    task: str
+    group: str
+    n_shot: int | None
+    metric: str
+    filter: str
+    value: float
+    stderr: float | None
+    higher_is_better: bool | None
+    n_samples: int | None
+    aggregate: str
+
+    @classmethod
+    def from_json(cls, members: Mapping[str, Any]) -> MetricScore:
+        """Return the score in a result; raises ValueError if it does not say what it is of."""
+        try:
+            score = cls._make(_members(members))
+        except KeyError:
+            return cls._from_incomplete(members)
+        if not type(score.task) is type(score.metric) is type(score.filter) is str:
+            raise _nameless(members)
+        return score
+
+    @classmethod
+    def _from_incomplete(cls, members: Mapping[str, Any]) -> MetricScore:
+        whole = {**_OPTIONAL, **members}
+        if not set(cls._fields) <= whole.keys():
+            raise _nameless(members)
+        return cls.from_json(whole)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the score as a result has it."""
+        return self._asdict()
+
+
+_members = itemgetter(*MetricScore._fields)
 
 
 class ScoredRow(NamedTuple):
-    """A row with its scores, wherever these come from."""
+    """A row with its scores, from a result of ours or of another tool.
 
-    # The manifest row; of a native result the cells that it tells: model_path with arguments,
-    # task_path (the task or group that was asked for), n_shot, eval_suite, limit, gen_kwargs,
-    # apply_chat_template, model_revision, primary_metric. Only ours has an eval_id.
+    Attributes:
+        row: The manifest row. For a native result it has the cells that the result tells:
+            model_path with arguments, task_path (the task or group that was asked for), n_shot,
+            eval_suite, limit, gen_kwargs, apply_chat_template, model_revision, primary_metric.
+            Only our results have an eval_id.
+        finished: When the evaluation ended, in UTC as ISO 8601; empty if unknown.
+        run_dir: The run directory, or the file of a result that is in none.
+        remarks: What the user should know: metrics that are left out, and why.
+    """
+
     row: Row
-    # Normalised: task, group, n_shot, metric, filter, value, stderr, higher_is_better, n_samples,
-    # aggregate (schema.json, table `metric`).
-    metrics: list[dict[str, Any]]
-    # When the evaluation ended, in UTC as ISO 8601; empty where nothing tells.
+    scores: list[MetricScore]
     finished: str
-    # The run directory, or the file of a result that is in none.
     run_dir: str
-    # What a user should know of it: metrics that are left out, and why.
     remarks: tuple[str, ...] = ()
 
 
-def of_result(result: Result, run_dir: str) -> ScoredRow:
-    """Return what a valid result of ours says.
+def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
+    """Return the row and scores of a valid result of ours.
 
-    Raises ValueError where what does not count for its validity is not as it should be.
+    Raises ValueError if a part is damaged that the check for validity does not look at.
     """
     ours = result["oellm"]
     cells, timing = ours.get("row"), ours.get("timing")
@@ -43,12 +97,14 @@ def of_result(result: Result, run_dir: str) -> ScoredRow:
         raise ValueError("its row is no manifest row")
     cells["eval_id"] = ours["eval_id"]
     try:
-        for name in _CELLS:
+        for name in _PARSED:
             read_cell(name, cells.get(name, ""))
     except ValueError as error:
         raise ValueError(f"its row: {name}: {error}") from None
-    for metric in ours["metrics"]:
-        if not all(type(metric.get(name)) is str for name in _TEXTS):
-            raise ValueError(f"a metric lacks one of {', '.join(_TEXTS)}: {metric}")
+    scores = list(map(MetricScore.from_json, ours["metrics"]))
     finished = timing.get("finished") if isinstance(timing, dict) else ""
-    return ScoredRow(Row(cells), ours["metrics"], str(finished or ""), run_dir)
+    return ScoredRow(row=Row(cells), scores=scores, finished=str(finished or ""), run_dir=run_dir)
+
+
+def _nameless(members: Mapping[str, Any]) -> ValueError:
+    return ValueError(f"a metric lacks one of task, metric, filter: {dict(members)}")

@@ -177,8 +177,8 @@ class _Evaluation:
         provenance = {**self._job.provenance, **found.provenance}
         provenance["versions"] = {**self._job.provenance["versions"], **provenance["versions"]}
         record = row_record.record(row, "done", self._started, self._timing, provenance)
-        record["metrics"], record["remarks"] = found.metrics, found.remarks
-        record["usage"] = found.usage
+        record["metrics"] = [score.to_json() for score in found.scores]
+        record["remarks"], record["usage"] = found.remarks, found.usage
         result: Result = {**found.native, "oellm": record}
         if reason := problem(result):
             raise ValueError(f"the result is not valid: {reason}")
@@ -210,5 +210,5 @@ def _line(result: Result) -> bytes:
 
 
 def _headline(found: Evaluation) -> str:
-    first = found.metrics[0] if found.metrics else None
-    return f"{first['metric']} {first['value']:.4f}" if first else "no metrics"
+    first = found.scores[0] if found.scores else None
+    return f"{first.metric} {first.value:.4f}" if first else "no metrics"

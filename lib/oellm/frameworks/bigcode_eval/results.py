@@ -13,7 +13,7 @@ from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import Object, object_at, spelled, text_at
 from oellm.metrics.records import is_finite
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.scored_rows import MetricScore, ScoredRow
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _GENERATION = ("do_sample", "temperature", "top_k", "top_p", "max_length_generation", "seed")
@@ -52,24 +52,24 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     return found
 
 
-def _metrics(task: str, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def _metrics(task: str, values: Mapping[str, Any]) -> Iterator[MetricScore]:
     for name, value in values.items():
         if not is_finite(value) or name.endswith("_stderr"):
             continue
         stderr = values.get(f"{name}_stderr")
-        yield {
-            "task": task,
-            "group": "",
-            "n_shot": _SHOTS.get(task),
-            "metric": name,
-            "filter": "none",
-            "value": value,
-            "stderr": stderr if is_finite(stderr) else None,
-            "higher_is_better": True if name.startswith("pass@") else None,
+        yield MetricScore(
+            task=task,
+            group="",
+            n_shot=_SHOTS.get(task),
+            metric=name,
+            filter="none",
+            value=value,
+            stderr=stderr if is_finite(stderr) else None,
+            higher_is_better=True if name.startswith("pass@") else None,
             # The file does not say how many problems there were.
-            "n_samples": None,
-            "aggregate": "",
-        }
+            n_samples=None,
+            aggregate="",
+        )
 
 
 def _left_out(task: str, values: Mapping[str, Any]) -> Iterator[str]:

@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from oellm.frameworks.reading import native_cells, pass_at_k, values
 from oellm.frameworks.reading.pass_at_k import Tally
 from oellm.frameworks.reading.values import Object, text_at
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.scored_rows import MetricScore, ScoredRow
 
 _NAME = re.compile(r"(?P<model>.+)_(?P<backend>[a-z]+)_temp_(?P<temperature>[0-9.]+)\Z")
 _ENDING = re.compile(r"[_.]?eval_results\.json\Z")
@@ -57,7 +56,7 @@ def _of_name(path: str) -> dict[str, str]:
     }
 
 
-def _metrics(task: str, problems: Mapping[str, list[Object]]) -> list[dict[str, Any]]:
+def _metrics(task: str, problems: Mapping[str, list[Object]]) -> list[MetricScore]:
     """Return pass@k with the benchmark's own tests (base), and with evalplus's besides (plus)."""
     statuses: dict[str, tuple[str, ...]] = {"base": ("base_status",)}
     # Null with --base_only.

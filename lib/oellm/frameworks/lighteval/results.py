@@ -24,7 +24,7 @@ from oellm.frameworks.reading.values import (
     text_at,
 )
 from oellm.metrics.records import REPORTED, is_finite
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.scored_rows import MetricScore, ScoredRow
 
 _AVERAGE = ":_average"
 
@@ -102,25 +102,25 @@ def _task(key: str) -> _Task:
 
 def _metrics(
     key: str, asked: _Task, values: Mapping[str, Any], facts: _TaskFacts
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[MetricScore]:
     task = _task(key)
     is_average = task.name.endswith(_AVERAGE)
     for name, value in values.items():
         if not is_finite(value) or name.endswith("_stderr"):
             continue
         stderr = None if is_average else values.get(f"{name}_stderr")
-        yield {
-            "task": task.name.removesuffix(_AVERAGE),
-            "group": "" if is_average or task == asked else asked.name,
-            "n_shot": task.shots,
-            "metric": name,
-            "filter": "none",
-            "value": value,
-            "stderr": stderr if is_finite(stderr) else None,
-            "higher_is_better": facts.directions.get(name),
-            "n_samples": facts.n_docs.get(key),
-            "aggregate": REPORTED if is_average else "",
-        }
+        yield MetricScore(
+            task=task.name.removesuffix(_AVERAGE),
+            group="" if is_average or task == asked else asked.name,
+            n_shot=task.shots,
+            metric=name,
+            filter="none",
+            value=value,
+            stderr=stderr if is_finite(stderr) else None,
+            higher_is_better=facts.directions.get(name),
+            n_samples=facts.n_docs.get(key),
+            aggregate=REPORTED if is_average else "",
+        )
 
 
 def _left_out(key: str, values: Mapping[str, Any]) -> Iterator[str]:

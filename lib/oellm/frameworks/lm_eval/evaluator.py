@@ -61,7 +61,7 @@ class LmEvalEvaluator:
         metrics.require_complete(native, samples, row)
         return Evaluation(
             native=native,
-            metrics=metrics.normalise_metrics(native, row["task_path"]),
+            scores=metrics.normalise_metrics(native, row["task_path"]),
             samples=samples,
             remarks=metrics.score_remarks(native, row),
             timing=timing,

@@ -15,16 +15,16 @@ from oellm.frameworks.lm_eval.groups import (
 )
 from oellm.manifest.rows import Row
 from oellm.metrics.records import is_finite
+from oellm.metrics.scored_rows import MetricScore
 
 _NO_METRICS = ("alias", "name", "samples", "sample_len", "sample_count", "bypass")
 
 
-def normalise_metrics(native: dict[str, Any], requested: str) -> list[dict[str, Any]]:
-    """Return the normalised metrics of a result of lm-eval 0.4.0 or later.
+def normalise_metrics(native: dict[str, Any], requested: str) -> list[MetricScore]:
+    """Return the scores in a result of lm-eval 0.4.0 or later.
 
-    Each has task, group, n_shot, metric, filter, value, stderr, higher_is_better, n_samples and
-    aggregate (schema.json, table `metric`). `requested` is the task, group or tag that was asked
-    for. lm-eval has no score for a tag; it gets a computed one, like a group without a score.
+    `requested` is the task, group or tag that was asked for. lm-eval has no score for a tag; it
+    gets a computed one, like a group without a score.
     """
     groups = Groups(native)
     tops = groups.top(native["results"])
@@ -45,18 +45,18 @@ def normalise_metrics(native: dict[str, Any], requested: str) -> list[dict[str, 
             whole = {key: Aggregate(score, "", [task]) for key, score in of_tasks[task].items()}
         for (metric, filter_name), made in whole.items():
             normalised.append(
-                {
-                    "task": task,
-                    "group": group,
-                    "n_shot": facts.n_shot(made.leaves),
-                    "metric": metric,
-                    "filter": filter_name,
-                    "value": made.score.value,
-                    "stderr": made.score.stderr,
-                    "higher_is_better": facts.direction(made.leaves, metric),
-                    "n_samples": facts.n_samples(made.leaves),
-                    "aggregate": made.kind,
-                }
+                MetricScore(
+                    task=task,
+                    group=group,
+                    n_shot=facts.n_shot(made.leaves),
+                    metric=metric,
+                    filter=filter_name,
+                    value=made.score.value,
+                    stderr=made.score.stderr,
+                    higher_is_better=facts.direction(made.leaves, metric),
+                    n_samples=facts.n_samples(made.leaves),
+                    aggregate=made.kind,
+                )
             )
     return normalised
 

@@ -23,7 +23,7 @@ from oellm.frameworks.reading.values import (
     text_at,
 )
 from oellm.metrics.records import is_finite
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.scored_rows import MetricScore, ScoredRow
 
 # Model arguments that name the model; the first that is present counts.
 _NAMES = ("pretrained", "model", "path", "engine")
@@ -156,9 +156,9 @@ def _non_finite_remarks(results: Mapping[str, Object], part: Object) -> Iterator
                 yield f"{key.partition(',')[0]} of {task} is {spelled(value)}"
 
 
-def _incomplete_remarks(part: Object, scores: list[Object]) -> Iterator[str]:
+def _incomplete_remarks(part: Object, scores: list[MetricScore]) -> Iterator[str]:
     """Yield a remark for each group value that is left out because tasks have no score."""
-    kept = {(score["task"], f"{score['metric']},{score['filter']}") for score in scores}
+    kept = {(score.task, f"{score.metric},{score.filter}") for score in scores}
     for group in part["group_subtasks"]:
         for key in part["results"].get(group, {}):
             if is_metric(key) and (group, key) not in kept:

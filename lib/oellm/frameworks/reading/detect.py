@@ -24,7 +24,7 @@ def read_foreign_result(content: bytes, path: str) -> list[ScoredRow] | None:
     for reader in frameworks.result_readers():
         rows = reader.scored_rows(document, path)
         if rows is not None:
-            if not any(row.metrics for row in rows):
+            if not any(row.scores for row in rows):
                 raise ValueError("no metric has a finite value")
             return rows
     return None

@@ -6,11 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from oellm.frameworks.reading.values import Object
 from oellm.manifest.cells import read_cell
 from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.rows import Row
 from oellm.metrics.records import is_finite
+from oellm.metrics.scored_rows import MetricScore
 
 
 def row(cells: Mapping[str, str]) -> Row:
@@ -53,9 +53,9 @@ def limit(value: Any) -> str:
     return str(int(value) if value == int(value) else value)
 
 
-def n_shot(metrics: list[Object]) -> str:
-    """Return the number of shots that all metrics have, empty where they differ."""
-    found = {metric["n_shot"] for metric in metrics}
+def n_shot(scores: list[MetricScore]) -> str:
+    """Return the number of shots that all scores have, empty if they differ."""
+    found = {score.n_shot for score in scores}
     shots = found.pop() if len(found) == 1 else None
     return "" if shots is None else str(shots)
 

@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-Metric = dict[str, Any]
+from oellm.metrics.scored_rows import MetricScore
 
 
 class Tally(NamedTuple):
@@ -35,23 +35,23 @@ def pass_rates(tallies: Sequence[Tally], ks: Sequence[int]) -> dict[int, PassRat
     return {k: _pass_rate(tallies, k) for k in ks if k <= fewest}
 
 
-def metric(task: str, k: int, rate: PassRate, n_samples: int | None, tests: str) -> Metric:
-    """Return pass@k as a normalised metric (schema.json, table `metric`), without examples.
+def metric(task: str, k: int, rate: PassRate, n_samples: int | None, tests: str) -> MetricScore:
+    """Return pass@k as a score without few-shot examples.
 
     `tests` is its filter: which tests the programs had to pass.
     """
-    return {
-        "task": task,
-        "group": "",
-        "n_shot": 0,
-        "metric": f"pass@{k}",
-        "filter": tests,
-        "value": rate.value,
-        "stderr": rate.stderr,
-        "higher_is_better": True,
-        "n_samples": n_samples,
-        "aggregate": "",
-    }
+    return MetricScore(
+        task=task,
+        group="",
+        n_shot=0,
+        metric=f"pass@{k}",
+        filter=tests,
+        value=rate.value,
+        stderr=rate.stderr,
+        higher_is_better=True,
+        n_samples=n_samples,
+        aggregate="",
+    )
 
 
 def require_samples(problems: Mapping[str, Any], status: str) -> dict[str, list[dict[str, Any]]]:
