@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     slow_tests: Counter[str] = Counter()
     for item in items:
-        group = "real_slurm" if REAL_SLURM in item.path.parents else str(item.path)
+        group = "real_slurm" if REAL_SLURM in item.path.parents else item.nodeid.partition("::")[0]
         item.add_marker(pytest.mark.xdist_group(group))
         slow_tests[group] += item.get_closest_marker("slow") is not None
 
