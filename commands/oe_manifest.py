@@ -101,16 +101,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, InputError, UsageError
 
 if TYPE_CHECKING:
-    from oellm.manifest import rows as manifest
+    from oellm.manifest.rows import Row
     from oellm.models.expansion import Expansion, ListedModel
-    from oellm.tasks.suite_files import Catalogue, Cells
 
 
 class Options(NamedTuple):
@@ -138,7 +137,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
     flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
     for name in flags:
-        # An unset variable in a script: to leave the option out would evaluate something else.
+        # Probably an unset variable in a script; ignoring the option would evaluate something else.
         if arguments[f"--{name}"] == "":
             raise UsageError(f"--{name}: expected a value, got nothing")
     options = Options(
@@ -148,7 +147,7 @@ def _options(arguments: cli.Arguments) -> Options:
         tasks=_pieces(arguments["--tasks"]),
         shots=_pieces(arguments["--n_shot"]),
         task_groups=_pieces(arguments["--task_groups"]),
-        suites=arguments["--suites"],
+        suites=_suite_paths(arguments["--suites"]),
         eval_suite=arguments["--eval_suite"],
         settings={name: arguments[f"--{name}"] for name in flags if arguments[f"--{name}"]},
         unchecked_tasks=arguments["--unchecked_tasks"],
@@ -166,119 +165,85 @@ def _pieces(values: list[str]) -> list[str]:
     return [piece.strip() for value in values for piece in value.split(",") if piece.strip()]
 
 
+def _suite_paths(paths: list[str]) -> list[str]:
+    """Return paths of suites; an empty one is an unset variable in a script."""
+    if "" in paths:
+        raise UsageError("--suites: expected a file, got nothing")
+    return paths
+
+
 def _manifest(arguments: cli.Arguments) -> int:
-    from oellm.manifest import csv_file
-    from oellm.manifest import rows as manifest
+    from oellm.manifest import csv_file, rows
 
     if arguments["--list"]:
-        return _list(_catalogue(arguments["--suites"]), _pieces(arguments["--task_groups"]))
+        _list(arguments["--suites"], _pieces(arguments["--task_groups"]))
+        return ExitStatus.DONE
     options = _options(arguments)
-    # Everything that can be wrong is found before the first row is printed: a reader at the other
-    # end of a pipe cannot tell half a manifest from a whole one.
+    # Everything is checked before the first row is printed: the reader of a pipe cannot tell half
+    # a manifest from a whole one.
     models, broken = _models(options)
     for text in broken:
         cli.message(text)
     if not models:
         raise InputError("no model is left, all are broken")
-    rows = _rows(options, str(models[0]))
+    of_model = _rows(options, str(models[0]))
     for model in models[1:]:
-        manifest.checked(rows[0].with_cells(model_path=str(model)))
+        rows.checked(of_model[0].with_cells(model_path=str(model)))
     if not options.unchecked_tasks:
-        _check_tasks(rows)
-    columns = dict.fromkeys(column for row in rows for column in row.cells)
-    writer = csv_file.Writer(sys.stdout)
-    writer.header(columns)
-    # Between models only the model's cell changes.
-    lines = [[row[column] for column in columns] for row in rows]
-    model_cell = list(columns).index("model_path")
-    for model in models:
-        for line in lines:
-            line[model_cell] = str(model)
-        writer.write_texts(lines)
+        _check_tasks(of_model)
+    csv_file.write_models(sys.stdout, map(str, models), of_model)
     return ExitStatus.FAILED if broken and not options.skip_broken else ExitStatus.DONE
 
 
-def _rows(options: Options, model: str) -> list[manifest.Row]:
+def _rows(options: Options, model: str) -> list[Row]:
     """Return the checked rows of one model."""
-    from oellm.manifest import rows as manifest
-    from oellm.tasks import suites as task_groups
+    from oellm.manifest import rows
+    from oellm.tasks import suites
 
-    tasks: list[Cells] = [
+    tasks: list[Mapping[str, str]] = [
         {"task_path": task, "n_shot": shots, "eval_suite": options.eval_suite}
         for task in options.tasks
         for shots in options.shots or [""]
     ]
     if options.task_groups:
-        catalogue = _catalogue(options.suites)
+        known = suites.load_suites(options.suites, os.environ)
         for selection in options.task_groups:
-            tasks += task_groups.select(selection, catalogue)
-    rows = (manifest.Row({"model_path": model, **cells, **options.settings}) for cells in tasks)
-    return [manifest.located(manifest.checked(row)) for row in rows]
+            tasks += suites.select_rows(selection, known)
+    of_model = (rows.Row({"model_path": model, **cells, **options.settings}) for cells in tasks)
+    return [rows.located(rows.checked(row)) for row in of_model]
 
 
-def _check_tasks(rows: list[manifest.Row]) -> None:
-    """Raise UsageError that names every task, group or tag that its framework does not have.
-
-    Tasks of frameworks that only other tools run are not looked up.
-    """
+def _check_tasks(rows: list[Row]) -> None:
+    """Raise UsageError that names every task, group or tag that its framework does not have."""
     from oellm import frameworks
 
-    names = {row.value("eval_suite") for row in rows} & set(frameworks.runnable_names())
-    tasks = {name: frameworks.create_tasks(name, cli.message) for name in names}
-    unknown: dict[str, None] = {}
-    for row in rows:
-        if row.value("eval_suite") in tasks:
-            try:
-                tasks[row.value("eval_suite")].require(row["task_path"], row["include_path"])
-            except InputError as error:
-                unknown[str(error)] = None
-    if unknown:
+    if unknown := frameworks.find_unknown_tasks(rows, cli.message):
         raise UsageError("; ".join(unknown))
 
 
-def _catalogue(paths: list[str]) -> Catalogue:
-    from oellm.tasks import suites as task_groups
-
-    if "" in paths:
-        raise UsageError("--suites: expected a file, got nothing")
-    return task_groups.known(paths, os.environ)
-
-
-def _list(catalogue: Catalogue, selections: list[str]) -> int:
-    """Print the rows of suites; on a terminal a table for each suite, or one of the suites."""
-    import itertools
+def _list(paths: list[str], selections: list[str]) -> None:
+    """Print the rows of suites; on a terminal a table for each suite, or one of all suites."""
     import shutil
 
-    from oellm.core import tables
-    from oellm.tasks import suite_listing
+    from oellm.tasks import suite_listing, suites
 
-    records, columns = suite_listing.rows(selections, catalogue)
-    if not sys.stdout.isatty():
-        tables.write_rows(tables.select_values(records, columns), columns, "csv", sys.stdout)
-    elif selections:
-        columns.remove("task_group")
-        gap = ""
-        for name, rows in itertools.groupby(records, lambda record: record["task_group"]):
-            print(f"{gap}{name}\n")
-            tables.write_rows(tables.select_values(rows, columns), columns, "table", sys.stdout)
-            gap = "\n"
-    else:
+    known = suites.load_suites(_suite_paths(paths), os.environ)
+    if sys.stdout.isatty():
         width = shutil.get_terminal_size((100, 24)).columns
-        overview = suite_listing.overview(catalogue, width)
-        columns = list(suite_listing.SUITE_COLUMNS)
-        tables.write_rows(tables.select_values(overview, columns), columns, "table", sys.stdout)
-    return ExitStatus.DONE
+        suite_listing.write_tables(selections, known, width, sys.stdout)
+    else:
+        suite_listing.write_csv(selections, known, sys.stdout)
 
 
 def _models(options: Options) -> Expansion:
     """Return the models that can be evaluated, and which of those asked for cannot."""
-    from oellm.manifest import rows as manifest
+    from oellm.manifest.rows import Row
     from oellm.models import expansion
 
     listed = [model for value in options.models for model in _listed(value)]
     if not listed:
         raise UsageError("--models: expected at least one model")
-    further = manifest.Row(options.settings).value("model_args") or {}
+    further = Row(options.settings).value("model_args") or {}
     texts = {name: str(value) for name, value in further.items()}
     return expansion.expand(listed, options.checkpoints, texts)
 

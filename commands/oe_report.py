@@ -107,7 +107,7 @@ def _report(arguments: cli.Arguments) -> int:
         records, run_dirs = _records_of_stdin(), []
     # The runs of the collection come first: some of them have no result, and so no record.
     run_dirs = list(dict.fromkeys([*run_dirs, *report_runs.places(records)]))
-    languages = suites.known((), os.environ).languages
+    languages = suites.load_suites((), os.environ).languages
     contents = page.PageContents(
         title=options.title,
         records=records,

@@ -27,7 +27,7 @@ if os.environ.get("CI") != "true":
     pytest.importorskip("matplotlib")
 
 SVG = "{http://www.w3.org/2000/svg}"
-KNOWN = suites.known((), {}).languages
+KNOWN = suites.load_suites((), {}).languages
 # The first colour of a line.
 BLUE = "#0072b2"
 HOSTILE = "<script>alert(1) $x^2$ 50%_\n\"'&amp;\x00\ud800 猫ελ"

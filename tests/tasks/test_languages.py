@@ -7,7 +7,7 @@ import pytest
 from oellm.tasks import suites
 from oellm.tasks.languages import mark_language
 
-KNOWN = suites.known((), {}).languages
+KNOWN = suites.load_suites((), {}).languages
 
 
 @pytest.mark.parametrize(

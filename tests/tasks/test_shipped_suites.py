@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from oellm.tasks import languages, suite_listing, suites
+from oellm.tasks import suite_listing, suites
 from support.processes import ROOT
 
 # As a user without suites of their own has them.
-SHIPPED = suites.known([], {"XDG_CONFIG_HOME": "/nonexistent"})
+SHIPPED = suites.load_suites([], {"XDG_CONFIG_HOME": "/nonexistent"})
 PAGE = (ROOT / "docs" / "SUITES.md").read_text(encoding="utf-8")
 
 
@@ -28,8 +28,8 @@ def table_below(heading: str) -> list[list[str]]:
 def test_the_page_lists_the_shipped_suites() -> None:
     told = [cells[:4] for cells in table_below("Shipped suites")]
     assert told == [
-        [f"`{each['suite']}`", str(each["tasks"]), each["n_shot"], each["languages"]]
-        for each in suite_listing.overview(SHIPPED, 100)
+        [f"`{suite.suite}`", str(suite.tasks), suite.n_shot, suite.languages]
+        for suite in suite_listing.list_suites(SHIPPED, 100)
     ]
 
 
@@ -95,5 +95,5 @@ def test_lm_eval_lacks_what_is_left_out_and_has_the_relatives(index: Mapping[str
 
 
 def test_spellings_are_of_one_language_each() -> None:
-    words = [word for each in SHIPPED.languages.values() for word in languages.spellings(each)]
+    words = [word for each in SHIPPED.languages.values() for word in each.words()]
     assert len(words) == len(set(words))

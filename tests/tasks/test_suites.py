@@ -23,14 +23,14 @@ from hypothesis import strategies as st
 
 from oellm.errors import InputError, UsageError
 from oellm.tasks import suite_listing
-from oellm.tasks import suites as task_groups
-from oellm.tasks.suite_files import Catalogue, Suite
+from oellm.tasks import suites as task_suites
+from oellm.tasks.suite_files import KnownSuites, Suite
 from support.golden_files import assert_golden
 from support.processes import BIN, ROOT, Run, clean_environment
 
 # The environment of a user without suites of their own.
 NO_FILE = {"XDG_CONFIG_HOME": "/nonexistent"}
-SHIPPED = task_groups.known([], NO_FILE)
+SHIPPED = task_suites.load_suites([], NO_FILE)
 # Examples take as long as a busy machine makes them take.
 PATIENT = settings(deadline=None, max_examples=50)
 PAGE = (ROOT / "docs" / "SUITES.md").read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def on_terminal(home: Path, *arguments: str, width: int = 100) -> list[str]:
 
 
 @st.composite
-def catalogues(draw: st.DrawFn) -> Catalogue:
+def catalogues(draw: st.DrawFn) -> KnownSuites:
     """Draw suites a and b, of which every row may be in both, and the super-suite s of them."""
     codes = list(SHIPPED.languages)[:5]
     row = st.tuples(st.sampled_from(["t", "u", "v"]), st.sampled_from(["", *codes]))
@@ -90,7 +90,7 @@ def catalogues(draw: st.DrawFn) -> Catalogue:
                 for task, code in draw(st.lists(row, unique=True, min_size=1))
             ),
         )
-    return Catalogue(SHIPPED.languages, {**suites, "s": Suite("", members=("a", "b"))})
+    return KnownSuites(SHIPPED.languages, {**suites, "s": Suite("", members=("a", "b"))})
 
 
 def without_repetition(rows: list[Mapping[str, str]]) -> list[Mapping[str, str]]:
@@ -101,12 +101,12 @@ def without_repetition(rows: list[Mapping[str, str]]) -> list[Mapping[str, str]]
 @PATIENT
 @given(catalogues(), st.data())
 def test_a_bracket_keeps_the_rows_of_its_languages_in_any_spelling(
-    catalogue: Catalogue, data: st.DataObject
+    catalogue: KnownSuites, data: st.DataObject
 ) -> None:
     both = [row for name in "ab" for row in catalogue.suites[name].rows]
     rows = {"a": list(catalogue.suites["a"].rows), "s": both, "all": both}
     for name, expected in rows.items():
-        whole = task_groups.select(name, catalogue)
+        whole = task_suites.select_rows(name, catalogue)
         assert whole == without_repetition(expected)
         codes = sorted({row["language"] for row in expected if row["language"]})
         if not codes:
@@ -114,19 +114,19 @@ def test_a_bracket_keeps_the_rows_of_its_languages_in_any_spelling(
         wanted = data.draw(st.lists(st.sampled_from(codes), min_size=1))
         spelled = [data.draw(st.sampled_from(catalogue.languages[code])) for code in wanted]
         shown = [data.draw(st.sampled_from([text, text.upper(), f" {text} "])) for text in spelled]
-        found = task_groups.select(f"{name}[{'|'.join(shown)}]", catalogue)
+        found = task_suites.select_rows(f"{name}[{'|'.join(shown)}]", catalogue)
         assert found == [row for row in whole if row["language"] in wanted]
         absent = data.draw(st.sampled_from([*set(catalogue.languages) - set(codes), "", "x"]))
         with pytest.raises(UsageError, match=f" language '{absent}'"):
-            task_groups.select(f"{name}[{'|'.join([*shown, absent])}]", catalogue)
+            task_suites.select_rows(f"{name}[{'|'.join([*shown, absent])}]", catalogue)
 
 
 @PATIENT
 @given(st.text(alphabet="ab[]|, x"))
 def test_any_text_selects_rows_or_is_refused(text: str) -> None:
-    catalogue = Catalogue(SHIPPED.languages, {"a": SHIPPED.suites["mgsm-eu"], "b": Suite("")})
+    catalogue = KnownSuites(SHIPPED.languages, {"a": SHIPPED.suites["mgsm-eu"], "b": Suite("")})
     try:
-        assert task_groups.select(text, catalogue) or text.strip() == "b"
+        assert task_suites.select_rows(text, catalogue) or text.strip() == "b"
     except UsageError as error:
         assert str(error).startswith("--task_groups: ")
 
@@ -152,7 +152,7 @@ def test_any_text_selects_rows_or_is_refused(text: str) -> None:
 )
 def test_what_selects_nothing_is_refused(selection: str, message: str) -> None:
     with pytest.raises(UsageError) as refused:
-        task_groups.select(selection, SHIPPED)
+        task_suites.select_rows(selection, SHIPPED)
     assert str(refused.value) == f"--task_groups: {message}"
 
 
@@ -302,7 +302,7 @@ def test_a_mistake_in_a_file_is_refused_with_its_place(
     path = tmp_path / "my.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(InputError) as refused:
-        task_groups.known([str(path)], NO_FILE)
+        task_suites.load_suites([str(path)], NO_FILE)
     expected = message.replace("{b}", ": groups.mine.tasks[1]")
     assert str(refused.value).startswith(f"{path}{expected}")
 

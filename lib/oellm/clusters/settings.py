@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from oellm.core import schema
-from oellm.core.kinds import KINDS
+from oellm.core.schema import KINDS
 from oellm.errors import InputError, UsageError, nearest
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

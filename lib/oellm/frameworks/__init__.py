@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from oellm.core.log import Log
-from oellm.errors import UsageError, nearest
+from oellm.errors import InputError, UsageError, nearest
 from oellm.frameworks.interface import (
     Evaluator,
     Model,
@@ -47,6 +48,26 @@ def require_runnable(row: Row) -> str:
         known = ", ".join(runnable_names())
         raise row.error("eval_suite", f"expected one of {known}, got {name!r}")
     return name
+
+
+def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[str]:
+    """Return a message for each task of the rows that its framework does not have.
+
+    Tasks of frameworks that oe-run-task cannot run are not looked up.
+    """
+    tasks: dict[str, Tasks] = {}
+    unknown: dict[str, None] = {}
+    for row in rows:
+        name = row.typed.eval_suite
+        if name not in runnable_names():
+            continue
+        if name not in tasks:
+            tasks[name] = create_tasks(name, log)
+        try:
+            tasks[name].require(row.typed.task_path, row.typed.include_path)
+        except InputError as error:
+            unknown[str(error)] = None
+    return list(unknown)
 
 
 def create_model(name: str, log: Log) -> Model:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from oellm.core import schema
-from oellm.core.kinds import KINDS, unexpected
+from oellm.core.schema import KINDS, unexpected
 
 # Bounds of the cache of cells: how many it keeps, and the longest text (in characters) of one.
 _CACHED_CELLS = 32_768

@@ -60,3 +60,17 @@ class Writer:
     def write_texts(self, rows: Iterable[Sequence[str]]) -> None:
         """Write rows that are the texts of their cells, in the order of the header."""
         self._csv.writerows(rows)
+
+
+def write_models(stream: TextIO, models: Iterable[str], rows: Sequence[Row]) -> None:
+    """Write a manifest with the same rows for each of several models, by model."""
+    columns = list(dict.fromkeys(column for row in rows for column in row.cells))
+    writer = Writer(stream)
+    writer.header(columns)
+    # Between models only the model's cell changes.
+    lines = [[row[column] for column in columns] for row in rows]
+    model_cell = columns.index("model_path")
+    for model in models:
+        for line in lines:
+            line[model_cell] = model
+        writer.write_texts(lines)

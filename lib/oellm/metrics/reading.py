@@ -12,7 +12,7 @@ from typing import Any
 
 from oellm.core import json_codec, schema
 from oellm.core.csv_records import CsvReader
-from oellm.core.kinds import KINDS
+from oellm.core.schema import KINDS
 from oellm.errors import InputError
 from oellm.metrics.records import MetricRecord
 

@@ -11,14 +11,25 @@ PLACEHOLDERS = ("language", "language_lower", "alpha2", "name")
 
 
 class Language(NamedTuple):
-    """A language in one script."""
+    """A language in one script.
 
-    # As FLORES-200 writes it, `deu_Latn`: the identity, and what the manifest's column holds.
+    Attributes:
+        code: As FLORES-200 writes it, `deu_Latn`: its identity, which the manifest's column holds.
+        alpha2: Its code of two letters, or of three if it has none of two.
+        name: Its English name in lower case; underscores join words.
+    """
+
     code: str
-    # Two letters, or three where there is no code of two.
     alpha2: str
-    # English, in lower case, words joined by underscores.
     name: str
+
+    def words(self) -> tuple[str, str, str]:
+        """Return the spellings of the language."""
+        return (self.code, self.alpha2, self.name)
+
+    def is_spelled(self, text: str) -> bool:
+        """Return whether a text spells the language, in upper or lower case."""
+        return text.lower() in (word.lower() for word in self.words())
 
     def fill(self, template: str) -> str:
         """Return a template with its placeholders replaced."""
@@ -27,19 +38,14 @@ class Language(NamedTuple):
         return re.sub(r"\{(\w+)\}", lambda match: words[match[1]], template)
 
 
-def placeholders(text: str) -> list[str]:
+def find_placeholders(text: str) -> list[str]:
     """Return what stands in braces in a text."""
     return re.findall(r"\{([^{}]*)\}", text)
 
 
-def find(text: str, languages: Iterable[Language]) -> Language | None:
-    """Return the language that a text spells, in capitals or not, or None."""
-    return next((each for each in languages if text.lower() in spellings(each)), None)
-
-
-def spellings(language: Language) -> list[str]:
-    """Return the spellings of a language in lower case."""
-    return [word.lower() for word in language]
+def find_language(text: str, languages: Iterable[Language]) -> Language | None:
+    """Return the language that a text spells, in upper or lower case, or None."""
+    return next((language for language in languages if language.is_spelled(text)), None)
 
 
 def mark_language(task: str, code: str, languages: Mapping[str, Language]) -> str:
@@ -53,7 +59,7 @@ def mark_language(task: str, code: str, languages: Mapping[str, Language]) -> st
     """
     words = [code.lower(), code.lower().partition("_")[0]]
     if code in languages:
-        words += spellings(languages[code])
+        words += (word.lower() for word in languages[code].words())
     either = "|".join(map(re.escape, sorted(filter(None, words), key=len, reverse=True)))
     # A word ends at anything but a letter or a digit, so also at an underscore.
     spelled = list(re.finditer(rf"(?<![^\W_])(?:{either})(?![^\W_])", task, re.IGNORECASE))

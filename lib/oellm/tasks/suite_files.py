@@ -1,4 +1,4 @@
-"""Files of task suites: task-groups.json and those of users, checked and put into types."""
+"""Files of suites, task-groups.json and those of users: checked, and put into types."""
 
 from __future__ import annotations
 
@@ -13,63 +13,67 @@ from oellm.core import json_config, schema
 from oellm.core.json_config import Node
 from oellm.errors import nearest
 from oellm.manifest import cells
-from oellm.tasks import languages
-from oellm.tasks.languages import Language
+from oellm.tasks.languages import PLACEHOLDERS, Language, find_language, find_placeholders
 
 Cells = Mapping[str, str]
 
-# The suite that has every task; none of a file can have its name.
+# The suite of all tasks; no suite of a file can have its name.
 ALL = "all"
 
 _SUITE_KEYS = ("description", "eval_suite", "languages", "tasks")
 _SUPER_SUITE_KEYS = ("description", "suites")
 _TASK_KEYS = ("task", "n_shot", "eval_suite", "language", "primary_metric")
-# Whoever runs a suite decides this; its file, perhaps of somebody else, must not.
+# Only the person who runs a suite decides this; its file may be somebody else's.
 _CONFIRMED_BY_OPTION = ("confirm_run_unsafe_code", "trust_remote_code")
 
 
 class Suite(NamedTuple):
-    """A suite: the manifest cells of its rows; of a super-suite the names of its members."""
+    """A named list of tasks, or of other suites: then it is a super-suite.
+
+    Attributes:
+        description: What it is, for people.
+        rows: The manifest cells of its rows; none if it is a super-suite.
+        members: The names of a super-suite's suites.
+    """
 
     description: str
     rows: tuple[Cells, ...] = ()
     members: tuple[str, ...] = ()
 
 
-class Catalogue(NamedTuple):
-    """What is known: languages by code, suites by name."""
+class KnownSuites(NamedTuple):
+    """All suites by name, and the languages that they refer to by code."""
 
     languages: dict[str, Language]
     suites: dict[str, Suite]
 
 
-def extended(known: Catalogue, path: Path) -> Catalogue:
-    """Return what is known together with what a file adds or replaces.
+def add_suite_file(known: KnownSuites, path: Path) -> KnownSuites:
+    """Return what is known with the suites and languages of a file added or replaced.
 
     The file may refer to languages and suites that are known already. Raises InputError, with the
-    place in the file, for anything that is not as docs/SUITES.md has it.
+    place in the file, for anything that is not as docs/SUITES.md says.
     """
-    root = json_config.read_json_file(path)
-    parts = root.members(("languages", "groups"))
-    catalogue = Catalogue(dict(known.languages), dict(known.suites))
+    parts = json_config.read_json_file(path).members(("languages", "groups"))
+    result = KnownSuites(dict(known.languages), dict(known.suites))
     if "languages" in parts:
         for code, node in parts["languages"].members().items():
-            catalogue.languages[code] = _language(code, node, catalogue.languages)
+            result.languages[code] = _read_language(code, node, result.languages)
     groups = parts["groups"].members() if "groups" in parts else {}
     for name, node in groups.items():
         if name == ALL or not re.fullmatch(r"[^\[\]{}|,\s]+", name):
             raise node.error(f"a suite cannot be called {name!r}")
-        catalogue.suites[name] = _suite(name, node, catalogue.languages)
+        result.suites[name] = _read_suite(name, node, result.languages)
     for name, node in groups.items():
-        _check_members(name, node, catalogue.suites)
-    return catalogue
+        _check_members(name, node, result.suites)
+    return result
 
 
-def _language(code: str, node: Node, known: Mapping[str, Language]) -> Language:
+def _read_language(code: str, node: Node, known: Mapping[str, Language]) -> Language:
     members = node.members(("alpha2", "name"), required=("alpha2", "name"))
     language = Language(code, members["alpha2"].text(), members["name"].text())
-    for spelling in languages.spellings(language):
-        other = languages.find(spelling, known.values())
+    for spelling in map(str.lower, language.words()):
+        other = find_language(spelling, known.values())
         if not re.fullmatch(r"\w+", spelling):
             raise node.error(f"expected letters, digits and underscores, got {spelling!r}")
         if other and other.code != code:
@@ -77,7 +81,7 @@ def _language(code: str, node: Node, known: Mapping[str, Language]) -> Language:
     return language
 
 
-def _suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
+def _read_suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
     members = node.members()
     if ("tasks" in members) == ("suites" in members):
         raise node.error("expected either tasks or suites")
@@ -90,18 +94,18 @@ def _suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
     offered = []
     if "languages" in members:
         items = members["languages"].items("languages")
-        offered = [_known_language(item, known) for item in items]
+        offered = [_read_known_language(item, known) for item in items]
     shared = {"eval_suite": schema.table("manifest")["eval_suite"]["default"], "task_group": name}
     if "eval_suite" in members:
-        shared["eval_suite"] = _cell("eval_suite", members["eval_suite"])
+        shared["eval_suite"] = _read_cell_text("eval_suite", members["eval_suite"])
     tasks = members["tasks"].items("tasks")
-    rows = tuple(row for task in tasks for row in _rows(task, shared, offered, known))
+    rows = tuple(row for task in tasks for row in _read_task(task, shared, offered, known))
     if unused := {each.code for each in offered} - {row["language"] for row in rows}:
         raise members["languages"].error(f"no task has a placeholder that takes {min(unused)}")
     return Suite(description, rows)
 
 
-def _rows(
+def _read_task(
     node: Node, shared: Cells, offered: list[Language], known: Mapping[str, Language]
 ) -> Iterator[Cells]:
     """Yield the cells of each shots × language of one task."""
@@ -110,14 +114,14 @@ def _rows(
     for column in _CONFIRMED_BY_OPTION:
         if column in members:
             raise members[column].error(f"only the command line can set it: --{column}=true")
-    template = _template(members["task"])
+    template = _read_template(members["task"])
     own = {
-        column: _cell(column, members[column])
+        column: _read_cell_text(column, members[column])
         for column in ("eval_suite", "primary_metric", *flags)
         if column in members
     }
-    for count in _shots(members["n_shot"]) if "n_shot" in members else [""]:
-        for language in _targets(members, offered, known):
+    for count in _read_shots(members["n_shot"]) if "n_shot" in members else [""]:
+        for language in _read_targets(members, offered, known):
             yield {
                 "task_path": language.fill(template) if language else template,
                 "n_shot": count,
@@ -128,29 +132,29 @@ def _rows(
             }
 
 
-def _template(node: Node) -> str:
+def _read_template(node: Node) -> str:
     """Return the name of a task, which may have placeholders, or the absolute path of a file."""
     text = node.text()
-    for word in languages.placeholders(text):
-        if word not in languages.PLACEHOLDERS:
-            hint = nearest(word, languages.PLACEHOLDERS)
+    for word in find_placeholders(text):
+        if word not in PLACEHOLDERS:
+            hint = nearest(word, PLACEHOLDERS)
             raise node.error(f"unknown placeholder {word!r}{hint}")
-    return _beside(node, text) if text.endswith((".yaml", ".yml")) else text
+    return _path_beside(node, text) if text.endswith((".yaml", ".yml")) else text
 
 
-def _targets(
+def _read_targets(
     members: Mapping[str, Node], offered: list[Language], known: Mapping[str, Language]
 ) -> Sequence[Language | None]:
     """Return the languages of a task: its own, those of the suite for a template, or none."""
     if "language" in members:
-        return [_known_language(members["language"], known)]
-    words = languages.placeholders(members["task"].value)
+        return [_read_known_language(members["language"], known)]
+    words = find_placeholders(members["task"].value)
     if words and not offered:
         raise members["task"].error(f"{{{words[0]}}} needs languages, and the suite has none")
     return offered if words else [None]
 
 
-def _shots(node: Node) -> list[str]:
+def _read_shots(node: Node) -> list[str]:
     expected = "non-negative integers"
     for item in node.items(expected):
         if not isinstance(item.value, int) or isinstance(item.value, bool) or item.value < 0:
@@ -158,7 +162,7 @@ def _shots(node: Node) -> list[str]:
     return [str(count) for count in node.value]
 
 
-def _cell(column: str, node: Node) -> str:
+def _read_cell_text(column: str, node: Node) -> str:
     """Return the text of a manifest cell; numbers, switches and arguments may be JSON's own."""
     kind = schema.table("manifest")[column]["type"]
     usable = (str, int, float, dict) if kind == "arguments" else (str, int, float)
@@ -169,19 +173,19 @@ def _cell(column: str, node: Node) -> str:
         cells.parse_cell(column, text)
     except ValueError as error:
         raise node.error(str(error)) from None
-    return _beside(node, text) if kind == "path" else text
+    return _path_beside(node, text) if kind == "path" else text
 
 
-def _beside(node: Node, path: str) -> str:
+def _path_beside(node: Node, path: str) -> str:
     """Return a path as seen from the directory of the file that has it."""
     return os.path.abspath(os.path.join(os.path.dirname(node.source), os.path.expanduser(path)))
 
 
-def _known_language(node: Node, known: Mapping[str, Language]) -> Language:
+def _read_known_language(node: Node, known: Mapping[str, Language]) -> Language:
     text = node.text()
-    language = languages.find(text, known.values())
+    language = find_language(text, known.values())
     if language is None:
-        words = [word for each in known.values() for word in each]
+        words = [word for one in known.values() for word in one.words()]
         raise node.error(f"unknown language {text!r}{nearest(text, words)}")
     return language
 
@@ -193,11 +197,11 @@ def _check_members(name: str, node: Node, suites: Mapping[str, Suite]) -> None:
     for item in node.members()["suites"].items("names of suites"):
         if item.value not in suites:
             raise item.error(f"unknown suite {item.value!r}{nearest(item.value, suites)}")
-        if name in _reached(item.value, suites):
+        if name in _members_below(item.value, suites):
             raise item.error("the super-suite contains itself")
 
 
-def _reached(name: str, suites: Mapping[str, Suite]) -> set[str]:
+def _members_below(name: str, suites: Mapping[str, Suite]) -> set[str]:
     """Return a suite and, of a super-suite, all members, those of its members among them."""
     reached: set[str] = set()
     pending = [name]

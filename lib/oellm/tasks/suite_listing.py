@@ -1,78 +1,121 @@
-"""What there is in suites, as records to print: one a suite, or one a row."""
+"""What `oe-manifest --list` prints: all suites, or the rows of some."""
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import NamedTuple, TextIO
 
+from oellm.core import tables
 from oellm.tasks import suites
-from oellm.tasks.suite_files import Catalogue, Cells
-
-Record = dict[str, Any]
+from oellm.tasks.suite_files import Cells, KnownSuites
 
 # The manifest's columns that each row has, in the order of a listing.
 ROW_COLUMNS = ("task_group", "task_path", "n_shot", "eval_suite", "language", "primary_metric")
-SUITE_COLUMNS = ("suite", "tasks", "n_shot", "languages", "description")
 
-# So many languages are named, more are counted.
+# Most languages of a suite that are named; more are counted.
 _NAMED = 6
-# Spaces between two columns of a table, and those that a name of a column has to itself.
+# Gap between columns of a table; padding of a header.
 _GAP = _PADDING = 2
-# The least that is left for the description.
+# Least width of the description.
 _NARROWEST = 24
 
 
-def rows(selections: Iterable[str], catalogue: Catalogue) -> tuple[list[Record], list[str]]:
-    """Return the rows of selections, or of every suite where there are none, and their columns.
+class SuiteSummary(NamedTuple):
+    """A suite, as a table shows it.
 
-    These are ROW_COLUMNS, and after them the settings that a row has.
+    Attributes:
+        suite: Its name.
+        tasks: Number of its tasks.
+        n_shot: The shots of its rows, separated by blanks.
+        languages: Two-letter codes of its languages, or their number.
+        description: What it is, on lines that fit the table.
     """
-    plain = (name for name, suite in catalogue.suites.items() if suite.rows)
-    found = [
-        row
-        for selection in list(selections) or plain
-        for row in suites.select(selection, catalogue)
+
+    suite: str
+    tasks: int
+    n_shot: str
+    languages: str
+    description: str
+
+
+def write_csv(selections: Sequence[str], known: KnownSuites, stream: TextIO) -> None:
+    """Write the rows of selections, or of every suite if there are none, as CSV."""
+    rows, columns = list_rows(selections, known)
+    tables.write_rows(tables.select_values(rows, columns), columns, "csv", stream)
+
+
+def write_tables(selections: Sequence[str], known: KnownSuites, width: int, stream: TextIO) -> None:
+    """Write a table for each suite of the selections, or, if there are none, one of all suites.
+
+    The table of all suites is `width` characters wide.
+    """
+    if not selections:
+        summaries = list_suites(known, width)
+        tables.write_rows(summaries, list(SuiteSummary._fields), "table", stream)
+        return
+    rows, columns = list_rows(selections, known)
+    columns.remove("task_group")
+    gap = ""
+    for name, of_suite in itertools.groupby(rows, lambda row: row["task_group"]):
+        stream.write(f"{gap}{name}\n\n")
+        tables.write_rows(tables.select_values(of_suite, columns), columns, "table", stream)
+        gap = "\n"
+
+
+def list_rows(
+    selections: Sequence[str], known: KnownSuites
+) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the rows of selections, or of every suite if there are none, and their columns.
+
+    The columns are ROW_COLUMNS, and after them the settings that a row has.
+    """
+    plain = [name for name, suite in known.suites.items() if suite.rows]
+    rows = [
+        row for selection in selections or plain for row in suites.select_rows(selection, known)
     ]
-    columns = list(dict.fromkeys([*ROW_COLUMNS, *(column for row in found for column in row)]))
-    return [{column: row.get(column, "") for column in columns} for row in found], columns
+    columns = list(dict.fromkeys([*ROW_COLUMNS, *(column for row in rows for column in row)]))
+    return [{column: row.get(column, "") for column in columns} for row in rows], columns
 
 
-def overview(catalogue: Catalogue, width: int) -> list[Record]:
-    """Return a record of SUITE_COLUMNS for each suite; a table of them is `width` wide."""
-    records = [_record(name, catalogue) for name in catalogue.suites]
-    others = SUITE_COLUMNS[:-1]
-    taken = sum(_width(column, records) + _GAP for column in others)
-    for record in records:
-        room = max(width - taken, _NARROWEST)
-        record["description"] = textwrap.fill(
-            record["description"], room, break_on_hyphens=False, break_long_words=False
+def list_suites(known: KnownSuites, width: int) -> list[SuiteSummary]:
+    """Return all suites, with descriptions that make a table of them `width` characters wide."""
+    summaries = [_summarize(name, known) for name in known.suites]
+    taken = sum(
+        _column_width(name, [str(summary[at]) for summary in summaries]) + _GAP
+        for at, name in enumerate(SuiteSummary._fields[:-1])
+    )
+    room = max(width - taken, _NARROWEST)
+    return [
+        summary._replace(
+            description=textwrap.fill(
+                summary.description, room, break_on_hyphens=False, break_long_words=False
+            )
         )
-    return records
+        for summary in summaries
+    ]
 
 
-def _record(name: str, catalogue: Catalogue) -> Record:
-    suite, rows = catalogue.suites[name], suites.select(name, catalogue)
+def _summarize(name: str, known: KnownSuites) -> SuiteSummary:
+    suite, rows = known.suites[name], suites.select_rows(name, known)
     members = f"Super-suite: {', '.join(suite.members)}." if suite.members else ""
-    return {
-        "suite": name,
-        "tasks": len({row["task_path"] for row in rows}),
-        "n_shot": " ".join(sorted({row["n_shot"] or "default" for row in rows}, key=_by_number)),
-        "languages": _languages(rows, catalogue),
-        "description": f"{suite.description} {members}".strip(),
-    }
+    shots = sorted({row["n_shot"] or "default" for row in rows}, key=lambda text: (len(text), text))
+    return SuiteSummary(
+        suite=name,
+        tasks=len({row["task_path"] for row in rows}),
+        n_shot=" ".join(shots),
+        languages=_summarize_languages(rows, known),
+        description=f"{suite.description} {members}".strip(),
+    )
 
 
-def _languages(rows: Sequence[Cells], catalogue: Catalogue) -> str:
+def _summarize_languages(rows: Sequence[Cells], known: KnownSuites) -> str:
     codes = list(dict.fromkeys(row["language"] for row in rows if row["language"]))
     if len(codes) > _NAMED:
         return str(len(codes))
-    return " ".join(catalogue.languages[code].alpha2 for code in codes)
+    return " ".join(known.languages[code].alpha2 for code in codes)
 
 
-def _by_number(text: str) -> tuple[int, str]:
-    return (len(text), text)
-
-
-def _width(column: str, records: list[Record]) -> int:
-    return max(len(column) + _PADDING, *(len(str(record[column])) for record in records))
+def _column_width(header: str, texts: Iterable[str]) -> int:
+    return max(len(header) + _PADDING, *map(len, texts))

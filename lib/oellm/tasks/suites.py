@@ -1,4 +1,4 @@
-"""Task groups: the suites that are known, and the manifest rows that a selection stands for."""
+"""Suites: which there are, and the manifest rows that a selection of them stands for."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from pathlib import Path
 
 from oellm.core.paths import data_file, user_file
 from oellm.errors import UsageError, nearest
-from oellm.tasks import languages, suite_files
-from oellm.tasks.languages import Language
-from oellm.tasks.suite_files import ALL, Catalogue, Cells
+from oellm.tasks import suite_files
+from oellm.tasks.languages import Language, find_language
+from oellm.tasks.suite_files import ALL, Cells, KnownSuites
 
 _FILE = "task-groups.json"
 # Cells that say where a row comes from and how it is shown, not what is evaluated.
 _LABELS = ("task_group", "language", "primary_metric")
-# A message lists so many languages.
+# Most languages that a message lists.
 _SHOWN = 12
 
 
-def known(paths: Iterable[str], environ: Mapping[str, str]) -> Catalogue:
+def load_suites(paths: Iterable[str], environ: Mapping[str, str]) -> KnownSuites:
     """Return the suites and languages of task-groups.json, the user's file and further files.
 
-    A later file replaces suites of the same name. Raises InputError for a file that is not right.
+    A suite replaces those of the same name in earlier files. Raises InputError for a file that is
+    not as docs/SUITES.md says.
     """
-    catalogue = Catalogue({}, {})
+    known = KnownSuites({}, {})
     own = user_file(_FILE, environ)
     for path in (data_file(_FILE), *([own] if own else []), *map(Path, paths)):
-        catalogue = suite_files.extended(catalogue, path)
-    return catalogue
+        known = suite_files.add_suite_file(known, path)
+    return known
 
 
-def select(selection: str, catalogue: Catalogue) -> list[Cells]:
+def select_rows(selection: str, known: KnownSuites) -> list[Cells]:
     """Return the manifest cells of a suite's rows; `SUITE[deu_Latn|fr]` keeps two languages.
 
     `all` is every suite. A row that several suites have comes once, from the first of them.
@@ -41,20 +42,20 @@ def select(selection: str, catalogue: Catalogue) -> list[Cells]:
     if not match:
         raise UsageError(f"--task_groups: expected SUITE or SUITE[language|…], got {selection!r}")
     name, bracket = match[1].strip(), match[2]
-    if name not in (ALL, *catalogue.suites):
-        hint = nearest(name, (ALL, *catalogue.suites))
+    if name not in (ALL, *known.suites):
+        hint = nearest(name, (ALL, *known.suites))
         raise UsageError(f"--task_groups: unknown suite {name!r}{hint}")
-    rows = list(_rows(name, catalogue))
+    rows = list(_expand_suite(name, known))
     if bracket is not None:
-        wanted = _wanted(name, bracket, rows, catalogue)
+        wanted = _parse_bracket(name, bracket, rows, known=known)
         rows = [row for row in rows if row["language"] in wanted]
-    return _once(rows)
+    return _drop_duplicates(rows)
 
 
 def primary_metrics(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the metric that stands for a task, by task, of those that all suites agree on."""
+    """Return the primary metric of each task that has the same one in all suites."""
     named: dict[str, set[str]] = {}
-    for suite in known((), environ).suites.values():
+    for suite in load_suites((), environ).suites.values():
         for row in suite.rows:
             named.setdefault(row["task_path"], set()).add(row["primary_metric"])
     return {
@@ -62,18 +63,18 @@ def primary_metrics(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _rows(name: str, catalogue: Catalogue) -> Iterator[Cells]:
+def _expand_suite(name: str, known: KnownSuites) -> Iterator[Cells]:
     """Yield the rows of a suite, of a super-suite's members, or of every suite."""
     if name == ALL:
-        for suite in catalogue.suites.values():
+        for suite in known.suites.values():
             yield from suite.rows
         return
-    yield from catalogue.suites[name].rows
-    for member in catalogue.suites[name].members:
-        yield from _rows(member, catalogue)
+    yield from known.suites[name].rows
+    for member in known.suites[name].members:
+        yield from _expand_suite(member, known)
 
 
-def _once(rows: Iterable[Cells]) -> list[Cells]:
+def _drop_duplicates(rows: Iterable[Cells]) -> list[Cells]:
     unique: dict[tuple[tuple[str, str], ...], Cells] = {}
     for row in rows:
         key = tuple(item for item in sorted(row.items()) if item[0] not in _LABELS)
@@ -81,28 +82,28 @@ def _once(rows: Iterable[Cells]) -> list[Cells]:
     return list(unique.values())
 
 
-def _wanted(name: str, bracket: str, rows: list[Cells], catalogue: Catalogue) -> set[str]:
+def _parse_bracket(name: str, bracket: str, rows: list[Cells], *, known: KnownSuites) -> set[str]:
     """Return the codes of the languages in a bracket; the suite must have each of them."""
     codes = dict.fromkeys(row["language"] for row in rows if row["language"])
-    present = [catalogue.languages[code] for code in codes]
+    present = [known.languages[code] for code in codes]
     wanted = set()
     for text in (part.strip() for part in bracket.split("|")):
-        language = languages.find(text, present)
+        language = find_language(text, present)
         if language is None:
-            hint = _hint(text, present, catalogue)
+            hint = _language_hint(text, present, known)
             subject = "no suite has the" if name == ALL else f"{name} has no"
             raise UsageError(f"--task_groups: {subject} language {text!r}{hint}")
         wanted.add(language.code)
     return wanted
 
 
-def _hint(text: str, present: list[Language], catalogue: Catalogue) -> str:
+def _language_hint(text: str, present: list[Language], known: KnownSuites) -> str:
     """Return what to write instead of a language that a suite does not have."""
     if not present:
         return ": its tasks have no language"
-    close = nearest(text, [word for each in present for word in each])
-    if close and not languages.find(text, catalogue.languages.values()):
+    close = nearest(text, [word for one in present for word in one.words()])
+    if close and not find_language(text, known.languages.values()):
         return close
     if len(present) <= _SHOWN:
-        return f"; it has {', '.join(each.code for each in present)}"
+        return f"; it has {', '.join(one.code for one in present)}"
     return ""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from oellm.core import schema
-from oellm.core.kinds import KINDS
+from oellm.core.schema import KINDS
 from oellm.errors import InputError
 from oellm.manifest import cells
 from oellm.manifest.rows import Row
