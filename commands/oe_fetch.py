@@ -78,11 +78,11 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, OellmError
+from oellm.errors import ExitStatus
 
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
-    from oellm.fetch.fetching import Finding, Outcome
+    from oellm.fetch.fetching import FetchOutcome, Finding
     from oellm.manifest.rows import Row
 
 
@@ -97,7 +97,7 @@ class Options(NamedTuple):
 
     @property
     def without_check(self) -> str:
-        """The command line that fetches what a check finds missing."""
+        """The command that fetches what a check finds missing."""
         flags = [f"--set={text}" for text in self.overrides]
         if self.cluster:
             flags.insert(0, f"--cluster={self.cluster}")
@@ -131,7 +131,7 @@ def _fetch(arguments: cli.Arguments) -> int:
     cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
         columns, rows = fetching.read_rows(stream, cli.input_name(options.manifest))
-    for variable in environment.configure(os.environ, cluster.text("hf_home")):
+    for variable in environment.configure_libraries(os.environ, cluster.text("hf_home")):
         cli.message(f"{variable} is ignored")
     if options.check:
         return _check(options, cluster, rows)
@@ -139,55 +139,50 @@ def _fetch(arguments: cli.Arguments) -> int:
         cli.message("nothing to do: the manifest has no rows")
         manifest.Writer(sys.stdout).header(fetching.fetched_columns(columns))
         return ExitStatus.DONE
-    address = environment.endpoint(os.environ)
-    if silence := environment.silence(address):
+    address = environment.hub_address(os.environ)
+    silence = environment.find_silence(address)
+    if silence is not None:
         cli.message(f"{address} gives no answer: {silence}")
-        environment.forbid(os.environ)
-    problem = errors.no_answer(address) if silence else None
-    try:
-        with cli.stdout_diverted():
-            fetcher = fetching.Fetcher(
-                cluster,
-                address,
-                problem,
-                jobs=options.jobs,
-                report=cli.message,
-                relay=cli.relay,
-                status=cli.status_line(),
-            )
-            outcome = fetcher.fetch(rows)
-    # Python would wait for the threads, and they for whole files.
-    except KeyboardInterrupt:
-        cli.message("interrupted")
-        os._exit(ExitStatus.INTERRUPTED)
-    except OellmError as error:
-        cli.message(str(error))
-        os._exit(error.status)
+        environment.forbid_network(os.environ)
+    problem = None if silence is None else errors.unreachable_hub(address)
+    fetcher = fetching.Fetcher(
+        cluster,
+        address,
+        problem,
+        jobs=options.jobs,
+        log=cli.message,
+        relay=cli.relay,
+        status=cli.status_line(),
+    )
+    with cli.stdout_diverted():
+        outcome = fetcher.fetch(rows)
     writer = manifest.Writer(sys.stdout)
     writer.header(outcome.columns)
     for row in outcome.rows:
         writer.write(row)
-    return _summary(outcome, len(rows), bool(silence))
+    return _summary(outcome, len(rows), silence is not None)
 
 
-def _summary(outcome: Outcome, rows: int, silence: bool) -> int:
-    """Tell what became of the rows and return the exit status."""
+def _summary(outcome: FetchOutcome, rows: int, is_silent: bool) -> int:
+    """Print what became of the rows; return the exit status."""
     for failure in outcome.failures:
         cli.message(str(failure))
     passed = len(outcome.rows)
     cli.message(f"{passed} of {rows} rows fetched" + (", the others left out" * (passed < rows)))
     if not outcome.failures:
         return ExitStatus.DONE
-    missed = silence and any(failure.finding.problem.unreachable for failure in outcome.failures)
+    missed = is_silent and any(failure.finding.problem.unreachable for failure in outcome.failures)
     return ExitStatus.MACHINE if missed else ExitStatus.FAILED
 
 
 def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
-    """Print the rows that cannot start, and why."""
+    """Print the rows that cannot start, with the reasons; return the exit status."""
     from oellm.fetch import fetching
     from oellm.manifest import csv_file as manifest
 
-    checked = fetching.Checker(cluster, options.jobs, options.without_check, cli.relay).check(rows)
+    checked = fetching.Checker(
+        cluster, options.jobs, fetch_command=options.without_check, relay=cli.relay
+    ).check(rows)
     found: dict[Finding, list[Row]] = {}
     writer = manifest.Writer(sys.stdout)
     kept = [name for name in _columns(rows) if name not in fetching.CHECK_COLUMNS]
@@ -199,7 +194,7 @@ def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
             reason = "; ".join(finding.problem.text for finding in findings)
             remedy = "; ".join(filter(None, (finding.remedy for finding in findings)))
             writer.write(row.with_cells(reason=reason, remedy=remedy))
-    for failure in fetching.failures(found):
+    for failure in fetching.group_failures(found):
         cli.message(str(failure))
     stuck = sum(bool(findings) for _, findings in checked)
     cli.message(f"{len(rows) - stuck} of {len(rows)} rows can start")

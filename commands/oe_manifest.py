@@ -245,7 +245,7 @@ def _models(options: Options) -> Expansion:
         raise UsageError("--models: expected at least one model")
     further = Row(options.settings).value("model_args") or {}
     texts = {name: str(value) for name, value in further.items()}
-    return expansion.expand(listed, options.checkpoints, texts)
+    return expansion.expand_models(listed, options.checkpoints, texts)
 
 
 def _listed(value: str) -> Iterator[ListedModel]:
@@ -265,7 +265,7 @@ def _listed(value: str) -> Iterator[ListedModel]:
         if not path:
             raise UsageError("--models: expected the name of a file after @")
         with cli.open_input(path) as stream:
-            yield from expansion.read_list(stream, cli.input_name(path), spec.arguments)
+            yield from expansion.read_model_list(stream, cli.input_name(path), spec.arguments)
 
 
 if __name__ == "__main__":

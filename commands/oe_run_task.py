@@ -138,7 +138,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
         setting = run.setting("bootstrap_iters") if run is not None else None
         draws = BOOTSTRAP_ITERS if setting is None else setting
     setting = run.setting("stage_dir") if run is not None else None
-    stage_dir = staging.directory(setting, os.environ) if setting else ""
+    stage_dir = staging.resolve_stage_dir(setting, os.environ) if setting else ""
     # The framework prints too; on stdout there are records only.
     with cli.stdout_diverted() as stdout:
 
@@ -221,14 +221,15 @@ def _stopped(run: Run | None, shard: int | None, tally: Tally, number: Signals) 
 def _prepare_tasks(rows: list[Row], options: Options) -> int:
     from oellm.core import json_codec
     from oellm.fetch import task_preparation
+    from oellm.fetch.task_records import Obstacle
 
     failed = 0
     with cli.stdout_diverted() as stdout:
-        for record in task_preparation.records(
-            rows, options.fetch_tasks, options.jobs, cli.message
+        for record in task_preparation.prepare_tasks(
+            rows, fetch=options.fetch_tasks, at_once=options.jobs, log=cli.message
         ):
-            failed += "problem" in record
-            stdout.write(json_codec.dumps(record) + b"\n")
+            failed += isinstance(record.answer, Obstacle)
+            stdout.write(json_codec.dumps(record.to_json()) + b"\n")
             stdout.flush()
     return ExitStatus.FAILED if failed else ExitStatus.DONE
 

@@ -239,10 +239,10 @@ def test_unreachable_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
 
 
 def test_silent_hub_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "_PATIENCE", 0.2)
+    monkeypatch.setattr(environment, "_ANSWER_S", 0.2)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with socket.create_server(("127.0.0.1", 0)) as server:
-        assert environment.silence(f"http://127.0.0.1:{server.getsockname()[1]}")
+        assert environment.find_silence(f"http://127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ import sys
 import oe_fetch
 from oellm.hub import errors
 from oellm.fetch import download_progress
-download_progress._IN_LOG = 0.2
+download_progress._IN_LOG_S = 0.2
 errors._BACKOFF = errors.Backoff(0.5, 0.5, 60.0)
 sys.exit(oe_fetch.main())
 """
@@ -356,15 +356,53 @@ def test_content_of_another_file_is_not_taken(tmp_path: Path) -> None:
     Path(cached.directory).mkdir(parents=True)
     (blobs / a.digest).write_bytes((source / "a.json").read_bytes())
     for file in (a, b):
-        os.symlink(f"../../blobs/{a.digest}", cached.place(file))
+        os.symlink(f"../../blobs/{a.digest}", cached.path_of(file))
     assert cached.holds(a)
     assert not cached.holds(b)
-    assert not cached.settle(b)
-    assert not os.path.lexists(cached.place(b))
-    assert cached.settle(a)
+    assert not cached.verify_or_remove(b)
+    assert not os.path.lexists(cached.path_of(b))
+    assert cached.verify_or_remove(a)
     # Right, but under a name that says something else.
     (blobs / "wrong").write_bytes((source / "b.json").read_bytes())
-    os.symlink("../../blobs/wrong", cached.place(b))
-    assert cached.settle(b)
+    os.symlink("../../blobs/wrong", cached.path_of(b))
+    assert cached.verify_or_remove(b)
     assert cached.holds(b)
     assert sorted(path.name for path in blobs.iterdir()) == sorted([a.digest, b.digest])
+
+
+LEAVE = """
+import sys, time
+from oellm.fetch.model_downloads import ModelDownloads
+from oellm.hub.repositories import HubModel
+with ModelDownloads(sys.argv[1], None, 1, log=print) as downloads:
+    downloads.start([HubModel("acme/a", "main"), HubModel("acme/b", "main")])
+    sys.stdin.readline()
+sys.stdout.write("left\\n")
+sys.stdout.flush()
+time.sleep(2)
+"""
+
+
+def test_no_download_begins_after_its_context_and_the_process_ends(
+    site: Site, hub: Hub, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        hub.add_model(f"acme/{name}", write_model(tmp_path / name))
+    hub.answering.clear()
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVE, hub.url],
+        env=site.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        until(lambda: len(hub.served("GET /api/models/acme/a*")) == 1, process)
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.stdout.readline() == "left\n"
+        hub.answering.set()
+        assert process.wait(timeout=30) == 0
+    assert hub.served("GET /api/models/acme/b*") == []
+    assert hub.served("GET /acme/*") == []

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 
 from oellm.errors import UsageError
 from oellm.manifest.model_spec import ModelSpec
-from oellm.models.checkpoints import Checkpoint, Selection, examined, search
-from oellm.models.expansion import ListedModel, expand
+from oellm.models.checkpoints import (
+    Checkpoint,
+    CheckpointSelection,
+    examine_checkpoints,
+    search_checkpoints,
+)
+from oellm.models.expansion import ListedModel, expand_models
 from support.model_directories import write_model
 
 PATIENT = settings(deadline=None)
@@ -21,12 +26,12 @@ PATIENT = settings(deadline=None)
 
 def found(root: Path, *which: str, **arguments: str) -> list[str]:
     """Return what is found below a directory, the broken with a question mark."""
-    holding = search(str(root), arguments.get("subfolder", ""))
-    selection = Selection.parse(which)
+    holding = search_checkpoints(str(root), arguments.get("subfolder", ""))
+    selection = CheckpointSelection.parse(which)
     selection.require_fit(holding.runs)
     return [
         os.path.relpath(path, root) + ("?" if why else "")
-        for path, why in examined(holding, selection, arguments)
+        for path, why in examine_checkpoints(holding, selection, arguments)
     ]
 
 
@@ -110,10 +115,12 @@ def test_arguments_of_all_models_count_where_a_model_has_none_of_its_own(tmp_pat
     directory = write_model(tmp_path / "m" / "hf")
     (directory / "tokenizer.json").unlink()
     listed = [ListedModel(ModelSpec(str(tmp_path / "m")))]
-    assert expand(listed, (), {"subfolder": "hf", "tokenizer": "t"}).models == [listed[0].spec]
+    assert expand_models(listed, (), {"subfolder": "hf", "tokenizer": "t"}).models == [
+        listed[0].spec
+    ]
     own = [ListedModel(ModelSpec(str(tmp_path / "m"), (("subfolder", "hf"),)))]
-    assert expand(own, (), {"subfolder": "gone", "tokenizer": "t"}).models == [own[0].spec]
-    assert expand(own).broken == [f"{tmp_path}/m: hf: no tokenizer: add `,tokenizer=NAME`"]
+    assert expand_models(own, (), {"subfolder": "gone", "tokenizer": "t"}).models == [own[0].spec]
+    assert expand_models(own).broken == [f"{tmp_path}/m: hf: no tokenizer: add `,tokenizer=NAME`"]
 
 
 def test_each_training_run_is_selected_from_by_itself(tmp_path: Path) -> None:
@@ -126,25 +133,27 @@ def test_each_training_run_is_selected_from_by_itself(tmp_path: Path) -> None:
 
 RUNS = st.lists(st.booleans(), max_size=30)
 SELECTIONS = st.builds(
-    Selection,
+    CheckpointSelection,
     st.lists(st.integers(1, 9), max_size=2).map(tuple),
     st.lists(st.integers(1, 30), max_size=3).map(tuple),
     st.booleans(),
-).filter(lambda selection: selection != Selection())
+).filter(lambda selection: selection != CheckpointSelection())
 
 
-def chosen(selection: Selection, run: list[bool]) -> dict[int, bool]:
+def chosen(selection: CheckpointSelection, run: list[bool]) -> dict[int, bool]:
     """Return the steps that are selected of a run, and whether each is whole."""
     checkpoints = [Checkpoint(f"/m/iter_{step}") for step in range(1, len(run) + 1)]
     whole = dict(zip(checkpoints, run, strict=True))
-    pairs = selection.chosen(checkpoints, lambda one: "" if whole[one] else "broken")
+    pairs = selection.select(checkpoints, lambda one: None if whole[one] else "broken")
     assert [one for one, _ in pairs] == sorted((one for one, _ in pairs), key=checkpoints.index)
     return {checkpoints.index(one) + 1: not why for one, why in pairs}
 
 
 @PATIENT
 @given(SELECTIONS, RUNS)
-def test_a_selection_is_the_union_of_what_it_names(selection: Selection, run: list[bool]) -> None:
+def test_a_selection_is_the_union_of_what_it_names(
+    selection: CheckpointSelection, run: list[bool]
+) -> None:
     whole = [step for step, is_whole in enumerate(run, 1) if is_whole]
     last = max(whole, default=0)
     expected = {
@@ -161,9 +170,9 @@ def test_a_selection_is_the_union_of_what_it_names(selection: Selection, run: li
 @PATIENT
 @given(SELECTIONS.map(lambda selection: selection._replace(last=False)), RUNS, RUNS)
 def test_a_longer_run_keeps_the_selection_it_had(
-    selection: Selection, run: list[bool], more: list[bool]
+    selection: CheckpointSelection, run: list[bool], more: list[bool]
 ) -> None:
-    if selection != Selection():
+    if selection != CheckpointSelection():
         longer = chosen(selection, run + more)
         assert list(chosen(selection, run)) == [step for step in longer if step <= len(run)]
 

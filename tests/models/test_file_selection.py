@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oellm.hub.repositories import HubModel
-from oellm.models.file_selection import wanted
+from oellm.models.file_selection import select_files
 
 BASICS = ("config.json", "tokenizer.json", "special/vocab.txt", "modeling_x.py")
 # The weights that are loaded, and what lies beside them.
@@ -50,7 +50,7 @@ FILES += ["pytorch_model.bin", "x.pth", "config.json", "README.md", "optimizer.p
 def test_one_format_is_fetched(case: str) -> None:
     needed, others = (text.split() for text in REPOSITORIES[case])
     names = [*BASICS, *needed, *others]
-    assert wanted(names, HubModel("acme/a", "main")) == [*BASICS, *needed]
+    assert select_files(names, HubModel("acme/a", "main")) == [*BASICS, *needed]
 
 
 def test_arguments_choose_among_weights() -> None:
@@ -59,7 +59,7 @@ def test_arguments_choose_among_weights() -> None:
     names = [*BASICS, "model.safetensors", "model.fp16.safetensors", *gguf, *steps]
 
     def chosen(**arguments: object) -> set[str]:
-        return set(wanted(names, HubModel("acme/a", "main", **arguments))) - set(BASICS)
+        return set(select_files(names, HubModel("acme/a", "main", **arguments))) - set(BASICS)
 
     assert chosen() == {"model.safetensors"}
     assert chosen(gguf_file="a.Q8.gguf") == {"a.Q8.gguf"}
@@ -76,10 +76,10 @@ def test_arguments_choose_among_weights() -> None:
 )
 def test_any_repository(names: list[str], subfolder: str) -> None:
     model = HubModel("acme/a", "main", subfolder=subfolder)
-    kept = wanted(names, model)
+    kept = select_files(names, model)
     assert set(kept) <= set(names)
     # Nothing was left out for the sake of what is left out itself.
-    assert wanted(kept, model) == kept
+    assert select_files(kept, model) == kept
     here = {os.path.basename(name) for name in kept if os.path.dirname(name) == subfolder}
     there = {os.path.basename(name) for name in names if os.path.dirname(name) == subfolder}
     assert ("config.json" in here) == ("config.json" in there)

@@ -1,4 +1,4 @@
-"""The identity of a model: the same for copies, another for whatever changes its answers."""
+"""The identity of a model: equal for copies, different after any change of its answers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,29 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
-from oellm.models.identity import digest, identity
+from oellm.models.identity import identify_model
 from support.model_directories import write_model
 from support.processes import Run
 
 
-def digest_of(directory: Path) -> str:
-    return digest(identity(str(directory), ""))
+def answers_of(identity: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides a model's answers: all of its identity but the step, which is a name."""
+    return {name: value for name, value in identity.items() if name != "step"}
+
+
+def identity_of(directory: Path) -> dict[str, Any]:
+    return answers_of(identify_model(str(directory), ""))
 
 
 def test_a_local_model_is_known_by_its_files(tmp_path: Path) -> None:
     directory = write_model(tmp_path / "m" / "iter_0001000", shards=2)
     (directory / "optimizer.bin").write_bytes(b"x")
     (directory / "tokenizer").mkdir()
-    found = identity(str(directory), "")
+    found = identify_model(str(directory), "")
     names = ["config.json", "model.safetensors.index.json", "tokenizer.json"]
     assert found["files"] == {
         name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names
@@ -49,11 +55,15 @@ def test_a_copy_and_links_to_the_files_are_the_same_model(tmp_path: Path) -> Non
         (links / path.name).symlink_to(path)
     (tmp_path / "latest").symlink_to(original)
     for directory in (copy, links, tmp_path / "latest"):
-        assert digest_of(directory) == digest_of(original)
+        assert identity_of(directory) == identity_of(original)
     (copy / "README.md").write_text("not read by any model")
     nested = tmp_path / "nested"
     shutil.copytree(original, nested / "hf")
-    assert digest(identity(str(nested), "", "hf")) == digest_of(copy) == digest_of(original)
+    assert (
+        answers_of(identify_model(str(nested), "", "hf"))
+        == identity_of(copy)
+        == identity_of(original)
+    )
 
 
 def rename_shard(directory: Path) -> None:
@@ -77,9 +87,9 @@ def test_what_changes_answers_makes_another_model(
     tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
     directory = write_model(tmp_path / "m", shards=2)
-    before = digest_of(directory)
+    before = identity_of(directory)
     change(directory)
-    assert digest_of(directory) != before
+    assert identity_of(directory) != before
 
 
 @pytest.mark.parametrize("shards", [0, 2, 200])
@@ -90,9 +100,9 @@ def test_other_weights_in_files_of_the_same_sizes_are_another_model(
     paths = [write_model(tmp_path / str(seed), shards, 100_000, seed) for seed in (1, 2)]
     for path in paths:
         (path / "config.json").write_text("{}")
-    first, second = (identity(str(path), "") for path in paths)
+    first, second = (identify_model(str(path), "") for path in paths)
     assert first["weights"] == second["weights"]
-    assert digest(first) != digest(second)
+    assert answers_of(first) != answers_of(second)
 
 
 def test_two_hundred_shards_take_milliseconds(tmp_path: Path) -> None:
@@ -100,13 +110,13 @@ def test_two_hundred_shards_take_milliseconds(tmp_path: Path) -> None:
     seconds = []
     for _ in range(9):
         started = time.perf_counter()
-        identity(str(directory), "")
+        identify_model(str(directory), "")
         seconds.append(time.perf_counter() - started)
     assert min(seconds) < 0.05, median(seconds)
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PRINT = "import sys; from oellm.models.identity import identity; print(identity(*sys.argv[1:]))"
+PRINT = "import sys; from oellm.models.identity import identify_model as f; print(f(*sys.argv[1:]))"
 
 
 def test_a_model_of_the_hub_is_known_by_its_commit(run: Run, tmp_path: Path) -> None:
@@ -123,4 +133,4 @@ def test_a_model_of_the_hub_is_known_by_its_commit(run: Run, tmp_path: Path) -> 
 
 def test_a_model_that_went_away_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        identity(str(tmp_path / "gone"), "")
+        identify_model(str(tmp_path / "gone"), "")

@@ -16,7 +16,7 @@ import pytest
 
 from oellm.errors import InputError
 from oellm.manifest.rows import Row
-from oellm.models.staging import Source, Stage, directory
+from oellm.models.staging import Source, Stage, resolve_stage_dir
 from support.model_directories import write_model
 from support.processes import DEMO_TASKS, Run, clean_environment
 
@@ -27,7 +27,7 @@ from oellm.manifest.rows import Row
 from oellm.models.staging import Stage
 said = []
 stage = Stage(sys.argv[1], said.append)
-source = stage.source(Row(json.loads(sys.argv[2])))
+source = stage.copy_model(Row(json.loads(sys.argv[2])))
 print(json.dumps([*source, said]), flush=True)
 sys.stdin.read()
 stage.release()
@@ -92,10 +92,10 @@ def test_what_dead_workers_left_the_next_one_removes(tmp_path: Path) -> None:
         process.kill()
     assert place.is_dir()
     stage = Stage(str(tmp_path), print)
-    other = Path(stage.source(row(models[1])).path)
+    other = Path(stage.copy_model(row(models[1])).path)
     assert own(tmp_path) == [other.name, f"{other.name}.lock"]
     # The one before goes when the next is staged.
-    again = stage.source(row(models[0]))
+    again = stage.copy_model(row(models[0]))
     assert own(tmp_path) == [Path(again.path).name, f"{Path(again.path).name}.lock"]
     assert again.staged_s is not None
     stage.release()
@@ -112,7 +112,7 @@ def test_a_worker_killed_in_the_middle_leaves_no_half_of_a_model(tmp_path: Path)
         process.wait()
     assert found[0].stat().st_size < 2**28
     stage = Stage(str(tmp_path), print)
-    place = Path(stage.source(row(model)).path)
+    place = Path(stage.copy_model(row(model)).path)
     assert own(tmp_path) == [place.name, f"{place.name}.lock"]
     assert (place / "model.safetensors").stat().st_size == 2**28
     stage.release()
@@ -124,7 +124,7 @@ def test_a_model_that_was_changed_is_another_copy(tmp_path: Path) -> None:
         first, _ = answer(process)
         os.utime(model / "model.safetensors", ns=(1, 1))
         stage = Stage(str(tmp_path), print)
-        second = stage.source(row(model)).path
+        second = stage.copy_model(row(model)).path
         assert str(first) != second
         stage.release()
         assert first.is_dir()
@@ -133,7 +133,7 @@ def test_a_model_that_was_changed_is_another_copy(tmp_path: Path) -> None:
 def test_a_full_disk_means_reading_the_model_where_it_is(small_disk: Path, tmp_path: Path) -> None:
     model = write_model(tmp_path / "m", size=500_000)
     said: list[str] = []
-    assert Stage(str(small_disk), said.append).source(row(model)) == Source(str(model))
+    assert Stage(str(small_disk), said.append).copy_model(row(model)) == Source(str(model))
     assert said[0].startswith(f"{model}: not staged, loading it from its original place: it has 50")
     stage = Stage(str(small_disk), said.append)
     stage.release()
@@ -149,7 +149,7 @@ def test_a_directory_that_is_not_ours_is_not_used(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for name in ("disk", "file"):
         said: list[str] = []
-        assert Stage(str(tmp_path / name), said.append).source(row(model)) == Source(str(model))
+        assert Stage(str(tmp_path / name), said.append).copy_model(row(model)) == Source(str(model))
         assert len(said) == 1
     assert list(elsewhere.iterdir()) == []
 
@@ -175,17 +175,17 @@ def test_of_the_hub_the_snapshot_is_copied_with_what_its_links_lead_to(tmp_path:
 
 def test_the_setting_names_variables_of_the_job() -> None:
     environ = {"TMPDIR": "/tmp/job 1", "USER": "ada", "EMPTY": "", "EVIL": "$(touch x)$USER"}
-    assert directory("/tmp", environ) == "/tmp"
-    assert directory("$TMPDIR/x", environ) == "/tmp/job 1/x"
-    assert directory("/scratch/${USER}_1", environ) == "/scratch/ada_1"
-    assert directory("/a/`b`/$EVIL/$(c)", environ) == "/a/`b`/$(touch x)$USER/$(c)"
+    assert resolve_stage_dir("/tmp", environ) == "/tmp"
+    assert resolve_stage_dir("$TMPDIR/x", environ) == "/tmp/job 1/x"
+    assert resolve_stage_dir("/scratch/${USER}_1", environ) == "/scratch/ada_1"
+    assert resolve_stage_dir("/a/`b`/$EVIL/$(c)", environ) == "/a/`b`/$(touch x)$USER/$(c)"
     for setting, problem in {
         "$NO_SUCH/x": "stage_dir: $NO_SUCH/x: the variable NO_SUCH is not set here",
         "${EMPTY}": "stage_dir: ${EMPTY}: the variable EMPTY is not set here",
         "relative": "stage_dir: expected an absolute path, got 'relative'",
     }.items():
         with pytest.raises(InputError) as caught:
-            directory(setting, environ)
+            resolve_stage_dir(setting, environ)
         assert str(caught.value) == problem
 
 

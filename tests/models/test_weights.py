@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.models.model_directory import problem
+from oellm.models.model_directory import find_directory_problem
 from support.model_directories import weights, write_model
 from support.processes import make_tiny_model
 
@@ -129,9 +129,9 @@ def test_a_directory_that_cannot_be_loaded_is_known_by_its_files(
     tmp_path: Path, shards: int, damage: Callable[[Path], None], message: str
 ) -> None:
     directory = write_model(tmp_path / "m", shards)
-    assert problem(str(directory), {}) == ""
+    assert find_directory_problem(str(directory), {}) is None
     damage(directory)
-    assert problem(str(directory), {}).startswith(message)
+    assert find_directory_problem(str(directory), {}).startswith(message)
 
 
 @PATIENT
@@ -142,7 +142,7 @@ def test_a_safetensors_file_cut_off_anywhere_is_known(
     directory = tmp_path_factory.mktemp("cut")
     path = write_model(directory / "m") / "model.safetensors"
     path.write_bytes(weights()[:kept])
-    assert problem(str(path.parent), {}).startswith("model.safetensors: ")
+    assert find_directory_problem(str(path.parent), {}).startswith("model.safetensors: ")
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_other_directories_that_can_be_loaded(
     change(directory)
     if "gguf_file" in arguments:
         (directory / "model.gguf").write_bytes(b"GGUF\3\0\0\0")
-    assert problem(str(directory), arguments) == ""
+    assert find_directory_problem(str(directory), arguments) is None
 
 
 @pytest.mark.parametrize(
@@ -179,28 +179,30 @@ def test_other_directories_that_can_be_loaded(
 def test_tokenizers_have_many_names(tmp_path: Path, tokenizer: str) -> None:
     directory = write_model(tmp_path / "m")
     (directory / "tokenizer.json").rename(directory / tokenizer)
-    assert problem(str(directory), {}) == ""
+    assert find_directory_problem(str(directory), {}) is None
 
 
 def test_weights_of_other_names_are_checked_too(tmp_path: Path) -> None:
     directory = write_model(tmp_path / "m")
     quantised = directory / "gptq_model-4bit-128g.safetensors"
     (directory / "model.safetensors").rename(quantised)
-    assert problem(str(directory), {}) == ""
+    assert find_directory_problem(str(directory), {}) is None
     quantised.write_bytes(weights()[:-1])
-    assert problem(str(directory), {}).startswith("gptq_model-4bit-128g.safetensors: ")
+    assert find_directory_problem(str(directory), {}).startswith(
+        "gptq_model-4bit-128g.safetensors: "
+    )
 
 
 def test_arguments_say_where_the_model_is(tmp_path: Path) -> None:
     write_model(tmp_path / "m" / "hf")
     here = str(tmp_path / "m")
-    assert problem(here, {"subfolder": "hf"}) == ""
-    assert problem(here, {"subfolder": "gone"}) == "gone: No such file or directory"
-    assert problem(here, {}) == "no config.json"
-    missing = problem(here, {"subfolder": "hf", "gguf_file": "x.gguf"})
+    assert find_directory_problem(here, {"subfolder": "hf"}) is None
+    assert find_directory_problem(here, {"subfolder": "gone"}) == "gone: No such file or directory"
+    assert find_directory_problem(here, {}) == "no config.json"
+    missing = find_directory_problem(here, {"subfolder": "hf", "gguf_file": "x.gguf"})
     assert missing == "hf: x.gguf: No such file or directory"
     (tmp_path / "m" / "hf" / "x.gguf").write_bytes(b"\0" * 9)
-    wrong = problem(here, {"subfolder": "hf", "gguf_file": "x.gguf"})
+    wrong = find_directory_problem(here, {"subfolder": "hf", "gguf_file": "x.gguf"})
     assert wrong == "hf: x.gguf: this is not a GGUF file"
 
 
@@ -210,10 +212,10 @@ def test_a_snapshot_of_the_hub_cache_is_links_to_blobs(tmp_path: Path) -> None:
     for number, path in enumerate(sorted(snapshot.iterdir())):
         path.rename(tmp_path / "blobs" / str(number))
         path.symlink_to(f"../../blobs/{number}")
-    assert problem(str(snapshot), {}) == ""
+    assert find_directory_problem(str(snapshot), {}) is None
     (snapshot / "model-00001-of-00002.safetensors").resolve().unlink()
     expected = "model-00001-of-00002.safetensors: No such file or directory"
-    assert problem(str(snapshot), {}) == expected
+    assert find_directory_problem(str(snapshot), {}) == expected
 
 
 @pytest.mark.slow
@@ -222,13 +224,15 @@ def test_what_transformers_saves_is_whole_and_what_it_refuses_is_not(tmp_path: P
     from transformers import AutoModelForCausalLM
 
     make_tiny_model(tmp_path / "one")
-    assert problem(str(tmp_path / "one"), {}) == ""
+    assert find_directory_problem(str(tmp_path / "one"), {}) is None
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "one")
     model.save_pretrained(tmp_path / "many", max_shard_size="100KB")
     shard = max(tmp_path.glob("many/model-*-of-*.safetensors"))
-    assert problem(str(tmp_path / "many"), {"tokenizer": "t"}) == ""
+    assert find_directory_problem(str(tmp_path / "many"), {"tokenizer": "t"}) is None
     shard.write_bytes(shard.read_bytes()[:-1])
-    assert problem(str(tmp_path / "many"), {"tokenizer": "t"}).startswith(f"{shard.name}: ")
+    assert find_directory_problem(str(tmp_path / "many"), {"tokenizer": "t"}).startswith(
+        f"{shard.name}: "
+    )
     with pytest.raises(Exception, match=r"[Ss]afetensor|incomplete|header"):
         AutoModelForCausalLM.from_pretrained(tmp_path / "many")
     for is_zip in (True, False):
@@ -237,4 +241,4 @@ def test_what_transformers_saves_is_whole_and_what_it_refuses_is_not(tmp_path: P
         model.config.save_pretrained(directory)
         path = directory / "pytorch_model.bin"
         torch.save(model.state_dict(), path, _use_new_zipfile_serialization=is_zip)
-        assert problem(str(directory), {"tokenizer": "t"}) == ""
+        assert find_directory_problem(str(directory), {"tokenizer": "t"}) is None

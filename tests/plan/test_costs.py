@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.manifest.rows import Row, checked
-from oellm.models.sizes import UNKNOWN, ModelSizes, parameters
+from oellm.models.sizes import UNKNOWN, ModelSizes, count_parameters
 from oellm.plan.costs import CostModel, Measurement
 from support.model_directories import write_model
 
@@ -219,7 +219,7 @@ def test_loading_and_starting_are_measured_too() -> None:
     ],
 )
 def test_the_name_of_a_model_says_its_size(path: str, expected: float | None) -> None:
-    assert parameters(path) == expected
+    assert count_parameters(path) == expected
 
 
 def test_the_size_of_a_model_is_known_by_column_name_or_files(tmp_path: Path) -> None:

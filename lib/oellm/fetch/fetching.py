@@ -9,8 +9,10 @@ from typing import NamedTuple, TextIO
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.core import schema
-from oellm.fetch.model_downloads import Download, ModelDownloads, Report
+from oellm.core.log import Log
+from oellm.fetch.model_downloads import Download, ModelDownloads
 from oellm.fetch.task_process import TaskProcess
+from oellm.fetch.task_records import Obstacle
 from oellm.hub import cache, repositories
 from oellm.hub.errors import Problem
 from oellm.hub.repositories import HubModel
@@ -21,7 +23,7 @@ from oellm.models import local_models, model_directory
 
 # Line numbers that one message names.
 _LINES_SHOWN = 10
-# Columns of the rows that --check prints; they end where a row is fetched.
+# Columns that --check adds; a row that is fetched loses them.
 CHECK_COLUMNS = ("reason", "remedy")
 _ADDED_COLUMNS = (
     *("model_revision", "model_bytes"),
@@ -30,17 +32,22 @@ _ADDED_COLUMNS = (
 
 
 class Finding(NamedTuple):
-    """What keeps a row from being evaluated: the column to blame, and what would mend it."""
+    """What keeps a row from being evaluated.
+
+    Attributes:
+        column: The column to blame.
+        problem: The reason.
+        remedy: A command or option that would help, if one is enough; else empty.
+    """
 
     column: str
     problem: Problem
-    # A command or an option, where one is enough.
     remedy: str = ""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A finding, and the lines that it is about."""
+class FetchFailure:
+    """A finding, and the lines of the manifest that it is about."""
 
     source: str
     lines: tuple[int, ...]
@@ -55,18 +62,24 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """The rows whose model and task were fetched, in order, and what failed of the others."""
+class FetchOutcome:
+    """What was fetched.
+
+    Attributes:
+        columns: The columns of the rows.
+        rows: The rows whose model and task were fetched, in order.
+        failures: Why the other rows failed.
+    """
 
     columns: list[str]
     rows: list[Row]
-    failures: list[Failure]
+    failures: list[FetchFailure]
 
 
 def read_rows(stream: TextIO, source: str) -> tuple[list[str], list[Row]]:
     """Read the columns of a manifest, and its rows, which can be fetched.
 
-    Raises InputError for anything wrong in it, an eval_id that is not the row's among that.
+    Raises InputError for anything wrong in it, also for an eval_id that is not the row's.
     """
     rows = []
     reader = csv_file.ManifestReader(stream, source)
@@ -87,8 +100,9 @@ def fetched_columns(columns: Iterable[str]) -> list[str]:
 class Fetcher:
     """Fetches each model and each task of the rows once.
 
-    `hub_problem` says that the hub gives no answer: then only what needs no hub, or what is in
-    the cache, goes through.
+    If the hub gives no answer, `hub_problem` says so; then only rows pass that need no hub or find
+    everything in the cache. `log` gets our messages, `relay` the lines of other processes, and
+    `status` shows a line on the terminal, if there is one.
     """
 
     def __init__(
@@ -98,124 +112,130 @@ class Fetcher:
         hub_problem: Problem | None,
         *,
         jobs: int,
-        report: Report,
-        relay: Report,
-        status: Report | None,
+        log: Log,
+        relay: Log,
+        status: Log | None,
     ) -> None:
-        self._models = ModelDownloads(address, hub_problem, jobs, report, status)
+        self._models = ModelDownloads(address, hub_problem, jobs, log=log, status=status)
         self._tasks = TaskProcess(cluster, hub_problem is None, jobs, relay)
 
-    def fetch(self, rows: list[Row]) -> Outcome:
+    def fetch(self, rows: list[Row]) -> FetchOutcome:
         """Fetch what the rows need; return them with what was learned about them.
 
-        Raises MachineError where the environment of the jobs cannot be started.
+        Raises MachineError if the environment of the jobs cannot be started. After that, or an
+        interrupt, no further download begins; call it once.
         """
         needs = [*map(manifest.Locator().located, rows)]
         self._tasks.require(needs)
-        self._models.start(model for row in needs for model in repositories.repositories(row))
-        # In processes of their own, so at the same time.
-        self._tasks.ask(needs)
         passed: list[Row] = []
         found: dict[Finding, list[Row]] = {}
-        for row, need in zip(rows, needs, strict=True):
-            findings = list(self._findings(need))
-            for finding in findings:
-                found.setdefault(finding, []).append(row)
-            if not findings:
-                passed.append(self._completed(row, need))
+        with self._models:
+            self._models.start(
+                model for need in needs for model in repositories.row_repositories(need)
+            )
+            # At the same time, in processes of their own.
+            self._tasks.ask(needs)
+            for row, need in zip(rows, needs, strict=True):
+                findings = list(self._findings(need))
+                for finding in findings:
+                    found.setdefault(finding, []).append(row)
+                if not findings:
+                    passed.append(self._complete(row, need))
         columns = rows[0].cells if rows else schema.required("manifest")
-        return Outcome(fetched_columns(columns), passed, failures(found))
+        return FetchOutcome(fetched_columns(columns), passed, group_failures(found))
 
     def _findings(self, need: Row) -> Iterator[Finding]:
-        if need.model.is_local and (text := local_models.problem(need)):
+        if need.model.is_local and (text := local_models.find_local_problem(need)):
             yield Finding("model_path", Problem(text))
-        for model in repositories.repositories(need):
+        for model in repositories.row_repositories(need):
             fetched = self._models.result(model)
             if isinstance(fetched, Problem):
                 yield Finding("model_path", fetched)
             elif text := _snapshot_problem(model, fetched.directory, need):
                 yield Finding("model_path", Problem(f"{model}: {text}"))
         for finding in _task_findings(self._tasks, need):
-            # Where fetching did not help, fetching is no remedy.
+            # If fetching did not help, fetching is no remedy.
             yield finding._replace(remedy="") if finding.problem.unreachable else finding
 
-    def _completed(self, row: Row, need: Row) -> Row:
+    def _complete(self, row: Row, need: Row) -> Row:
         """Return a row with the columns that planning needs."""
         model = (
             None
             if need.model.is_local
-            else self._models.result(next(repositories.repositories(need)))
+            else self._models.result(next(repositories.row_repositories(need)))
         )
         commit = model.commit if isinstance(model, Download) else ""
-        size = model.bytes if isinstance(model, Download) else local_models.size(need)
-        facts = self._tasks.record(need)
-        requests: dict[str, int] = facts["requests"]
+        size = model.bytes if isinstance(model, Download) else local_models.count_bytes(need)
+        facts = self._tasks.answer(need)
+        assert not isinstance(facts, Obstacle)
         changed = row["model_revision"] != commit
         row = row.without(*CHECK_COLUMNS).with_cells(
             model_revision=commit,
             model_bytes=str(size),
-            dataset_revision=facts["dataset_revision"],
-            n_docs=str(facts["n_docs"]),
-            n_requests=str(sum(requests.values())),
-            request_types=",".join(f"{kind}={count}" for kind, count in requests.items()),
+            dataset_revision=facts.dataset_revision,
+            n_docs=str(facts.n_docs),
+            n_requests=str(sum(facts.requests.values())),
+            request_types=",".join(f"{kind}={count}" for kind, count in facts.requests.items()),
         )
-        # The identity is over the revision too; the next stage computes it anew.
+        # The identity depends on the revision, too; the next stage computes it anew.
         return row.with_cells(eval_id="") if changed and row["eval_id"] else row
 
 
 class Checker:
     """Tells whether rows can start without a network; downloads nothing.
 
-    `again` is the command that would fetch what is missing.
+    `fetch_command` is the command that would fetch what is missing.
     """
 
-    def __init__(self, cluster: Cluster, jobs: int, again: str, relay: Report) -> None:
-        self._tasks = TaskProcess(cluster, False, jobs, relay)
-        self._again = again
+    def __init__(self, cluster: Cluster, jobs: int, *, fetch_command: str, relay: Log) -> None:
+        self._tasks = TaskProcess(cluster, fetch=False, jobs=jobs, relay=relay)
+        self._fetch_command = fetch_command
 
     def check(self, rows: list[Row]) -> list[tuple[Row, list[Finding]]]:
         """Return each row with what keeps it from being evaluated.
 
-        Raises MachineError where the environment of the jobs cannot be started.
+        Raises MachineError if the environment of the jobs cannot be started.
         """
         needs = [*map(manifest.Locator().located, rows)]
         self._tasks.ask(needs)
         return [
-            (row, [self._mended(finding) for finding in self._findings(need)])
+            (row, [self._with_remedy(finding) for finding in self._findings(need)])
             for row, need in zip(rows, needs, strict=True)
         ]
 
     def _findings(self, need: Row) -> Iterator[Finding]:
-        if need.model.is_local and (text := local_models.problem(need)):
+        if need.model.is_local and (text := local_models.find_local_problem(need)):
             yield Finding("model_path", Problem(text))
-        for model in repositories.repositories(need):
-            directory = cache.snapshot(model.path, model.revision or "main")
+        for model in repositories.row_repositories(need):
+            directory = cache.find_snapshot(model.path, model.revision or "main")
             text = _snapshot_problem(model, directory, need) if directory else "not in the cache"
-            if text:
+            if text is not None:
                 yield Finding("model_path", Problem(f"{model}: {text}", unreachable=True))
         yield from _task_findings(self._tasks, need)
 
-    def _mended(self, finding: Finding) -> Finding:
-        return finding._replace(remedy=self._again) if finding.problem.unreachable else finding
+    def _with_remedy(self, finding: Finding) -> Finding:
+        if not finding.problem.unreachable:
+            return finding
+        return finding._replace(remedy=self._fetch_command)
 
 
 def _task_findings(tasks: TaskProcess, need: Row) -> Iterator[Finding]:
     """Yield what keeps the task of a row from being evaluated."""
-    record = tasks.record(need)
-    if "problem" in record:
-        problem = Problem(record["problem"], record["unreachable"])
-        yield Finding(record["column"], problem, record["remedy"])
+    answer = tasks.answer(need)
+    if isinstance(answer, Obstacle):
+        yield Finding(answer.column, answer.problem, answer.remedy)
 
 
-def failures(found: dict[Finding, list[Row]]) -> list[Failure]:
+def group_failures(found: dict[Finding, list[Row]]) -> list[FetchFailure]:
     """Return each finding with the lines of its rows."""
     return [
-        Failure(rows[0].source, tuple(row.line or 0 for row in rows), finding)
+        FetchFailure(rows[0].source, tuple(row.line or 0 for row in rows), finding)
         for finding, rows in found.items()
     ]
 
 
-def _snapshot_problem(model: HubModel, directory: str, need: Row) -> str:
-    """Return why a repository in the cache cannot be loaded; only models are looked into."""
-    is_own = model.path == need.model.path
-    return model_directory.problem(directory, local_models.arguments(need)) if is_own else ""
+def _snapshot_problem(model: HubModel, directory: str, need: Row) -> str | None:
+    """Return why a row's model in the cache cannot be loaded; None for other repositories."""
+    if model.path != need.model.path:
+        return None
+    return model_directory.find_directory_problem(directory, local_models.text_arguments(need))

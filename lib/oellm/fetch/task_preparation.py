@@ -1,9 +1,9 @@
 """Fetching what tasks need, and proving that they can start without a network.
 
-First every task is tried as a compute node would: in a process that is refused the network. For
-those that fail, the data sets that their configurations name are downloaded, several at a time;
-what is still not enough is built with the network, and in the end tried without it again. So
-whatever passes has been seen to start offline, and what is in the cache is not asked for anew.
+First every task is tried as on a compute node, in a process that is refused the network. For those
+that fail, the data sets that their configurations name are downloaded, several at a time. Tasks
+that still fail are built with the network, and in the end tried without it again. So every task
+that passes has been seen to start offline, and nothing in the cache is asked for anew.
 """
 
 from __future__ import annotations
@@ -11,31 +11,21 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from oellm import frameworks
 from oellm.core import fork_pool
+from oellm.core.log import Log
 from oellm.errors import InputError
+from oellm.fetch.task_records import Obstacle, TaskRecord, demand_cells
 from oellm.frameworks.interface import DataSet, Demand, NotPermittedError, TaskFacts, Tasks
 from oellm.hub import environment, errors
 from oellm.hub.errors import Problem
 from oellm.manifest.rows import Row
 
-# The columns that the record of a row's task is found by.
-DEMAND_COLUMNS = (
-    "eval_suite",
-    "task_path",
-    "include_path",
-    "n_shot",
-    "limit",
-    "confirm_run_unsafe_code",
-)
 
-Report = Callable[[str], None]
-
-
-class Request(NamedTuple):
+class TaskRequest(NamedTuple):
     """A task, and where else to look for it."""
 
     eval_suite: str
@@ -43,82 +33,59 @@ class Request(NamedTuple):
     include_path: str
 
 
-class Obstacle(NamedTuple):
-    """Why a task cannot be evaluated, and the column to blame."""
-
-    column: str
-    problem: Problem
-    # Whether no download can help.
-    is_final: bool = False
-    # What can, if it is one command or option.
-    remedy: str = ""
+# For each demand on a task, its facts or what is in its way.
+TaskAnswer = list[TaskFacts | Obstacle]
+Wanted = dict[TaskRequest, list[Demand]]
 
 
-# For each demand on a task its facts, or what is in its way.
-Answer = list[TaskFacts | Obstacle]
-Wanted = dict[Request, list[Demand]]
-
-
-def records(
-    rows: Iterable[Row], fetch: bool, at_once: int, report: Report
-) -> Iterator[dict[str, Any]]:
-    """Prepare the tasks of rows; yield a record for each different demand (schema.json, `task`)."""
-    cells: dict[Request, dict[Demand, list[dict[str, str]]]] = {}
+def prepare_tasks(
+    rows: Iterable[Row], *, fetch: bool, at_once: int, log: Log
+) -> Iterator[TaskRecord]:
+    """Prepare the tasks of rows in `at_once` processes; yield a record for each demand."""
+    # The spellings of each demand.
+    cells: dict[TaskRequest, dict[Demand, list[tuple[str, ...]]]] = {}
     for row in rows:
-        request = Request(row.value("eval_suite"), row["task_path"], row["include_path"])
+        request = TaskRequest(row.value("eval_suite"), row["task_path"], row["include_path"])
         demand = Demand(
             row.value("n_shot"), row.value("limit"), bool(row.value("confirm_run_unsafe_code"))
         )
         spellings = cells.setdefault(request, {}).setdefault(demand, [])
-        spelling = {column: row[column] for column in DEMAND_COLUMNS}
+        spelling = demand_cells(row)
         if spelling not in spellings:
             spellings.append(spelling)
     for suite in dict.fromkeys(request.eval_suite for request in cells):
         wanted = {each: list(cells[each]) for each in cells if each.eval_suite == suite}
-        preparation = Preparation(frameworks.create_tasks(suite, report), fetch, at_once, report)
+        preparation = Preparation(
+            frameworks.create_tasks(suite, log), fetch=fetch, at_once=at_once, log=log
+        )
         for request, answer in preparation.run(wanted):
             for spellings, facts in zip(cells[request].values(), answer, strict=True):
-                yield from ({**spelling, **_said(facts)} for spelling in spellings)
-
-
-def _said(facts: TaskFacts | Obstacle) -> dict[str, Any]:
-    if isinstance(facts, Obstacle):
-        return {
-            "column": facts.column,
-            "problem": facts.problem.text,
-            "unreachable": facts.problem.unreachable,
-            "remedy": facts.remedy,
-        }
-    return {
-        "n_docs": facts.n_docs,
-        "requests": facts.requests,
-        "dataset_revision": facts.dataset_revision,
-    }
+                yield from (TaskRecord(spelling, facts) for spelling in spellings)
 
 
 class Preparation:
     """The preparation of the tasks of one framework.
 
-    With `fetch` it downloads; without, it only looks. `at_once` is the number of processes.
+    With `fetch` it downloads; without, it only checks. `at_once` is the number of processes.
     """
 
-    def __init__(self, tasks: Tasks, fetch: bool, at_once: int, report: Report) -> None:
+    def __init__(self, tasks: Tasks, *, fetch: bool, at_once: int, log: Log) -> None:
         self._tasks = tasks
         self._fetch = fetch
         self._at_once = at_once
-        self._report = report
-        self._address = environment.endpoint(os.environ)
+        self._log = log
+        self._address = environment.hub_address(os.environ)
 
-    def run(self, wanted: Wanted) -> Iterator[tuple[Request, Answer]]:
-        """Yield the answer for each request, as it is found."""
+    def run(self, wanted: Wanted) -> Iterator[tuple[TaskRequest, TaskAnswer]]:
+        """Yield each request with its answer as soon as it is known."""
         for number, (request, answer) in enumerate(self._answers(wanted), 1):
             can = "cannot" if any(isinstance(part, Obstacle) for part in answer) else "can"
-            self._report(f"task {request.task_path} {can} start ({number} of {len(wanted)})")
+            self._log(f"task {request.task_path} {can} start ({number} of {len(wanted)})")
             yield request, answer
 
-    def _answers(self, wanted: Wanted) -> Iterator[tuple[Request, Answer]]:
+    def _answers(self, wanted: Wanted) -> Iterator[tuple[TaskRequest, TaskAnswer]]:
         self._tasks.prepare()
-        data_sets: dict[Request, Sequence[DataSet]] = {}
+        data_sets: dict[TaskRequest, Sequence[DataSet]] = {}
         for request, demands in wanted.items():
             enumerated = self._enumerated(request)
             if isinstance(enumerated, Obstacle):
@@ -138,7 +105,7 @@ class Preparation:
                 built.append(request)
         yield from self._built(built, wanted, False)
 
-    def _enumerated(self, request: Request) -> Sequence[DataSet] | Obstacle:
+    def _enumerated(self, request: TaskRequest) -> Sequence[DataSet] | Obstacle:
         try:
             return self._tasks.data_sets(request.task_path, request.include_path)
         # The file of a task may be anything.
@@ -146,9 +113,9 @@ class Preparation:
             return self._obstacle(request.task_path, error, online=True)
 
     def _settled(
-        self, answers: Iterator[tuple[Request, Answer]], has_means: bool
-    ) -> Generator[tuple[Request, Answer], None, list[Request]]:
-        """Yield what there is nothing more to do about; return the requests that are left."""
+        self, answers: Iterator[tuple[TaskRequest, TaskAnswer]], has_means: bool
+    ) -> Generator[tuple[TaskRequest, TaskAnswer], None, list[TaskRequest]]:
+        """Yield the answers about which nothing more can be done; return the other requests."""
         left = []
         for request, answer in answers:
             is_open = any(isinstance(part, Obstacle) and not part.is_final for part in answer)
@@ -159,11 +126,11 @@ class Preparation:
         return left
 
     def _built(
-        self, requests: Iterable[Request], wanted: Wanted, online: bool
-    ) -> Iterator[tuple[Request, Answer]]:
+        self, requests: Iterable[TaskRequest], wanted: Wanted, online: bool
+    ) -> Iterator[tuple[TaskRequest, TaskAnswer]]:
         """Build tasks, with the network or with the network refused."""
 
-        def build(request: Request) -> Answer:
+        def build(request: TaskRequest) -> TaskAnswer:
             return self._answer(request, wanted[request], online)
 
         for request, answer in fork_pool.run(build, requests, self._at_once):
@@ -173,10 +140,10 @@ class Preparation:
             else:
                 yield request, answer
 
-    def _answer(self, request: Request, demands: list[Demand], online: bool) -> Answer:
+    def _answer(self, request: TaskRequest, demands: list[Demand], online: bool) -> TaskAnswer:
         if not online:
             refuse_network()
-        # Asked for when the metric is imported, which may be when the task is.
+        # Read when a metric is imported, which may happen when the task is.
         runs_code = any(demand.runs_unsafe_code for demand in demands)
         os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
         # A task's code is anybody's; one even raises SystemExit.
@@ -199,7 +166,7 @@ class Preparation:
         return Obstacle("task_path", problem, is_final, _remedy(error, problem))
 
     def _problem(self, task: str, error: BaseException, online: bool) -> Problem:
-        problem = errors.problem(error, self._address)
+        problem = errors.explain_error(error, self._address)
         said = errors.first_line(error)
         if not online and (problem.unreachable or _is_loss(error)):
             return Problem(f"{task}: the cache does not have all of it: {said}", unreachable=True)
@@ -208,16 +175,16 @@ class Preparation:
         return Problem(f"{task}: {text}", problem.unreachable)
 
     def _download(self, data_sets: Collection[DataSet]) -> None:
-        """Load the data sets that the configurations name; what fails is left to building."""
-        loaded = fork_pool.run(self._loaded, data_sets, self._at_once)
-        for number, (data_set, problem) in enumerate(loaded, 1):
-            failed = f" failed: {problem}" if problem else ""
-            self._report(f"data set {data_set}{failed} ({number} of {len(data_sets)})")
+        """Load the data sets that the configurations name; building the task tells failures."""
+        loaded = fork_pool.run(self._load, data_sets, self._at_once)
+        for number, (data_set, failure) in enumerate(loaded, 1):
+            failed = f" failed: {failure}" if failure else ""
+            self._log(f"data set {data_set}{failed} ({number} of {len(data_sets)})")
 
-    def _loaded(self, data_set: DataSet) -> str:
-        """Load a data set; return why that failed, or nothing."""
+    def _load(self, data_set: DataSet) -> str:
+        """Load a data set; return why that failed, or an empty text."""
         try:
-            errors.retry_request(str(data_set), self._report, data_set.load)
+            errors.retry_request(str(data_set), self._log, data_set.load)
         except (Exception, SystemExit) as error:
             return errors.first_line(error) or type(error).__name__
         return ""
@@ -225,9 +192,9 @@ class Preparation:
 
 @functools.cache
 def refuse_network() -> None:
-    """Make this process one without a network, for good: what a compute node has."""
-    environment.forbid(os.environ)
-    # These libraries read the variables when they are imported, which they may have been.
+    """Refuse this process the network for good, as a compute node does."""
+    environment.forbid_network(os.environ)
+    # These libraries read the variables when they are imported; they may have been.
     for name, flag in (
         ("huggingface_hub.constants", "HF_HUB_OFFLINE"),
         ("datasets.config", "HF_HUB_OFFLINE"),
@@ -247,7 +214,7 @@ def _refuse(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_loss(error: BaseException) -> bool:
-    """Return whether a file of the cache is not there, or not whole; or a resource of NLTK's."""
+    """Return whether a file of the cache, or a resource of NLTK, is missing or incomplete."""
     is_resource = type(error) is LookupError
     return isinstance(error, OSError) or is_resource or type(error).__name__ == "ArrowInvalid"
 

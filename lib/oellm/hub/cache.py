@@ -1,7 +1,7 @@
-"""The hub's cache on disk: which files are there, and whether they are what the hub lists.
+"""The hub's cache on disk: which files it has, and whether they are what the hub lists.
 
-Its layout is that of huggingface_hub: below models--ORG--NAME (or datasets--ORG--NAME) the
-contents in blobs/, named by digest, and snapshots/COMMIT with links to them
+The layout is that of huggingface_hub. Below models--ORG--NAME (or datasets--ORG--NAME), blobs/ has
+the contents, named by their digests, and snapshots/COMMIT has links to them
 (https://huggingface.co/docs/huggingface_hub/guides/manage-cache).
 """
 
@@ -18,29 +18,33 @@ from typing import Any, NamedTuple
 
 from oellm.core import atomic
 
-# Seconds in which nothing was written to a file that is still being downloaded: nobody does.
-_IDLE = 600.0
+# An unfinished file to which nobody has written for this long is not being downloaded any more.
+_IDLE_S = 600.0
 _CHUNK = 2**20
 
 
 class HubFile(NamedTuple):
-    """A file of a commit as the hub lists it."""
+    """A file of a commit as the hub lists it.
+
+    Attributes:
+        name: Its path in the repository.
+        size: Bytes; None if the hub does not say it.
+        digest: The SHA-256 of a large file, git's blob id of others; empty if unknown.
+    """
 
     name: str
-    # Bytes; None where the hub does not say it.
     size: int | None
-    # What it is known by: sha256 for large files, else git's blob id; empty where unknown.
     digest: str
 
     @classmethod
-    def listed(cls, name: str, entry: Any) -> HubFile:
+    def from_entry(cls, name: str, entry: Any) -> HubFile:
         """Return the file that an entry of the hub's library describes."""
         digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
         return cls(name, entry.size, str(digest or ""))
 
 
 class WrongContentError(Exception):
-    """The hub gave something else than what it lists, twice."""
+    """Twice, a downloaded file was not what the hub lists."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
@@ -50,7 +54,12 @@ class WrongContentError(Exception):
 
 
 class CachedCommit:
-    """One commit of a repository in the cache; `kind` is models or datasets."""
+    """One commit of a repository in the cache; `kind` is models or datasets.
+
+    Attributes:
+        commit: The commit's hash.
+        directory: The directory with links to its files.
+    """
 
     def __init__(self, cache: str, path: str, commit: str, kind: str = "models") -> None:
         self._root = _root(cache, path, kind)
@@ -59,107 +68,107 @@ class CachedCommit:
         self.directory = os.path.join(self._root, "snapshots", commit)
 
     def names(self) -> list[str]:
-        """Return the names of the files that are there."""
+        """Return the names of the files in the cache."""
         return [
             os.path.relpath(os.path.join(directory, name), self.directory)
             for directory, _, names in os.walk(self.directory)
             for name in names
         ]
 
-    def place(self, file: HubFile) -> str:
-        """Return where a file is, once it is there."""
+    def path_of(self, file: HubFile) -> str:
+        """Return the path that a file has once it is in the cache."""
         return os.path.join(self.directory, *file.name.split("/"))
 
     def holds(self, file: HubFile) -> bool:
-        """Return whether a file is there, by its size and by the digest that it was stored under.
+        """Return whether the cache has a file, by its size and the digest it is stored under.
 
-        Nothing is read: `settle` compared the content when it came.
+        Nothing is read: `verify_or_remove` compared the content after the download.
         """
-        place = self.place(file)
-        if not os.path.exists(place) or file.size not in (None, os.path.getsize(place)):
+        path = self.path_of(file)
+        if not os.path.exists(path) or file.size not in (None, os.path.getsize(path)):
             return False
-        blob = self._blob(place)
-        return blob == place or os.path.basename(blob) == file.digest or not file.digest
+        blob = self._blob(path)
+        return blob == path or os.path.basename(blob) == file.digest or not file.digest
 
     def has_content(self, file: HubFile) -> bool:
-        """Return whether the content is there, perhaps of another commit."""
+        """Return whether the cache has the content, perhaps from another commit."""
         return bool(file.digest) and os.path.exists(os.path.join(self._blobs, file.digest))
 
-    def settle(self, file: HubFile) -> bool:
-        """Return whether a file is there and its content is what the hub lists, else remove it.
+    def verify_or_remove(self, file: HubFile) -> bool:
+        """Return whether a file's content is what the hub lists; remove it if it is not.
 
-        Content that is right but stored under another digest is stored under its own.
+        Right content that is stored under another digest moves to its own.
         """
-        place = self.place(file)
-        # Not there: who fetches the same content at the same time found it wrong, or moved it.
+        path = self.path_of(file)
+        # It may be missing: another process that fetches it too may have moved or removed it.
         with contextlib.suppress(FileNotFoundError):
-            if file.size in (None, os.path.getsize(place)) and _has_digest(place, file.digest):
+            if file.size in (None, os.path.getsize(path)) and _has_digest(path, file.digest):
                 if file.digest:
-                    self._store(place, file.digest)
+                    self._store(path, file.digest)
                 return True
-            blob = self._blob(place)
+            blob = self._blob(path)
             # It may be the right content of another file.
             if not _has_digest(blob, os.path.basename(blob)):
                 os.unlink(blob)
-        Path(place).unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         return False
 
-    def bytes_there(self, files: Iterable[HubFile]) -> int:
-        """Return how much of some files is there, unfinished ones included."""
+    def count_bytes(self, files: Iterable[HubFile]) -> int:
+        """Return how many bytes of some files are in the cache, also of unfinished ones."""
         sizes: dict[str, int] = {}
         for path in Path(self._blobs).glob("*"):
-            # One may be renamed just now; the next look will count it.
+            # It may just have been renamed; the next look will count it.
             with contextlib.suppress(OSError):
                 digest = path.name.partition(".")[0]
                 sizes[digest] = max(sizes.get(digest, 0), path.stat().st_size)
         return sum(min(sizes.get(file.digest, 0), file.size or 0) for file in files)
 
     def remove_leftovers(self) -> None:
-        """Remove what killed downloads left unfinished, which no later one can use."""
+        """Remove unfinished files of killed downloads, which no later download can use."""
         for path in Path(self._blobs).glob("*.*.incomplete"):
-            # It may be somebody else's, or removed by somebody else.
+            # It may belong to somebody else, or be removed by somebody else.
             with contextlib.suppress(OSError):
-                if time.time() - path.stat().st_mtime > _IDLE:
+                if time.time() - path.stat().st_mtime > _IDLE_S:
                     path.unlink()
 
-    def record(self, revision: str) -> None:
-        """Record that a branch or tag stands for this commit, for who has no network."""
+    def write_ref(self, revision: str) -> None:
+        """Note in the cache that a branch or tag stands for this commit, for use offline."""
         path = Path(self._root, "refs", revision)
         if revision != self.commit and not (path.exists() and path.read_text() == self.commit):
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_file(path, self.commit.encode())
 
-    def _blob(self, place: str) -> str:
-        """Return the file in blobs/ that a place links to; the place itself, if it is no link."""
-        # One link only: the file in blobs/ may itself be a link, to what several models share.
-        link = os.readlink(place) if os.path.islink(place) else ""
-        return os.path.normpath(os.path.join(os.path.dirname(place), link)) if link else place
+    def _blob(self, path: str) -> str:
+        """Return the file in blobs/ that a path links to; the path itself if it is no link."""
+        # Follow one link only: the file in blobs/ may itself be a link to what models share.
+        link = os.readlink(path) if os.path.islink(path) else ""
+        return os.path.normpath(os.path.join(os.path.dirname(path), link)) if link else path
 
-    def _store(self, place: str, digest: str) -> None:
-        blob = self._blob(place)
+    def _store(self, path: str, digest: str) -> None:
+        blob = self._blob(path)
         proper = os.path.join(self._blobs, digest)
-        if blob not in (place, proper):
+        if blob not in (path, proper):
             os.replace(blob, proper)
-            link = f"{place}.{os.getpid()}-{os.urandom(4).hex()}"
-            os.symlink(os.path.relpath(proper, os.path.dirname(place)), link)
-            os.replace(link, place)
+            link = f"{path}.{os.getpid()}-{os.urandom(4).hex()}"
+            os.symlink(os.path.relpath(proper, os.path.dirname(path)), link)
+            os.replace(link, path)
 
 
-def snapshot(path: str, revision: str) -> str:
-    """Return the directory where the cache has a model at a commit, branch or tag, or nothing.
+def find_snapshot(path: str, revision: str) -> str | None:
+    """Return the directory of a model at a commit, branch or tag in the cache, or None.
 
-    Whether it is complete is for others to say: files that no backend loads are not there.
+    It may be incomplete, and never has files that no backend loads.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
     by_name = Path(_root(HF_HUB_CACHE, path), "refs", revision)
     commit = by_name.read_text() if by_name.is_file() else revision
     directory = CachedCommit(HF_HUB_CACHE, path, commit).directory
-    return directory if os.path.isdir(directory) else ""
+    return directory if os.path.isdir(directory) else None
 
 
 def free_space(directory: str) -> int:
-    """Return the bytes that are free where a directory is, or will be."""
+    """Return the free bytes of the file system of a directory, which need not exist yet."""
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     return shutil.disk_usage(directory).free
@@ -170,7 +179,7 @@ def _root(cache: str, path: str, kind: str = "models") -> str:
 
 
 def _has_digest(path: str, digest: str) -> bool:
-    """Return whether a file's content has a digest; an empty one says nothing and fits."""
+    """Return whether a file's content has a digest; any content has an empty (unknown) one."""
     if not digest:
         return True
     with open(path, "rb") as stream:

@@ -1,10 +1,10 @@
-"""Data sets of the hub, loaded so that what a login node fetched is found by a compute node.
+"""A change to `datasets`: a compute node finds each data set that a login node fetched.
 
-`datasets.load_dataset` finds its own cache offline, but for two cases: a request with data_files or
-data_dir (whether they are names in the repository or `hf://` addresses) is never found, and one
-without the name of a configuration takes whichever was cached last. `install` puts a function in
-its place that loads the first from a snapshot of the repository, and that remembers which
-configuration a repository means by none.
+`datasets.load_dataset` finds its own cache offline except in two cases (seen in 5.2.0; a test fails
+when a release no longer needs this). It never finds a request with data_files or data_dir, whether
+they name files of the repository or `hf://` addresses. And without the name of a configuration it
+takes the one that was cached last. `install` replaces it by a loader that reads the former from a
+snapshot of the repository, and remembers the default configuration of a repository.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -22,41 +21,32 @@ from oellm.core import atomic
 from oellm.hub import errors
 from oellm.hub.cache import CachedCommit, HubFile, WrongContentError
 
-# In the repository's own directory of the cache, so that it goes when that goes.
+# In the repository's own directory of the cache, so that both are deleted together.
 _DEFAULT_CONFIGURATION = "default_configuration.oellm"
 _ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+(?:/convert/[^/]+)?))?/(.+)")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
-# The list that the current `recorded` context collects commits in. The replaced function is one
-# for the whole process, and code of other libraries calls it, so no argument can carry the list.
-_recorder: ContextVar[list[str] | None] = ContextVar("recorder", default=None)
 
-
-def install() -> None:
-    """Put our function in the place of datasets.load_dataset, once."""
+def install() -> DataSetLoader:
+    """Replace datasets.load_dataset by our loader, unless it has been; return the loader."""
     import datasets
 
-    if not hasattr(datasets.load_dataset, "oellm"):
-        loading = _Loading(datasets.load_dataset)
-        datasets.load_dataset = loading
+    if not isinstance(datasets.load_dataset, DataSetLoader):
+        datasets.load_dataset = DataSetLoader(datasets.load_dataset)
+    loader: DataSetLoader = datasets.load_dataset
+    return loader
 
 
 @contextlib.contextmanager
-def recorded() -> Iterator[list[str]]:
-    """Collect the commits of the data that are loaded in the context, as org/name@commit."""
-    revisions: list[str] = []
-    token = _recorder.set(revisions)
+def record_commits() -> Iterator[list[str]]:
+    """Give a list that gets each commit loaded in the context, as org/name@commit."""
+    loader = install()
+    before, loader.commits = loader.commits, []
     try:
-        yield revisions
+        yield loader.commits
     finally:
-        _recorder.reset(token)
-
-
-def _record(repository: str, commit: str) -> None:
-    revisions = _recorder.get()
-    if revisions is not None:
-        revisions.append(f"{repository}@{commit}")
+        loader.commits = before
 
 
 def fingerprints(splits: Any) -> dict[str, str]:
@@ -68,15 +58,19 @@ def fingerprints(splits: Any) -> dict[str, str]:
     return {str(split): str(getattr(data, "_fingerprint", "")) for split, data in items}
 
 
-class _Loading:
-    """A load_dataset that finds offline all that it has loaded before."""
+class DataSetLoader:
+    """A load_dataset that finds offline all that it has loaded before.
 
-    oellm = True
+    Attributes:
+        commits: The commits that were loaded, as org/name@commit.
+    """
 
     def __init__(self, load_dataset: Callable[..., Any]) -> None:
         self._load_dataset = load_dataset
+        self.commits: list[str] = []
 
     def __call__(self, path: str, name: str | None = None, *rest: Any, **options: Any) -> Any:
+        """Load a data set, with the arguments of datasets.load_dataset."""
         if any(options.get(key) for key in ("data_files", "data_dir")) and not rest:
             return self._from_snapshot(path, name, options)
         is_on_hub = bool(_REPOSITORY.fullmatch(path)) and not os.path.isdir(path)
@@ -85,43 +79,48 @@ class _Loading:
             chosen = _default_configuration(path)
         loaded = self._load_dataset(path, chosen, *rest, **options)
         if is_on_hub:
-            if not _is_offline() and _removed_wrong(path, loaded):
+            if not _is_offline() and _remove_wrong_data(path, loaded):
                 loaded = self._load_dataset(path, chosen, *rest, **options)
-                if wrong := _removed_wrong(path, loaded):
+                if wrong := _remove_wrong_data(path, loaded):
                     raise WrongContentError(wrong)
             configuration, commit = _origin(loaded)
             if _COMMIT.fullmatch(commit):
-                _record(path, commit)
+                self.commits.append(f"{path}@{commit}")
             if name is None and configuration and not _is_offline():
                 _remember_default(path, configuration)
         return loaded
 
     def _from_snapshot(self, path: str, name: str | None, options: dict[str, Any]) -> Any:
-        """Load named files of a repository from the hub's cache, where they are found offline."""
+        """Load named files of a repository from the hub's cache, which is found offline."""
         files, folder = options.get("data_files"), options.get("data_dir")
         if _REPOSITORY.fullmatch(path) and not os.path.isdir(path):
             # The card may describe the columns of these files.
             patterns = ["README.md", *_names(files), *([f"{folder}/*"] if folder else [])]
-            path = _snapshot(path, options.pop("revision", None), patterns)
+            path = self._snapshot(path, options.pop("revision", None), patterns)
         else:
-            options = options | {"data_files": _localised(files)}
+            options = options | {"data_files": self._localise(files)}
         return self._load_dataset(path, name, **options)
 
+    def _localise(self, files: Any) -> Any:
+        """Replace hf:// addresses by paths in snapshots."""
+        if isinstance(files, dict):
+            return {split: self._localise(names) for split, names in files.items()}
+        if isinstance(files, (list, tuple)):
+            return [self._localise(name) for name in files]
+        if isinstance(files, str) and (match := _ADDRESS.fullmatch(files)):
+            repository, revision, name = match.groups()
+            return os.path.join(self._snapshot(repository, revision, [name]), name)
+        return files
 
-def _localised(files: Any) -> Any:
-    """Replace hf:// addresses by paths in snapshots."""
-    if isinstance(files, dict):
-        return {split: _localised(names) for split, names in files.items()}
-    if isinstance(files, (list, tuple)):
-        return [_localised(name) for name in files]
-    if isinstance(files, str) and (match := _ADDRESS.fullmatch(files)):
-        repository, revision, name = match.groups()
-        return os.path.join(_snapshot(repository, revision, [name]), name)
-    return files
+    def _snapshot(self, repository: str, revision: str | None, patterns: list[str]) -> str:
+        """Return the directory of a snapshot that has the files that match the patterns."""
+        directory = _download_snapshot(repository, revision, patterns)
+        self.commits.append(f"{repository}@{os.path.basename(directory)}")
+        return directory
 
 
 def _names(files: Any) -> Iterator[str]:
-    """Yield the names of files, whether there is one, a list, or some for each split."""
+    """Yield the names of files, given as one name, as a list, or as some for each split."""
     if isinstance(files, dict):
         files = list(files.values())
     if isinstance(files, (list, tuple)):
@@ -131,7 +130,7 @@ def _names(files: Any) -> Iterator[str]:
         yield str(files)
 
 
-def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> str:
+def _download_snapshot(repository: str, revision: str | None, patterns: list[str]) -> str:
     from huggingface_hub import snapshot_download
 
     def download() -> str:
@@ -140,18 +139,17 @@ def _snapshot(repository: str, revision: str | None, patterns: list[str]) -> str
         )
 
     directory = download()
-    if not _is_offline() and _wrong(repository, os.path.basename(directory)):
+    if not _is_offline() and _remove_wrong_files(repository, os.path.basename(directory)):
         directory = download()
-        if wrong := _wrong(repository, os.path.basename(directory)):
+        if wrong := _remove_wrong_files(repository, os.path.basename(directory)):
             raise WrongContentError(wrong)
-    _record(repository, os.path.basename(directory))
     return directory
 
 
-def _removed_wrong(repository: str, loaded: Any) -> str:
-    """Remove loaded data that were made of a file which is not what the hub lists; name one."""
+def _remove_wrong_data(repository: str, loaded: Any) -> str | None:
+    """Remove loaded data that were made of a file that is not what the hub lists; name the file."""
     _, commit = _origin(loaded)
-    wrong = _wrong(repository, commit) if _COMMIT.fullmatch(commit) else ""
+    wrong = _remove_wrong_files(repository, commit) if _COMMIT.fullmatch(commit) else None
     if wrong:
         splits = loaded.values() if isinstance(loaded, dict) else [loaded]
         for file in (file for split in splits for file in split.cache_files):
@@ -159,10 +157,10 @@ def _removed_wrong(repository: str, loaded: Any) -> str:
     return wrong
 
 
-def _wrong(repository: str, commit: str) -> str:
-    """Remove the downloaded files of a commit that are not what the hub lists; name one, or none.
+def _remove_wrong_files(repository: str, commit: str) -> str | None:
+    """Remove the downloaded files of a commit that are not what the hub lists; name one of them.
 
-    Contents are read only where they are stored under another digest than theirs.
+    Contents are read only if they are stored under another digest than the listed one.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -174,11 +172,11 @@ def _wrong(repository: str, commit: str) -> str:
     except Exception as error:
         if errors.may_pass(error):
             raise
-        # A mirror may not have this call, and still have the data.
-        return ""
-    files = [HubFile.listed(entry.path, entry) for entry in listed if hasattr(entry, "blob_id")]
-    wrong = [file.name for file in files if not (cached.holds(file) or cached.settle(file))]
-    return wrong[0] if wrong else ""
+        # A mirror may lack this call and still have the data.
+        return None
+    files = [HubFile.from_entry(entry.path, entry) for entry in listed if hasattr(entry, "blob_id")]
+    wrong = [f.name for f in files if not (cached.holds(f) or cached.verify_or_remove(f))]
+    return wrong[0] if wrong else None
 
 
 def _is_offline() -> bool:
@@ -188,9 +186,9 @@ def _is_offline() -> bool:
 
 
 def _origin(loaded: Any) -> tuple[str, str]:
-    """Return the configuration and the directory name that loaded data have in the cache.
+    """Return the configuration and the commit that loaded data in the cache come from.
 
-    That name is the commit they came from. Both are empty for data that are not in the cache.
+    Both are empty for data that are not in the cache.
     """
     splits = loaded.values() if isinstance(loaded, dict) else [loaded]
     for split in splits:

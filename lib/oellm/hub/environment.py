@@ -7,7 +7,7 @@ import ssl
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from http.client import HTTPException
 from pathlib import Path
 
@@ -19,9 +19,7 @@ _OFFLINE = (
     "HF_DATASETS_OFFLINE",
     "HF_EVALUATE_OFFLINE",
 )
-
-
-# Each moves one cache away from HF_HOME, which is all that a job is told.
+# Each moves one cache away from HF_HOME, which is the only variable that a job gets.
 _CACHES = (
     "HF_HUB_CACHE",
     "HUGGINGFACE_HUB_CACHE",
@@ -31,23 +29,19 @@ _CACHES = (
     "HF_MODULES_CACHE",
     "TRANSFORMERS_CACHE",
 )
-
-
 _PROGRESS_BARS = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS")
+# Seconds within which a hub must give any answer.
+_ANSWER_S = 15.0
 
 
-# Seconds within which a hub must answer at all.
-_PATIENCE = 15.0
+def configure_libraries(environ: MutableMapping[str, str], hf_home: str) -> list[str]:
+    """Make `hf_home` the only cache and allow downloads; return the variables ignored for that.
 
-
-def configure(environ: MutableMapping[str, str], hf_home: str) -> list[str]:
-    """Make `hf_home` the one cache, and downloads allowed; return the variables ignored for it.
-
-    To be called before a Hugging Face library is imported: they read these variables only then.
-    Raises OSError where the directory cannot be made, UsageError for a name that cannot be used.
+    Call it before a Hugging Face library is imported, because they read these variables only then.
+    Raises OSError if the directory cannot be made, UsageError for a name that cannot be used.
     """
     if "$" in hf_home:
-        # The libraries take it for a variable, which may be another one in a job.
+        # The libraries would expand it as a variable, which may differ in a job.
         raise UsageError(f"hf_home: expected a path without '$', got {hf_home!r}")
     ignored = [name for name in (*_OFFLINE, *_CACHES) if environ.pop(name, "")]
     if hf_home:
@@ -66,40 +60,40 @@ def configure(environ: MutableMapping[str, str], hf_home: str) -> list[str]:
     return ignored
 
 
-def forbid(environ: MutableMapping[str, str]) -> None:
-    """Keep the Hugging Face libraries from trying a hub that gives no answer, 25 s each time."""
+def forbid_network(environ: MutableMapping[str, str]) -> None:
+    """Keep the Hugging Face libraries from trying a silent hub, which takes 25 s each time."""
     for name in _OFFLINE:
         environ[name] = "1"
 
 
-def endpoint(environ: MutableMapping[str, str]) -> str:
+def hub_address(environ: Mapping[str, str]) -> str:
     """Return the address of the hub."""
     return environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
 
-def silence(address: str) -> str:
-    """Return why the hub gives no answer at all, or nothing where it gives any.
+def find_silence(address: str) -> str | None:
+    """Return why the hub gives no answer at all, or None if it gives any answer.
 
-    Raises UsageError where the address is no URL.
+    Raises UsageError if the address is no URL.
     """
     if not address.startswith(("http://", "https://")):
         raise UsageError(f"HF_ENDPOINT: expected http://… or https://…, got {address!r}")
-    answers: list[str] = []
+    answers: list[str | None] = []
     # A thread, because looking up a name and trying all its addresses have no common time-out.
-    thread = threading.Thread(target=lambda: answers.append(_asked(address)), daemon=True)
+    thread = threading.Thread(target=lambda: answers.append(_ask(address)), daemon=True)
     thread.start()
-    thread.join(_PATIENCE)
-    return answers[0] if answers else f"no answer within {_PATIENCE:.0f} s"
+    thread.join(_ANSWER_S)
+    return answers[0] if answers else f"no answer within {_ANSWER_S:.0f} s"
 
 
-def _asked(address: str) -> str:
+def _ask(address: str) -> str | None:
     request = urllib.request.Request(address, method="HEAD")  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=_PATIENCE):  # noqa: S310
-            return ""
+        with urllib.request.urlopen(request, timeout=_ANSWER_S):  # noqa: S310
+            return None
     except urllib.error.HTTPError:
-        return ""
+        return None
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         # The hub's own library may know the certificate that Python does not.
-        return "" if isinstance(reason, ssl.SSLError) else str(reason)
+        return None if isinstance(reason, ssl.SSLError) else str(reason)

@@ -12,32 +12,36 @@ from oellm.manifest.rows import Row
 
 # Model arguments that name a second repository.
 COMPANIONS = ("tokenizer", "peft", "delta")
+# Files that name the classes of a model.
+_CONFIGURATIONS = ("config.json", "tokenizer_config.json")
 
 
 @dataclass(frozen=True)
 class HubModel:
     """A model repository to download.
 
-    `revision` is empty for the default branch of a repository that is looked up by name alone.
+    Attributes:
+        path: Its name on the hub, org/name.
+        revision: A branch, tag or commit; empty for the default branch.
+        gguf_file, subfolder, variant: The model's arguments that choose among its files.
+        weights: Whether its weights are needed, besides configuration, tokenizer and code.
+        remote_code: Whether its code is run, which may be in another repository.
     """
 
     path: str
     revision: str
-    # The model's arguments that choose among its files.
     gguf_file: str = ""
     subfolder: str = ""
     variant: str = ""
-    # Whether more than its configuration, tokenizer and code is needed.
     weights: bool = True
-    # Whether its code is run, which may be in another repository.
     remote_code: bool = False
 
     def __str__(self) -> str:
         return f"{self.path}@{self.revision}" if self.revision else self.path
 
 
-def repositories(row: Row) -> Iterator[HubModel]:
-    """Yield what the hub must give for a row's model: itself first, unless it is local."""
+def row_repositories(row: Row) -> Iterator[HubModel]:
+    """Yield the repositories that a row's model needs: first its own, unless it is local."""
     spec = row.model
     arguments = row.model_arguments
     names = ("gguf_file", "subfolder", "variant")
@@ -46,9 +50,16 @@ def repositories(row: Row) -> Iterator[HubModel]:
     runs_code = trusted or bool(row.value("trust_remote_code"))
     if not spec.is_local:
         revision = row["model_revision"] or str(arguments.get("revision", "")) or "main"
-        yield HubModel(spec.path, revision, gguf_file, subfolder, variant, remote_code=runs_code)
+        yield HubModel(
+            spec.path,
+            revision,
+            gguf_file=gguf_file,
+            subfolder=subfolder,
+            variant=variant,
+            remote_code=runs_code,
+        )
     elif runs_code:
-        for name in code_repositories(os.path.join(spec.path, subfolder)):
+        for name in find_code_repositories(os.path.join(spec.path, subfolder)):
             yield HubModel(name, "", weights=False)
     for name in COMPANIONS:
         companion = ModelSpec(str(arguments.get(name, "")))
@@ -57,14 +68,11 @@ def repositories(row: Row) -> Iterator[HubModel]:
             yield HubModel(companion.path, "", weights=needs_weights, remote_code=runs_code)
 
 
-# Files that name the classes of a model.
-_CONFIGURATIONS = ("config.json", "tokenizer_config.json")
-
-
-def code_repositories(directory: str) -> list[str]:
+def find_code_repositories(directory: str) -> list[str]:
     """Return the repositories whose code a model's configuration names, each once.
 
-    `"auto_map": {"AutoConfig": "org/name--module.Class"}`; a tokenizer has two classes, or null.
+    It names them so: `"auto_map": {"AutoConfig": "org/name--module.Class"}`. A tokenizer has a list
+    of two classes, of which one may be null.
     """
     references = (
         str(reference)
@@ -80,6 +88,6 @@ def _auto_map(path: str) -> dict[str, object]:
         with open(path, encoding="utf-8") as file:
             found = json.load(file)["auto_map"]
     except (OSError, ValueError, LookupError, TypeError):
-        # No such file, or none that names a class; whether it can be loaded is not asked here.
+        # No such file, or it names no class. Other code checks whether it can be loaded.
         return {}
     return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""Directories of checkpoints: what they hold, which are wanted, and whether they can be loaded."""
+"""Directories of checkpoints: what they hold, which are selected, whether they can be loaded."""
 
 from __future__ import annotations
 
@@ -11,56 +11,70 @@ from typing import NamedTuple
 from oellm.errors import UsageError
 from oellm.manifest.checkpoint_names import natural_key, training_step
 from oellm.models import weights
-from oellm.models.model_directory import problem
+from oellm.models.model_directory import find_directory_problem
 
-# Directory levels below the given one in which checkpoints are looked for: DIR/NAME/hf/iter_1.
+# Checkpoints are searched this number of levels below the given directory: DIR/NAME/hf/iter_1.
 _DEPTH = 3
 # Training steps that a message names.
 _STEPS_SHOWN = 3
 
 
 class Checkpoint(NamedTuple):
-    """A directory that holds a model, or is named like one that should."""
+    """A directory that holds a model, or should by its name.
+
+    Attributes:
+        path: The directory.
+        names: The names in it, or in the subfolder that the model's arguments name.
+        error: Why it could not be read; empty if it was.
+    """
 
     path: str
-    # The names in it, or in its subfolder that the model's arguments name.
     names: frozenset[str] = frozenset()
-    # Why it could not be read.
     error: str = ""
 
 
-Run = list[Checkpoint]
+# The checkpoints of one training run, in natural order.
+TrainingRun = list[Checkpoint]
 
 
 class Holding(NamedTuple):
-    """What a directory holds: itself a model, or training runs with checkpoints in natural order.
+    """What a directory holds.
 
-    `unreadable` are directories that may hold more, as `path: why`.
+    Attributes:
+        model: The directory itself, if it is a model.
+        runs: Otherwise, the training runs below it.
+        unreadable: Directories that may hold more, as `path: why`.
     """
 
     model: Checkpoint | None
-    runs: list[Run]
+    runs: list[TrainingRun]
     unreadable: list[str]
 
 
-class Selection(NamedTuple):
-    """Which checkpoints of each training run are wanted: all, or the union of what is given."""
+class CheckpointSelection(NamedTuple):
+    """Which checkpoints of each training run are selected: all, or the union of what is given.
+
+    Attributes:
+        every: Each of these N selects every Nth checkpoint.
+        steps: Training steps.
+        last: Whether to select the last checkpoint.
+    """
 
     every: tuple[int, ...] = ()
     steps: tuple[int, ...] = ()
     last: bool = False
 
     @classmethod
-    def parse(cls, texts: Sequence[str]) -> Selection:
+    def parse(cls, texts: Sequence[str]) -> CheckpointSelection:
         """Parse lists of `every=N`, `last` and training steps, separated by commas.
 
-        No list selects all. Raises UsageError for anything else, and for lists of nothing.
+        No list selects all. Raises UsageError for other words and for empty lists.
         """
         every: list[int] = []
         steps: list[int] = []
         last = False
         pieces = [piece.strip() for text in texts for piece in text.split(",")]
-        # A list of nothing is an unset variable in a script, which does not mean all.
+        # An empty list comes from an unset variable in a script; it does not mean all.
         for piece in [piece for piece in pieces if piece] or pieces[:1]:
             match = re.fullmatch(r"(every=0*(?=[1-9]))?([0-9]+)", piece)
             if piece == "last":
@@ -73,9 +87,9 @@ class Selection(NamedTuple):
                 )
         return cls(tuple(every), tuple(steps), last)
 
-    def require_fit(self, runs: Sequence[Run]) -> None:
-        """Raise UsageError for what would select no checkpoint of any run."""
-        if self == Selection():
+    def require_fit(self, runs: Sequence[TrainingRun]) -> None:
+        """Raise UsageError if a part of the selection selects no checkpoint of any run."""
+        if self == CheckpointSelection():
             return
         if not runs:
             raise UsageError("--checkpoints: none of the models is a directory of checkpoints")
@@ -92,16 +106,16 @@ class Selection(NamedTuple):
                     f"--checkpoints: no checkpoint has step {step}; {_near(step, known)}"
                 )
 
-    def chosen(
-        self, run: Sequence[Checkpoint], check: Callable[[Checkpoint], str]
-    ) -> list[tuple[Checkpoint, str]]:
-        """Return the wanted checkpoints of a run, in order, each with its problem, or nothing.
+    def select(
+        self, run: Sequence[Checkpoint], check: Callable[[Checkpoint], str | None]
+    ) -> list[tuple[Checkpoint, str | None]]:
+        """Return the selected checkpoints of a run, in order, each with its problem or None.
 
-        Places are counted with broken checkpoints, so that they stay when one breaks or the run
-        goes on. `last` is the last one without a problem; the broken ones after it come too, for
-        they are to be reported. Only those that are returned are checked.
+        Broken checkpoints count for `every`, so that the selection stays the same when one breaks
+        or the run goes on. `last` selects the last checkpoint without a problem, and the broken
+        ones after it, because they must be reported. Checks only the checkpoints that it returns.
         """
-        if self == Selection():
+        if self == CheckpointSelection():
             return [(checkpoint, check(checkpoint)) for checkpoint in run]
         problems = {
             place: check(checkpoint)
@@ -117,41 +131,48 @@ class Selection(NamedTuple):
         return [(run[place], problem) for place, problem in sorted(problems.items())]
 
 
-def search(root: str, subfolder: str = "") -> Holding:
+def search_checkpoints(root: str, subfolder: str = "") -> Holding:
     """Return what a directory holds, by one look into each directory, up to three levels down.
 
-    A directory with weights is a model, and not searched further; each of the others is if its
-    `subfolder` has weights. So is one with config.json alone that has no model below it, and one
-    without either that has a training step in its name and a model beside it: half-written ones.
-    Symbolic links are followed once; a directory reached twice has the name that is no link.
+    A directory is a model if it, or its `subfolder`, has weights; it is not searched further. Two
+    kinds of directories count as half-written models: those with only config.json and no model
+    below, and those without it, with a training step in the name and a model beside them. Follows
+    each symbolic link once; a directory that is reached twice keeps the name that is no link.
     """
     found = _Search(root, subfolder)
     models = sorted(found.models.values(), key=lambda model: natural_key(model.path))
     if models and models[0].path == root:
         return Holding(models[0], [], found.unreadable)
-    runs: dict[str, Run] = {}
+    runs: dict[str, TrainingRun] = {}
     for model in models:
         runs.setdefault(_run_of(model.path, root), []).append(model)
     return Holding(None, list(runs.values()), found.unreadable)
 
 
-def examined(
-    holding: Holding, selection: Selection, arguments: Mapping[str, str]
-) -> list[tuple[str, str]]:
-    """Return the selected directories of a holding, in natural order, each with its problem."""
+def examine_checkpoints(
+    holding: Holding, selection: CheckpointSelection, arguments: Mapping[str, str]
+) -> list[tuple[str, str | None]]:
+    """Return the selected directories in natural order, each with its problem or None."""
 
-    def check(checkpoint: Checkpoint) -> str:
-        return checkpoint.error or problem(checkpoint.path, arguments, checkpoint.names)
+    def check(checkpoint: Checkpoint) -> str | None:
+        return checkpoint.error or find_directory_problem(
+            checkpoint.path, arguments, checkpoint.names
+        )
 
     if holding.model:
         return [(holding.model.path, check(holding.model))]
-    chosen = [pair for run in holding.runs for pair in selection.chosen(run, check)]
+    chosen = [pair for run in holding.runs for pair in selection.select(run, check)]
     pairs = [(checkpoint.path, found) for checkpoint, found in chosen]
     return sorted(pairs, key=lambda pair: natural_key(pair[0]))
 
 
 class _Search:
-    """One search below a directory; `models` are by their real paths, which no link hides."""
+    """One search below a directory.
+
+    Attributes:
+        models: The checkpoints, by their real paths.
+        unreadable: Directories that could not be read, as `path: why`.
+    """
 
     def __init__(self, root: str, subfolder: str) -> None:
         self.models: dict[str, Checkpoint] = {}
@@ -159,7 +180,7 @@ class _Search:
         self._root, self._subfolder = root, subfolder
         # Directories without weights.
         self._others: dict[str, Checkpoint] = {}
-        # Levels that were left below each directory that was looked into.
+        # By directory: the levels that the search may still go down from there.
         self._levels: dict[str, int] = {}
         self._links: list[tuple[str, int]] = []
         self._look_into(root, os.path.realpath(root), _DEPTH)
@@ -183,7 +204,7 @@ class _Search:
             else:
                 self.unreadable.append(f"{path}: {error.strerror}")
             return
-        if any(weights.files(names)) or any(name.endswith(".gguf") for name in names):
+        if any(weights.weight_files(names)) or any(name.endswith(".gguf") for name in names):
             self.models[real] = Checkpoint(path, names)
             return
         self._others.setdefault(real, Checkpoint(path, names))
@@ -202,18 +223,18 @@ class _Search:
             self._look_into(entry.path, real, levels)
         elif entry.is_symlink():
             try:
-                # Links wait until all directories that are none were looked into.
+                # Links wait until all real directories have been searched.
                 if stat.S_ISDIR(entry.stat().st_mode):
                     self._links.append((entry.path, levels))
             except OSError as error:
                 self._others[real] = Checkpoint(entry.path, error=str(error.strerror))
 
     def _add_incomplete(self) -> None:
-        """Add what is a model although it has no weights."""
+        """Add the half-written models, which have no weights."""
         above: set[str] = set()
         for model in self.models.values():
             _add_ancestors(model.path, above)
-        # From the inside outwards: a directory above one of them is none.
+        # From the inside outwards, because a directory above a model is no model.
         others = sorted(self._others.items(), key=lambda other: -other[1].path.count("/"))
         for real, other in others:
             described = not other.names.isdisjoint(("config.json", "adapter_config.json"))
@@ -247,7 +268,7 @@ def _is_named_by_step(path: str) -> bool:
 
 
 def _run_of(path: str, root: str) -> str:
-    """Return what the paths of one training run have in common: RUN/iter_*, RUN/iter_*/hf."""
+    """Return the pattern that the paths of one training run share: RUN/iter_*, RUN/iter_*/hf."""
     parts = os.path.relpath(path, root).split("/")
     steps = [place for place, part in enumerate(parts) if training_step(part) is not None]
     parts[steps[-1] if steps else -1] = "*"

@@ -1,4 +1,4 @@
-"""Model cells (`path,key=value`), lists of them, their order and their training steps."""
+"""The models of --models: lists are read, and directories replaced by their checkpoints."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class ListedModel(NamedTuple):
-    """A model that was asked for, and the list and line that name it, if one does."""
+    """A model that the user names, and the list and line that name it, if it comes from a list."""
 
     spec: ModelSpec
     source: str = ""
@@ -30,19 +30,24 @@ class ListedModel(NamedTuple):
 
 
 class Expansion(NamedTuple):
-    """The models to evaluate, and of those left out the path and why, as `path: why`."""
+    """The models to evaluate, and those that are left out.
+
+    Attributes:
+        models: The models to evaluate.
+        broken: Paths that cannot be loaded, as `path: why`.
+    """
 
     models: list[ModelSpec]
     broken: list[str]
 
 
-def read_list(
+def read_model_list(
     stream: TextIO, source: str, added: tuple[tuple[str, str], ...] = ()
 ) -> Iterator[ListedModel]:
-    """Yield the models of a list, one cell a line, each with the `added` arguments too.
+    """Yield the models of a list with one cell a line; each gets the `added` arguments too.
 
-    Blank lines and those that start with # do not count. Raises InputError with the line of what is
-    no model, and for a list without any.
+    Skips blank lines and lines that start with #. Raises InputError with the line for a cell that
+    is no model, and for a list without models.
     """
     number = 0
     empty = True
@@ -60,23 +65,23 @@ def read_list(
             yield ListedModel(spec, source, number)
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        # Text is decoded in blocks: the byte may be lines after the last one that was read.
+        # Text is decoded in blocks; the bad byte may be some lines further on in its block.
         number += 1 + error.object.count(b"\n", 0, error.start)
         raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", source, number) from None
     if empty:
         raise InputError("expected a model on each line, got none", source)
 
 
-def expand(
+def expand_models(
     listed: Sequence[ListedModel],
     which: Sequence[str] = (),
     further: Mapping[str, str] = MappingProxyType({}),
 ) -> Expansion:
-    """Return the models, with the checkpoints below a directory in place of the directory.
+    """Return the models, each directory replaced by the checkpoints below it.
 
-    `which` selects among the checkpoints (see checkpoints.Selection). `further` are arguments that
-    each model will be loaded with besides its own, which prevail. Local paths become absolute.
-    Raises InputError for a path that holds no model, UsageError for a selection that fits nothing.
+    `which` selects checkpoints (see CheckpointSelection). `further` are arguments with which each
+    model is loaded besides its own, which prevail. Local paths become absolute. Raises InputError
+    for a path that holds no model, UsageError for a selection that fits nothing.
     """
     for model in listed:
         if not model.spec.is_local and not _HUB_ID.fullmatch(model.spec.path):
@@ -85,7 +90,7 @@ def expand(
         return Expansion([model.spec for model in listed], [])
     from oellm.models import checkpoints
 
-    selection = checkpoints.Selection.parse(which)
+    selection = checkpoints.CheckpointSelection.parse(which)
     arguments = [{**further, **dict(model.spec.arguments)} for model in listed]
     holdings = [
         _holding(model, given.get("subfolder", "")) if model.spec.is_local else None
@@ -98,7 +103,7 @@ def expand(
             expansion.models.append(model.spec)
             continue
         expansion.broken.extend(holding.unreadable)
-        for path, problem in checkpoints.examined(holding, selection, given):
+        for path, problem in checkpoints.examine_checkpoints(holding, selection, given):
             if problem:
                 expansion.broken.append(f"{path}: {problem}")
             elif "," in path or path != path.strip():
@@ -119,7 +124,7 @@ def _holding(model: ListedModel, subfolder: str) -> Holding:
         raise model.error(f"{root}: this is a file; name a model by its directory")
     if not os.path.isdir(root):
         raise model.error(f"{root}: no such directory")
-    holding = checkpoints.search(root, subfolder)
+    holding = checkpoints.search_checkpoints(root, subfolder)
     if not any(holding):
         raise model.error(
             f"{root}: no model here: no config.json and no weights in it or in directories below it"

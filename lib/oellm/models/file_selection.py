@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 
 from oellm.hub.repositories import HubModel
 
-# Formats of weights; where a directory has several, the first of these is loaded.
+# Formats of weights. If a directory has several, the first of these is loaded.
 _LOADED = ((".safetensors",), (".bin",), (".pt", ".pth", ".ckpt"))
-# Formats that no backend here loads, but for a GGUF file that the model's arguments name.
+# Formats that no backend here loads, except a GGUF file that the model's arguments name.
 _FOREIGN = (
     ".gguf",
     ".h5",
@@ -42,12 +42,12 @@ _VARIANT = re.compile(
 )
 
 
-def wanted(names: Iterable[str], model: HubModel) -> list[str]:
-    """Return the files of a repository that evaluating a model needs, of all that it has.
+def select_files(names: Iterable[str], model: HubModel) -> list[str]:
+    """Return those of a repository's files that evaluating a model needs.
 
-    Of weights those that are loaded: one format, in one directory; none where `model.weights` says
-    so. Of everything else (configuration, tokenizer, templates, code) all, but what training left
-    behind and what is in the directory of another model.
+    Selects the weights that are loaded: one format, in one directory; none if `model.weights` is
+    false. Selects all other files (configuration, tokenizer, templates, code) except those that
+    training left behind and those in the directory of another model.
     """
     kept = [name for name in names if not _is_left_behind(os.path.basename(name))]
     others = _other_models(kept, model)
@@ -64,7 +64,7 @@ def _is_left_behind(base: str) -> bool:
 
 
 def _other_models(names: Iterable[str], model: HubModel) -> set[str]:
-    """Return the directories that hold a model, other than the one that is meant."""
+    """Return the directories that hold another model than the wanted one."""
     marks = (name for name in names if _is_config(name) or name.endswith(_WEIGHTS))
     own = {"", *_parents(os.path.join(model.subfolder, "config.json"))}
     return {os.path.dirname(name) for name in marks} - own
@@ -75,7 +75,7 @@ def _is_config(name: str) -> bool:
 
 
 def _parents(name: str) -> Iterator[str]:
-    """Yield the directories that a file is in, innermost first, without the topmost."""
+    """Yield the directories above a file, innermost first, without the topmost."""
     while (name := os.path.dirname(name)).strip("/"):
         yield name
 
@@ -98,7 +98,7 @@ def _in_best_format(names: list[str], variant: str) -> list[str]:
 
 
 def _of_variant(names: list[str], variant: str) -> list[str]:
-    """Leave out copies: in other precisions, and in the format of whoever trained the model."""
+    """Leave out copies in other precisions and in the format of the model's makers."""
     matches = {name: _VARIANT.fullmatch(os.path.basename(name)) for name in names}
     variants = {name: match["name"] if match else "" for name, match in matches.items()}
     copies = [name for name in names if os.path.basename(name).startswith("consolidated")]

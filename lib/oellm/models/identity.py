@@ -1,4 +1,4 @@
-"""Which model it was that a path or a name stood for, when it was evaluated."""
+"""Which model a path or a name stood for when it was evaluated."""
 
 from __future__ import annotations
 
@@ -7,31 +7,30 @@ import os
 import re
 from typing import Any
 
-from oellm.core import json_codec
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import looks_local
 from oellm.models import weights
 from oellm.models.model_directory import is_tokenizer_file
 
-# What changes answers besides the weights: configurations, templates, code that comes with a model.
+# Files that change answers, besides the weights: configurations, templates, a model's own code.
 _FILES = re.compile(
     r"(config|generation_config|special_tokens_map|added_tokens|.+\.index)\.json"
     r"|chat_template\..+|.+\.py"
 )
-# Of the weights so many blocks of so many bytes are read, spread evenly, at least four of a file.
+# Weights are sampled: this number of blocks, spread evenly, at least four a file; bytes of a block.
 _BLOCKS = 64
 _BLOCK = 4096
 
 
-def identity(path: str, revision: str, subfolder: str = "") -> dict[str, Any]:
+def identify_model(path: str, revision: str, subfolder: str = "") -> dict[str, Any]:
     """Return what tells a model from others that have, or had, the same name.
 
-    Of a model of the hub that is the commit in the cache (empty where it is not known). Of a local
-    directory: `files`, the SHA-256 of each small file that changes answers; `weights`, the size of
-    each file of weights in bytes; `total_bytes` of these; `sample_sha256` over blocks of 4 kB from
-    all of them, for a training run that goes on writes other weights into files of the same sizes;
-    and the training step that the path gives. All of it depends on the content of files alone, but
-    for the step. Raises OSError where a file cannot be read.
+    For a model of the hub this is the `commit` in the cache, empty if it is not known. For a local
+    directory: `files`, the SHA-256 of each small file that changes answers; `weights`, the bytes of
+    each file of weights; `total_bytes` of these; `sample_sha256` over blocks of 4 kB from all of
+    them, because a training run may write new weights into files of the same sizes; and `step`, the
+    training step that the path gives. Everything but the step depends only on the content of files.
+    Raises OSError if a file cannot be read.
     """
     if not looks_local(path):
         return {"commit": _commit(path, revision)}
@@ -39,7 +38,7 @@ def identity(path: str, revision: str, subfolder: str = "") -> dict[str, Any]:
     with os.scandir(directory) as entries:
         found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
     names = sorted(found)
-    held = {name for name in weights.files(names) if not name.endswith(".json")}
+    held = {name for name in weights.weight_files(names) if not name.endswith(".json")}
     held.update(name for name in names if name.endswith(".gguf"))
     small = [
         name
@@ -56,18 +55,12 @@ def identity(path: str, revision: str, subfolder: str = "") -> dict[str, Any]:
     }
 
 
-def digest(found: dict[str, Any]) -> str:
-    """Return one SHA-256 for what `identity` returned, but for the step, which is only a name."""
-    content = {name: found[name] for name in sorted(found) if name != "step"}
-    return hashlib.sha256(json_codec.dumps(content)).hexdigest()
-
-
 def _commit(path: str, revision: str) -> str:
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     from oellm.hub import cache
 
-    return os.path.basename(cache.snapshot(path, revision or "main"))
+    return os.path.basename(cache.find_snapshot(path, revision or "main") or "")
 
 
 def _sha256(path: str) -> str:
@@ -80,7 +73,7 @@ def _sample(directory: str, sizes: dict[str, int]) -> str:
     blocks = max(4, _BLOCKS // max(1, len(sizes)))
     content = hashlib.sha256()
     for name, size in sizes.items():
-        # Unbuffered: a buffer would read more, which are megabytes on a parallel file system.
+        # Unbuffered: a buffer would read whole blocks, megabytes on a parallel file system.
         with open(os.path.join(directory, name), "rb", buffering=0) as stream:
             for number in range(blocks):
                 place = max(0, size - _BLOCK) * number // (blocks - 1)

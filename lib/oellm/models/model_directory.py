@@ -8,29 +8,27 @@ from collections.abc import Collection, Mapping
 
 from oellm.models import weights
 
-# Any file whose name has one of these is taken for a tokenizer's: each family has names of its own.
+# A file with one of these in its name counts as a tokenizer's; each family has its own names.
 _TOKENIZER_MARKS = (
     *("tokeniz", "vocab", ".model", "tiktoken", "tekken", "bpe", ".spm", "merges"),
     *("byte_maps.json", "dict.txt"),
 )
-
-
-# Of these, one without content is half-written.
+# An empty one of these is half-written.
 _NEVER_EMPTY = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 
 
-def problem(
+def find_directory_problem(
     directory: str, arguments: Mapping[str, str], names: Collection[str] | None = None
-) -> str:
-    """Return why the model in a directory cannot be loaded with these arguments, or nothing.
+) -> str | None:
+    """Return why the model in a directory cannot be loaded with these arguments, or None if it can.
 
-    `names` are those in the directory, or in its subfolder that the arguments name, where they are
-    known. No weights are read, only their headers.
+    `names` are the names in the directory, or in its subfolder that the arguments name, if the
+    caller knows them. Reads only the headers of weights.
     """
     subfolder = arguments.get("subfolder", "")
     inner = os.path.join(directory, subfolder)
     try:
-        found = _problem(inner, arguments, os.listdir(inner) if names is None else names)
+        found = _find_problem(inner, arguments, os.listdir(inner) if names is None else names)
     except OSError as error:
         name = "" if error.filename == inner else f"{os.path.basename(str(error.filename))}: "
         found = f"{name}{error.strerror}"
@@ -38,14 +36,16 @@ def problem(
 
 
 def is_tokenizer_file(name: str) -> bool:
-    """Return whether a file in a model's directory is taken for its tokenizer's."""
+    """Return whether a file in a model's directory counts as its tokenizer's."""
     return any(mark in name.lower() for mark in _TOKENIZER_MARKS)
 
 
-def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str]) -> str:
+def _find_problem(
+    directory: str, arguments: Mapping[str, str], names: Collection[str]
+) -> str | None:
     if arguments.get("gguf_file"):
-        return weights.file_problem(directory, arguments["gguf_file"])
-    if not any(weights.files(names)):
+        return weights.find_file_problem(directory, arguments["gguf_file"])
+    if not any(weights.weight_files(names)):
         if "adapter_config.json" in names:
             return (
                 "a PEFT adapter, not a model: name its base model, followed by `,peft=` and this "
@@ -63,14 +63,14 @@ def _problem(directory: str, arguments: Mapping[str, str], names: Collection[str
     if not isinstance(config, dict):
         return "config.json: expected a JSON object"
     chosen = str(config.get("transformers_weights") or "")
-    found = weights.problem(directory, names, chosen)
-    return found or ("" if "tokenizer" in arguments else _tokenizer_problem(directory, names))
+    found = weights.find_weights_problem(directory, names, chosen)
+    return found or (None if "tokenizer" in arguments else _tokenizer_problem(directory, names))
 
 
-def _tokenizer_problem(directory: str, names: Collection[str]) -> str:
+def _tokenizer_problem(directory: str, names: Collection[str]) -> str | None:
     if not any(map(is_tokenizer_file, names)):
         return "no tokenizer: add `,tokenizer=NAME`"
     for name in _NEVER_EMPTY:
         if name in names and not os.path.getsize(os.path.join(directory, name)):
             return f"{name}: the file is empty"
-    return ""
+    return None

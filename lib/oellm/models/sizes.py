@@ -1,28 +1,29 @@
-"""How large the models of rows are, also where no column says it."""
+"""How large the models of rows are, even if no column says so."""
 
 from __future__ import annotations
 
 import re
 
 from oellm.manifest.rows import Row
+from oellm.models import local_models
 
-# Bytes of a model that neither the manifest, nor its name, nor its files tell anything about: one
-# of 7 billion parameters in two bytes each.
+# Bytes of a model whose size neither the manifest nor its name nor its files tell: 7 billion
+# parameters of two bytes each.
 UNKNOWN = 14 * 10**9
-# 160m, 7B, 1.7b, 8x7B between separators: parameters. A number without a unit may be a version or a
-# training step.
+# Parameters: 160m, 7B, 1.7b or 8x7B between separators. A number without a unit may be a version or
+# a training step.
 _PARAMETERS = re.compile(
     r"(?:^|[-_])(?:([0-9]{1,3})x)?([0-9]{1,4}(?:\.[0-9]{1,3})?)([mMbB])(?=$|[-_.])"
 )
 _UNITS = {"m": 10**6, "b": 10**9}
-# Bytes of a parameter; checkpoints that name no type mostly have two.
+# Bytes of a parameter; two in most checkpoints whose name gives no type.
 _WIDTHS = {"float32": 4, "fp32": 4, "float": 4, "int8": 1, "fp8": 1}
-# More than any file system has, and little enough to reckon with.
+# Upper bound in bytes: more than any file system has, yet safe to calculate with.
 _MOST = 10**15
 
 
 class ModelSizes:
-    """Sizes of models in bytes; a directory is looked into once, a name once."""
+    """Sizes of models in bytes; looks into each directory once, and at each name once."""
 
     def __init__(self) -> None:
         self._named: dict[tuple[str, ...], int] = {}
@@ -30,8 +31,8 @@ class ModelSizes:
     def size(self, row: Row) -> int:
         """Return the bytes of a checked row's model, at least 1.
 
-        From the column model_bytes, else from the parameters in the model's name and the type of
-        its weights, else from the files of its directory, else UNKNOWN.
+        The size comes from the column model_bytes, else from the parameters in the model's name and
+        the type of its weights, else from the files of its directory, else it is UNKNOWN.
         """
         if (given := row.typed.model_bytes) is not None:
             return min(max(1, given), _MOST)
@@ -41,11 +42,10 @@ class ModelSizes:
         return self._named[key]
 
 
-def parameters(path: str) -> int | None:
-    """Return the parameters of a model that its path names: of the last directory that does.
+def count_parameters(path: str) -> int | None:
+    """Return the number of parameters that a model's path gives; its last directory counts first.
 
-    Of several numbers in one name the smallest counts: the others are tokens that it was trained
-    on.
+    The smallest of several numbers in one name counts; the others are tokens of its training.
     """
     for name in reversed(path.split("/")):
         if found := _PARAMETERS.findall(name):
@@ -58,17 +58,14 @@ def parameters(path: str) -> int | None:
 
 
 def _named(row: Row) -> int | None:
-    count = parameters(row.model.path)
+    count = count_parameters(row.model.path)
     dtype = str(row.model_arguments.get("dtype") or row["dtype"])
     return None if count is None else count * _WIDTHS.get(dtype, 2)
 
 
 def _stored(row: Row) -> int | None:
-    # It brings in all of urllib, which a row that says its size does not need.
-    from oellm.models import local_models
-
     try:
-        return local_models.size(row) if row.model.is_local else None
-    # It may be on another machine, or be written just now.
+        return local_models.count_bytes(row) if row.model.is_local else None
+    # The directory may be on another machine, or change while we look.
     except OSError:
         return None

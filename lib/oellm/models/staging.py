@@ -1,8 +1,8 @@
 """Copies of models on a node's own disk, for all workers of the node.
 
-A copy is made once, below a temporary name; who needs it meanwhile waits. Whoever uses it has a
-shared lock on a file beside it, which the kernel releases however the process ends, and a copy
-that nobody has a lock on is removed by whoever looks next.
+One worker makes a copy, under a temporary name; the others wait for it. Each worker that uses a
+copy holds a shared lock on a file beside it, which the kernel releases however the process ends. A
+copy that nobody has locked is removed by the next worker that looks.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from oellm.core import json_codec
+from oellm.core.display import format_size
+from oellm.core.log import Log
 from oellm.errors import InputError
 from oellm.hub import cache
 from oellm.manifest.rows import Row
@@ -30,22 +32,26 @@ _UNFINISHED = ".tmp"
 
 
 class Source(NamedTuple):
-    """Where the files of a model are read: its own path or name, or the directory of a copy."""
+    """Where the files of a model are read.
+
+    Attributes:
+        path: The model's own path or name, or the directory of a copy.
+        staged_s: Seconds of making the copy or waiting for it; None if the path is the model's own.
+    """
 
     path: str
-    # Seconds that copying took, or waiting for who did; None where the path is the model's own.
     staged_s: float | None = None
 
 
-class NoRoomError(OSError):
+class NoDiskSpaceError(OSError):
     """The disk has no room for the model."""
 
 
-def directory(setting: str, environ: Mapping[str, str]) -> str:
+def resolve_stage_dir(setting: str, environ: Mapping[str, str]) -> str:
     """Return the directory that the setting stage_dir names in this environment.
 
-    `$NAME` and `${NAME}` are replaced; nothing else has a meaning. Raises InputError for a variable
-    that is not set, and for what is no absolute path.
+    Replaces `$NAME` and `${NAME}`, and nothing else. Raises InputError for a variable that is not
+    set, and if the result is no absolute path.
     """
 
     def value(match: re.Match[str]) -> str:
@@ -61,33 +67,31 @@ def directory(setting: str, environ: Mapping[str, str]) -> str:
 
 
 class Stage:
-    """The copies of this user's models below a directory of a node; one in use at a time."""
+    """The copies of this user's models below a directory of a node; uses one copy at a time."""
 
-    def __init__(self, root: str, report: Callable[[str], None]) -> None:
-        # By number: in a container a user may have no name.
+    def __init__(self, root: str, log: Log) -> None:
+        # The user's number, because a user may have no name in a container.
         self._directory = Path(root) / f"oellm-{os.getuid()}"
-        self._report = report
+        self._log = log
         self._lock: IO[bytes] | None = None
 
-    def source(self, row: Row) -> Source:
-        """Return where to read a row's model, after copying it; the one before is let go.
+    def copy_model(self, row: Row) -> Source:
+        """Copy a row's model, after releasing the previous one; return where to read it.
 
-        Where it cannot be copied it is read where it is, and the user is told.
+        If it cannot be copied, logs that and returns the model's own path.
         """
         self.release()
         started = time.perf_counter()
         try:
             place = self._staged(row)
-        # Whatever is wrong with the disk, or with the model, which loading it will say better.
+        # The disk may fail, or the model; loading the model will tell its failure better.
         except OSError as error:
-            self._report(
-                f"{row.model.path}: not staged, loading it from its original place: {error}"
-            )
+            self._log(f"{row.model.path}: not staged, loading it from its original place: {error}")
             return Source(row.model.path)
         return Source(place, time.perf_counter() - started)
 
     def release(self) -> None:
-        """Let the copy go that is in use, and remove those that nobody uses."""
+        """Release the copy in use, and remove the copies that nobody uses."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
@@ -109,7 +113,7 @@ class Stage:
                 if _is_current(lock) and place.is_dir():
                     self._lock = lock
                     return str(place)
-                # Gives the shared lock up first; another worker may have it in between.
+                # This releases the shared lock first, so another worker may get in between.
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 if _is_current(lock) and not place.is_dir():
                     self._copy(original, files, place)
@@ -118,7 +122,7 @@ class Stage:
                     lock.close()
 
     def _prepare(self) -> None:
-        """Make the directory; raises OSError where it belongs to somebody else."""
+        """Make the directory; raises OSError if it belongs to somebody else."""
         with contextlib.suppress(FileExistsError):
             self._directory.mkdir(mode=0o700, parents=True)
         status = self._directory.lstat()
@@ -128,9 +132,12 @@ class Stage:
     def _copy(self, original: str, files: list[tuple[str, int, int]], place: Path) -> None:
         size, free = sum(file[1] for file in files), shutil.disk_usage(self._directory).free
         if size > free:
-            raise NoRoomError(f"it has {size} bytes, but {self._directory} has only {free} free")
+            raise NoDiskSpaceError(
+                f"it has {format_size(size)}, "
+                f"but {self._directory} has only {format_size(free)} free"
+            )
         unfinished = place.with_name(place.name + _UNFINISHED)
-        # Of a worker that was killed; we have the lock.
+        # A killed worker left it; we hold the lock.
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             for name, *_ in files:
@@ -144,19 +151,19 @@ class Stage:
 
 
 def _original(row: Row) -> str:
-    """Return the directory of a row's model; raises OSError where there is none."""
+    """Return the directory of a row's model; raises OSError if there is none."""
     path = row.model.path
     if not row.model.is_local:
         revision = row["model_revision"] or str(row.model_arguments.get("revision", "main"))
-        path = cache.snapshot(path, revision)
+        path = cache.find_snapshot(path, revision) or ""
     if not os.path.isdir(path):
         raise FileNotFoundError("it is not in the hub's cache")
     return os.path.abspath(path)
 
 
 def _files(row: Row, original: str) -> Iterator[tuple[str, int, int]]:
-    """Yield the name, size and time of change of each file that loading a model may read."""
-    for name in local_models.read_files(row, original):
+    """Yield name, bytes and time of change of each file that loading a model may read."""
+    for name in local_models.list_read_files(row, original):
         status = os.stat(os.path.join(original, name))
         yield name, status.st_size, status.st_mtime_ns
 
@@ -172,7 +179,7 @@ def _remove_unused(lock: Path) -> None:
             return
         place = lock.with_suffix("")
         unfinished = place.with_name(place.name + _UNFINISHED)
-        # Who is killed while removing it leaves no half of it below its name.
+        # Renamed first, so that a kill in the middle leaves no half of it under its name.
         shutil.rmtree(unfinished, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
             place.rename(unfinished)
@@ -181,7 +188,7 @@ def _remove_unused(lock: Path) -> None:
 
 
 def _is_current(lock: IO[bytes]) -> bool:
-    """Return whether a locked file is still the one of its name: it goes with its copy."""
+    """Return whether a locked file still has its name; it is removed together with its copy."""
     try:
         return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The weights of a model directory: which files are loaded, and whether they are whole."""
+"""The weights of a model directory: which files are loaded, and whether they are complete."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import re
 from collections.abc import Collection, Iterator
 from typing import IO
 
-# In the order in which transformers looks for them; the first one that is there is loaded.
+# In the order in which transformers looks for them; it loads the first that exists.
 _USUAL = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -21,8 +21,8 @@ _LONGEST_HEADER = 100_000_000
 _SHARD = re.compile(r"-[0-9]+-of-[0-9]+\.")
 
 
-def files(names: Collection[str]) -> Iterator[str]:
-    """Yield the files of a directory that hold weights or an index of them, by their names."""
+def weight_files(names: Collection[str]) -> Iterator[str]:
+    """Yield those of the files of a directory that hold weights, or an index of them."""
     for name in names:
         whole = name.removesuffix(_INDEX)
         torch = whole.startswith("pytorch_model") and whole.endswith(".bin")
@@ -30,44 +30,43 @@ def files(names: Collection[str]) -> Iterator[str]:
             yield name
 
 
-def problem(directory: str, names: Collection[str], chosen: str = "") -> str:
-    """Return why the weights among the files of a directory cannot be loaded, or nothing.
+def find_weights_problem(directory: str, names: Collection[str], chosen: str = "") -> str | None:
+    """Return why the weights among the files of a directory cannot be loaded, or None if they can.
 
-    `chosen` is the file to load, where the model names one. Of weights only the first bytes are
-    read, and the last ones of a zip archive.
+    `chosen` is the file to load, if the model names one. Reads only the first bytes of weights, and
+    the last bytes of a zip archive.
     """
-    held = sorted(files(names))
+    held = sorted(weight_files(names))
     usual = [name for name in _USUAL if name in names][:1]
     shards = [name for name in held if _SHARD.search(name)]
     if not held and not chosen:
         return "no weights: neither *.safetensors nor pytorch_model*.bin"
     if shards and not chosen and not usual and not any(name.endswith(_INDEX) for name in held):
         return f"{shards[0]} is one of several shards, and the index that names them is missing"
-    # Other names are those of quantised or native weights, which a backend may be told to load.
+    # Quantised or native weights have other names; a backend may be told to load them.
     wanted = [chosen] if chosen else usual or [name for name in held if name not in shards]
     checks = (
         _index_problem(directory, names, name)
         if name.endswith(_INDEX)
-        else file_problem(directory, name)
+        else find_file_problem(directory, name)
         for name in wanted
     )
-    return next(filter(None, checks), "")
+    return next(filter(None, checks), None)
 
 
-def file_problem(directory: str, name: str) -> str:
-    """Return why a file of weights cannot be loaded, as `name: why`, or nothing."""
+def find_file_problem(directory: str, name: str) -> str | None:
+    """Return why a file of weights cannot be loaded, as `name: why`, or None if it can."""
     path = os.path.join(directory, name)
     try:
-        # Unbuffered: a buffer would read whole blocks, which are megabytes on a parallel file
-        # system.
+        # Unbuffered: a buffer would read whole blocks, megabytes on a parallel file system.
         with open(path, "rb", buffering=0) as file:
             found = _content_problem(file, os.path.splitext(name)[1])
     except OSError as error:
         found = str(error.strerror)
-    return f"{name}: {found}" if found else ""
+    return f"{name}: {found}" if found else None
 
 
-def _index_problem(directory: str, names: Collection[str], index: str) -> str:
+def _index_problem(directory: str, names: Collection[str], index: str) -> str | None:
     try:
         with open(os.path.join(directory, index), "rb") as file:
             shards = list(dict.fromkeys(json.load(file)["weight_map"].values()))
@@ -82,10 +81,10 @@ def _index_problem(directory: str, names: Collection[str], index: str) -> str:
     missing = [shard for shard in shards if "/" not in shard and shard not in names]
     if missing:
         return f"{index}: {len(missing)} of {len(shards)} shards missing, first {missing[0]}"
-    return next(filter(None, (file_problem(directory, shard) for shard in shards)), "")
+    return next(filter(None, (find_file_problem(directory, shard) for shard in shards)), None)
 
 
-def _content_problem(file: IO[bytes], suffix: str) -> str:
+def _content_problem(file: IO[bytes], suffix: str) -> str | None:
     size = os.fstat(file.fileno()).st_size
     start = file.read(8)
     if not size:
@@ -95,15 +94,15 @@ def _content_problem(file: IO[bytes], suffix: str) -> str:
     if suffix == ".safetensors":
         return _safetensors_problem(file, start, size)
     if suffix == ".gguf":
-        return "" if start.startswith(b"GGUF") else "this is not a GGUF file"
+        return None if start.startswith(b"GGUF") else "this is not a GGUF file"
     return _torch_problem(file, start)
 
 
-def _safetensors_problem(file: IO[bytes], start: bytes, size: int) -> str:
+def _safetensors_problem(file: IO[bytes], start: bytes, size: int) -> str | None:
     """Compare the size of a file with the one that its header gives.
 
-    The format: eight bytes that give the header's length, the header in JSON with the places of
-    the tensors, counted from its end, and the tensors (github.com/huggingface/safetensors).
+    The format: eight bytes with the header's length; the header, JSON with the offsets of the
+    tensors from the header's end; the tensors (github.com/huggingface/safetensors).
     """
     length = int.from_bytes(start, "little")
     if size >= 8 and length > _LONGEST_HEADER:
@@ -117,16 +116,16 @@ def _safetensors_problem(file: IO[bytes], start: bytes, size: int) -> str:
         expected = 8 + length + max(ends, default=0)
     except (ValueError, RecursionError, TypeError, KeyError, AttributeError, IndexError):
         return "this is not a safetensors file: its header gives no data_offsets"
-    return "" if size == expected else f"it has {size} bytes, but its header says {expected}"
+    return None if size == expected else f"it has {size} bytes, but its header says {expected}"
 
 
-def _torch_problem(file: IO[bytes], start: bytes) -> str:
-    # A pickle, as torch wrote them before 1.6, does not say how long it is.
+def _torch_problem(file: IO[bytes], start: bytes) -> str | None:
+    # A pickle, the format before torch 1.6, does not say how long it is.
     if start.startswith(b"\x80"):
-        return ""
+        return None
     if not start.startswith(b"PK\x03\x04"):
         return "this is not a PyTorch file: neither a zip archive nor a pickle"
     import zipfile
 
     # The directory of a zip archive is at its end.
-    return "" if zipfile.is_zipfile(file) else "the zip archive is truncated: it has no end"
+    return None if zipfile.is_zipfile(file) else "the zip archive is truncated: it has no end"

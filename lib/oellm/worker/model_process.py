@@ -175,7 +175,7 @@ class _Server:
             return Source(request.row.model.path)
         if self._stage is None:
             self._stage = Stage(request.stage_dir, self._say)
-        return self._stage.source(request.row)
+        return self._stage.copy_model(request.row)
 
     def _go_on(self, done: int, total: int, kept: int) -> bool:
         """Tell how far the model is, now and then; return whether it should go on."""

@@ -51,7 +51,7 @@ class LmEvalEvaluator:
         index_s = time.perf_counter() - started
         batch_size = row.value("batch_size") or 1
         remote = RemoteModel(model, batch_size, _generator_seeds(row), manager.tasks)
-        with data_sets.recorded() as revisions:
+        with data_sets.record_commits() as revisions:
             native = _run_lm_eval(row, remote, manager, bootstrap_iters)
         timing = {"task_index_s": index_s, **_timing(manager, remote, time.perf_counter())}
         samples = native.pop("samples")

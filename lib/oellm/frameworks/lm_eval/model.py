@@ -60,7 +60,7 @@ class LmEvalModel:
         )
         self._scoring = scoring.Scoring(loaded, self._log)
         self.replaceable = self._scoring.module is not None
-        identity = model_identity.identity(
+        identity = model_identity.identify_model(
             row.model.path,
             row["model_revision"] or str(row.model_arguments.get("revision", "")),
             str(row.model_arguments.get("subfolder", "")),
