@@ -6,7 +6,7 @@ VENV ?= .venv
 TESTS ?=
 # Processes that run tests at the same time: one for each core, or a number. 0 runs all in one.
 WORKERS ?= auto
-PYTEST = pytest -n $(WORKERS) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
+PYTEST = pytest -n $(WORKERS) --maxprocesses 8
 
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 

@@ -7,10 +7,12 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
+from support import scheduling
 from support.hub import hub  # noqa: F401
 from support.preparing import preparing  # noqa: F401
 from support.processes import Run, make_tiny_model, runner
@@ -26,26 +28,27 @@ hypothesis.settings.load_profile("oellm")
 # A shell starts background jobs with SIGINT ignored, which the commands under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-REAL_SLURM = Path(__file__).parent / "real_slurm"
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep the tests of a file in one process, and start with the files that take longest."""
+    config.option.loadscopereorder = False
+    return scheduling.FileScheduling(config, log)
 
 
-# This hook must run before pytest-xdist reads the groups.
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep the tests of one file in one process, and begin with those that take longest.
+    """Put the tests on real Slurm first, then files with many slow tests.
 
-    The tests on real Slurm share one process and one dev cluster. They mostly wait, so the other
-    processes compute in the meantime.
+    The tests on real Slurm mostly wait, so the other processes compute in the meantime.
     """
     slow_tests: Counter[str] = Counter()
     for item in items:
-        group = "real_slurm" if REAL_SLURM in item.path.parents else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-        slow_tests[group] += item.get_closest_marker("slow") is not None
+        is_slow = item.get_closest_marker("slow") is not None
+        slow_tests[scheduling.group(item.nodeid)] += is_slow
 
     def order(item: pytest.Item) -> tuple[bool, int]:
-        group = item.get_closest_marker("xdist_group").args[0]
-        return group != "real_slurm", -slow_tests[group]
+        group = scheduling.group(item.nodeid)
+        return group != scheduling.REAL_SLURM, -slow_tests[group]
 
     items.sort(key=order)
 
