@@ -137,7 +137,7 @@ def _fetch(arguments: cli.Arguments) -> int:
         return _check(options, cluster, rows)
     if not rows:
         cli.message("nothing to do: the manifest has no rows")
-        manifest.Writer(sys.stdout).header(fetching.fetched_columns(columns))
+        manifest.ManifestWriter(sys.stdout).header(fetching.fetched_columns(columns))
         return ExitStatus.DONE
     address = environment.hub_address(os.environ)
     silence = environment.find_silence(address)
@@ -156,7 +156,7 @@ def _fetch(arguments: cli.Arguments) -> int:
     )
     with cli.stdout_diverted():
         outcome = fetcher.fetch(rows)
-    writer = manifest.Writer(sys.stdout)
+    writer = manifest.ManifestWriter(sys.stdout)
     writer.header(outcome.columns)
     for row in outcome.rows:
         writer.write(row)
@@ -184,7 +184,7 @@ def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
         cluster, options.jobs, fetch_command=options.without_check, relay=cli.relay
     ).check(rows)
     found: dict[Finding, list[Row]] = {}
-    writer = manifest.Writer(sys.stdout)
+    writer = manifest.ManifestWriter(sys.stdout)
     kept = [name for name in _columns(rows) if name not in fetching.CHECK_COLUMNS]
     writer.header([*kept, *fetching.CHECK_COLUMNS])
     for row, findings in checked:

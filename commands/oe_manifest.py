@@ -188,7 +188,7 @@ def _manifest(arguments: cli.Arguments) -> int:
         raise InputError("no model is left, all are broken")
     of_model = _rows(options, str(models[0]))
     for model in models[1:]:
-        rows.checked(of_model[0].with_cells(model_path=str(model)))
+        rows.check_row(of_model[0].with_cells(model_path=str(model)))
     if not options.unchecked_tasks:
         _check_tasks(of_model)
     csv_file.write_models(sys.stdout, map(str, models), of_model)
@@ -210,7 +210,7 @@ def _rows(options: Options, model: str) -> list[Row]:
         for selection in options.task_groups:
             tasks += suites.select_rows(selection, known)
     of_model = (rows.Row({"model_path": model, **cells, **options.settings}) for cells in tasks)
-    return [rows.located(rows.checked(row)) for row in of_model]
+    return [rows.locate_row(rows.check_row(row)) for row in of_model]
 
 
 def _check_tasks(rows: list[Row]) -> None:

@@ -161,7 +161,7 @@ def _missing_in_runs(options: Options) -> bool:
 def _print(columns: Sequence[str], rows: Iterable[Row]) -> None:
     from oellm.manifest import csv_file
 
-    writer = csv_file.Writer(sys.stdout)
+    writer = csv_file.ManifestWriter(sys.stdout)
     writer.header(columns)
     for row in rows:
         writer.write(row)

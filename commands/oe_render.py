@@ -174,7 +174,7 @@ def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> 
     from oellm.plan.costs import CostModel
 
     name = cluster.text("name")
-    measured = measured_times.read(cluster.text("eval_output_dir"), name, os.environ)
+    measured = measured_times.read_measurements(cluster.text("eval_output_dir"), name, os.environ)
     costs = CostModel(measured, name)
     with cli.open_input(options.manifest) as stream:
         source = cli.input_name(options.manifest)

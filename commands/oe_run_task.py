@@ -246,9 +246,9 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
         yield from run.rows(shard)
         return
     with cli.open_input(None) as stream:
-        for row in csv_file.read(stream, cli.input_name(None)):
+        for row in csv_file.read_rows(stream, cli.input_name(None)):
             frameworks.require_runnable(row)
-            yield manifest.identified(manifest.located(row))
+            yield manifest.identify_row(manifest.locate_row(row))
 
 
 if __name__ == "__main__":

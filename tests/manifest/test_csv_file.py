@@ -26,7 +26,7 @@ def read(path: Path, content: str | bytes) -> list[Row]:
     """Read a manifest from a file, as the commands do."""
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with cli.open_input(str(path)) as stream:
-        return list(csv_file.read(stream, "jobs.csv"))
+        return list(csv_file.read_rows(stream, "jobs.csv"))
 
 
 def message(path: Path, content: str | bytes) -> str:
@@ -143,7 +143,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path: Path) 
 
 def test_a_row_is_passed_on_before_the_next_one_is_read() -> None:
     lines = iter([f"{HEADER}\n", "a/b,t,5\n", "a/b,t,five\n"])
-    rows = csv_file.read(lines, "jobs.csv")
+    rows = csv_file.read_rows(lines, "jobs.csv")
     assert next(rows)["n_shot"] == "5"
     assert next(lines) == "a/b,t,five\n"
 
@@ -176,13 +176,13 @@ CELLS = st.fixed_dictionaries(
 @given(st.lists(CELLS, min_size=1, max_size=4))
 def test_rows_are_the_same_after_they_were_written_and_read(rows: list[dict[str, str]]) -> None:
     written = io.StringIO(newline="")
-    writer = csv_file.Writer(written)
+    writer = csv_file.ManifestWriter(written)
     for cells in rows:
         writer.write(Row(cells))
     stream = io.TextIOWrapper(
         io.BytesIO(written.getvalue().encode()), encoding="utf-8-sig", newline=""
     )
-    assert [dict(row.cells) for row in csv_file.read(stream, "jobs.csv")] == rows
+    assert [dict(row.cells) for row in csv_file.read_rows(stream, "jobs.csv")] == rows
 
 
 def test_local_paths_become_absolute_and_names_and_model_arguments_stay(
@@ -194,13 +194,13 @@ def test_local_paths_become_absolute_and_names_and_model_arguments_stay(
     for path, expected in {**paths, "/m": "/m", "acme/m,revision=x": "acme/m,revision=x"}.items():
         row = Row({"model_path": path, "task_path": "./t.yaml", "n_shot": ""}, "jobs.csv", 2)
         cells = {"model_path": expected, "task_path": f"{tmp_path}/t.yaml", "n_shot": ""}
-        assert manifest.located(row) == Row(cells, "jobs.csv", 2)
+        assert manifest.locate_row(row) == Row(cells, "jobs.csv", 2)
 
 
 @pytest.mark.parametrize("text", ['{"until": "\\ud83d"}', '{"\\udcff": "x"}'])
 def test_json_in_a_cell_cannot_smuggle_in_what_is_no_text(text: str) -> None:
     with pytest.raises(InputError, match="gen_kwargs: expected UTF-8 text without NUL"):
-        manifest.checked(Row({"model_path": "a/b", "task_path": "t", "gen_kwargs": text}))
+        manifest.check_row(Row({"model_path": "a/b", "task_path": "t", "gen_kwargs": text}))
 
 
 def test_a_long_cell_is_read_and_an_endless_one_is_refused_by_its_line(tmp_path: Path) -> None:
@@ -218,13 +218,13 @@ def test_a_long_cell_is_read_and_an_endless_one_is_refused_by_its_line(tmp_path:
 def test_a_cell_that_no_file_could_hold_is_refused(column: str, text: str) -> None:
     row = Row({"model_path": "a/b", "task_path": "t", column: text}, "jobs.csv", 7)
     with pytest.raises(InputError) as error:
-        manifest.checked(row)
+        manifest.check_row(row)
     expected = f"jobs.csv:7: {column}: expected UTF-8 text without NUL, got {text!r}"
     assert str(error.value) == expected
 
 
 def test_a_cell_without_a_column_is_not_lost_in_writing() -> None:
-    writer = csv_file.Writer(io.StringIO())
+    writer = csv_file.ManifestWriter(io.StringIO())
     writer.write(Row({"model_path": "a/b"}))
     with pytest.raises(ValueError, match="'limit'"):
         writer.write(Row({"model_path": "a/b", "limit": "5"}))

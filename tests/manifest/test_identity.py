@@ -155,10 +155,10 @@ def test_writing_and_reading_csv_never_changes_it(
 ) -> None:
     row = spelled(choice, rng).with_cells(n_shot=rng.choice(choice["n_shot"]))
     ours = io.StringIO(newline="")
-    csv_file.Writer(ours).write(row)
+    csv_file.ManifestWriter(ours).write(row)
     for text in (ours.getvalue(), written(row, rng)):
         stream = io.TextIOWrapper(io.BytesIO(text.encode()), encoding="utf-8-sig", newline="")
-        (again,) = csv_file.read(stream, "jobs.csv")
+        (again,) = csv_file.read_rows(stream, "jobs.csv")
         assert eval_id(again) == eval_id(row)
 
 
@@ -230,7 +230,7 @@ def test_who_changes_a_value_changes_no_other_row() -> None:
 
 def test_rows_have_the_identity_that_they_had_in_the_first_version() -> None:
     with open(IDENTITIES, encoding="utf-8", newline="") as stream:
-        rows = list(csv_file.read(stream, str(IDENTITIES)))
+        rows = list(csv_file.read_rows(stream, str(IDENTITIES)))
     assert [eval_id(row) for row in rows] == [row["eval_id"] for row in rows]
     assert len({row["eval_id"] for row in rows}) > 80
 
@@ -261,13 +261,13 @@ def test_it_is_the_one_that_existing_results_have() -> None:
 
 def test_a_row_that_was_changed_after_it_was_identified_is_refused() -> None:
     text = "model_path,task_path,n_shot,limit,eval_id\nacme/tiny,arc_easy,5,,\n"
-    (row,) = csv_file.read(io.StringIO(text), "jobs.csv")
-    identified = manifest.identified(row)
+    (row,) = csv_file.read_rows(io.StringIO(text), "jobs.csv")
+    identified = manifest.identify_row(row)
     assert identified["eval_id"] == eval_id(row)
-    assert manifest.identified(identified) == identified
+    assert manifest.identify_row(identified) == identified
     stale = text.replace("5,,", f"6,,{identified['eval_id']}")
-    rows = list(csv_file.read(io.StringIO(stale.replace("\n", "\n\n", 1)), "jobs.csv"))
+    rows = list(csv_file.read_rows(io.StringIO(stale.replace("\n", "\n\n", 1)), "jobs.csv"))
     with pytest.raises(InputError) as error:
-        manifest.identified(rows[0])
+        manifest.identify_row(rows[0])
     expected = f"expected {eval_id(rows[0])}, got {identified['eval_id']!r}: the row was changed"
     assert str(error.value).startswith(f"jobs.csv:3: eval_id: {expected}")

@@ -21,7 +21,7 @@ EMPTY = {"tp": 1, "batch_size": 1, "model_args": {}, "gen_kwargs": {}, "log_samp
 
 def test_it_has_each_value_of_the_row() -> None:
     with open(IDENTITIES, encoding="utf-8", newline="") as stream:
-        rows = list(csv_file.read(stream, str(IDENTITIES)))
+        rows = list(csv_file.read_rows(stream, str(IDENTITIES)))
     assert len(rows) > 80
     for row in rows:
         path, arguments = row.value("model_path")
@@ -49,6 +49,6 @@ def test_a_bad_cell_is_named_with_its_line() -> None:
 
 def test_an_identified_row_keeps_its_view_and_a_changed_row_gets_a_new_one() -> None:
     row = Row({"model_path": "m", "task_path": "t", "n_shot": "5"})
-    assert manifest.identified(row).typed == row.typed
+    assert manifest.identify_row(row).typed == row.typed
     assert row.with_cells(n_shot="7").typed.n_shot == 7
     assert row.typed.n_shot == 5

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.manifest.rows import Row, checked
+from oellm.manifest.rows import Row, check_row
 from oellm.models.sizes import UNKNOWN, ModelSizes, count_parameters
 from oellm.plan.costs import CostModel, Measurement
 from support.model_directories import write_model
@@ -37,7 +37,7 @@ CELLS = {
         st.builds("{}={}".format, st.sampled_from(TYPES), COUNTS),
     ),
 }
-ROWS = st.fixed_dictionaries(CELLS).map(Row).map(checked)
+ROWS = st.fixed_dictionaries(CELLS).map(Row).map(check_row)
 GROWING = ("n_docs", "n_requests", "n_shot", "model_bytes", "limit")
 
 
@@ -46,7 +46,7 @@ def row(**cells: object) -> Row:
     sizes = {"model_bytes": 10**9, "n_docs": 100, "n_requests": 400}
     types = {"request_types": "loglikelihood=400"}
     given = {**common, **sizes, **types, **cells}
-    return checked(Row({name: str(value) for name, value in given.items()}))
+    return check_row(Row({name: str(value) for name, value in given.items()}))
 
 
 def measured(of: Row, scoring_s: float, **fields: object) -> Measurement:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from oellm.plan.costs import CostModel
-from oellm.plan.measured_times import measurement, read
+from oellm.plan.measured_times import parse_measurement, read_measurements
 from support.processes import ROOT
 
 GOLDEN = ROOT / "tests" / "golden" / "contract" / "run"
@@ -35,7 +35,7 @@ class Runs:
         return run
 
     def tasks(self, cluster: str = "local") -> list[str]:
-        found = read(str(self.root), cluster, {"OELLM_CACHE_DIR": str(self.cache)})
+        found = read_measurements(str(self.root), cluster, {"OELLM_CACHE_DIR": str(self.cache)})
         return [each.row["task_path"] for each in found]
 
 
@@ -64,7 +64,7 @@ def changed(**parts: Any) -> Any:
 
 
 def test_a_result_tells_what_its_row_took() -> None:
-    found = measurement(RESULT)
+    found = parse_measurement(RESULT)
     assert found is not None
     assert (found.gpu, found.cluster) == ("Intel(R) Xeon(R) Processor", "local")
     assert found.row["model_bytes"] == "593256"
@@ -85,22 +85,22 @@ def test_a_result_tells_what_its_row_took() -> None:
 
 def test_the_gpu_and_the_requests_are_those_of_the_result() -> None:
     gpus = [{"name": "NVIDIA A100", "memory_bytes": 1}] * 4
-    found = measurement(changed(provenance={"accelerator": {"gpus": gpus}}))
+    found = parse_measurement(changed(provenance={"accelerator": {"gpus": gpus}}))
     assert found is not None
     assert found.gpu == "NVIDIA A100"
     known = {"request_types": "generate_until=2,loglikelihood=10", "model_bytes": "7"}
-    found = measurement(changed(row=known))
+    found = parse_measurement(changed(row=known))
     assert found is not None
     assert {name: found.row[name] for name in known} == known
     mixed = {**RESULT, "configs": {"a": {"output_type": "generate_until"}, **RESULT["configs"]}}
-    found = measurement(mixed)
+    found = parse_measurement(mixed)
     assert found is not None
     assert found.row["request_types"] == ""
 
 
 def test_a_part_of_a_row_is_no_measurement() -> None:
-    assert measurement(changed(usage={"requests_kept": 3})) is None
-    assert measurement(changed(usage={"requests": 0})) is None
+    assert parse_measurement(changed(usage={"requests_kept": 3})) is None
+    assert parse_measurement(changed(usage={"requests": 0})) is None
 
 
 DAMAGE: list[Any] = [
@@ -139,19 +139,22 @@ def test_what_is_damaged_is_skipped(runs: Runs) -> None:
     write(run, "arc")
     # A run is of no known cluster where its run.json says none.
     assert runs.tasks() == ["arc", "piqa"]
-    assert read(str(runs.root / "gone"), "local", {"OELLM_CACHE_DIR": str(runs.cache)}) == []
+    assert (
+        read_measurements(str(runs.root / "gone"), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
+        == []
+    )
 
 
 def test_results_are_parsed_once(runs: Runs) -> None:
     run = runs.add("2026-01-01-00-00-00")
     for task in ("arc", "piqa"):
         write(run, task)
-    first = read(str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
+    first = read_measurements(str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
     assert len(first) == 2
     for path in (run / "results").iterdir():
         path.write_text("no longer a result")
     (run / "run.json").unlink()
-    again = read(str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
+    again = read_measurements(str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
     assert again == first
     write(run, "boolq")
     assert sorted(runs.tasks()) == ["arc", "boolq", "piqa"]

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from commands.test_oe_run_task import manifest
-from oellm.manifest.csv_file import read
-from oellm.manifest.rows import identified, located
+from oellm.manifest.csv_file import read_rows
+from oellm.manifest.rows import identify_row, locate_row
 from support.faulty_model import FaultyModel
 from support.process_tree import children, is_alive
 from support.processes import BIN, clean_environment
@@ -228,8 +228,8 @@ def chain(tiny_model: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactor
         return manifest(scored, *others)
 
     made = Chain(directory, models, {}, [], 0.0, "")
-    read_rows = (identified(located(each)) for each in read(io.StringIO(rows()), "rows"))
-    ids = {each["note"]: each["eval_id"] for each in read_rows}
+    identified = (identify_row(locate_row(each)) for each in read_rows(io.StringIO(rows()), "rows"))
+    ids = {each["note"]: each["eval_id"] for each in identified}
     for each in INTERRUPTIONS:
         with worker(rows(), home) as process:
             wait_for(lambda: has_answers(directory, ids[each.note]), process)  # noqa: B023

@@ -1,4 +1,4 @@
-"""The SHA-256 of container images, each worked out once for as long as the file stays as it is."""
+"""The SHA-256 of container images, computed once per version of the file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
 
-# Bytes of an image that takes seconds to read.
+# An image of this many bytes takes seconds to read, so the user is told.
 _LARGE = 10**9
 _CHUNK = 2**20
 
@@ -21,7 +21,7 @@ _CHUNK = 2**20
 class ImageDigests:
     """The digests of images, kept in the user's cache by path, size and time of change.
 
-    `report` is told when one is worked out that takes its time.
+    `report` gets a message when a digest takes seconds to compute.
     """
 
     def __init__(self, environ: Mapping[str, str], report: Callable[[str], None]) -> None:
@@ -31,8 +31,8 @@ class ImageDigests:
     def record(self, eval_suite: str, image: Path) -> dict[str, Any]:
         """Return what a run says of an image: eval_suite, path, bytes and sha256.
 
-        The last two are None for a directory (a sandbox), for an image that is not there or cannot
-        be read, and for one that changes meanwhile.
+        The last two are None for a directory (a sandbox), for an image that is missing or cannot be
+        read, and for one that changes while it is read.
         """
         size, digest = self._facts(os.path.realpath(image)) or (None, None)
         return {"eval_suite": eval_suite, "path": str(image), "bytes": size, "sha256": digest}
@@ -57,7 +57,7 @@ class ImageDigests:
         digest = _sha256(key["path"])
         if _key(key["path"]) != key:
             return ""
-        # A full or read-only disk costs the next run the same again, and this one nothing.
+        # If the disk is full or read-only, only the next run loses: it computes the digest again.
         with contextlib.suppress(OSError):
             self._cache.mkdir(parents=True, exist_ok=True)
             atomic.write_file(self._file(key), json_codec.dumps({**key, "sha256": digest}))

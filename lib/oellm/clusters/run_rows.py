@@ -1,6 +1,6 @@
 """Rows as a run has them: with the cluster's defaults, absolute paths, and an eval_id.
 
-Whoever looks a manifest's row up in earlier runs must identify it as oe-render does.
+To look a row up in earlier runs, a command must identify it as oe-render does.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from oellm.clusters.cluster import Cluster
-from oellm.manifest.rows import Locator, Row, identified
+from oellm.manifest.rows import Locator, Row, identify_row
 
 # Columns whose empty cells get the value of the setting of the same name.
 _DEFAULTED = ("batch_size", "dtype", "tp")
@@ -22,7 +22,7 @@ def complete_rows(rows: Iterable[Row], cluster: Cluster) -> Iterator[Row]:
     defaults = {name: cluster.text(name) for name in _DEFAULTED if cluster.text(name)}
     locator = Locator()
     for row in rows:
-        yield identified(locator.located(_with_defaults(row, defaults)))
+        yield identify_row(locator.locate(_with_defaults(row, defaults)))
 
 
 def _with_defaults(row: Row, defaults: Mapping[str, str]) -> Row:

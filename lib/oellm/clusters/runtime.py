@@ -1,6 +1,6 @@
 """The environment that the worker runs in: a container image, or a Python of this machine.
 
-Jobs get it from the batch script; `command` is the same for a process on a login node.
+The batch script starts it for jobs; `worker_command` starts the same on a login node.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from oellm.clusters.cluster import Cluster
 from oellm.errors import MachineError, UsageError
 from oellm.manifest.model_spec import ModelSpec
 
-# Where the packages of NLTK are, below hf_home.
+# Directory of NLTK's packages, below hf_home.
 NLTK = "nltk_data"
-# Of the container's arguments those that need an accelerator, which a login node lacks.
+# Arguments of containers that need an accelerator, which a login node lacks.
 _ACCELERATOR = ("--nv", "--nvccli", "--rocm")
-# What a container that starts with a clean environment must still be told, to reach the hub.
+# Variables that a container needs to reach the hub, even if it starts with a clean environment.
 _PASSED_ON = (
     *("HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"),
     *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"),
 )
-# The setup lines, then the command: found by its own name, or the first runtime that is there.
+# The setup lines, then the command; `auto` stands for the first runtime on PATH.
 _SCRIPT = """set -eo pipefail
 {setup}
 if [ "$1" = auto ]; then
@@ -39,10 +39,10 @@ exec "$@"
 """
 
 
-def launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
+def find_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
     """Return what runs the worker: a container image or None, and the Python to call.
 
-    Raises MachineError where the cluster has neither an image nor an environment.
+    Raises MachineError if the cluster has neither an image nor an environment.
     """
     image = cluster.mapping("images").get(eval_suite)
     if image and cluster.text("container_runtime") != "none":
@@ -58,22 +58,22 @@ def launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
     )
 
 
-def require(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
-    """Return what `launcher` does; raises MachineError where the image is not there."""
-    image, python = launcher(cluster, eval_suite)
+def require_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
+    """Return what find_launcher returns; raises MachineError if the image does not exist."""
+    image, python = find_launcher(cluster, eval_suite)
     if image and not image.exists():
         hint = f"set images_directory or images.{eval_suite}"
         raise MachineError(f"{image}: no such image; {hint}")
     return image, python
 
 
-def binds(
+def list_binds(
     cluster: Cluster, run_dir: Path, models: Iterable[ModelSpec], paths: Iterable[str]
 ) -> list[str]:
     """Return what to bind into the container, each path once and none below another.
 
-    These are the run directory, the shared directories, the models' directories with whatever
-    their links lead to, `paths`, and the setting `binds`.
+    These are the run directory, the shared directories, the models' directories and the targets of
+    their links, `paths`, and the setting `binds`.
     """
     wanted = {str(run_dir), *filter(None, map(cluster.text, ("eval_base_dir", "hf_home")))}
     wanted.update(os.path.abspath(path) for path in paths)
@@ -91,7 +91,7 @@ def binds(
 
 
 def _model_directories(path: str) -> Iterator[str]:
-    # The parent: the checkpoints of one training run share it, so the list stays short.
+    # The checkpoints of one training run share the parent, which keeps the list short.
     for directory in {path, os.path.realpath(path)}:
         parent = os.path.dirname(directory)
         yield parent if parent != "/" else directory
@@ -101,28 +101,32 @@ def _model_directories(path: str) -> Iterator[str]:
                 yield os.path.dirname(os.path.realpath(entry.path))
 
 
-def variables(cluster: Cluster, image: Path | None, own: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment variables of the worker; the cluster's setting `env` comes last."""
+def worker_variables(
+    cluster: Cluster, image: Path | None, own: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the environment variables of the worker; the cluster's setting `env` overrides."""
     hf_home = cluster.text("hf_home")
     given = {"HF_HOME": hf_home, "PYTHONNOUSERSITE": "1"}
     if hf_home:
         given["NLTK_DATA"] = os.path.join(hf_home, NLTK)
     if image and hf_home:
-        # The home directory may not be there; the shared cache is.
+        # A container may have no home directory, but it has the shared cache.
         given["OELLM_CACHE_DIR"] = os.path.join(hf_home, "oellm")
     return {**given, **own, **cluster.mapping("env")}
 
 
-def command(
+def worker_command(
     cluster: Cluster, eval_suite: str, worker: Path, paths: Iterable[str], arguments: Iterable[str]
 ) -> list[str]:
     """Return the command line that runs the worker here, in the environment of the jobs.
 
-    `worker` is the frozen worker, `paths` is what it must see besides the shared directories.
-    Raises MachineError where there is no image.
+    `worker` is the frozen worker; `paths` are what it must see besides the shared directories.
+    Raises MachineError if the image does not exist.
     """
-    image, python = require(cluster, eval_suite)
-    assignments = [f"{name}={value}" for name, value in variables(cluster, image, {}).items()]
+    image, python = require_launcher(cluster, eval_suite)
+    assignments = [
+        f"{name}={value}" for name, value in worker_variables(cluster, image, {}).items()
+    ]
     start = ["env", "-u", "PYTHONPATH", "-u", "PYTHONHOME", *assignments, python, str(worker)]
     if image:
         start = [*_container(cluster, worker.parent, paths), str(image), *start]
@@ -130,10 +134,10 @@ def command(
     return ["bash", "-c", script, "bash", *start, *arguments]
 
 
-def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of `command`: this one, and what a container takes over from it.
+def pass_to_container(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of `worker_command`: this one, and what a container takes from it.
 
-    Not on the command line, where everybody could read a token.
+    These are not on the command line, where everybody could read a token.
     """
     named = {name: environ[name] for name in _PASSED_ON if name in environ}
     return {
@@ -150,5 +154,5 @@ def _container(cluster: Cluster, directory: Path, paths: Iterable[str]) -> list[
     arguments = [text for text in cluster.items("container_args") if text not in _ACCELERATOR]
     token = os.environ.get("HF_TOKEN_PATH")
     wanted = [*paths, *([os.path.dirname(token)] if token else [])]
-    bound = [f"--bind={path}" for path in binds(cluster, directory, [], wanted)]
+    bound = [f"--bind={path}" for path in list_binds(cluster, directory, [], wanted)]
     return [cluster.text("container_runtime"), "exec", f"--pwd={directory}", *arguments, *bound]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from oellm.clusters.cluster import Cluster
-from oellm.clusters.runtime import NLTK, command, passed_on, require
+from oellm.clusters.runtime import NLTK, pass_to_container, require_launcher, worker_command
 from oellm.core import json_codec
 from oellm.core.csv_records import csv_text
 from oellm.core.log import Log
@@ -43,7 +43,7 @@ class TaskProcess:
     def require(self, rows: Iterable[Row]) -> None:
         """Raise MachineError if the environment of a row's framework is missing."""
         for suite in dict.fromkeys(row.value("eval_suite") for row in rows):
-            require(self._cluster, suite)
+            require_launcher(self._cluster, suite)
 
     def ask(self, rows: Iterable[Row]) -> None:
         """Ask about the tasks of rows; `answer` has the answers then.
@@ -70,7 +70,7 @@ class TaskProcess:
             # NLTK downloads only into a directory that exists.
             Path(hf_home, NLTK).mkdir(parents=True, exist_ok=True)
         arguments = [self._option, f"--jobs={self._jobs}"]
-        called = command(self._cluster, suite, worker, paths - {""}, arguments)
+        called = worker_command(self._cluster, suite, worker, paths - {""}, arguments)
         with (
             self._messages() as messages,
             subprocess.Popen(
@@ -78,7 +78,7 @@ class TaskProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=messages,
-                env=passed_on(os.environ),
+                env=pass_to_container(os.environ),
                 # A group of its own, so that all its processes can be killed. What they leave
                 # half done is resumed next time.
                 start_new_session=True,

@@ -7,7 +7,7 @@ from typing import TextIO
 
 from oellm.core import schema
 from oellm.core.csv_records import CsvReader, csv_writer
-from oellm.manifest.rows import Row, checked
+from oellm.manifest.rows import Row, check_row
 
 
 class ManifestReader:
@@ -28,15 +28,15 @@ class ManifestReader:
     def __iter__(self) -> Iterator[Row]:
         for line, cells in self._records:
             row = Row(dict(zip(self.header, cells, strict=False)), self._source, line)
-            yield checked(row)
+            yield check_row(row)
 
 
-def read(stream: TextIO, source: str) -> Iterator[Row]:
+def read_rows(stream: TextIO, source: str) -> Iterator[Row]:
     """Yield the checked rows of a CSV manifest; raises InputError as ManifestReader does."""
     return iter(ManifestReader(stream, source))
 
 
-class Writer:
+class ManifestWriter:
     """Writes rows as CSV; the first row decides the columns."""
 
     def __init__(self, stream: TextIO) -> None:
@@ -65,7 +65,7 @@ class Writer:
 def write_models(stream: TextIO, models: Iterable[str], rows: Sequence[Row]) -> None:
     """Write a manifest with the same rows for each of several models, by model."""
     columns = list(dict.fromkeys(column for row in rows for column in row.cells))
-    writer = Writer(stream)
+    writer = ManifestWriter(stream)
     writer.header(columns)
     # Between models only the model's cell changes.
     lines = [[row[column] for column in columns] for row in rows]

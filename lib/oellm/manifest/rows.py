@@ -120,7 +120,7 @@ def eval_id(row: Row) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
-def identified(row: Row) -> Row:
+def identify_row(row: Row) -> Row:
     """Return the row with its eval_id; raises InputError if it carries another one."""
     computed, given = eval_id(row), row["eval_id"]
     if given and given != computed:
@@ -134,7 +134,7 @@ def identified(row: Row) -> Row:
     return identified
 
 
-def checked(row: Row) -> Row:
+def check_row(row: Row) -> Row:
     """Check every cell of a row and return it; raises InputError for the first bad one."""
     for name in _NEVER_EMPTY:
         if not row[name].strip():
@@ -152,7 +152,7 @@ class Locator:
     def __init__(self) -> None:
         self._absolute = functools.lru_cache(_CACHED_PATHS)(_with_absolute_path)
 
-    def located(self, row: Row) -> Row:
+    def locate(self, row: Row) -> Row:
         """Return a checked row with its local paths made absolute."""
         moved = {}
         for name in ("model_path", "task_path", "include_path"):
@@ -162,9 +162,9 @@ class Locator:
         return row.with_cells(**moved) if moved else row
 
 
-def located(row: Row) -> Row:
+def locate_row(row: Row) -> Row:
     """Return one checked row with its local paths made absolute; see Locator for many."""
-    return Locator().located(row)
+    return Locator().locate(row)
 
 
 def _with_absolute_path(name: str, text: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from oellm import __version__
 from oellm.clusters.cluster import Cluster
-from oellm.clusters.runtime import launcher, variables
+from oellm.clusters.runtime import find_launcher, worker_variables
 from oellm.core.paths import data_file
 from oellm.errors import UsageError
 from oellm.plan import job_resources, time_limits
@@ -48,7 +48,7 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     environment.filters["directive"] = _directive
     _require_expressible(run_dir)
-    image, python = launcher(cluster, array.eval_suite)
+    image, python = find_launcher(cluster, array.eval_suite)
     stage_dir, stage_variables = _stage_dir(cluster, is_bound=bool(image))
     return environment.get_template("submit_evals.sbatch.j2").render(
         version=__version__,
@@ -60,7 +60,7 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
         job_variables=[*SLURM_VARIABLES, *stage_variables],
         nvidia=_NVIDIA,
         amd=_AMD,
-        environment=variables(cluster, image, _OFFLINE).items(),
+        environment=worker_variables(cluster, image, _OFFLINE).items(),
         image=image,
         runtime=cluster.text("container_runtime"),
         container_args=cluster.items("container_args"),

@@ -1,9 +1,9 @@
-"""How long rows took in earlier runs, from the results of whoever wrote to the same directory.
+"""How long rows took in earlier runs, from the results of all users of the same directory.
 
-A result never changes once it has its name, so each is parsed once. What was found in a run
-directory is kept in a file of the user's cache, as JSON; a run without new results costs reading
-that file and asking when the directory of results changed. Nothing here is an error: what is not
-there, cannot be read or makes no sense is no measurement.
+A result never changes once it has its name, so each is parsed once. What a run directory contained
+is kept as JSON in a file of the user's cache; a run without new results costs reading that file and
+one look at the directory's time of change. Nothing here is an error: a file that is missing,
+unreadable or makes no sense is no measurement.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from oellm.manifest.rows import Row
 from oellm.plan.costs import Measurement
 from oellm.runs import result_store, run_directory
 
-# Runs whose results count, this cluster's before others'; and the runs, latest first by their
-# names, among which these are looked for.
+# Runs whose results count, this cluster's before others'; and runs, latest first by their names,
+# that are looked at to find these.
 MOST_RUNS = 200
 _MOST_LOOKED_AT = 1000
-# Part of every cache file's name: another layout of the files is another file.
+# Part of every cache file's name, so that files of another layout are not read.
 _LAYOUT = 1
-# Files that are read at once: a parallel file system answers each only after a while.
+# Files that are read at once: a parallel file system takes its time to answer for each.
 _READERS = 8
-# What a file or its content raises that is not as it should be.
+# What reading or parsing a bad file raises.
 _UNUSABLE = (OSError, ValueError, TypeError, LookupError, AttributeError, InputError)
 _COLUMNS = (
     *("model_path", "task_path", "n_shot", "eval_suite", "backend", "dtype", "tp", "model_args"),
@@ -42,14 +42,16 @@ _COLUMNS = (
 )
 
 
-def read(eval_output_dir: str, cluster: str, environ: Mapping[str, str]) -> list[Measurement]:
+def read_measurements(
+    eval_output_dir: str, cluster: str, environ: Mapping[str, str]
+) -> list[Measurement]:
     """Return the measurements in USER/RUN/results/ below a directory, of all users.
 
-    Of the latest MOST_RUNS runs; those of the cluster come before others.
+    The latest MOST_RUNS runs count; those of the cluster come before others.
     """
     found: list[_RunTimes] = []
     others: list[_RunTimes] = []
-    for path in _latest(eval_output_dir):
+    for path in _find_latest_runs(eval_output_dir):
         run = _RunTimes(path, cache_directory(environ) / "measured")
         (found if run.cluster == cluster else others).append(run)
         if len(found) == MOST_RUNS:
@@ -58,11 +60,11 @@ def read(eval_output_dir: str, cluster: str, environ: Mapping[str, str]) -> list
         return [each for run in [*found, *others][:MOST_RUNS] for each in run.measurements(pool)]
 
 
-def measurement(result: Any) -> Measurement | None:
-    """Return what a result says about times, None where it does not say it of the whole row.
+def parse_measurement(result: Any) -> Measurement | None:
+    """Return what a result says about times, None if an earlier attempt answered a part of the row.
 
-    Nor of a row some of whose answers an earlier attempt had. Raises any of ValueError, TypeError,
-    LookupError, AttributeError and InputError for what is no result.
+    Raises any of ValueError, TypeError, LookupError, AttributeError and InputError for what is no
+    result.
     """
     if problem := result_store.problem(result):
         raise ValueError(problem)
@@ -74,21 +76,23 @@ def measurement(result: Any) -> Measurement | None:
     building_s = timing["task_index_s"] + timing["task_build_s"]
     return _checked(
         Measurement(
-            Row(_cells(result)),
-            ", ".join(gpus) or provenance["cpu"]["model"],
-            provenance.get("cluster", ""),
-            timing["finished"],
-            timing["scoring_s"],
-            building_s,
-            max(0.0, timing["row_s"] - timing["wait_s"] - timing["scoring_s"] - building_s),
-            timing.get("model_load_s", 0.0),
-            timing.get("start_s", 0.0) + timing.get("imports_s", 0.0),
+            row=Row(_cells(result)),
+            gpu=", ".join(gpus) or provenance["cpu"]["model"],
+            cluster=provenance.get("cluster", ""),
+            finished=timing["finished"],
+            scoring_s=timing["scoring_s"],
+            building_s=building_s,
+            beside_s=max(
+                0.0, timing["row_s"] - timing["wait_s"] - timing["scoring_s"] - building_s
+            ),
+            load_s=timing.get("model_load_s", 0.0),
+            start_s=timing.get("start_s", 0.0) + timing.get("imports_s", 0.0),
         )
     )
 
 
 def _cells(result: Any) -> dict[str, str]:
-    """Return the cells of a result's row that times depend on, with the sizes that it had."""
+    """Return the cells of a result's row that times depend on, with its measured sizes."""
     record = result["oellm"]
     cells = {name: record["row"][name] for name in _COLUMNS if record["row"].get(name)}
     cells["n_shot"] = record["row"]["n_shot"]
@@ -104,19 +108,19 @@ def _cells(result: Any) -> dict[str, str]:
 
 
 def _checked(found: Measurement) -> Measurement:
-    """Return a measurement; raises ValueError, TypeError or InputError where it cannot be one."""
+    """Return a measurement; raises ValueError, TypeError or InputError if it makes no sense."""
     if not all(isinstance(text, str) for text in (*found[1:4], *found.row.cells.values())):
         raise TypeError("expected texts")
     if not all(math.isfinite(seconds) and seconds >= 0 for seconds in found[4:]):
         raise ValueError("expected times")
-    rows.checked(found.row)
+    rows.check_row(found.row)
     if not (found.row.value("n_docs") and found.row.value("n_requests")):
         raise ValueError("expected documents and requests")
     return found
 
 
-def _latest(eval_output_dir: str) -> Iterator[Path]:
-    """Yield run directories, the latest by their names first."""
+def _find_latest_runs(eval_output_dir: str) -> Iterator[Path]:
+    """Yield run directories, latest first by their names."""
     runs = []
     for user in _directories(eval_output_dir):
         runs += _directories(user.path)
@@ -139,27 +143,27 @@ class _RunTimes:
         self._path = path
         digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
         self._file = cache / f"run-{_LAYOUT}-{digest}.json"
-        # Of the directory of results when it was listed.
+        # Time of change of the directory of results when it was listed.
         self._changed_ns = 0
-        # By the name of the result; None for one that is no measurement.
+        # By the name of the result file; None for a result that is no measurement.
         self._by_name: dict[str, Measurement | None] = {}
         self.cluster = ""
         try:
-            self._restore()
+            self._read_cache()
         except _UNUSABLE:
             self._by_name.clear()
             with contextlib.suppress(*_UNUSABLE):
                 self.cluster = str(run_directory.load(path).setting("name"))
 
     def measurements(self, pool: ThreadPoolExecutor) -> Iterable[Measurement]:
-        """Return the measurements, after reading the results that are new."""
+        """Read the results that are new; return all measurements."""
         with contextlib.suppress(OSError):
-            self._look(pool)
+            self._read_new(pool)
         return (found for found in self._by_name.values() if found is not None)
 
-    def _look(self, pool: ThreadPoolExecutor) -> None:
+    def _read_new(self, pool: ThreadPoolExecutor) -> None:
         directory = self._path / "results"
-        # Before it is listed: what is added later counts the next time.
+        # Taken before the listing, so that the next command sees what is added meanwhile.
         changed_ns = directory.stat().st_mtime_ns
         if changed_ns == self._changed_ns:
             return
@@ -168,13 +172,13 @@ class _RunTimes:
         for name, found in zip(
             new, pool.map(lambda name: _read(directory / name), new), strict=True
         ):
-            # A damaged one is set aside one day, and another takes its name.
+            # A damaged result is set aside later, and another one takes its name.
             if found is not _DAMAGED:
                 self._by_name[name] = found
         self._changed_ns = changed_ns
-        self._keep()
+        self._write_cache()
 
-    def _keep(self) -> None:
+    def _write_cache(self) -> None:
         content = {
             "cluster": self.cluster,
             "changed_ns": self._changed_ns,
@@ -183,13 +187,13 @@ class _RunTimes:
                 for name, found in self._by_name.items()
             },
         }
-        # A full or read-only disk costs the next command the reading, and this one nothing.
+        # If the disk is full or read-only, the next command reads the results again.
         with contextlib.suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_file(self._file, json_codec.dumps(content))
 
-    def _restore(self) -> None:
-        """Take what is kept; raises one of _UNUSABLE where nothing is, or something else."""
+    def _read_cache(self) -> None:
+        """Take what the cache has; raises one of _UNUSABLE if it has nothing usable."""
         content = json_codec.loads(self._file.read_bytes())
         self._by_name = {
             name: None if fields is None else _checked(Measurement(Row(fields[0]), *fields[1:]))
@@ -204,7 +208,7 @@ _DAMAGED = object()
 def _read(path: Path) -> Any:
     """Return the measurement of a result file, None where it is none, or _DAMAGED."""
     try:
-        return measurement(json_codec.loads(path.read_bytes()))
+        return parse_measurement(json_codec.loads(path.read_bytes()))
     except _UNUSABLE:
         return _DAMAGED
 

@@ -110,7 +110,7 @@ def plan_run(
     limit. Raises InputError for anything wrong in the manifest, and NoRowsError if it has no rows.
     """
     read = _Reading()
-    for row in _drop_duplicates(complete_rows(csv_file.read(stream, source), cluster), report):
+    for row in _drop_duplicates(complete_rows(csv_file.read_rows(stream, source), cluster), report):
         key = model_key(row)
         if (seconds := read.seconds.get(key)) is None:
             frameworks.require_runnable(row)

@@ -13,7 +13,7 @@ from typing import Any
 from oellm import __version__
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests
-from oellm.clusters.runtime import binds, require
+from oellm.clusters.runtime import list_binds, require_launcher
 from oellm.core import atomic, schema
 from oellm.core.paths import user_name
 from oellm.errors import MachineError
@@ -49,7 +49,7 @@ def write_run(
     images = []
     # This takes time, so it is done before there is a directory that an interrupt could leave.
     for eval_suite in dict.fromkeys(array.eval_suite for array in plan.arrays):
-        image, _ = require(cluster, eval_suite)
+        image, _ = require_launcher(cluster, eval_suite)
         if image:
             images.append(digests.record(eval_suite, image))
     path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
@@ -75,7 +75,7 @@ def _fill_directory(
     if images:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
         models = {ModelSpec.parse(key.model_path) for key in plan.shard_of}
-        bound = binds(cluster, path, models, plan.task_directories)
+        bound = list_binds(cluster, path, models, plan.task_directories)
         atomic.write_file(path / run_directory.BINDS, "".join(f"{b}\n" for b in bound).encode())
     run = Run(
         path,

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO
 
 from oellm.core import schema
 from oellm.errors import MachineError
-from oellm.manifest.csv_file import Writer
+from oellm.manifest.csv_file import ManifestWriter
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.plan.costs import Estimate
@@ -63,7 +63,7 @@ class RowSpool:
 
     def write_jobs(self, stream: TextIO, shard_of: ShardOf) -> None:
         """Write the rows as jobs.csv, each with its shard."""
-        writer = Writer(stream)
+        writer = ManifestWriter(stream)
         writer.header([*self._columns, "shard"])
         writer.write_texts([*texts, shard] for texts, shard, _ in self._jobs(shard_of))
 

@@ -63,7 +63,7 @@ class Run:
         """Yield the rows of the manifest, or those of one shard."""
         path = self.path / JOBS
         with open(path, encoding="utf-8", newline="") as stream:
-            for row in csv_file.read(stream, str(path)):
+            for row in csv_file.read_rows(stream, str(path)):
                 if shard is None or row.value("shard") == shard:
                     yield row
 
