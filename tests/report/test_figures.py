@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +21,7 @@ from oellm.manifest import checkpoint_names, model_spec
 from oellm.metrics.records import MetricRecord
 from oellm.report.figures import figures
 from oellm.tasks import suites
+from support.golden_files import assert_golden
 from support.processes import ROOT, clean_environment
 
 if os.environ.get("CI") != "true":
@@ -301,6 +302,36 @@ def draw(found: list[Any], home: Path, *flags: str, **environment: str) -> Any:
         env=clean_environment(home, {"PYTHONPATH": str(ROOT / "lib"), **environment}),
         check=False,
     )
+
+
+def outline(svg: str) -> str:
+    """Return the elements of an SVG, a line each, with `N` for numbers and `ID` for digests."""
+    lines = []
+
+    def add(element: ElementTree.Element, depth: int) -> None:
+        attributes = " ".join(f'{key}="{value}"' for key, value in sorted(element.attrib.items()))
+        text = f"{element.tag.removeprefix(SVG)} {attributes} {element.text or ''}".strip()
+        text = re.sub("--[mp][0-9a-f]+", "--ID", text)
+        number = r"-?[0-9]+(\.[0-9]+)?"
+        lines.append("  " * depth + re.sub(rf"(?<![\w#.-]){number}( {number})*", "N", text))
+        for child in element:
+            add(child, depth + 1)
+
+    add(ElementTree.fromstring(svg), 0)
+    return "".join(f"{line}\n" for line, _ in groupby(lines))
+
+
+def test_what_is_made_of_matplotlibs_svg_is_golden() -> None:
+    """Fails if another matplotlib writes SVG that figures/svg.py does not know."""
+    found = [
+        *run_of("a", [0.1, 0.2, 0.3], stderr=0.01),
+        record("org/m", "arc", 0.3),
+        *(record("org/m", f"x_{code}", 0.5, language=code) for code in ("deu_Latn", "fra_Latn")),
+    ]
+    [curve] = figures.draw_curves(found)
+    language_map = figures.draw_language_map(found, KNOWN)
+    assert language_map
+    assert_golden("figures.txt", outline(curve.svg) + outline(language_map.svg))
 
 
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path) -> None:
