@@ -1,7 +1,7 @@
 "use strict";
-// The page is whole without this: it sorts, narrows down and folds what is there.
+// The page is complete without this script, which only sorts, filters and folds its boards.
 (() => {
-  // On paper a board has so many columns beside the models; the rest follows below.
+  // The number of columns beside the models on paper; the other columns follow below.
   const PRINTED = 14;
   const boards = [...document.querySelectorAll("table.board")].map((table) => ({
     table,
@@ -23,20 +23,20 @@
     const keys = new Map(board.lines.map((line) => [line, column ? valueOf(line.cells[column]) : line.place]));
     const sorted = [...board.lines].sort((a, b) => {
       const [x, y] = [keys.get(a), keys.get(b)];
-      // What has no value stays at the end.
+      // Lines without a value stay at the end.
       if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a.place - b.place;
       return sign * (x - y) || a.place - b.place;
     });
     board.table.tBodies[0].append(...sorted.map((line) => line.row));
   }
 
-  // All words of a filter occur in the name, in any order.
-  function matches(name, filter) {
+  // A name matches if all words occur in it, in any order.
+  function matches(name, words) {
     const text = name.toLowerCase();
-    return filter.toLowerCase().split(/\s+/).every((word) => text.includes(word));
+    return words.toLowerCase().split(/\s+/).every((word) => text.includes(word));
   }
 
-  function narrow(board, models, tasks) {
+  function filter(board, models, tasks) {
     let group = 0;
     board.heads.forEach((head, column) => {
       if (head.dataset.name === undefined) return;
@@ -53,11 +53,11 @@
   }
 
   const field = (id) => document.getElementById(id);
-  function narrowAll() {
+  function filterAll() {
     const models = field("models")?.value.trim() ?? "";
     const tasks = field("tasks")?.value.trim() ?? "";
     for (const board of boards) {
-      const shown = narrow(board, models, tasks);
+      const shown = filter(board, models, tasks);
       const isWhole = shown === board.lines.length;
       board.frame.nextElementSibling.textContent = isWhole
         ? "" : `${shown} of ${board.lines.length} models shown`;
@@ -70,15 +70,15 @@
       head.querySelector(".fold")?.addEventListener("click", (event) => {
         const isOpen = board.open.delete(column) ? false : Boolean(board.open.add(column));
         event.currentTarget.setAttribute("aria-expanded", String(isOpen));
-        narrowAll();
+        filterAll();
       });
     });
   }
-  for (const id of ["models", "tasks"]) field(id)?.addEventListener("input", narrowAll);
+  for (const id of ["models", "tasks"]) field(id)?.addEventListener("input", filterAll);
   field("stderrs")?.addEventListener("change", (event) => {
     document.body.classList.toggle("stderrs", event.target.checked);
   });
-  // Says by its edges that a board goes on.
+  // Marks the edges of a frame beyond which its board goes on.
   function cue({ frame }) {
     const view = frame.firstElementChild;
     frame.classList.toggle("more-right", view.scrollLeft + view.clientWidth < view.scrollWidth - 1);
@@ -92,10 +92,10 @@
   }
 
   for (const each of document.querySelectorAll(".controls")) each.hidden = false;
-  narrowAll();
+  filterAll();
 
-  // Columns that a sheet is too narrow for go into tables below each other, each with the models.
-  function part(board) {
+  // Splits a board that is too wide for paper into tables below each other, each with the models.
+  function split(board) {
     const places = board.heads.map((_, column) => column).filter((column) => !board.heads[column].hidden);
     if (places.length - 1 <= PRINTED) return;
     const rows = [board.table.tHead.rows[0], ...board.table.tBodies[0].rows].filter((row) => !row.hidden);
@@ -116,7 +116,7 @@
     view.classList.add("parted");
     view.append(parts);
   }
-  addEventListener("beforeprint", () => boards.forEach(part));
+  addEventListener("beforeprint", () => boards.forEach(split));
   addEventListener("afterprint", () => {
     for (const view of document.querySelectorAll(".parted")) {
       view.classList.remove("parted");

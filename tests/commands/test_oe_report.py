@@ -72,7 +72,7 @@ def test_the_average_is_over_complete_columns() -> None:
     average = board.column("average of 2 columns")
     assert {model: cell.text for model, cell in average.items()} == {"a": "0.300", "b": "0.200"}
     details = root.one("details").text
-    assert details.startswith("The average is over 2 of 5 columns: those in which every model has")
+    assert details.startswith("The average covers 2 of 5 columns: those in which every model has")
     assert details.endswith("better.t, u")
 
 
@@ -178,7 +178,7 @@ def test_what_a_run_tells(run_dir: Path, tmp_path: Path) -> None:
     paths = map(str, (run_dir, "/nowhere/run", elsewhere, broken))
     root = page([], list(report_runs.look(paths, said.append)))
     unfinished = root.one("section", id="unfinished")
-    assert "2 rows of 3 without a result, 1 failed." in unfinished.text
+    assert "2 of 3 rows without a result, 1 failed." in unfinished.text
     cells = [[cell.text for cell in row.all("td")] for row in unfinished.one("tbody").all("tr")]
     assert [(row[1], row[2]) for row in cells] == [
         (f"{FAILED}, 0-shot", "failed"),
@@ -191,7 +191,7 @@ def test_what_a_run_tells(run_dir: Path, tmp_path: Path) -> None:
     assert values["rows"] == "1 of 3 done"
     assert values["cluster"] == "local"
     assert "lm_eval 0.4.13, torch" in values["versions"]
-    assert values["GPU-hours"] == "not known, its workers left no heartbeat (0.021 planned)"
+    assert values["GPU-hours"] == "unknown: the workers left no heartbeat (0.021 planned)"
     assert values["time"].startswith("start ")
     unknown = [node.text for node in facts.all("li") if node.all("code")]
     assert unknown[0] == "/nowhere/run not on the machine that made this page"
