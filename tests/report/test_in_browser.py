@@ -136,8 +136,8 @@ def small() -> list[MetricRecord]:
         found += [score(model, "mmlu", mmlu)]
         found += [score(model, "mmlu_art", art, group="mmlu")]
         found += [score(model, "mmlu_law", law, group="mmlu")]
-    # Of one there is nothing.
-    return [each for each in found if (each["model_path"], each["task"]) != ("org/b", "boolq")]
+    # One score is missing.
+    return [each for each in found if (each.model_path, each.task) != ("org/b", "boolq")]
 
 
 def test_a_small_page_shows_its_records(browser: Browser) -> None:
