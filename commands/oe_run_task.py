@@ -69,7 +69,7 @@ if TYPE_CHECKING:
     from oellm.runs.heartbeat import Heartbeat
     from oellm.runs.result_store import ResultStore
     from oellm.runs.run_directory import Run
-    from oellm.worker.worker import Tally
+    from oellm.worker.row_scheduler import RowCounts
 
 
 class Options(NamedTuple):
@@ -127,7 +127,8 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
     from oellm.models import staging
     from oellm.runs import provenance
     from oellm.runs.result_store import ResultStore
-    from oellm.worker.worker import BOOTSTRAP_ITERS, Course, Output, Worker
+    from oellm.worker.row_scheduler import BOOTSTRAP_ITERS, RunOptions, Sinks
+    from oellm.worker.worker import Worker
 
     directory = options.run_dir or options.output_dir
     store = ResultStore(Path(directory).absolute()) if directory else None
@@ -147,15 +148,27 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             stdout.flush()
 
         facts = {**provenance.process(), **_origin(run, store)}
-        output = Output(emit, cli.message, cli.status_line(), _heartbeat(run, options.shard))
-        start_s = provenance.start_seconds()
-        course = Course(draws, facts, start_s, _notice(run, options.shard), stage_dir)
-        tally = Worker(store, output, signals, course).run(rows)
-    left = f", {tally.left} left" if tally.left else ""
-    cli.message(f"{tally.done} rows done, {tally.skipped} were there, {tally.failed} failed{left}")
-    if tally.left and signals.first is not None:
-        return _stopped(run, options.shard, tally, signals.first)
-    return ExitStatus.FAILED if tally.failed else ExitStatus.DONE
+        sinks = Sinks(
+            emit=emit,
+            log=cli.message,
+            status=cli.status_line(),
+            heartbeat=_heartbeat(run, options.shard),
+        )
+        run_options = RunOptions(
+            bootstrap_iters=draws,
+            provenance=facts,
+            start_s=provenance.start_seconds(),
+            notice_s=_notice(run, options.shard),
+            stage_dir=stage_dir,
+        )
+        counts = Worker(store, sinks, signals, run_options).run(rows)
+    left = f", {counts.left} left" if counts.left else ""
+    cli.message(
+        f"{counts.done} rows done, {counts.skipped} were there, {counts.failed} failed{left}"
+    )
+    if counts.left and signals.first is not None:
+        return _stopped(run, options.shard, counts, signals.first)
+    return ExitStatus.FAILED if counts.failed else ExitStatus.DONE
 
 
 def _heartbeat(run: Run | None, shard: int | None) -> Heartbeat | None:
@@ -174,7 +187,7 @@ def _notice(run: Run | None, shard: int | None) -> float:
     """
     from oellm.plan import time_limits
     from oellm.slurm import notation
-    from oellm.worker.worker import TIME_TO_STOP
+    from oellm.worker.stopper import TIME_TO_STOP
 
     told = None
     if run is not None and shard is not None:
@@ -196,7 +209,7 @@ def _origin(run: Run | None, store: ResultStore | None) -> dict[str, object]:
     }
 
 
-def _stopped(run: Run | None, shard: int | None, tally: Tally, number: Signals) -> int:
+def _stopped(run: Run | None, shard: int | None, counts: RowCounts, number: Signals) -> int:
     """Say why rows are left, and return whether the job should try again."""
     from signal import SIGINT, SIGUSR1
 
@@ -205,11 +218,12 @@ def _stopped(run: Run | None, shard: int | None, tally: Tally, number: Signals) 
     if number == SIGINT:
         cli.message("interrupted")
         return ExitStatus.INTERRUPTED
-    kept = ", with answers to some of their requests kept" if tally.kept_bytes > 0 else ""
+    kept = ", with answers to some of their requests kept" if counts.kept_bytes > 0 else ""
     cli.message(f"stopped by {number.name}{kept}")
     if number == SIGUSR1 and run is not None and shard is not None:
         limit = run.setting("requeues") or 0
-        if not requeues.try_again(run.path, shard, bool(tally.done or tally.kept_bytes > 0), limit):
+        has_progressed = bool(counts.done or counts.kept_bytes > 0)
+        if not requeues.count_timeout(run.path, shard, made_progress=has_progressed, limit=limit):
             cli.message(
                 f"stuck: {limit + 1} times in a row the time was over before a row was finished or "
                 "a batch of requests answered; this needs a longer time_limit"

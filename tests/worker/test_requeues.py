@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from oellm.worker.requeues import try_again
+from oellm.worker.requeues import count_timeout
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def test_a_job_that_gets_nowhere_is_requeued_a_few_times_in_a_row(
     job: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def stop(progress: bool) -> bool:
-        return try_again(tmp_path, 5, progress, limit=2)
+        return count_timeout(tmp_path, 5, made_progress=progress, limit=2)
 
     assert [stop(progress=False) for _ in range(4)] == [True, True, False, False]
     assert stop(progress=True)
@@ -27,14 +27,14 @@ def test_a_job_that_gets_nowhere_is_requeued_a_few_times_in_a_row(
     # Submitted anew.
     job.setenv("SLURM_ARRAY_JOB_ID", "4712")
     assert [stop(progress=False) for _ in range(3)] == [True, True, False]
-    assert try_again(tmp_path, 6, progress=False, limit=1)
-    assert not try_again(tmp_path, 7, progress=False, limit=0)
-    assert try_again(tmp_path, 7, progress=True, limit=0)
+    assert count_timeout(tmp_path, 6, made_progress=False, limit=1)
+    assert not count_timeout(tmp_path, 7, made_progress=False, limit=0)
+    assert count_timeout(tmp_path, 7, made_progress=True, limit=0)
 
 
 def test_outside_of_slurm_nothing_is_counted(job: pytest.MonkeyPatch, tmp_path: Path) -> None:
     job.delenv("SLURM_ARRAY_JOB_ID")
-    assert all(try_again(tmp_path, 0, progress=False, limit=1) for _ in range(5))
+    assert all(count_timeout(tmp_path, 0, made_progress=False, limit=1) for _ in range(5))
     assert not list(tmp_path.iterdir())
 
 
@@ -43,11 +43,14 @@ def test_outside_of_slurm_nothing_is_counted(job: pytest.MonkeyPatch, tmp_path: 
 def test_a_count_that_nobody_understands_is_begun_anew(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "stops").mkdir()
     (tmp_path / "stops" / "0").write_bytes(content)
-    assert [try_again(tmp_path, 0, progress=False, limit=1) for _ in range(2)] == [True, False]
+    assert [count_timeout(tmp_path, 0, made_progress=False, limit=1) for _ in range(2)] == [
+        True,
+        False,
+    ]
 
 
 @pytest.mark.usefixtures("job")
 def test_a_count_that_cannot_be_kept_is_an_error_not_a_permission(tmp_path: Path) -> None:
     (tmp_path / "stops").touch()
     with pytest.raises(OSError, match="stops"):
-        try_again(tmp_path, 0, progress=False, limit=1)
+        count_timeout(tmp_path, 0, made_progress=False, limit=1)

@@ -1,26 +1,45 @@
-"""The signals that tell the worker to stop."""
+"""The signals that tell a process to stop, and how soon."""
 
 from __future__ import annotations
 
+import enum
 import signal
 import socket
 import time
 from types import FrameType
 
-# From Slurm before the time limit, from Slurm or a user, from a terminal that closes, by Ctrl-C.
+# Slurm sends SIGUSR1 before the time limit. Slurm or a user sends SIGTERM, a closing terminal
+# SIGHUP, and Ctrl-C SIGINT.
 _SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+# Ctrl-C may reach a process several times, through its process group and its parent. Only a SIGINT
+# that comes later than this many seconds after the first signal is a second Ctrl-C.
+_SAME_SIGNAL_S = 0.5
+
+
+class StopOrder(enum.IntEnum):
+    """How soon a process has to stop; a later member is more urgent."""
+
+    NONE = 0
+    # Before the time limit of the job.
+    BEFORE_LIMIT = 1
+    # Within seconds.
+    SOON = 2
+    # Without finishing anything.
+    NOW = 3
 
 
 class StopSignals:
-    """A context in which these signals are noted; `fileno` is readable when one has come."""
+    """A context that notes these signals; `fileno` becomes readable when one arrives.
+
+    Attributes:
+        first: The first signal; None if there was none.
+        order: The most urgent order so far.
+    """
 
     def __init__(self) -> None:
         self.first: signal.Signals | None = None
-        # Somebody wants an end soon: not only the time limit comes near.
-        self.is_pressing = False
-        # Somebody wants an end now.
-        self.is_urgent = False
-        self._came_at = 0.0
+        self.order = StopOrder.NONE
+        self._first_at = 0.0
         self._ours, self._theirs = socket.socketpair()
 
     def __enter__(self) -> StopSignals:
@@ -32,18 +51,18 @@ class StopSignals:
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
-            # Who repeats a signal that is being followed would only spoil the exit status.
+            # Ignore repeated signals: they would change the exit status.
             signal.signal(number, handler if self.first is None else signal.SIG_IGN)
         signal.set_wakeup_fd(self._wakeup)
         self._ours.close()
         self._theirs.close()
 
     def fileno(self) -> int:
-        """Return what to wait for, besides other things."""
+        """Return a file descriptor that becomes readable when a signal arrives."""
         return self._ours.fileno()
 
     def drain(self) -> None:
-        """Make `fileno` unreadable again, until the next signal."""
+        """Make `fileno` unreadable until the next signal."""
         try:
             while self._ours.recv(64):
                 pass
@@ -52,11 +71,9 @@ class StopSignals:
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()
-        if number != signal.SIGUSR1:
-            self.is_pressing = True
-        # A second Ctrl-C means it; what comes at once is one signal that was sent to all processes.
-        if self.first is not None and number == signal.SIGINT and now - self._came_at > 0.5:
-            self.is_urgent = True
+        order = StopOrder.BEFORE_LIMIT if number == signal.SIGUSR1 else StopOrder.SOON
         if self.first is None:
-            self.first = signal.Signals(number)
-            self._came_at = now
+            self.first, self._first_at = signal.Signals(number), now
+        elif number == signal.SIGINT and now - self._first_at > _SAME_SIGNAL_S:
+            order = StopOrder.NOW
+        self.order = max(self.order, order)

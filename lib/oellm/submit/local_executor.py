@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from oellm.core import processes
-from oellm.core.stop_signals import StopSignals
+from oellm.core.stop_signals import StopOrder, StopSignals
 from oellm.errors import ExitStatus, MachineError
 from oellm.runs.run_directory import LOGS, Run
 from oellm.submit import array_elements, submission
@@ -122,7 +122,7 @@ class LocalExecutor:
         for element in self._running:
             element.tell(signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_S
-        while self._running and not signals.is_urgent and time.monotonic() < deadline:
+        while self._running and signals.order < StopOrder.NOW and time.monotonic() < deadline:
             self._look()
 
 

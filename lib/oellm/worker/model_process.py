@@ -1,4 +1,4 @@
-"""The process that holds the model: it loads it, and answers what rows ask."""
+"""The process that holds the model: it loads the model and answers the requests of rows."""
 
 from __future__ import annotations
 
@@ -17,20 +17,35 @@ from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models.staging import Source, Stage
 from oellm.runs.answers import Answers
-from oellm.worker.row_record import Failure
+from oellm.worker.row_record import RowFailure
+
+# Minimum seconds between two messages about the progress of a row.
+_PROGRESS_EVERY = 1.0
 
 
-class Load(NamedTuple):
-    """Asks the model's process to load a model, in the place of the one that it has."""
+class LoadRequest(NamedTuple):
+    """Asks for a model, in place of the loaded one.
+
+    Attributes:
+        key: The model.
+        row: The first row that uses it.
+        stage_dir: The directory on this node's disk that the model is copied to before it is
+            loaded; empty for no copy.
+    """
 
     key: ModelKey
     row: Row
-    # Where on this node's disk it is copied to before; empty for nowhere.
     stage_dir: str
 
 
-class Ask(NamedTuple):
-    """Asks the model's process for answers, which are kept in a directory meanwhile."""
+class ScoreRequest(NamedTuple):
+    """Asks for the answers to a row's call.
+
+    Attributes:
+        eval_id: The row.
+        directory: The directory that keeps answers until the row is done; None to keep none.
+        call: The framework's call, pickled.
+    """
 
     eval_id: str
     directory: Path | None
@@ -38,91 +53,99 @@ class Ask(NamedTuple):
 
 
 class Loaded(NamedTuple):
-    """A model is there: what rows must know of it, and whether another can take its place."""
+    """The model is loaded.
+
+    Attributes:
+        handle: What rows must know about the model, pickled.
+        seconds: The duration of loading.
+        is_replaceable: Whether the process can load another model after this one.
+    """
 
     handle: bytes
     seconds: float
     is_replaceable: bool
 
 
-class Answered(NamedTuple):
-    """What a row asked for."""
+class Scores(NamedTuple):
+    """The reply to a ScoreRequest, pickled."""
 
     reply: bytes
 
 
-class Failed(NamedTuple):
-    """What was asked for cannot be had; `is_broken`: nor can anything else in that process."""
+class RequestFailed(NamedTuple):
+    """A request failed. `is_broken` says that the process can do nothing more."""
 
-    failure: Failure
+    failure: RowFailure
     is_broken: bool
 
 
-class Stopped(NamedTuple):
+class ModelStopped(NamedTuple):
     """The model stopped between two batches."""
 
 
-class Advanced(NamedTuple):
-    """So many requests are answered, of so many; so many had been before."""
+class Progress(NamedTuple):
+    """The numbers of requests: answered, in total, and answered by earlier attempts."""
 
     done: int
     total: int
     kept: int
 
 
-class Said(NamedTuple):
+class LogLine(NamedTuple):
     """A message for the user."""
 
     text: str
 
 
-Message = Loaded | Answered | Failed | Stopped | Advanced | Said
-
-# Seconds between two messages about how far it is.
-_TELL_EVERY = 1.0
+ModelMessage = Loaded | Scores | RequestFailed | ModelStopped | Progress | LogLine
 
 
 class ModelProcess:
-    """The model's process, as its parent sees it."""
+    """The model's process, as its parent sees it.
+
+    Attributes:
+        key: The model that is loaded or being loaded.
+        is_busy: Whether a request is unanswered.
+        is_replaceable: Whether the process can load another model.
+    """
 
     def __init__(self) -> None:
         self.child = processes.start_python("oellm.worker.model_process")
-        # What is loaded, or is being loaded.
         self.key: ModelKey | None = None
         self.is_busy = False
         self.is_replaceable = False
 
     def can_load(self, key: ModelKey) -> bool:
-        """Return whether a model can be loaded in the place of the one that is there."""
+        """Return whether the process can load this model in place of its present one."""
         return (
             self.is_replaceable and self.key is not None and self.key.eval_suite == key.eval_suite
         )
 
-    def load(self, request: Load) -> None:
+    def load(self, request: LoadRequest) -> None:
         """Begin to load the model of a row."""
         self.key = request.key
         self._send(request)
 
-    def ask(self, request: Ask) -> None:
-        """Begin to answer."""
+    def score(self, request: ScoreRequest) -> None:
+        """Begin to answer a row's call."""
         self._send(request)
 
-    def receive(self) -> Message:
-        """Return its next message; raises EOFError or ConnectionError where it has ended."""
-        message: Message = self.child.connection.recv()
-        if not isinstance(message, (Said, Advanced)):
+    def receive(self) -> ModelMessage:
+        """Return the next message; raises EOFError or ConnectionError if the process has ended."""
+        message: ModelMessage = self.child.connection.recv()
+        if not isinstance(message, (LogLine, Progress)):
             self.is_busy = False
         return message
 
-    def _send(self, request: Load | Ask) -> None:
+    def _send(self, request: LoadRequest | ScoreRequest) -> None:
         self.is_busy = True
-        # That it has ended is seen when its answer is received.
+        # If the process has ended, `receive` notices it.
         with contextlib.suppress(ConnectionError):
             self.child.connection.send(request)
 
 
 def serve(connection: Connection) -> None:
-    """Be the model's process; a signal SIGTERM asks it to stop after the batch that it is at."""
+    """Run the model's process. SIGTERM asks it to stop after the current batch."""
     progress_bars.silence_bars()
     _Server(connection).serve()
 
@@ -133,60 +156,62 @@ class _Server:
         self._model: Any = None
         self._stage: Stage | None = None
         self._is_stopping = False
-        self._told = 0.0
+        self._progress_sent = 0.0
         signal.signal(signal.SIGTERM, self._stop)
 
     def serve(self) -> None:
         while True:
-            request: Load | Ask = self._connection.recv()
+            request: LoadRequest | ScoreRequest = self._connection.recv()
             try:
-                message = self._done(request)
+                message = self._execute(request)
             except StoppedError:
-                message = Stopped()
-            # Model code may raise anything, and call sys.exit.
+                message = ModelStopped()
+            # Model code may raise anything and may call sys.exit.
             except BaseException as error:
-                message = Failed(Failure.of(error), self._is_broken_by(error, request))
+                message = RequestFailed(
+                    RowFailure.from_error(error), self._is_broken_by(error, request)
+                )
             self._connection.send(message)
 
-    def _is_broken_by(self, error: BaseException, request: Load | Ask) -> bool:
+    def _is_broken_by(self, error: BaseException, request: LoadRequest | ScoreRequest) -> bool:
         if self._model is None or self._model.is_broken_by(error):
             return True
-        return isinstance(request, Load) and not self._model.replaceable
+        return isinstance(request, LoadRequest) and not self._model.replaceable
 
-    def _done(self, request: Load | Ask) -> Message:
-        if isinstance(request, Load):
+    def _execute(self, request: LoadRequest | ScoreRequest) -> ModelMessage:
+        if isinstance(request, LoadRequest):
             if self._model is None:
-                self._model = frameworks.create_model(request.key.eval_suite, self._say)
-            handle = self._model.load(request.key, request.row, self._source(request))
+                self._model = frameworks.create_model(request.key.eval_suite, self._log)
+            handle = self._model.load(request.key, request.row, self._copy_to_node(request))
             return Loaded(pickle.dumps(handle), handle.seconds, self._model.replaceable)
         answers = None
         if request.directory is not None:
-            answers = Answers(request.directory, request.eval_id, self._model.origin, self._say)
+            answers = Answers(request.directory, request.eval_id, self._model.origin, self._log)
         try:
             call = pickle.loads(request.call)  # noqa: S301
-            reply = self._model.answer(call, answers, self._go_on)
+            reply = self._model.answer(call, answers, self._report_progress)
         finally:
             if answers is not None:
                 answers.flush()
-        return Answered(pickle.dumps(reply))
+        return Scores(pickle.dumps(reply))
 
-    def _source(self, request: Load) -> Source:
+    def _copy_to_node(self, request: LoadRequest) -> Source:
         if not request.stage_dir:
             return Source(request.row.model.path)
         if self._stage is None:
-            self._stage = Stage(request.stage_dir, self._say)
+            self._stage = Stage(request.stage_dir, self._log)
         return self._stage.copy_model(request.row)
 
-    def _go_on(self, done: int, total: int, kept: int) -> bool:
-        """Tell how far the model is, now and then; return whether it should go on."""
+    def _report_progress(self, done: int, total: int, kept: int) -> bool:
+        """Report the progress now and then; return whether the model should go on."""
         now = time.monotonic()
-        if now - self._told >= _TELL_EVERY:
-            self._told = now
-            self._connection.send(Advanced(done, total, kept))
+        if now - self._progress_sent >= _PROGRESS_EVERY:
+            self._progress_sent = now
+            self._connection.send(Progress(done, total, kept))
         return not self._is_stopping
 
-    def _say(self, text: str) -> None:
-        self._connection.send(Said(text))
+    def _log(self, text: str) -> None:
+        self._connection.send(LogLine(text))
 
     def _stop(self, *_: object) -> None:
         self._is_stopping = True

@@ -1,6 +1,6 @@
-"""How often in a row a job ran out of time and had got nowhere, so that this comes to an end.
+"""Counts consecutive time-outs without progress, to bound requeueing.
 
-The file RUN_DIR/stops/SHARD holds the job's number and how often, `4711 2`.
+The file RUN_DIR/stops/SHARD holds the job's number and the count: `4711 2`.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from oellm.core import atomic
 STOPS = "stops"
 
 
-def try_again(run_dir: Path, shard: int, progress: bool, limit: int) -> bool:
-    """Count that a job has run out of time, and return whether it should be requeued.
+def count_timeout(run_dir: Path, shard: int, *, made_progress: bool, limit: int) -> bool:
+    """Count a time-out of a job; return whether the job should be requeued.
 
-    `progress` says whether the job, since it last started, finished a row or had a request
-    answered; without that it may be requeued `limit` times in a row. Whoever submits it anew
-    starts a new count, and outside of Slurm there is none. Raises OSError where the count cannot
-    be kept.
+    `made_progress` says whether the job, since it last started, finished a row or had a request
+    answered. Without progress it may be requeued `limit` times in a row. A new submission starts a
+    new count; outside of Slurm nothing is counted. Raises OSError if the count cannot be kept.
     """
     path = run_dir / STOPS / str(shard)
-    if progress:
+    if made_progress:
         path.unlink(missing_ok=True)
         return True
     # A job keeps its number when it is requeued.
     job = os.environ.get("SLURM_ARRAY_JOB_ID")
     if job is None:
         return True
-    stops = _stops(path, job) + 1
+    timeouts = _read_count(path, job) + 1
     path.parent.mkdir(exist_ok=True)
-    atomic.write_file(path, f"{job} {stops}\n".encode())
-    return stops <= limit
+    atomic.write_file(path, f"{job} {timeouts}\n".encode())
+    return timeouts <= limit
 
 
-def _stops(path: Path, job: str) -> int:
-    """Return the stops of a job so far; what another job left does not count."""
+def _read_count(path: Path, job: str) -> int:
+    """Return the time-outs of a job so far; the count of another job does not matter."""
     try:
-        counted, stops = path.read_text(encoding="utf-8").split()
-        return int(stops) if counted == job else 0
+        counted, timeouts = path.read_text(encoding="utf-8").split()
+        is_number = timeouts.isascii() and timeouts.isdecimal()
+        return int(timeouts) if counted == job and is_number else 0
     except (FileNotFoundError, ValueError):
         return 0

@@ -1,4 +1,4 @@
-"""What is recorded of a row: how it ended, how long that took, where it was."""
+"""The record of a row: how it ended, how long it took, and where; written as a file and a line."""
 
 from __future__ import annotations
 
@@ -8,21 +8,58 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from oellm.core import schema
+from oellm.core import json_codec, schema
 from oellm.core.display import utc_now
+from oellm.core.redaction import redact_json
+from oellm.frameworks.interface import Evaluation
 from oellm.manifest.rows import Row
+from oellm.runs import answers
+from oellm.runs.answers import ANSWERS
+from oellm.runs.result_store import Result, ResultStore, problem
 
 
-class Failure(NamedTuple):
-    """Why a row has no score; an error of another process, too."""
+class Job(NamedTuple):
+    """A row to evaluate, with what this worker knows in advance.
+
+    Attributes:
+        row: The row.
+        booked: Seconds spent before the row that count as its own, by step.
+        provenance: The part of the provenance that all rows of the worker share.
+        bootstrap_iters: Draws for bootstrapped standard errors.
+    """
+
+    row: Row
+    booked: Mapping[str, float]
+    provenance: Mapping[str, Any]
+    bootstrap_iters: int
+
+
+class Ended(NamedTuple):
+    """A row has its result or its failure.
+
+    Attributes:
+        is_done: Whether the row has a result.
+        line: The record, as the line for stdout.
+        summary: How the row ended, for the user.
+        remarks: What the user should know about the result.
+    """
+
+    is_done: bool
+    line: bytes
+    summary: str
+    remarks: list[str]
+
+
+class RowFailure(NamedTuple):
+    """Why a row has no score; the error may have occurred in another process."""
 
     kind: str
     message: str
     traceback: str = ""
 
     @classmethod
-    def of(cls, error: BaseException) -> Failure:
-        """Return what an error says."""
+    def from_error(cls, error: BaseException) -> RowFailure:
+        """Describe an error."""
         if isinstance(error, FailedElsewhereError):
             return error.failure
         text = "".join(traceback.format_exception(error))
@@ -35,49 +72,97 @@ class Failure(NamedTuple):
 class FailedElsewhereError(Exception):
     """An error of another process."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: RowFailure) -> None:
         super().__init__(str(failure))
         self.failure = failure
 
 
-def record(
-    row: Row, status: str, started: str, timing: Mapping[str, float], provenance: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the record of a row (schema.json, table `result`), without metrics or failure."""
-    return {
-        "schema_version": schema.VERSION,
-        "eval_id": row["eval_id"],
-        "status": status,
-        "row": {name: text for name, text in row.cells.items() if name != "shard"},
-        "timing": {
-            **{name: round(value, 6) for name, value in timing.items()},
-            "started": started,
-            "finished": utc_now(),
-        },
-        "provenance": dict(provenance),
-    }
+class RowRecorder:
+    """Writes the result or the failure of one row.
+
+    Attributes:
+        timing: Seconds by step; more are added until the row ends.
+    """
+
+    def __init__(self, job: Job, store: ResultStore | None, started: str) -> None:
+        self._job = job
+        self._store = store
+        self._started = started
+        self.timing = dict(job.booked)
+
+    def write_result(self, evaluation: Evaluation) -> Ended:
+        """Write the result; raises ValueError if it is not valid."""
+        shared = self._job.provenance
+        provenance = {**shared, **evaluation.provenance}
+        provenance["versions"] = {**shared["versions"], **provenance["versions"]}
+        record = self._record("done", provenance)
+        record["metrics"] = [score.to_json() for score in evaluation.scores]
+        record["remarks"], record["usage"] = evaluation.remarks, evaluation.usage
+        result: Result = {**evaluation.native, "oellm": record}
+        if reason := problem(result):
+            raise ValueError(f"the result is not valid: {reason}")
+        remarks = list(evaluation.remarks)
+        if not self._store_result(result, evaluation):
+            remarks.append("another worker was faster, its result stays")
+        seconds = self.timing["row_s"] - self.timing.get("wait_s", 0.0)
+        summary = f"done in {seconds:.1f} s: {_headline(evaluation)}"
+        return Ended(is_done=True, line=_line(result), summary=summary, remarks=remarks)
+
+    def write_failure(self, failure: RowFailure) -> Ended:
+        """Write the failure file."""
+        record = self._record("failed", self._job.provenance)
+        record["failure"] = {
+            "class": failure.kind,
+            "message": failure.message,
+            "traceback": failure.traceback,
+            "attempts": 1,
+            "log": _log_file(),
+        }
+        result: Result = {"oellm": record}
+        if self._store is not None:
+            # This may change the failure: it counts the attempts.
+            self._store.write_failure(result)
+        described = result["oellm"]["failure"]
+        summary = f"failed: {described['class']}: {described['message']}"
+        return Ended(is_done=False, line=_line(result), summary=summary, remarks=[])
+
+    def _store_result(self, result: Result, evaluation: Evaluation) -> bool:
+        """Store the result; return False if another worker stored one before."""
+        if self._store is None:
+            return True
+        samples = evaluation.samples if self._job.row.value("log_samples") else None
+        is_ours = self._store.write_result(result, samples)
+        answers.remove(self._store.directory / ANSWERS, self._job.row["eval_id"])
+        return is_ours
+
+    def _record(self, status: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the record (schema.json, table `result`), without metrics or failure."""
+        row = self._job.row
+        return {
+            "schema_version": schema.VERSION,
+            "eval_id": row["eval_id"],
+            "status": status,
+            "row": {name: text for name, text in row.cells.items() if name != "shard"},
+            "timing": {
+                **{name: round(value, 6) for name, value in self.timing.items()},
+                "started": self._started,
+                "finished": utc_now(),
+            },
+            "provenance": dict(provenance),
+        }
 
 
-def failed(
-    row: Row,
-    failure: Failure,
-    started: str,
-    timing: Mapping[str, float],
-    provenance: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the failure file of a row."""
-    described = {
-        "class": failure.kind,
-        "message": failure.message,
-        "traceback": failure.traceback,
-        "attempts": 1,
-        "log": _log_file(),
-    }
-    return {"oellm": record(row, "failed", started, timing, provenance) | {"failure": described}}
+def _line(result: Result) -> bytes:
+    return redact_json(json_codec.dumps(result))
+
+
+def _headline(evaluation: Evaluation) -> str:
+    first = evaluation.scores[0] if evaluation.scores else None
+    return f"{first.metric} {first.value:.4f}" if first else "no metrics"
 
 
 def _log_file() -> str:
-    """Return the file that stderr goes to, where it is a file: the log of the job."""
+    """Return the file that stderr goes to, which is the log of the job; empty if it is no file."""
     try:
         path = os.readlink(f"/proc/self/fd/{sys.stderr.fileno()}")
     except (OSError, ValueError):

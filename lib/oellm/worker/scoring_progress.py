@@ -1,39 +1,43 @@
-"""How far the model is with a row: a line on a terminal, or now and then one in a log."""
+"""How far the model is with a row: one line on a terminal, or one line a minute in a log."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 
 from oellm.core.display import format_duration
+from oellm.core.log import Log
 
 # Seconds between two lines in a log.
 _LOG_EVERY = 60.0
 
 
 class ScoringProgress:
-    """Tells how far rows are; `status` shows a line on the terminal, where there is one."""
+    """Reports the progress of rows, to `status` if there is a terminal and otherwise to `log`.
 
-    def __init__(self, report: Callable[[str], None], status: Callable[[str], None] | None) -> None:
-        self._report = report
+    Attributes:
+        done: Answered requests of the current row.
+        total: All requests of the current row.
+    """
+
+    def __init__(self, log: Log, status: Log | None) -> None:
+        self._log = log
         self._status = status
         self._label = ""
-        self._told = 0.0
-        # When the model began with the row that it answers, and the seconds of those before.
+        self._reported = 0.0
+        # When the model began with the current row, and its seconds for all rows before.
         self._began: float | None = None
         self._seconds = 0.0
         self._kept = 0
-        # Requests of that row.
         self.done = self.total = 0
 
     @property
     def seconds(self) -> float:
-        """The seconds in which the model has answered, all rows together."""
+        """The seconds in which the model answered, for all rows together."""
         return self._seconds + self._row_seconds()
 
     @property
     def rate(self) -> float | None:
-        """Requests a second of the row that the model answers; None before the first batch."""
+        """Requests per second of the current row; None before the first batch."""
         if self.done <= self._kept:
             return None
         return (self.done - self._kept) / max(1e-3, self._row_seconds())
@@ -41,23 +45,23 @@ class ScoringProgress:
     def begin(self, label: str) -> None:
         """Note that the model begins to answer a row."""
         self._label = label
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self.done = self.total = self._kept = 0
 
     def note(self, done: int, total: int, kept: int) -> None:
-        """Note that so many requests are answered; `kept` of them were before the row began."""
+        """Note the numbers of requests: answered, in total, and answered by earlier attempts."""
         self.done, self.total, self._kept = done, total, kept
         now = time.monotonic()
-        if self._status is None and now - self._told < _LOG_EVERY:
+        if self._status is None and now - self._reported < _LOG_EVERY:
             return
-        self._told = now
+        self._reported = now
         text = f"{self._label}: {done} of {total} requests"
         if rate := self.rate:
             text += f", {rate:.3g}/s, {format_duration((total - done) / rate)} left"
-        (self._status or self._report)(text)
+        (self._status or self._log)(text)
 
     def end(self) -> None:
-        """Note that the model has answered."""
+        """Note that the model has answered the row."""
         self._seconds, self._began = self.seconds, None
         if self._status is not None:
             self._status("")

@@ -1,0 +1,264 @@
+"""Evaluates rows in a few processes: begins them, receives what they say, counts how they end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from oellm import frameworks
+from oellm.core import display, json_codec
+from oellm.core.log import Log
+from oellm.frameworks.interface import Evaluator
+from oellm.manifest.model_key import ModelKey, model_key
+from oellm.manifest.rows import Row
+from oellm.runs import answers
+from oellm.runs.answers import ANSWERS
+from oellm.runs.heartbeat import Heartbeat
+from oellm.runs.result_store import Result, ResultStore
+from oellm.worker.model_service import ModelService
+from oellm.worker.row_process import RowProcess
+from oellm.worker.row_record import Ended, Job, RowFailure, RowRecorder
+from oellm.worker.stopper import TIME_TO_STOP
+
+# Draws for bootstrapped standard errors if the run has no setting: the usual hundred thousand take
+# minutes for some metrics, and a thousand give two digits.
+BOOTSTRAP_ITERS = 1000
+# Rows that are evaluated at once if there are enough cores: one is scored, the others are prepared
+# or finished.
+_ROWS_AT_ONCE = 4
+
+
+@dataclass
+class RowCounts:
+    """How rows ended.
+
+    Attributes:
+        done: Rows with a new result.
+        skipped: Rows that had a result before.
+        failed: Rows that failed.
+        left: Rows that were not evaluated because of a signal.
+        kept_bytes: The size of the answers that were added on disk for the rows that are left.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    left: int = 0
+    kept_bytes: int = 0
+
+
+class RunOptions(NamedTuple):
+    """How to evaluate.
+
+    Attributes:
+        bootstrap_iters: Draws for bootstrapped standard errors.
+        provenance: The part of the provenance that goes into every result.
+        start_s: Seconds from the start of this process to its first row, which count as that
+            row's own.
+        notice_s: Seconds to stop in before the time limit of the job.
+        stage_dir: The directory on this node's disk that models are copied to before they are
+            loaded; empty for no copy.
+    """
+
+    bootstrap_iters: int
+    provenance: Mapping[str, Any]
+    start_s: float
+    notice_s: float = TIME_TO_STOP
+    stage_dir: str = ""
+
+
+class Sinks(NamedTuple):
+    """Where a worker writes what happens.
+
+    Attributes:
+        emit: Gets the record of each row, as JSON on one line, when the row ends.
+        log: Gets messages for the user.
+        status: Shows a line on the terminal; None if there is no terminal.
+        heartbeat: Gets the present state of the worker; None outside of a run.
+    """
+
+    emit: Callable[[bytes], None]
+    log: Log
+    status: Log | None
+    heartbeat: Heartbeat | None = None
+
+
+class RowScheduler:
+    """Evaluates rows, each to a result or a recorded failure.
+
+    `store` keeps results and failures; without one they are only emitted.
+
+    Attributes:
+        counts: How rows ended so far.
+        waiting: The rows that have not begun, with their models; those of a model are together.
+        busy: The processes that evaluate a row, in the order in which their rows began.
+    """
+
+    def __init__(
+        self, store: ResultStore | None, sinks: Sinks, options: RunOptions, model: ModelService
+    ) -> None:
+        self._store = store
+        self._sinks = sinks
+        self._options = options
+        self._model = model
+        self.counts = RowCounts()
+        self.waiting: deque[tuple[ModelKey, Row]] = deque()
+        self.busy: list[RowProcess] = []
+        self._idle: list[RowProcess] = []
+        self._evaluators: dict[str, Evaluator] = {}
+        # Seconds that count as those of the next row to begin.
+        self._booked = {"start_s": options.start_s}
+        self._begun = 0
+        self._total = 0
+
+    def add(self, rows: list[Row]) -> None:
+        """Queue rows, grouped by model, except for those that have a result."""
+        if self._store is not None:
+            self._store.recover({row["eval_id"] for row in rows})
+        by_model: dict[ModelKey, list[Row]] = {}
+        for row in rows:
+            if (result := self._stored_result(row)) is not None:
+                self._skip(result)
+            else:
+                by_model.setdefault(model_key(row), []).append(row)
+        self.waiting.extend((key, row) for key, group in by_model.items() for row in group)
+        self._total = len(self.waiting)
+        if self.counts.skipped:
+            self._sinks.log(
+                f"{self.counts.skipped} rows have results already, {self._total} to evaluate"
+            )
+
+    def import_frameworks(self) -> None:
+        """Import the frameworks of the rows; meanwhile the model's process loads the first model.
+
+        If a framework cannot be imported, its rows fail when they begin.
+        """
+        started = time.perf_counter()
+        for suite in dict.fromkeys(key.eval_suite for key, _ in self.waiting):
+            rows = [row for key, row in self.waiting if key.eval_suite == suite]
+            evaluator = frameworks.create_evaluator(suite, self._sinks.log)
+            try:
+                evaluator.prepare(rows)
+            # The image may lack something, or have it in a state that cannot be imported.
+            except Exception as error:
+                failure = RowFailure.from_error(error)
+                self._model.unloadable |= {model_key(row): failure for row in rows}
+            self._evaluators[suite] = evaluator
+        self._booked["imports_s"] = time.perf_counter() - started
+        # All row processes share the present objects; none of them should look at them for garbage.
+        gc.collect()
+        gc.freeze()
+
+    def begin_rows(self) -> None:
+        """Begin as many rows as may run at once."""
+        at_once = max(2, min(_ROWS_AT_ONCE, len(os.sched_getaffinity(0)) + 1))
+        while self.waiting and len(self.busy) < at_once:
+            self._begin(*self.waiting.popleft())
+
+    def next_key(self) -> ModelKey | None:
+        """Return the model of the next row to begin; None if no row is waiting."""
+        return self.waiting[0][0] if self.waiting else None
+
+    def receive(self, process: RowProcess, is_stopping: bool) -> None:
+        """Receive a message of a row and act on it; a stopping worker ignores questions."""
+        try:
+            message = process.receive()
+        except (EOFError, ConnectionError):
+            self._note_crash(process)
+            return
+        if isinstance(message, Ended):
+            self.busy.remove(process)
+            self._idle.append(process)
+            self._model.drop(process)
+            self._note_end(process.label, message)
+        elif not is_stopping:
+            process.asks = message
+
+    def kill_unscored(self) -> None:
+        """End the rows that the model has not fully answered; others may write their results."""
+        for process in list(self.busy):
+            if not process.is_scored or self._model.is_serving(process):
+                self.busy.remove(process)
+                self._model.drop(process)
+                process.child.kill()
+
+    def finish(self) -> None:
+        """End all processes; rows that have not ended count as left."""
+        for process in [*self.busy, *self._idle]:
+            process.child.kill()
+        self.counts.left = self._total - self.counts.done - self.counts.failed
+
+    def _stored_result(self, row: Row) -> Result | None:
+        if self._store is None:
+            return None
+        result = self._store.valid_result(row["eval_id"])
+        if result is None and (aside := self._store.set_aside(row["eval_id"])) is not None:
+            self._sinks.log(f"invalid result set aside: {aside}")
+        return result
+
+    def _skip(self, result: Result) -> None:
+        self.counts.skipped += 1
+        if self._store is not None:
+            # A worker may have been killed right after it wrote the result.
+            answers.remove(self._store.directory / ANSWERS, result["oellm"]["eval_id"])
+        self._sinks.emit(json_codec.dumps(result))
+
+    def _begin(self, key: ModelKey, row: Row) -> None:
+        self._begun += 1
+        if (result := self._stored_result(row)) is not None:
+            # Another worker, which has the same row, was faster.
+            self._total -= 1
+            self._skip(result)
+            return
+        label = f"{self._begun}/{self._total} {row['model_path']} {row['task_path']}"
+        label += f" n_shot={row['n_shot']}"
+        job = self._make_job(row, self._booked)
+        self._booked = {}
+        if key in self._model.unloadable:
+            self._record_failure(label, job, self._model.unloadable[key], display.utc_now())
+            return
+        process = self._idle.pop() if self._idle else self._fork()
+        self.busy.append(process)
+        process.evaluate(key, label, job)
+
+    def _make_job(self, row: Row, booked: Mapping[str, float]) -> Job:
+        return Job(
+            row=row,
+            booked=booked,
+            provenance=self._options.provenance,
+            bootstrap_iters=self._options.bootstrap_iters,
+        )
+
+    def _fork(self) -> RowProcess:
+        others: list[Connection] = [
+            process.child.connection for process in [*self.busy, *self._idle]
+        ]
+        return RowProcess(self._evaluators, self._store, [*others, *self._model.connections])
+
+    def _note_crash(self, process: RowProcess) -> None:
+        self.busy.remove(process)
+        self._model.drop(process)
+        failure = RowFailure("ProcessEnded", f"the process of the row {process.child.wait()}")
+        assert process.row is not None
+        job = self._make_job(process.row, {})
+        self._record_failure(process.label, job, failure, process.started)
+
+    def _record_failure(self, label: str, job: Job, failure: RowFailure, started: str) -> None:
+        """Record the failure of a row whose own process cannot do it."""
+        self._note_end(label, RowRecorder(job, self._store, started).write_failure(failure))
+
+    def _note_end(self, label: str, ended: Ended) -> None:
+        if ended.is_done:
+            self.counts.done += 1
+        else:
+            self.counts.failed += 1
+        self._sinks.log(f"{label} {ended.summary}")
+        for remark in ended.remarks:
+            self._sinks.log(f"{label}: {remark}")
+        self._sinks.emit(ended.line)
