@@ -83,7 +83,7 @@ class ModelStopped(NamedTuple):
     """The model stopped between two batches."""
 
 
-class Progress(NamedTuple):
+class RequestProgress(NamedTuple):
     """The numbers of requests: answered, in total, and answered by earlier attempts."""
 
     done: int
@@ -97,7 +97,7 @@ class LogLine(NamedTuple):
     text: str
 
 
-ModelMessage = Loaded | Scores | RequestFailed | ModelStopped | Progress | LogLine
+ModelMessage = Loaded | Scores | RequestFailed | ModelStopped | RequestProgress | LogLine
 
 
 class ModelProcess:
@@ -133,7 +133,7 @@ class ModelProcess:
     def receive(self) -> ModelMessage:
         """Return the next message; raises EOFError or ConnectionError if the process has ended."""
         message: ModelMessage = self.child.connection.recv()
-        if not isinstance(message, (LogLine, Progress)):
+        if not isinstance(message, (LogLine, RequestProgress)):
             self.is_busy = False
         return message
 
@@ -207,7 +207,7 @@ class _Server:
         now = time.monotonic()
         if now - self._progress_sent >= _PROGRESS_EVERY:
             self._progress_sent = now
-            self._connection.send(Progress(done, total, kept))
+            self._connection.send(RequestProgress(done, total, kept))
         return not self._is_stopping
 
     def _log(self, text: str) -> None:

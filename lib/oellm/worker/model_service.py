@@ -15,8 +15,8 @@ from oellm.worker.model_process import (
     LoadRequest,
     LogLine,
     ModelProcess,
-    Progress,
     RequestFailed,
+    RequestProgress,
     ScoreRequest,
     Scores,
 )
@@ -108,7 +108,7 @@ class ModelService:
             return
         if isinstance(message, LogLine):
             self._log(message.text)
-        elif isinstance(message, Progress):
+        elif isinstance(message, RequestProgress):
             self.progress.note(*message)
         elif isinstance(message, Loaded):
             process.is_replaceable = message.is_replaceable
