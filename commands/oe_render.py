@@ -163,7 +163,7 @@ def _render(options: Options, cluster: Cluster) -> None:
         f"rows: {plan.count}, shards: {len(plan.shards)}, about {plan.gpu_hours:.2g} GPU-hours, "
         f"in {run.path}"
     )
-    sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
+    sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")
 
 
 def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> RunPlan:

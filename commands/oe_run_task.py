@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 
     from oellm.core.stop_signals import StopSignals
     from oellm.manifest.rows import Row
-    from oellm.runs.heartbeat import Heartbeat
+    from oellm.runs.heartbeat import HeartbeatWriter
     from oellm.runs.result_store import ResultStore
     from oellm.runs.run_directory import Run
     from oellm.worker.row_scheduler import RowCounts
@@ -112,7 +112,7 @@ def _run_task(arguments: cli.Arguments) -> int:
     from oellm.runs import run_directory
 
     options = _options(arguments)
-    run = None if options.run_dir is None else run_directory.load(options.run_dir)
+    run = None if options.run_dir is None else run_directory.load_run(options.run_dir)
     rows = list(_rows(run, options.shard))
     if options.only_tasks:
         return _prepare_tasks(rows, options)
@@ -147,7 +147,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             stdout.write(line + b"\n")
             stdout.flush()
 
-        facts = {**provenance.process(), **_origin(run, store)}
+        facts = {**provenance.process_facts(), **_origin(run, store)}
         sinks = Sinks(
             emit=emit,
             log=cli.message,
@@ -171,13 +171,13 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
     return ExitStatus.FAILED if counts.failed else ExitStatus.DONE
 
 
-def _heartbeat(run: Run | None, shard: int | None) -> Heartbeat | None:
+def _heartbeat(run: Run | None, shard: int | None) -> HeartbeatWriter | None:
     """Return where to write what the worker of a run's shard does."""
-    from oellm.runs.heartbeat import Heartbeat
+    from oellm.runs.heartbeat import HeartbeatWriter
 
     if run is None or shard is None:
         return None
-    return Heartbeat(run.path, shard, run.arrays[run.shards[shard].array].gpus)
+    return HeartbeatWriter(run.path, shard, run.arrays[run.shards[shard].array].gpus)
 
 
 def _notice(run: Run | None, shard: int | None) -> float:
@@ -193,7 +193,7 @@ def _notice(run: Run | None, shard: int | None) -> float:
     if run is not None and shard is not None:
         limit = run.arrays[run.shards[shard].array].time_limit
         told = time_limits.clamp_stop_before(
-            run.setting("stop_before"), notation.parse_duration(limit)
+            run.setting("stop_before"), notation.parse_time_limit(limit)
         )
     return max(TIME_TO_STOP, (told or 0) - 60.0)
 
@@ -205,7 +205,7 @@ def _origin(run: Run | None, store: ResultStore | None) -> dict[str, object]:
     return {
         "run_dir": str(run.path),
         "cluster": run.setting("name"),
-        "images": run.record.get("images", []),
+        "images": run.images,
     }
 
 

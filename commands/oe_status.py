@@ -68,10 +68,10 @@ from oellm.errors import ExitStatus, InputError, MachineError, UsageError
 if TYPE_CHECKING:
     from oellm.runs.run_directory import Run
     from oellm.status.observer import Observer
-    from oellm.status.run_status import ShardStatus, Totals
+    from oellm.status.statuses import RunStatus, Totals
 
 _FORMATS = ("table", "csv", "jsonl", "json")
-# Of the user's runs.
+# How many of the user's runs are listed.
 _LISTED = 20
 
 
@@ -117,69 +117,63 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _status(arguments: cli.Arguments) -> int:
+    from oellm.runs import run_directory
     from oellm.status.observer import Observer
 
     options = _options(arguments)
     if not options.run_dirs:
         return _list(options)
-    # All are looked at first: half a table is worse than none.
-    runs = [_run(path) for path in options.run_dirs]
+    runs = [run_directory.open_run(path, lambda: cli.open_input(None)) for path in options.run_dirs]
     if options.log is not None:
         return _print_log(runs[0], options.log, options.lines)
     observers = [Observer(run, cli.message) for run in runs]
     if options.watch:
         return _watch(observers[0], options.poll_s)
-    found = [(observer.run, *_look(observer)) for observer in observers]
+    # Look at all runs before printing: half a table is worse than none.
+    statuses = [_look(observer) for observer in observers]
     if options.layout in ("csv", "jsonl"):
-        _write_records(found, options)
-    for run, shards, total in found:
+        _write_records(statuses, options)
+    for status in statuses:
         if options.layout == "json":
-            _write_object(run, shards, total)
+            _write_object(status)
         elif options.layout == "table":
-            print(f"{run.path}\n\n{_table(shards, total)}")
-    return max(_exit_status(total) for _, _, total in found)
+            print(f"{status.run.path}\n\n{_table(status)}")
+    return max(_exit_status(status.totals) for status in statuses)
 
 
-def _run(path: str) -> Run:
-    from oellm.runs import run_directory
+def _look(observer: Observer) -> RunStatus:
+    from oellm.status.run_status import join_evidence
 
-    if path != "-":
-        return run_directory.load(path)
-    with cli.open_input(None) as stream:
-        return run_directory.parse(stream.read(), "stdin")
-
-
-def _look(observer: Observer) -> tuple[list[ShardStatus], Totals]:
-    from oellm.status import run_status
-
-    shards = run_status.joined(observer.run, observer.look())
-    return shards, run_status.totals(observer.run, shards)
+    return join_evidence(observer.look())
 
 
 def _exit_status(total: Totals) -> ExitStatus:
-    if total.state in ("running", "pending"):
+    from oellm.status.statuses import EvalState
+
+    if total.state in (EvalState.RUNNING, EvalState.PENDING):
         return ExitStatus.TRY_AGAIN
-    return ExitStatus.DONE if total.state == "done" else ExitStatus.FAILED
+    return ExitStatus.DONE if total.state is EvalState.DONE else ExitStatus.FAILED
 
 
-def _table(shards: list[ShardStatus], total: Totals) -> str:
+def _table(status: RunStatus) -> str:
     from oellm.status import table as status_table
 
-    return "\n".join(status_table.lines(shards, total, shutil.get_terminal_size().columns))
+    width = shutil.get_terminal_size().columns
+    return "\n".join(status_table.table_lines(status.shards, status.totals, width))
 
 
-def _write_records(found: list[tuple[Run, list[ShardStatus], Totals]], options: Options) -> None:
+def _write_records(statuses: list[RunStatus], options: Options) -> None:
     from oellm.core import schema, tables
     from oellm.status import records as status_records
 
     records = (
         record
-        for run, shards, _ in found
-        for shard in shards
+        for status in statuses
+        for shard in status.shards
         for record in (
-            [status_records.of_shard(run, shard)]
+            [status_records.shard_record(status.run, shard)]
             if options.shards
-            else (status_records.of_row(run, row) for row in shard.rows)
+            else (status_records.row_record(status.run, row) for row in shard.rows)
         )
     )
     columns = list(schema.table("shard_status" if options.shards else "status"))
@@ -187,12 +181,12 @@ def _write_records(found: list[tuple[Run, list[ShardStatus], Totals]], options: 
     tables.write_rows(rows, columns, options.layout, sys.stdout)
 
 
-def _write_object(run: Run, shards: list[ShardStatus], total: Totals) -> None:
+def _write_object(status: RunStatus) -> None:
     from oellm.core import json_codec
     from oellm.status import records as status_records
 
-    described = [status_records.of_shard(run, shard) for shard in shards]
-    record = {**status_records.of_run(run, total), "shards": described}
+    shards = [status_records.shard_record(status.run, shard) for shard in status.shards]
+    record = {**status_records.run_record(status.run, status.totals), "shards": shards}
     print(json_codec.dumps(record).decode())
 
 
@@ -201,14 +195,15 @@ def _watch(observer: Observer, poll_s: float) -> int:
 
     before = ""
     while True:
-        shards, total = _look(observer)
+        status = _look(observer)
+        total = status.totals
         if sys.stdout.isatty():
             columns = shutil.get_terminal_size().columns
-            text = f"{observer.run.path}\n\n{_table(shards, total)}\n"
-            # From the upper left corner, what was there before erased.
-            print(f"\x1b[H\x1b[2J{text}\n{status_table.bar(total, columns)}", flush=True)
+            text = f"{status.run.path}\n\n{_table(status)}\n"
+            # The escape sequences clear the screen and move to its upper left corner.
+            print(f"\x1b[H\x1b[2J{text}\n{status_table.progress_bar(total, columns)}", flush=True)
         else:
-            line = status_table.summary(total)
+            line = status_table.summary_line(total)
             if line != before:
                 print(line, flush=True)
             before = line
@@ -220,9 +215,9 @@ def _watch(observer: Observer, poll_s: float) -> int:
 def _print_log(run: Run, name: str, lines: int) -> int:
     from oellm.status import job_logs
 
-    path = job_logs.named(run, name)
-    # Lines of a log are seldom longer.
-    text = job_logs.end(path, 1000 * lines)
+    path = job_logs.find_log(run, name)
+    # Lines of a log are rarely longer than 1000 bytes.
+    text = job_logs.read_end(path, 1000 * lines)
     cli.message(str(path))
     for line in text.splitlines()[-lines:]:
         print(line)
@@ -241,8 +236,8 @@ def _list(options: Options) -> int:
     runs = _newest_runs(Path(output_dir) / paths.user_name())
     records = []
     for run in runs[:_LISTED]:
-        _, total = _look(Observer(run, cli.message))
-        records.append(status_records.of_run(run, total))
+        status = _look(Observer(run, cli.message))
+        records.append(status_records.run_record(run, status.totals))
     if len(runs) > _LISTED:
         cli.message(f"{len(runs) - _LISTED} older runs are not listed")
     table = schema.table("totals")
@@ -258,13 +253,13 @@ def _newest_runs(directory: Path) -> list[Run]:
 
     def loaded(path: Path) -> Run | None:
         try:
-            return run_directory.load(path.parent)
+            return run_directory.load_run(path.parent)
         except InputError as error:
             cli.message(str(error))
             return None
 
-    runs = filter(None, map(loaded, directory.glob("*/run.json")))
-    return sorted(runs, key=lambda run: (run.record["created"], run.path), reverse=True)
+    runs = filter(None, map(loaded, directory.glob(f"*/{run_directory.RUN}")))
+    return sorted(runs, key=lambda run: (run.created, run.path), reverse=True)
 
 
 if __name__ == "__main__":

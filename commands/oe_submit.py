@@ -79,10 +79,9 @@ class Options(NamedTuple):
     run_dir: str | None
     executor: str | None
     queue_limit: int | None
-    # None, or what to wait for: `submitted` or `done`.
+    # What to wait for, `submitted` or `done`; None if nothing.
     wait: str | None
-    # Seconds.
-    poll: int
+    poll_s: int
     jobs: int
     dry_run: bool
     cancel: bool
@@ -106,7 +105,7 @@ def _options(arguments: cli.Arguments) -> Options:
         executor=arguments["--executor"],
         queue_limit=None if limit is None else cli.positive(arguments, "--queue_limit"),
         wait="submitted" if arguments["--wait"] == "" else arguments["--wait"],
-        poll=cli.positive(arguments, "--poll"),
+        poll_s=cli.positive(arguments, "--poll"),
         jobs=cli.positive(arguments, "--jobs"),
         dry_run=arguments["--dry_run"],
         cancel=arguments["--cancel"],
@@ -119,29 +118,20 @@ def _oe_submit(arguments: cli.Arguments) -> int:
 
     options = _options(arguments)
     try:
-        run = _open_run(options.run_dir)
-    except run_directory.NoRunError as nothing:
-        cli.message(str(nothing))
+        run = run_directory.open_run(options.run_dir, lambda: cli.open_input(None))
+    except run_directory.NoRunError as error:
+        cli.message(str(error))
         if not (options.dry_run or options.cancel):
             sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "\n")
         return ExitStatus.DONE
     if options.cancel:
         from oellm.submit import submitter
 
-        submitter.cancel(run.path, cli.message)
+        submitter.cancel_run(run.path, cli.message)
         return ExitStatus.DONE
     if (options.executor or run.setting("executor")) == "local":
         return _run_here(run, options)
     return _submit(run, options)
-
-
-def _open_run(path: str | None) -> Run:
-    from oellm.runs import run_directory
-
-    if path in (None, "-"):
-        with cli.open_input(None) as stream:
-            return run_directory.parse(stream.read(), "stdin")
-    return run_directory.load(str(path))
 
 
 def _submit(run: Run, options: Options) -> int:
@@ -150,23 +140,23 @@ def _submit(run: Run, options: Options) -> int:
     submitter = Submitter(run.path, options.queue_limit, cli.message)
     status = ExitStatus.DONE
     if not submitter.rows.count():
-        cli.message(f"all {run.record['n_rows']} rows have results: {run.path}")
+        cli.message(f"all {run.row_count} rows have results: {run.path}")
     elif options.dry_run:
         for line in submitter.command_lines():
             print(line)
     elif not options.wait:
         again = f"; oe-submit {run.path} submits them later, with --wait as room appears"
-        found = submitter.round()
+        found = submitter.submit_round()
         cli.message(_summary(found) + (again if found.postponed else ""))
     else:
         status = _wait(submitter, options)
     if not options.dry_run and status != ExitStatus.INTERRUPTED:
-        _print(submitter.run)
+        _print_run(submitter.run)
     return status
 
 
 def _wait(submitter: Submitter, options: Options) -> ExitStatus:
-    """Submit as room appears until there is nothing to wait for; tell what changes."""
+    """Submit as room appears until there is nothing to wait for; report changes."""
     show = cli.status_line() or (lambda _: None)
     try:
         _follow(submitter, options, show)
@@ -181,33 +171,33 @@ def _wait(submitter: Submitter, options: Options) -> ExitStatus:
         show("")
     if options.wait == "submitted":
         return ExitStatus.DONE
-    return _told(submitter.run, submitter.rows.count())
+    return _report_rows(submitter.run, submitter.rows.count())
 
 
 def _follow(submitter: Submitter, options: Options, show: Callable[[str], None]) -> None:
     import random
     import time
 
+    from oellm.runs.submit_lock import LockedError
     from oellm.slurm.commands import SlurmUnavailableError
-    from oellm.submit.lock import LockedError
 
-    told = None
+    reported = None
     while True:
         try:
-            found = submitter.round()
+            found = submitter.submit_round()
         except (SlurmUnavailableError, LockedError) as error:
-            cli.message(f"{error}; next look in about {options.poll} s")
+            cli.message(f"{error}; next look in about {options.poll_s} s")
         else:
-            # Those that were submitted by the last round are in the queue by this one.
+            # What this round has submitted will be in the queue at the next.
             news = found._replace(submitted=0, queued=found.queued + found.submitted)
-            if news != told:
+            if news != reported:
                 cli.message(_summary(found))
-                told = news
+                reported = news
             if not found.postponed and (options.wait == "submitted" or not news.queued):
                 return
             show(_summary(news))
-        # Those who began at the same time are not to ask Slurm at the same time for ever.
-        time.sleep(options.poll * random.uniform(0.8, 1.2))  # noqa: S311
+        # Several oe-submit that started together must not keep asking Slurm at the same moment.
+        time.sleep(options.poll_s * random.uniform(0.8, 1.2))  # noqa: S311
 
 
 def _summary(found: Round) -> str:
@@ -226,43 +216,41 @@ def _run_here(run: Run, options: Options) -> ExitStatus:
     import signal
 
     from oellm.runs import run_directory
+    from oellm.runs.submit_lock import SubmitLock
     from oellm.submit import array_elements
     from oellm.submit.array_elements import UnfinishedRows
     from oellm.submit.local_executor import LocalExecutor, command_line
-    from oellm.submit.lock import SubmitLock
 
     rows = UnfinishedRows(run)
     if options.dry_run:
-        for element in array_elements.unfinished(run, rows):
+        for element in array_elements.find_unfinished(run, rows):
             print(command_line(run, element))
         return ExitStatus.DONE
     stopped_by = None
     with SubmitLock(run.path) as lock:
-        run = run_directory.load(run.path)
-        if elements := array_elements.unfinished(run, rows):
+        run = run_directory.load_run(run.path)
+        if elements := array_elements.find_unfinished(run, rows):
             executor = LocalExecutor(run, cli.message, lock.refresh)
             stopped_by = executor.execute(elements, options.jobs)
-    status = _told(run, rows.count())
+    status = _report_rows(run, rows.count())
     if stopped_by is not None:
         cli.message(f"stopped by {stopped_by.name}; oe-submit {run.path} goes on")
         interrupted = stopped_by == signal.SIGINT
         return ExitStatus.INTERRUPTED if interrupted else ExitStatus.TRY_AGAIN
-    _print(run)
+    _print_run(run)
     return status
 
 
-def _told(run: Run, missing: int) -> ExitStatus:
-    """Tell how many rows have results, and return what that means."""
-    cli.message(
-        f"{run.record['n_rows'] - missing} of {run.record['n_rows']} rows have results: {run.path}"
-    )
+def _report_rows(run: Run, missing: int) -> ExitStatus:
+    """Say how many rows have results; return the exit status that this means."""
+    cli.message(f"{run.row_count - missing} of {run.row_count} rows have results: {run.path}")
     return ExitStatus.FAILED if missing else ExitStatus.DONE
 
 
-def _print(run: Run) -> None:
+def _print_run(run: Run) -> None:
     from oellm.core import json_codec
 
-    sys.stdout.write(json_codec.dumps(run.record).decode() + "\n")
+    sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")
 
 
 if __name__ == "__main__":

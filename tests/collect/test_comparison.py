@@ -24,6 +24,7 @@ from oellm.metrics import scored_rows
 from oellm.metrics.records import MetricRecord
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs import run_directory
+from oellm.runs.result_store import ResultStore
 from support.processes import DEMO_TASKS, Run, make_tiny_model
 from support.scored_documents import (
     record,
@@ -249,9 +250,9 @@ def test_many_comparisons_are_corrected_for_chance() -> None:
 
 
 def collected(run_dir: Path) -> Iterator[MetricRecord]:
-    run = run_directory.load(run_dir)
+    run = run_directory.load_run(run_dir)
     for row in run.rows():
-        result = run.store.valid_result(row["eval_id"])
+        result = ResultStore(run.path).valid_result(row["eval_id"])
         assert result is not None
         scored = scored_rows.read_scored_row(result, str(run_dir))
         yield from metric_records.make_metric_records(scored, metric_records.PrimaryMetrics({}))

@@ -284,7 +284,7 @@ class SubmittedRun:
     def queue(self, *states: str) -> None:
         """Let Slurm know the first elements, in these states."""
         lines = [
-            f"{self.job_id}|{index}|{state}|None|n1|0|0|N/A|\n"
+            f"{self.job_id}|{index}|{state}|None|n1|0|0|N/A|acme|normal|(null)|\n"
             for index, state in enumerate(states)
         ]
         self._slurm.says("queue", "".join(lines))

@@ -19,9 +19,9 @@ from support.processes import BIN, ROOT, Run, clean_environment, runner
 
 # Of the shard 1 a job runs, the shard 2 has failed rows, 3 was killed.
 QUEUE = """\
-4711|1|RUNNING|None|n1|0|0|N/A|
-4711|2|FAILED|NonZeroExitCode|n2|256|0|N/A|
-4711|3|CANCELLED|None|n2|15|0|N/A|
+4711|1|RUNNING|None|n1|0|0|N/A|acme|normal|(null)|
+4711|2|FAILED|NonZeroExitCode|n2|256|0|N/A|acme|normal|(null)|
+4711|3|CANCELLED|None|n2|15|0|N/A|acme|normal|(null)|
 """
 
 

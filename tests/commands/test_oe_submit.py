@@ -50,7 +50,7 @@ def test_only_shards_without_results_that_are_not_queued_are_submitted(
     slurm.submitted()
     finish(rendered, 0)
     # Element 1 of this run waits; 2 of another job, and a job that is no array, are not ours.
-    slurm.says("queue", "4711 1\n99 2\n100 N/A\n")
+    slurm.has_queued("4711 1", "99 2", "100 N/A")
     done = run("oe-submit", directory, env=slurm.env)
     assert slurm.submitted() == ["2-3"]
     assert "elements: 2 submitted, 1 in the queue already, 1 finished\n" in done.stderr
@@ -90,11 +90,11 @@ def test_the_queue_limit_is_kept_and_the_rest_is_named(
             stdin=HEADER + rows,
         ).stdout
     )
-    slurm.says("queue", "5 N/A\n")
+    slurm.has_queued("5 N/A")
     done = run("oe-submit", record["run_dir"], env=slurm.env)
     assert slurm.submitted() == ["0-2%2"]
     assert "elements: 3 submitted, 1 waiting for room (queue_limit 4); oe-submit " in done.stderr
-    slurm.says("queue", "".join(f"5 {index}\n" for index in range(9)))
+    slurm.has_queued(*(f"5 {index}" for index in range(9)))
     run("oe-submit", record["run_dir"], env=slurm.env)
     assert slurm.submitted() == []
 
@@ -118,7 +118,7 @@ def test_squeue_failing_or_babbling_is_never_an_empty_queue(
 ) -> None:
     slurm.says("queue", "JOBID ELEMENT\n")
     babbling = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
-    assert "expected a job id and an array index, got 'JOBID ELEMENT'" in babbling.stderr
+    assert "expected a job's fields, got 'JOBID ELEMENT'" in babbling.stderr
     slurm.says("squeue.fails", "squeue: error: Invalid user: ada\n")
     failing = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
     assert "squeue failed: squeue: error: Invalid user: ada" in failing.stderr

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from oellm.clusters.cluster import Cluster
 from oellm.errors import UsageError
 from oellm.plan import batch_script, job_resources
-from oellm.runs.run_directory import Array
+from oellm.runs.run_record import Array
 
 RUN_DIR = Path("/run")
 BASE: dict[str, Any] = {"name": "here", "venv": "/v", "gpu_gres": "gpu", "cpus_per_gpu": 8}

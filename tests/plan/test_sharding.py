@@ -17,7 +17,7 @@ from oellm.manifest.model_key import ModelKey
 from oellm.plan.packing_bounds import guarantee, lower_bound
 from oellm.plan.packing_types import ModelRows
 from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
-from oellm.runs.run_directory import Array, Shard
+from oellm.runs.run_record import Array, Shard
 from support.exact_packing import can_pack
 from support.processes import Run
 

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from oellm.runs import answers
-from oellm.runs.answers import Answer, Answers, remove, request_key
+from oellm.runs.answers import Answer, Answers, remove_answers, request_key
 
 ROW = "0123456789abcdef"
 # Also pairs of lone surrogates, which are no character, and what ends a line somewhere.
@@ -64,7 +64,7 @@ def attempt(
 
 
 def earlier(directory: Path) -> dict[str, Answer]:
-    return attempt(directory).earlier()
+    return attempt(directory).read_earlier()
 
 
 def write(writer: Answers, batch: dict[str, Answer]) -> None:
@@ -207,10 +207,10 @@ def test_answers_of_another_origin_or_row_are_not_used(tmp_path: Path) -> None:
     write(attempt(tmp_path, "tiny, torch 3"), {"k": "another"})
     assert earlier(tmp_path) == {"k": "this model"}
     other = "f" * 16
-    assert attempt(tmp_path, row=other).earlier() == {}
+    assert attempt(tmp_path, row=other).read_earlier() == {}
     # Nor where somebody moved the file.
     (tmp_path / ROW).rename(tmp_path / other)
-    assert attempt(tmp_path, row=other).earlier() == {}
+    assert attempt(tmp_path, row=other).read_earlier() == {}
 
 
 @pytest.mark.slow
@@ -269,18 +269,18 @@ def test_what_cannot_be_written_is_said_once(tmp_path: Path) -> None:
         for key in ("a", "b"):
             write(writer, {key: answer})  # type: ignore[dict-item]
         assert writer.saved == 0
-        assert writer.earlier() == {}
+        assert writer.read_earlier() == {}
     assert [message.partition(ROW)[0] for message in said] == [f"{tmp_path}/file/", f"{tmp_path}/"]
     assert "Not a directory: answers after the first 0 are not kept" in said[0]
     assert "bytes is not JSON serializable: answers after the first 0" in said[1]
 
 
 def test_remove_beside_workers_that_write(tmp_path: Path) -> None:
-    remove(tmp_path, ROW)
+    remove_answers(tmp_path, ROW)
     said: list[str] = []
     mine = attempt(tmp_path, report=said.append)
     write(mine, {"a": 1.0})
-    remove(tmp_path, ROW)
+    remove_answers(tmp_path, ROW)
     assert not (tmp_path / ROW).exists()
     # The row is done: whoever is still at it does not bring the directory back.
     write(mine, {"b": 1.0})
@@ -289,10 +289,10 @@ def test_remove_beside_workers_that_write(tmp_path: Path) -> None:
 
     writers = [subprocess.Popen([sys.executable, "-c", ATTEMPTS, tmp_path]) for _ in range(2)]
     while any(writer.poll() is None for writer in writers):
-        remove(tmp_path, ROW)
+        remove_answers(tmp_path, ROW)
         assert earlier(tmp_path) in ({}, {"k": "text"})
     assert [writer.returncode for writer in writers] == [0, 0]
-    remove(tmp_path, ROW)
+    remove_answers(tmp_path, ROW)
     assert not (tmp_path / ROW).exists()
 
 

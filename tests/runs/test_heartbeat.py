@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,25 +15,45 @@ import pytest
 
 from oellm.core import schema
 from oellm.runs import heartbeat
-from oellm.runs.heartbeat import Heartbeat, RowAtWork, Work
+from oellm.runs.heartbeat import Heartbeat, HeartbeatWriter, RowAtWork, RowPhase, WorkerState
 from support.faulty_model import FaultyModel
 from support.processes import BIN, DEMO_TASKS, Run, clean_environment
 
-IDLE = Work(3, 1, 0, 0, [], "acme/tiny", 0.0)
-ROW = RowAtWork("0123456789abcdef", "scoring", "2026-01-01T00:00:00+00:00", 4, 8, 2.0)
+IDLE = WorkerState(
+    total=3, skipped=1, done=0, failed=0, rows=(), loading="acme/tiny", scoring_s=0.0
+)
+ROW = RowAtWork(
+    eval_id="0123456789abcdef",
+    phase=RowPhase.SCORING,
+    started="2026-01-01T00:00:00+00:00",
+    requests_done=4,
+    requests_total=8,
+    requests_per_s=2.0,
+)
+SCORING = replace(IDLE, rows=(ROW,))
+
+
+def in_file(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
 
 
 def test_it_says_what_the_schema_says_and_keeps_earlier_attempts(tmp_path: Path) -> None:
-    Heartbeat(tmp_path, 4, 2).beat(IDLE._replace(scoring_s=5.0))
-    Heartbeat(tmp_path, 4, 2).beat(IDLE._replace(rows=[ROW]))
+    HeartbeatWriter(tmp_path, 4, 2).beat(replace(IDLE, scoring_s=5.0))
+    HeartbeatWriter(tmp_path, 4, 2).beat(SCORING)
+    content = in_file(tmp_path / "progress" / "4.json")
+    assert list(content) == [*schema.table("heartbeat")]
+    assert content["rows"] == [asdict(ROW)]
     (tmp_path / "progress" / "5.json").write_text('{"shard": 5')
-    (beat,) = heartbeat.read_all(tmp_path).values()
-    assert list(beat) == [*schema.table("heartbeat")]
-    assert beat["rows"] == [ROW._asdict()]
-    assert [attempt["scoring_s"] for attempt in beat["attempts"]] == [5.0, 0.0]
-    assert heartbeat.is_alive_here(beat)
-    assert not heartbeat.is_alive_here(beat | {"process_start": 1})
-    assert not heartbeat.is_alive_here(beat | {"host": "elsewhere"})
+    (tmp_path / "progress" / "6.json").write_text("{}")
+    (tmp_path / "progress" / "٣.json").write_text(json.dumps(content))
+    (beat,) = heartbeat.read_heartbeats(tmp_path).values()
+    assert beat.to_json() == content
+    assert beat.state == SCORING
+    assert [attempt.scoring_s for attempt in beat.attempts] == [5.0, 0.0]
+    assert beat.is_alive_here()
+    assert not replace(beat, process_start=1).is_alive_here()
+    assert not replace(beat, host="elsewhere").is_alive_here()
 
 
 def test_it_is_written_when_something_changes_but_not_all_the_time(
@@ -40,29 +61,29 @@ def test_it_is_written_when_something_changes_but_not_all_the_time(
 ) -> None:
     now = 100.0
     monkeypatch.setattr(heartbeat, "time", SimpleNamespace(monotonic=lambda: now))
-    beating = Heartbeat(tmp_path, 0, 1)
+    beating = HeartbeatWriter(tmp_path, 0, 1)
     path = tmp_path / "progress" / "0.json"
     beating.beat(IDLE)
     first = path.stat().st_ino
     now += 0.25
-    beating.beat(IDLE._replace(scoring_s=1.0))
-    beating.beat(IDLE._replace(rows=[ROW]))
+    beating.beat(replace(IDLE, scoring_s=1.0))
+    beating.beat(SCORING)
     assert path.stat().st_ino == first
     # A second after the last one it is due, even if nothing else happens.
-    assert beating.patience() == 0.75
-    now += beating.patience()
-    beating.beat(IDLE._replace(rows=[ROW]))
-    assert json.loads(path.read_text())["rows"] == [ROW._asdict()]
-    assert beating.patience() == 10.0
-    beating.beat(IDLE._replace(ended="finished"))
-    assert json.loads(path.read_text())["ended"] == "finished"
+    assert beating.seconds_until_due() == 0.75
+    now += beating.seconds_until_due()
+    beating.beat(SCORING)
+    assert in_file(path)["rows"] == [asdict(ROW)]
+    assert beating.seconds_until_due() == 10.0
+    beating.beat(replace(IDLE, ended="finished"))
+    assert in_file(path)["ended"] == "finished"
 
 
 def test_a_place_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
     (tmp_path / "progress").write_text("a file")
-    Heartbeat(tmp_path, 0, 1).beat(IDLE)
-    Heartbeat(tmp_path / "gone", 0, 1).beat(IDLE)
-    assert heartbeat.read_all(tmp_path / "gone") == {}
+    HeartbeatWriter(tmp_path, 0, 1).beat(IDLE)
+    HeartbeatWriter(tmp_path / "gone", 0, 1).beat(IDLE)
+    assert heartbeat.read_heartbeats(tmp_path / "gone") == {}
 
 
 @pytest.mark.slow
@@ -81,22 +102,23 @@ def test_a_worker_tells_how_far_it_is(run: Run, tiny_model: Path, tmp_path: Path
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    seen: list[dict[str, Any]] = []
+    seen: list[Heartbeat] = []
     while worker.poll() is None:
-        seen += heartbeat.read_all(tmp_path / "run").values()
-        rows_seen = [row for beat in seen for row in beat["rows"]]
-        is_answered = any(row["requests_done"] for row in rows_seen)
-        if is_answered and any(row["phase"] == "waiting" for row in rows_seen):
+        seen += heartbeat.read_heartbeats(tmp_path / "run").values()
+        at_work = [row for beat in seen for row in beat.state.rows]
+        is_answered = any(row.requests_done for row in at_work)
+        if is_answered and any(row.phase is RowPhase.WAITING for row in at_work):
             model.set_pace(0)
         elif len(model.batches()) > 3:
             # The row goes on until a heartbeat has told of it.
             model.set_pace(3600)
         time.sleep(0.1)
-    last = heartbeat.read_all(tmp_path / "run")[0]
-    assert (last["total"], last["done"], last["ended"]) == (2, 2, "finished")
-    assert 0.5 < last["scoring_s"] == last["attempts"][0]["scoring_s"]
-    assert any(beat["loading"] for beat in seen)
-    scored = [row for beat in seen for row in beat["rows"] if row["requests_done"]]
-    assert 0 < scored[0]["requests_done"] < scored[0]["requests_total"]
-    assert {row["phase"] for beat in seen for row in beat["rows"]} >= {"waiting", "scoring"}
+    last = heartbeat.read_heartbeats(tmp_path / "run")[0]
+    assert (last.state.total, last.state.done, last.state.ended) == (2, 2, "finished")
+    assert 0.5 < last.state.scoring_s == last.attempts[0].scoring_s
+    assert any(beat.state.loading for beat in seen)
+    scored = next(row for beat in seen for row in beat.state.rows if row.requests_done)
+    assert 0 < scored.requests_done < scored.requests_total
+    phases = {row.phase for beat in seen for row in beat.state.rows}
+    assert phases >= {RowPhase.WAITING, RowPhase.SCORING}
     assert os.listdir(tmp_path / "run" / "progress") == ["0.json"]

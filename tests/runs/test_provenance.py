@@ -23,11 +23,11 @@ ARM = "processor\t: 0\nBogoMIPS\t: 2000.00\nCPU implementer\t: 0x41\nCPU part\t:
 REPORT = """
 import json, os
 from oellm.runs import provenance
-facts = [provenance.process()]
+facts = [provenance.process_facts()]
 if child := os.fork():
     os.waitpid(child, 0)
 else:
-    facts = [provenance.process(), child]
+    facts = [provenance.process_facts(), child]
     print(json.dumps(facts[0]), flush=True)
     os._exit(0)
 print(json.dumps(facts[0]))
@@ -93,13 +93,13 @@ def test_a_container_is_known_by_its_path_its_labels_and_its_definition(
 ) -> None:
     monkeypatch.delenv("APPTAINER_CONTAINER", raising=False)
     monkeypatch.delenv("SINGULARITY_CONTAINER", raising=False)
-    assert provenance.container(str(tmp_path)) == {}
+    assert provenance.container_facts(str(tmp_path)) == {}
     monkeypatch.setenv(f"{runtime}_CONTAINER", "/images/x.sif")
-    assert provenance.container(str(tmp_path)) == {"path": "/images/x.sif"}
+    assert provenance.container_facts(str(tmp_path)) == {"path": "/images/x.sif"}
     labels = {"org.opencontainers.image.title": "lm_eval-cuda", "org.label-schema.x": "y"}
     write(tmp_path, ".singularity.d/labels.json", json.dumps(labels))
     write(tmp_path, ".singularity.d/Singularity", "Bootstrap: docker\n")
-    assert provenance.container(str(tmp_path)) == {
+    assert provenance.container_facts(str(tmp_path)) == {
         "path": "/images/x.sif",
         "title": "lm_eval-cuda",
         "definition_sha256": hashlib.sha256(b"Bootstrap: docker\n").hexdigest(),
@@ -132,11 +132,11 @@ def test_gpus_are_those_that_torch_sees(
     )
     torch = SimpleNamespace(cuda=cuda, version=SimpleNamespace(cuda="12.8", hip=None))
     monkeypatch.setitem(sys.modules, "torch", torch)
-    assert provenance.accelerator(str(tmp_path)) == {
+    assert provenance.accelerator_facts(str(tmp_path)) == {
         "gpus": [{"name": "NVIDIA A100-SXM-64GB", "memory_bytes": 68_000_000_000}] * 2,
         "driver": driver,
         "cuda": "12.8",
         "hip": "",
     }
     cuda.is_available = lambda: False
-    assert provenance.accelerator(str(tmp_path / "none"))["gpus"] == []
+    assert provenance.accelerator_facts(str(tmp_path / "none"))["gpus"] == []

@@ -16,7 +16,8 @@ from typing import Any
 import numpy
 import pytest
 
-from oellm.runs.result_store import ResultStore, problem
+from oellm.runs.result_file import InvalidResultError, check_result
+from oellm.runs.result_store import ResultStore
 
 FORK = multiprocessing.get_context("fork")
 EVAL_ID = "0123456789abcdef"
@@ -55,7 +56,7 @@ def write_all(
         start.wait(60)
         if number % 5 == 0:
             store.recover({eval_id})
-        if store.write_result(result(eval_id, writer), samples(writer)):
+        if store.write_result(result(eval_id, writer), samples(writer)).is_ours:
             answers.put((eval_id, writer))
 
 
@@ -107,7 +108,7 @@ def test_what_a_killed_worker_left_is_put_in_place_or_removed(tmp_path: Path, ca
     store.recover({EVAL_ID})
     in_place = [f"results/{EVAL_ID}.json", f"samples/{EVAL_ID}.jsonl"]
     assert files(tmp_path) == ([] if call == "link" else in_place)
-    assert store.write_result(result(), samples()) == (call == "link")
+    assert store.write_result(result(), samples()).is_ours == (call == "link")
     assert files(tmp_path) == in_place
     assert len(store.samples_path(EVAL_ID).read_text().splitlines()) == 20
 
@@ -122,8 +123,8 @@ def test_a_file_system_without_hard_links_is_good_enough(
     monkeypatch.setattr(os, "link", refuse)
     store = ResultStore(tmp_path)
     damage(store)
-    assert store.write_result(result(value=1), samples(1))
-    assert not store.write_result(result(value=2), samples(2))
+    assert store.write_result(result(value=1), samples(1)).is_ours
+    assert not store.write_result(result(value=2), samples(2)).is_ours
     assert store.valid_result(EVAL_ID) == result(value=1)
     assert json.loads(store.samples_path(EVAL_ID).read_text().splitlines()[0])["writer"] == 1
     aside, *kept = sorted(files(tmp_path), key=lambda name: ".invalid-" not in name)
@@ -142,7 +143,7 @@ def test_a_link_that_was_made_counts_although_nfs_denies_it(
 
     monkeypatch.setattr(os, "link", answer_lost)
     store = ResultStore(tmp_path)
-    assert store.write_result(result())
+    assert store.write_result(result()).is_ours
     assert files(tmp_path) == [f"results/{EVAL_ID}.json"]
 
 
@@ -153,8 +154,8 @@ def test_a_result_takes_the_place_of_a_damaged_one_and_of_a_failure(tmp_path: Pa
         store.write_failure(failure())
         record = json.loads(store.failure_path(EVAL_ID).read_text())
         assert record["oellm"]["failure"]["attempts"] == attempts
-    assert store.write_result(result())
-    assert not store.write_result(result(value=0.25))
+    assert store.write_result(result()).is_ours
+    assert not store.write_result(result(value=0.25)).is_ours
     # Another worker that fails does not take anything back.
     store.write_failure(failure())
     assert store.valid_result(EVAL_ID) == result()
@@ -179,7 +180,7 @@ def test_a_result_that_came_after_the_look_at_a_damaged_one_is_not_set_aside(
 
     def wait_for_another_worker(*_: object) -> None:
         monkeypatch.undo()
-        assert store.write_result(result())
+        assert store.write_result(result()).is_ours
 
     monkeypatch.setattr(fcntl, "flock", wait_for_another_worker)
     assert store.set_aside(EVAL_ID) is None
@@ -212,15 +213,16 @@ def test_a_result_that_is_not_valid_gets_no_name_and_leaves_nothing(
 
 
 def test_n_samples_need_not_be_known() -> None:
-    assert problem(result(n_samples=None)) == ""
+    check_result(result(n_samples=None))
     unknown = result()
     del unknown["oellm"]["metrics"][0]["n_samples"]
-    assert problem(unknown) == ""
+    check_result(unknown)
 
 
 def test_a_number_of_numpy_is_a_number() -> None:
-    assert problem(result(value=numpy.float64(0.5))) == ""
-    assert "the value of acc is " in problem(result(value=numpy.float64("nan")))
+    check_result(result(value=numpy.float64(0.5)))
+    with pytest.raises(InvalidResultError, match=r"^the value of acc is "):
+        check_result(result(value=numpy.float64("nan")))
 
 
 def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
@@ -228,4 +230,4 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         store.write_result(result(), {"task": [{"text": "x" * 1000}] * 1000})
     assert files(small_disk) == []
-    assert store.write_result(result(), samples())
+    assert store.write_result(result(), samples()).is_ours

@@ -1,24 +1,14 @@
-"""What squeue and sacct answer, and what it means."""
+"""What sacct answers, and how the end of a job is explained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from oellm.errors import OellmError
 from oellm.slurm import job_states
 from oellm.slurm.job_states import JobState
 
 # As Slurm 22.05 answers.
-QUEUE = """\
-1|0|FAILED|JobLaunchFailure|n1|9|0|2026-11-22T15:04:56|
-1|2|FAILED|NonZeroExitCode|n1|768|0|2026-11-22T15:04:56|
-3|4|PENDING|BeginTime||0|1|2026-11-22T15:05:30|
-7|N/A|RUNNING|None|n2|0|0|N/A|
-"""
 ACCOUNTS = """\
 4711_0|COMPLETED|0:0|n1|2026-11-22T15:04:56
 4711_0.batch|COMPLETED|0:0|n1|2026-11-22T15:04:56
@@ -28,17 +18,6 @@ ACCOUNTS = """\
 4711_[3-9]|PENDING|0:0|None assigned|Unknown
 4712|TIMEOUT|0:0|n1|2026-11-22T15:04:56
 """
-
-
-def test_squeue_is_read() -> None:
-    found = job_states.parse_queue(QUEUE)
-    assert list(found) == [(1, 0), (1, 2), (3, 4)]
-    assert (found[1, 0].signal, found[1, 0].exit_code) == (9, 0)
-    assert (found[1, 2].signal, found[1, 2].exit_code) == (0, 3)
-    waiting = found[3, 4]
-    assert (waiting.state, waiting.reason, waiting.restarts) == ("PENDING", "BeginTime", 1)
-    assert found[1, 0].start is not None
-    assert found[1, 0].start.tzinfo is not None
 
 
 def test_sacct_is_read_and_its_steps_tell_of_memory() -> None:
@@ -51,20 +30,10 @@ def test_sacct_is_read_and_its_steps_tell_of_memory() -> None:
     assert found[4711, 2].cancelled_by == "1000"
 
 
-@pytest.mark.parametrize("read", [job_states.parse_queue, job_states.parse_accounting])
-@pytest.mark.parametrize(
-    "text", ["JOBID STATE", "", "4711_0|COMPLETED", "1|0|FAILED|x|n1|a|0|N/A|"]
-)
-def test_babble_is_an_error_in_words(read: Callable[[str], object], text: str) -> None:
-    with pytest.raises(OellmError, match="expected a job's fields, got"):
-        read(f"{text}\n")
-
-
-@given(status=st.integers(0, 255), number=st.integers(0, 64), dumped=st.booleans())
-def test_exit_statuses_are_as_waitpid_gives_them(status: int, number: int, dumped: bool) -> None:
-    word = status << 8 | dumped << 7 | number
-    job = job_states.parse_queue(f"1|2|FAILED|None|n1|{word}|0|N/A|\n")[1, 2]
-    assert (job.exit_code, job.signal) == (status, number)
+@pytest.mark.parametrize("text", ["JOBID STATE", "", "4711_0|COMPLETED", "4711_0|FAILED|x|n1|a"])
+def test_an_answer_that_is_none_is_an_error_in_words(text: str) -> None:
+    with pytest.raises(OellmError, match="sacct: expected a job's fields, got"):
+        job_states.parse_accounting(f"{text}\n")
 
 
 @pytest.mark.parametrize(
@@ -102,4 +71,4 @@ def test_exit_statuses_are_as_waitpid_gives_them(status: int, number: int, dumpe
     ],
 )
 def test_the_end_of_a_job_is_explained(job: JobState | None, log: str, reason: str) -> None:
-    assert job_states.explained(job, log) == reason
+    assert job_states.explain_end(job, log) == reason

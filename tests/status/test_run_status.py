@@ -1,7 +1,8 @@
-"""The join: whatever files, workers and Slurm say, each row is in one state, and the right one."""
+"""The join: whatever files, workers and Slurm say, each row is in one state, the right one."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -11,17 +12,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from oellm.manifest.rows import Row
+from oellm.runs.heartbeat import Heartbeat
+from oellm.runs.result_store import RecordedFailure
 from oellm.runs.run_directory import Run
-from oellm.slurm.job_states import RUNNING, WAITING, JobState
-from oellm.status import run_status
-from oellm.status.run_status import Evidence
+from oellm.runs.shard_jobs import newest_jobs
+from oellm.slurm.job_states import RUNNING, WAITING, ArrayTask, JobState
+from oellm.status.run_status import join_evidence
+from oellm.status.statuses import EvalState, Evidence
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
 ARRAYS = [
     {"script": "a", "eval_suite": "x", "gpus": 1, "workers": 2, "elements": 2, "first_shard": 0},
     {"script": "b", "eval_suite": "y", "gpus": 1, "workers": 1, "elements": 1, "first_shard": 3},
 ]
-# Of the last element of the first array one worker only.
+# The last element of the first array has one worker only.
 PLACES = [(0, 0), (0, 0), (0, 1), (1, 0)]
 SHARDS = [
     {"index": n, "array": a, "element": e, "models": 1, "rows": 2, "estimate_s": 60.0}
@@ -38,72 +42,78 @@ def job(array: int, elements: list[int], job_id: int | None, **more: Any) -> dic
     return {**entry, "submitted": ago(600), "job_id": job_id, **more}
 
 
-def made_run(*jobs: dict[str, Any]) -> Run:
-    record = {"arrays": ARRAYS, "shards": SHARDS, "jobs": list(jobs), "plan": {}}
-    return Run(Path("/run"), record)
+def make_run(*jobs: dict[str, Any]) -> Run:
+    content = {"arrays": ARRAYS, "shards": SHARDS, "jobs": list(jobs), "plan": {}}
+    return Run(Path("/run"), content)
 
 
-def evidence(**known: Any) -> Evidence:
+def evidence(run: Run, **known: Any) -> Evidence:
     """Return two rows a shard, 10 and 11 of the shard 1, and what else is known of them."""
     rows = [
         Row({"eval_id": f"{s}{n}", "shard": str(s), "model_path": "m", "task_path": "t"})
         for s in range(4)
         for n in range(2)
     ]
-    nothing = Evidence(NOW, rows, frozenset(), {}, {}, {}, {}, frozenset(), frozenset())
-    return nothing._replace(**known)
+    nothing = Evidence(
+        run=run,
+        now=NOW,
+        rows=rows,
+        done=frozenset(),
+        failures={},
+        heartbeats={},
+        jobs={},
+        logs={},
+        workers_here=frozenset(),
+        submitters_here=frozenset(),
+    )
+    return dataclasses.replace(nothing, **known)
 
 
-def beat(job: str = "7_0", updated: float = 5, **more: Any) -> dict[str, Any]:
-    times = {"started": ago(100), "updated": ago(updated)}
-    attempt = {"job": job, "scoring_s": 50.0, "gpus": 1, **times}
-    work = {"eval_id": "10", "phase": "scoring", "requests_done": 1, "requests_total": 4}
-    return {
-        "job": job,
-        "host": "n1",
-        "pid": 1,
-        "loading": "",
-        "ended": "",
-        "done": 0,
-        "failed": 0,
-        "rows": [work],
-        "attempts": [attempt],
-        **times,
-        **more,
+def beat(
+    job: str = "7_0", updated: float = 5, *, at_work: bool = True, done: int = 0, ended: str = ""
+) -> Heartbeat:
+    """Return a heartbeat of the worker of shard 1, which scores the row 10 if it is at work."""
+    attempt = {"job": job, "gpus": 1, "started": ago(100), "updated": ago(updated)}
+    row = {"eval_id": "10", "phase": "scoring", "started": ago(50), "requests_per_s": None}
+    row |= {"requests_done": 1, "requests_total": 4}
+    state = {"total": 2, "skipped": 0, "done": done, "failed": 0, "ended": ended, "loading": ""}
+    facts = {"shard": 1, "host": "n1", "pid": 1, "process_start": 1, "scoring_s": 50.0}
+    lists = {"rows": [row] if at_work else [], "attempts": [attempt | {"scoring_s": 50.0}]}
+    return Heartbeat.from_json({**facts, **attempt, **state, **lists})
+
+
+def failure(seconds: float) -> dict[str, RecordedFailure]:
+    record = {
+        "failure": {"class": "ValueError", "message": "no", "attempts": 2, "log": "/log"},
+        "timing": {"finished": ago(seconds)},
     }
+    return {"10": RecordedFailure.from_json({"oellm": record})}
 
 
-def failure(seconds: float) -> dict[str, Any]:
-    facts = {"class": "ValueError", "message": "no", "attempts": 2, "log": "/log"}
-    return {"10": {**facts, "finished": ago(seconds)}}
+def states(known: Evidence, shard: int = 1) -> list[tuple[str, str]]:
+    return [(row.state, row.reason) for row in join_evidence(known).shards[shard].rows]
 
 
-def states(run: Run, known: Evidence, shard: int = 1) -> list[tuple[str, str]]:
-    return [(row.state, row.reason) for row in run_status.joined(run, known)[shard].rows]
+def slurm(state: str, **more: Any) -> dict[ArrayTask, JobState]:
+    return {ArrayTask(7, 0): JobState(state, **more)}
 
 
-def slurm(state: str, **more: Any) -> dict[Any, JobState]:
-    return {(7, 0): JobState(state, **more)}
-
-
-SUBMITTED = made_run(job(0, [0], 7))
+SUBMITTED = make_run(job(0, [0], 7))
 
 
 def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_counts() -> None:
-    run = made_run(job(0, [0, 1], 7), job(0, [1], 8, offset=1), job(1, [0], None))
-    places = run_status.places(run)
-    assert [run_status.job_key(places.get(shard)) for shard in range(4)] == [
-        *((7, 0), (7, 0), (8, 0), None)
-    ]
-    assert [run_status.worker(run, shard, places[shard]) for shard in range(4)] == [0, 1, 0, 0]
+    run = make_run(job(0, [0, 1], 7), job(0, [1], 8, offset=1), job(1, [0], None))
+    jobs = newest_jobs(run)
+    assert [jobs[shard].task for shard in range(4)] == [(7, 0), (7, 0), (8, 0), None]
+    assert [jobs[shard].worker for shard in range(4)] == [0, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
     ("run", "known", "expected"),
     [
-        (made_run(), {}, [("pending", "not submitted")] * 2),
+        (make_run(), {}, [("pending", "not submitted")] * 2),
         (
-            made_run(job(0, [0], None)),
+            make_run(job(0, [0], None)),
             {},
             [("pending", "its submission was not confirmed; oe-submit looks it up")] * 2,
         ),
@@ -152,12 +162,20 @@ def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_count
         ),
         (
             SUBMITTED,
-            {"jobs": slurm("RUNNING"), "heartbeats": {1: beat(rows=[])}, "failures": failure(50)},
+            {
+                "jobs": slurm("RUNNING"),
+                "heartbeats": {1: beat(at_work=False)},
+                "failures": failure(50),
+            },
             [("failed", "ValueError: no"), ("pending", "in a job that runs, not begun")],
         ),
         (
             SUBMITTED,
-            {"jobs": slurm("RUNNING"), "heartbeats": {1: beat(rows=[])}, "failures": failure(150)},
+            {
+                "jobs": slurm("RUNNING"),
+                "heartbeats": {1: beat(at_work=False)},
+                "failures": failure(150),
+            },
             [
                 ("pending", "in a job that runs, not begun; before: ValueError: no"),
                 ("pending", "in a job that runs, not begun"),
@@ -187,17 +205,17 @@ def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_count
             [("pending", "submitted as job 7_0; no word from Slurm")] * 2,
         ),
         (
-            made_run(job(0, [0], 99, executor="local")),
+            make_run(job(0, [0], 99, executor="local")),
             {"heartbeats": {1: beat("")}, "workers_here": frozenset({1})},
             [("running", "scoring"), ("pending", "in a job that runs, not begun")],
         ),
         (
-            made_run(job(0, [0], 99, executor="local")),
+            make_run(job(0, [0], 99, executor="local")),
             {"heartbeats": {1: beat("", ended="stopped by SIGTERM")}},
             [("lost", "its worker stopped by SIGTERM")] * 2,
         ),
         (
-            made_run(job(0, [0], 99, executor="local")),
+            make_run(job(0, [0], 99, executor="local")),
             {"submitters_here": frozenset({99})},
             [("pending", "oe-submit runs others first")] * 2,
         ),
@@ -206,18 +224,20 @@ def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_count
 def test_the_state_of_rows_and_why(
     run: Run, known: dict[str, Any], expected: list[tuple[str, str]]
 ) -> None:
-    assert states(run, evidence(**known)) == expected
+    assert states(evidence(run, **known)) == expected
 
 
 def test_times_follow_from_heartbeats() -> None:
     known = evidence(
-        jobs=slurm("RUNNING"), heartbeats={1: beat(done=1)}, done=frozenset({"11", "20", "21"})
+        SUBMITTED,
+        jobs=slurm("RUNNING"),
+        heartbeats={1: beat(done=1)},
+        done=frozenset({"11", "20", "21"}),
     )
-    shards = run_status.joined(SUBMITTED, known)
+    _, shards, total = join_evidence(known)
     # 95 s for one row and a quarter of two.
     assert shards[1].left_s == pytest.approx(95 * 0.75 / 1.25)
     assert shards[1].rows_per_h == pytest.approx(3600 / 95)
-    total = run_status.totals(SUBMITTED, shards)
     assert (total.state, total.done, total.unsubmitted, total.is_awaited) == ("running", 3, 2, True)
     assert total.gpu_hours == pytest.approx(95 / 3600)
     assert total.scoring_share == pytest.approx(50 / 95)
@@ -244,12 +264,13 @@ def test_each_row_is_in_one_state_and_results_win(
     done: frozenset[str], state: str | None, answers: bool, known: Any
 ) -> None:
     jobs = (slurm(state) if state else {}) if answers else None
-    shards = run_status.joined(SUBMITTED, evidence(done=done, jobs=jobs, **known))
-    total = run_status.totals(SUBMITTED, shards)
+    _, shards, total = join_evidence(evidence(SUBMITTED, done=done, jobs=jobs, **known))
     counts = (total.done, total.running, total.pending, total.failed, total.lost)
     assert sum(counts) == total.rows == 8
-    assert {row.row["eval_id"] for s in shards for row in s.rows if row.state == "done"} == done
-    lost = [row for s in shards for row in s.rows if row.state == "lost"]
+    assert {
+        row.row["eval_id"] for s in shards for row in s.rows if row.state is EvalState.DONE
+    } == done
+    lost = [row for s in shards for row in s.rows if row.state is EvalState.LOST]
     active = state is not None and state in RUNNING | WAITING
     assert not lost or (answers and not active)
     assert all(row.reason for row in lost)

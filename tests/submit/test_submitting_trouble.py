@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from oellm.slurm.commands import QueuedElement, parse_queue
-from oellm.submit.array_elements import Element, batches
+from oellm.slurm.job_states import JobState
+from oellm.slurm.queue import QueuedElement
+from oellm.submit.array_elements import Element, make_batches
 from oellm.submit.queue_limits import Limit, parse_associations
 from support.processes import Run
-from support.submitting import FakeSlurm, finish, jobs, until_it_says, waiting
+from support.submitting import FakeSlurm, finish, jobs, queue_line, until_it_says, waiting
 
 # Many processes, some of which wait.
 pytestmark = pytest.mark.slow
@@ -43,7 +44,7 @@ def change(record: dict[str, Any], **values: Any) -> None:
 def test_batches_have_each_element_once_and_keep_below_the_array_size(
     ready: list[tuple[int, int]], size: int | None
 ) -> None:
-    found = batches([Element(*element) for element in ready], size)
+    found = make_batches([Element(*element) for element in ready], size)
     assert sorted((batch.array, n) for batch in found for n in batch.elements) == sorted(ready)
     assert len({(batch.array, batch.offset) for batch in found}) == len(found)
     for batch in found:
@@ -51,27 +52,13 @@ def test_batches_have_each_element_once_and_keep_below_the_array_size(
         assert all(0 <= index < (size or 51) for index in indices)
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.builds(
-            QueuedElement,
-            st.integers(1, 10**9),
-            st.none() | st.integers(0, 10**6),
-            st.sampled_from(["acme", "(null)"]),
-            st.sampled_from(["normal", "long"]),
-            st.text(st.characters(categories=["L", "N", "P"])),
-        )
-    )
-)
-def test_what_squeue_prints_is_read_back(elements: list[QueuedElement]) -> None:
-    lines = (
-        f"{e.job_id} {'N/A' if e.index is None else e.index} {e.account} {e.qos} {e.comment}\n"
-        for e in elements
-    )
-    assert parse_queue("".join(lines)) == elements
-    limit = Limit("MaxSubmitJobs", 5, qos="long")
-    assert limit.room(elements) == max(0, 5 - sum(e.qos == "long" for e in elements))
+@given(st.lists(st.sampled_from([("acme", "long"), ("acme", "normal"), ("other", "long")])))
+def test_a_limit_counts_the_elements_of_its_qos_and_account(queue: list[tuple[str, str]]) -> None:
+    elements = [QueuedElement(1, None, JobState("PENDING"), account, qos) for account, qos in queue]
+    expected = max(0, 5 - sum(qos == "long" for _, qos in queue))
+    assert Limit("MaxSubmitJobs", 5, qos="long").room(elements) == expected
+    expected = max(0, 5 - queue.count(("acme", "long")))
+    assert Limit("both", 5, account="acme", qos="long").room(elements) == expected
 
 
 def test_elements_beyond_the_array_size_get_an_offset(
@@ -93,7 +80,7 @@ def test_limits_of_the_accounting_are_kept(
 ) -> None:
     slurm.says("associations", "acme||normal|30\n")
     slurm.says("qos", "3\n")
-    slurm.says("queue", "7 0 acme normal\n8 0 acme long\n")
+    slurm.has_queued("7 0 acme normal", "8 0 acme long")
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
     assert slurm.submitted() == ["0-1"]
     assert "2 waiting for room (MaxSubmitJobsPerUser of QOS normal 3)" in done.stderr
@@ -106,7 +93,7 @@ def test_a_submit_limit_is_lack_of_room_only_where_there_is_a_queue(
     slurm.says("sbatch.fails", f"sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: {POLICY}")
     done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
     assert "fewer at a time: --queue_limit=N" in done.stderr
-    slurm.says("queue", "7 0\n")
+    slurm.has_queued("7 0")
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
     assert "4 waiting for room (Slurm's own limit)" in done.stderr
     slurm.says("sbatch.fails", f"sbatch: error: QOSMaxWallDurationPerJobLimit\n{POLICY}")
@@ -142,7 +129,7 @@ def test_what_a_killed_call_left_is_resolved_by_the_next(
         "command": [],
     }
     change(rendered, jobs=[entry])
-    slurm.says("queue", "9 0 acme normal oellm:x:1-ab\n" * is_there)
+    slurm.has_queued(*["9 0 acme normal oellm:x:1-ab"] * is_there)
     run("oe-submit", rendered["run_dir"], env=slurm.env)
     assert slurm.submitted() == (["1-3"] if is_there else ["0-3"])
     assert [job["job_id"] for job in jobs(rendered)] == ([9, 4711] if is_there else [4711])
@@ -174,11 +161,11 @@ def test_cancelling_takes_what_is_ours_alone(
 ) -> None:
     run("oe-submit", rendered["run_dir"], env=slurm.env)
     queue = (slurm.directory / "queue").read_text()
-    slurm.says("queue", "4711 0 acme normal another's\n")
+    slurm.has_queued("4711 0 acme normal another's")
     done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
     assert "job 4711 is left alone: its comment is not that of this run" in done.stderr
     assert slurm.queue() == ["4711 0"]
-    slurm.says("queue", queue + "5 0\n")
+    slurm.says("queue", queue + queue_line("5", "0"))
     done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
     assert (done.stdout, done.stderr) == ("", "oe-submit: cancelled job 4711: elements 0-3\n")
     assert slurm.queue() == ["5 0"]
@@ -238,9 +225,9 @@ def test_two_that_find_a_stale_lock_submit_nothing_twice(
 IMPATIENT = """\
 import sys
 import oe_submit
-from oellm.submit import lock
-assert lock._PATIENCE_S == 30
-lock._PATIENCE_S = 1
+from oellm.runs import submit_lock
+assert submit_lock._PATIENCE_S == 30
+submit_lock._PATIENCE_S = 1
 sys.exit(oe_submit.main())
 """
 

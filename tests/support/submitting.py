@@ -30,7 +30,12 @@ class FakeSlurm:
     def queue(self) -> list[str]:
         """Return job and index of each element in the queue."""
         lines = (self.directory / "queue").read_text().splitlines()
-        return [" ".join(line.split()[:2]) for line in lines]
+        return [" ".join(line.split("|")[:2]) for line in lines]
+
+    def has_queued(self, *elements: str) -> None:
+        """Put elements into the queue, each as `JOB INDEX [ACCOUNT QOS [COMMENT]]`."""
+        lines = (queue_line(*element.split(" ", 4)) for element in elements)
+        self.says("queue", "".join(lines))
 
     def submitted(self) -> list[str]:
         """Return the array of each submission since the last call."""
@@ -38,6 +43,13 @@ class FakeSlurm:
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
         return [line.removeprefix("--array=") for line in lines if line.startswith("--array=")]
+
+
+def queue_line(
+    job: str, index: str, account: str = "acme", qos: str = "normal", comment: str = "(null)"
+) -> str:
+    """Return the line of squeue for an element that waits."""
+    return f"{job}|{index}|PENDING|Priority||0|0|N/A|{account}|{qos}|{comment}|\n"
 
 
 @pytest.fixture

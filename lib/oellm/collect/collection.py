@@ -20,6 +20,7 @@ from oellm.core import ordered_forks, schema
 from oellm.errors import InputError
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow
+from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ class Collection:
 
     def _listed(self, run: Run) -> Iterator[str]:
         """Yield the eval_ids of the rows of a run whose results have a file, in its order."""
-        names = run.store.result_names()
+        names = ResultStore(run.path).result_names()
         for eval_id in run.eval_ids():
             self._rows.add(eval_id)
             if f"{eval_id}.json" in names:
@@ -167,7 +168,7 @@ class Collection:
 
     def has_failed(self, row: Row) -> bool:
         """Return whether a run has a failure of a row."""
-        return any(run.store.failure_path(row["eval_id"]).exists() for run in self.runs)
+        return any(ResultStore(run.path).failure_path(row["eval_id"]).exists() for run in self.runs)
 
     def counts(self) -> tuple[int, int]:
         """Return how many rows have no valid result, and how many there are; known as `missing`."""

@@ -21,7 +21,8 @@ from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
 from oellm.runs import activity
 from oellm.runs.activity import Activity
-from oellm.runs.run_directory import JOBS, Run
+from oellm.runs.result_store import ResultStore
+from oellm.runs.run_directory import FAILURES, JOBS, Run
 
 
 class RowState(str, Enum):
@@ -112,9 +113,9 @@ def _active_states(
     unfinished = []
     for run, findings in found:
         shards = {row: shard for row, shard in findings.shards.items() if row not in done}
-        if shards and run.record["jobs"]:
+        if shards and run.submissions:
             unfinished.append((run, shards))
-    queue = activity.ask_queue([run for run, _ in unfinished], cluster, log)
+    queue = activity.ask_queue_of_runs([run for run, _ in unfinished], cluster, log)
     states: dict[str, RowState] = {}
     for run, shards in unfinished:
         active = activity.find_activity(run, queue)
@@ -138,7 +139,7 @@ class _RunSearch:
         # By the eval_id that a row has in this run, which may be at a commit.
         wanted = {
             name[: -len(".json")]: name[: -len(".json")]
-            for name in run.store.result_names()
+            for name in ResultStore(run.path).result_names()
             if name.endswith(".json") and name[: -len(".json")] in self._wanted.eval_ids
         }
         shards = {}
@@ -189,7 +190,7 @@ class _RunSearch:
         try:
             result_files.valid_result(run_dir, in_run)
         except FileNotFoundError:
-            if os.path.exists(f"{run_dir}/failures/{in_run}.json"):
+            if os.path.exists(f"{run_dir}/{FAILURES}/{in_run}.json"):
                 found.failed.add(wanted)
         except (OSError, ValueError) as error:
             found.problems.append(f"{result_files.path_of(run_dir, in_run)}: left out, {error}")

@@ -66,7 +66,7 @@ def find_runs(directories: Iterable[str], log: Log) -> list[Run]:
             real = os.path.realpath(directory)
             if real not in runs:
                 try:
-                    runs[real] = run_directory.load(directory)
+                    runs[real] = run_directory.load_run(directory)
                 except InputError as error:
                     log(f"{error}; this run is left out")
                 except OSError as error:
@@ -106,7 +106,7 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
                 continue
             except InputError as error:
                 log(str(error))
-                folders[:] = [name for name in folders if name == "results"]
+                folders[:] = [name for name in folders if name == run_directory.RESULTS]
         for name in sorted(names, key=natural_key):
             if name.endswith(".json") and name[0] != "." and name != run_directory.RUN:
                 yield os.path.join(real, name), os.path.join(directory, name)
@@ -114,7 +114,7 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
 
 def _run(directory: str) -> Run:
     """Return a run whose manifest is there, too."""
-    run = run_directory.load(directory)
+    run = run_directory.load_run(directory)
     try:
         columns = run.columns()
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from oellm.errors import InputError
 from oellm.metrics import reading, scored_rows
 from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
-from oellm.runs.result_store import problem
+from oellm.runs.result_file import check_result
 
 # Characters of a file that tell what it holds.
 _BEGIN = 2**16
@@ -85,18 +85,17 @@ def _add(record: dict[str, Any], source: str, number: int, collection: Collectio
     if "oellm" not in record:
         if not isinstance(record.get("run_dir"), str):
             raise InputError("expected a result object or a run object", source, number)
-        collection.add_run(run_directory.load(record["run_dir"]))
+        collection.add_run(run_directory.load_run(record["run_dir"]))
         return
     ours = record["oellm"]
-    reason = problem(record)
-    if not reason:
+    try:
+        check_result(record)
         provenance = ours.get("provenance")
         place = provenance.get("run_dir") if isinstance(provenance, dict) else ""
-        try:
-            collection.add(scored_rows.read_scored_row(record, str(place or "")))
-            return
-        except ValueError as error:
-            reason = str(error)
+        collection.add(scored_rows.read_scored_row(record, str(place or "")))
+        return
+    except ValueError as error:
+        reason = str(error)
     failure, row = ours.get("failure"), ours.get("row")
     message = failure.get("message") if isinstance(failure, dict) else ""
     task = row.get("task_path") if isinstance(row, dict) else ""

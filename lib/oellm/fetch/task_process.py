@@ -20,7 +20,8 @@ from oellm.errors import ExitStatus, MachineError
 from oellm.fetch.task_records import DEMAND_COLUMNS, Obstacle, TaskRecord, demand_cells
 from oellm.frameworks.interface import TaskFacts
 from oellm.manifest.rows import Row
-from oellm.runs.frozen_worker import frozen_worker
+from oellm.runs.frozen_worker import freeze_worker
+from oellm.runs.run_directory import WORKER
 
 # Statuses with which oe-run-task has answered for all tasks.
 _COMPLETE = (ExitStatus.DONE, ExitStatus.FAILED)
@@ -54,8 +55,8 @@ class TaskProcess:
         for row in rows:
             wanted.setdefault(row.value("eval_suite"), {}).setdefault(demand_cells(row), row)
         with tempfile.TemporaryDirectory(prefix="oellm-") as directory:
-            worker = Path(directory, "oe-run-task.pyz")
-            worker.write_bytes(frozen_worker())
+            worker = Path(directory, WORKER)
+            worker.write_bytes(freeze_worker())
             for suite, different in wanted.items():
                 self._ask(suite, worker, list(different.values()))
 

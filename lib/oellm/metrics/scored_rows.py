@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from oellm.manifest.cells import read_cell
 from oellm.manifest.rows import Row
-from oellm.runs.result_store import Result
+from oellm.runs.result_file import Result
 
 # Keys that a metric of a result may lack, with their values then.
 _OPTIONAL: dict[str, Any] = {

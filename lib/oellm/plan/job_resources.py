@@ -6,7 +6,7 @@ import re
 
 from oellm.clusters.cluster import Cluster
 from oellm.errors import UsageError
-from oellm.runs.run_directory import Array
+from oellm.runs.run_record import Array
 
 
 def require_node_for(cluster: Cluster, tp: int) -> None:

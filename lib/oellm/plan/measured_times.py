@@ -24,7 +24,8 @@ from oellm.errors import InputError
 from oellm.manifest import rows
 from oellm.manifest.rows import Row
 from oellm.plan.costs import Measurement
-from oellm.runs import result_store, run_directory
+from oellm.runs import run_directory
+from oellm.runs.result_file import check_result
 
 # Runs whose results count, this cluster's before others'; and runs, latest first by their names,
 # that are looked at to find these.
@@ -66,8 +67,7 @@ def parse_measurement(result: Any) -> Measurement | None:
     Raises any of ValueError, TypeError, LookupError, AttributeError and InputError for what is no
     result.
     """
-    if problem := result_store.problem(result):
-        raise ValueError(problem)
+    check_result(result)
     record = result["oellm"]
     timing, usage, provenance = record["timing"], record["usage"], record["provenance"]
     if usage["requests_kept"] or not usage["requests"] or not usage["documents"]:
@@ -153,7 +153,7 @@ class _RunTimes:
         except _UNUSABLE:
             self._by_name.clear()
             with contextlib.suppress(*_UNUSABLE):
-                self.cluster = str(run_directory.load(path).setting("name"))
+                self.cluster = str(run_directory.load_run(path).setting("name"))
 
     def measurements(self, pool: ThreadPoolExecutor) -> Iterable[Measurement]:
         """Read the results that are new; return all measurements."""
@@ -162,7 +162,7 @@ class _RunTimes:
         return (found for found in self._by_name.values() if found is not None)
 
     def _read_new(self, pool: ThreadPoolExecutor) -> None:
-        directory = self._path / "results"
+        directory = self._path / run_directory.RESULTS
         # Taken before the listing, so that the next command sees what is added meanwhile.
         changed_ns = directory.stat().st_mtime_ns
         if changed_ns == self._changed_ns:

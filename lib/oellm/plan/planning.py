@@ -23,9 +23,9 @@ from oellm.plan import job_resources, time_limits
 from oellm.plan.costs import CostModel
 from oellm.plan.row_spool import RowSpool
 from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
-from oellm.runs.run_directory import Array, Shard
+from oellm.runs.run_record import Array, Shard
 from oellm.slurm import commands, notation
-from oellm.slurm.notation import parse_duration, ranges
+from oellm.slurm.notation import format_ranges, parse_time_limit
 
 # Duplicate rows that are reported one by one; further ones are only counted.
 _DUPLICATES_SHOWN = 10
@@ -139,7 +139,7 @@ def _require_gpus(row: Row, cluster: Cluster, tp: int) -> None:
 
 
 def _plan(read: _Reading, cluster: Cluster, start_s: float, report: Log) -> RunPlan:
-    shard_s = parse_duration(cluster.text("shard_time"))
+    shard_s = parse_time_limit(cluster.text("shard_time"))
     room = Room(
         elements=cluster.number("queue_limit"),
         shard_s=_SHARD_S if shard_s is None else shard_s,
@@ -171,7 +171,7 @@ def _limit_arrays(plan: RunPlan, cluster: Cluster, report: Log) -> Iterator[Arra
                 f"a shard should take {display.format_duration(longest)}, more than the time limit "
                 f"of {display.format_duration(limit)}: its job requeues itself and goes on"
             )
-        text = "" if limit is None else notation.as_slurm(limit)
+        text = "" if limit is None else notation.format_time_limit(limit)
         gpus = job_resources.gpus_of_worker(cluster, planned.gpus)
         yield dataclasses.replace(planned, gpus=gpus, time_limit=text)
 
@@ -181,10 +181,10 @@ def _ceiling_s(cluster: Cluster) -> int | None:
 
     A run may be rendered on a machine without Slurm; the partition's is not known there.
     """
-    limits = [parse_duration(cluster.text("time_limit"))]
+    limits = [parse_time_limit(cluster.text("time_limit"))]
     if cluster.text("executor") == "slurm":
         with contextlib.suppress(OellmError):
-            limits.append(commands.partition_limit(job_resources.partition_of(cluster)))
+            limits.append(commands.ask_partition_limit(job_resources.partition_of(cluster)))
     return min((limit for limit in limits if limit is not None), default=None)
 
 
@@ -206,7 +206,8 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
         alike.setdefault((shard.models, shard.rows, time), []).append(shard.index)
     for (models, rows, time), indices in alike.items():
         suffix = " each" if len(indices) > 1 else ""
-        yield f"shards {ranges(indices)}: models: {models}, rows: {rows}, about {time}{suffix}"
+        ranges = format_ranges(indices)
+        yield f"shards {ranges}: models: {models}, rows: {rows}, about {time}{suffix}"
     for position, planned in enumerate(plan.arrays):
         size = f"jobs: {planned.elements}"
         if planned.workers > 1:

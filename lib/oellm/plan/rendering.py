@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 import hashlib
 import shutil
@@ -22,7 +21,7 @@ from oellm.plan import batch_script
 from oellm.plan.planning import RunPlan
 from oellm.plan.row_spool import RowSpool
 from oellm.runs import run_directory
-from oellm.runs.frozen_worker import frozen_worker
+from oellm.runs.frozen_worker import freeze_worker
 from oellm.runs.run_directory import Run
 
 
@@ -52,7 +51,7 @@ def write_run(
         image, _ = require_launcher(cluster, eval_suite)
         if image:
             images.append(digests.record(eval_suite, image))
-    path = run_directory.create(_output_dir(cluster), user_name(), explicit_dir)
+    path = run_directory.create_run_directory(_output_dir(cluster), user_name(), explicit_dir)
     try:
         return _fill_directory(path, plan, spool, cluster=cluster, images=images)
     except BaseException:
@@ -63,11 +62,11 @@ def write_run(
 def _fill_directory(
     path: Path, plan: RunPlan, spool: RowSpool, *, cluster: Cluster, images: list[dict[str, Any]]
 ) -> Run:
-    for name in (run_directory.LOGS, "results"):
+    for name in (run_directory.LOGS, run_directory.RESULTS):
         (path / name).mkdir()
     with open(path / run_directory.JOBS, "w", encoding="utf-8", newline="") as stream:
         spool.write_jobs(stream, plan.shard_of)
-    worker = frozen_worker()
+    worker = freeze_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
     for position, array in enumerate(plan.arrays):
         script = batch_script.render_script(cluster, path, array, plan.count_shards(position))
@@ -92,11 +91,8 @@ def _fill_directory(
             "images": images,
             "n_rows": plan.count,
             "plan": plan.to_json(),
-            "arrays": [dataclasses.asdict(array) for array in plan.arrays],
-            "shards": [
-                {**dataclasses.asdict(shard), "estimate_s": round(shard.estimate_s, 1)}
-                for shard in plan.shards
-            ],
+            "arrays": [array.to_json() for array in plan.arrays],
+            "shards": [shard.to_json() for shard in plan.shards],
             "jobs": [],
         },
     )

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from oellm.manifest.model_key import ModelKey
 from oellm.plan.packing import pack_rows
 from oellm.plan.packing_types import ModelRows, Packing, number_longest_first
-from oellm.runs.run_directory import Array, Shard
+from oellm.runs.run_record import Array, Shard
 
 # Sums that differ in their last digits only are equal.
 _TOLERANCE = 1e-9

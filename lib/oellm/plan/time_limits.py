@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from oellm.clusters.cluster import Cluster
-from oellm.slurm.notation import parse_duration
+from oellm.slurm.notation import parse_time_limit
 
 # A shard that takes twice its estimate still fits.
 _MARGIN = 2.0
@@ -37,7 +37,7 @@ def clamp_stop_before(wanted: int | None, limit_s: int | None) -> int | None:
 def with_stop_before_clamped(cluster: Cluster) -> Cluster:
     """Return the cluster with a stop_before of at most half of its time_limit."""
     wanted = cluster.number("stop_before")
-    seconds = clamp_stop_before(wanted, parse_duration(cluster.text("time_limit")))
+    seconds = clamp_stop_before(wanted, parse_time_limit(cluster.text("time_limit")))
     if seconds == wanted:
         return cluster
     return Cluster(

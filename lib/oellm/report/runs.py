@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 from oellm.errors import InputError
 from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
+from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
-from oellm.status import run_status
 from oellm.status.observer import Observer
-from oellm.status.run_status import RowStatus, Totals
+from oellm.status.run_status import join_evidence
+from oellm.status.statuses import EvalState, RowStatus, Totals
 
 # Kinds of time, each with the keys of a result's `timing` that it is the sum of. While a row waits
 # for the model (wait_s) the model loads or answers other rows: that time is theirs.
@@ -86,7 +87,7 @@ def look(paths: Iterable[str], report: Callable[[str], None]) -> Iterator[RunFac
             yield Unknown(path, "no run directory of oellm: only its scores are known")
         else:
             try:
-                yield _facts(run_directory.load(path), report)
+                yield _facts(run_directory.load_run(path), report)
             except (InputError, OSError) as error:
                 report(str(error))
                 yield Unknown(path, str(error))
@@ -98,15 +99,15 @@ def look(paths: Iterable[str], report: Callable[[str], None]) -> Iterator[RunFac
 
 
 def _facts(run: Run, report: Callable[[str], None]) -> RunFacts:
-    shards = run_status.joined(run, Observer(run, report, asks_slurm=False).look())
-    rows = [row for shard in shards for row in shard.rows]
+    status = join_evidence(Observer(run, report, asks_slurm=False).look())
+    rows = [row for shard in status.shards for row in shard.rows]
     results = list(_results(run, rows))
     times = [result["timing"] for result in results if isinstance(result.get("timing"), dict)]
     return RunFacts(
         path=str(run.path),
-        record=run.record,
-        totals=run_status.totals(run, shards),
-        unfinished=[row for row in rows if row.state != run_status.DONE][:_SHOWN],
+        record=run.content,
+        totals=status.totals,
+        unfinished=[row for row in rows if row.state is not EvalState.DONE][:_SHOWN],
         software=_software(result.get("provenance") or {} for result in results),
         split=_split(times),
         first=min((t["started"] for t in times if t.get("started")), default=""),
@@ -116,10 +117,12 @@ def _facts(run: Run, report: Callable[[str], None]) -> RunFacts:
 
 def _results(run: Run, rows: Iterable[RowStatus]) -> Iterator[dict[str, Any]]:
     """Yield the key `oellm` of the results of rows that are done, without their metrics."""
+    store = ResultStore(run.path)
     for row in rows:
-        result = run.store.valid_result(row.row["eval_id"]) if row.state == "done" else None
-        if result is not None:
-            yield {key: result["oellm"].get(key) for key in ("timing", "provenance")}
+        if row.state is EvalState.DONE:
+            result = store.valid_result(row.row["eval_id"])
+            if result is not None:
+                yield {key: result["oellm"].get(key) for key in ("timing", "provenance")}
 
 
 def _software(provenances: Iterable[Mapping[str, Any]]) -> Software:

@@ -1,36 +1,35 @@
 """Which shards of runs may still be evaluated: their jobs are queued, or their workers run.
 
-Who computes nothing twice must know it of runs of other users, other machines and other clusters,
-too. Evidence is Slurm's queue, the heartbeats of workers, and the lock that oe-submit holds while
-it runs elements itself. If none of them tells that a submission has ended, it may still run.
+A command that must compute nothing twice needs to know this also of runs of other users, machines
+and clusters. The evidence is Slurm's queue, the heartbeats of workers, and the lock that oe-submit
+holds while it runs elements itself. A submission that may have ended, but for which no evidence
+says so, may still run.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import os
 import socket
-import time
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from oellm.core import json_codec
 from oellm.core.log import Log
 from oellm.errors import OellmError
-from oellm.runs import heartbeat
-from oellm.runs.heartbeat import Beat
+from oellm.runs.heartbeat import Heartbeat, read_heartbeats
 from oellm.runs.run_directory import Run
-from oellm.slurm import commands, job_states
-from oellm.slurm.job_states import JobState, Key
+from oellm.runs.run_record import Executor
+from oellm.runs.shard_jobs import ShardJob, newest_jobs
+from oellm.runs.submit_lock import is_run_locked
+from oellm.slurm import job_states
+from oellm.slurm.commands import ask_if_jobs_are_private
+from oellm.slurm.job_states import ArrayTask, JobState
+from oellm.slurm.queue import ask_job_states
 
 # Seconds for which a heartbeat of another machine counts as a sign of life.
 _FRESH_S = 60.0
-# Seconds for which the lock of another machine does. Its holder refreshes it each minute.
-_LOCK_S = 900.0
-_LOCK = "submit.lock"
-# Job ids of one question to Slurm.
+# Job ids in one question to Slurm.
 _IDS_AT_ONCE = 1000
 # How a worker ends that leaves nothing to do.
 _FINISHED = "finished"
@@ -53,26 +52,28 @@ class Queue(NamedTuple):
     """What Slurm says of jobs.
 
     Attributes:
-        cluster: The cluster whose queue it is; of others it says nothing.
+        cluster: The cluster whose queue it is; it says nothing of other clusters.
         states: The states of the jobs that Slurm knows; None if it did not answer.
-        hides_others: Whether it may keep back the jobs of other users.
+        hides_others: Whether it may hide the jobs of other users.
     """
 
     cluster: str
-    states: Mapping[Key, JobState] | None
+    states: Mapping[ArrayTask, JobState] | None
     hides_others: bool = False
 
 
-def ask_queue(runs: Sequence[Run], cluster: str, log: Log) -> Queue:
-    """Ask Slurm about the submissions of runs of a cluster, and log if it does not answer."""
-    asked = [run for run in runs if run.setting("name") == cluster]
-    jobs = [job for run in asked for job in run.record["jobs"] if job["executor"] == "slurm"]
-    ids = sorted({job["job_id"] for job in jobs} - {None})
-    states: dict[Key, JobState] = {}
+def ask_queue_of_runs(runs: Sequence[Run], cluster: str, log: Log) -> Queue:
+    """Ask Slurm about the submissions of the runs of a cluster, and log if it does not answer."""
+    runs_here = [run for run in runs if run.setting("name") == cluster]
+    submissions = (submission for run in runs_here for submission in run.submissions)
+    ids = sorted(
+        {s.job_id for s in submissions if s.executor is Executor.SLURM and s.job_id is not None}
+    )
+    states: dict[ArrayTask, JobState] = {}
     try:
         for start in range(0, len(ids), _IDS_AT_ONCE):
-            states |= job_states.in_queue(ids[start : start + _IDS_AT_ONCE])
-        hides = bool(ids) and any(map(_is_of_another, asked)) and commands.hides_jobs()
+            states |= ask_job_states(ids[start : start + _IDS_AT_ONCE])
+        hides = bool(ids) and any(map(_is_of_another, runs_here)) and ask_if_jobs_are_private()
     except OellmError as error:
         log(f"{error}; rows that were submitted count as queued unless their worker finished")
         return Queue(cluster, None)
@@ -81,76 +82,52 @@ def ask_queue(runs: Sequence[Run], cluster: str, log: Log) -> Queue:
 
 def find_activity(run: Run, queue: Queue) -> dict[int, Activity]:
     """Return the shards of a run that are being evaluated, or may be."""
-    beats = heartbeat.read_all(run.path)
-    members: dict[tuple[int, int], list[int]] = {}
-    for shard in run.shards:
-        members.setdefault((shard.array, shard.element), []).append(shard.index)
-    # A later submission of a shard replaces an earlier one, which had ended then.
-    found: dict[int, Activity | None] = {}
-    for job in run.record["jobs"]:
-        for element in job["elements"]:
-            for shard_index in members.get((job["array"], element), ()):
-                found[shard_index] = _activity(
-                    run, job, element - job["offset"], beats.get(shard_index), queue
-                )
-    return {shard: activity for shard, activity in found.items() if activity is not None}
+    heartbeats = read_heartbeats(run.path)
+    # A newer submission of a shard replaces an older one, which had ended by then.
+    activities = {
+        shard: _find_shard_activity(run, job, heartbeats.get(shard), queue)
+        for shard, job in newest_jobs(run).items()
+    }
+    return {shard: activity for shard, activity in activities.items() if activity is not None}
 
 
-def _activity(
-    run: Run, job: Mapping[str, Any], index: int, beat: Beat | None, queue: Queue
+def _find_shard_activity(
+    run: Run, job: ShardJob, heartbeat: Heartbeat | None, queue: Queue
 ) -> Activity | None:
     """Return whether a shard is active by its newest submission and its newest heartbeat."""
-    submitted = datetime.datetime.fromisoformat(job["submitted"])
-    if beat is not None and datetime.datetime.fromisoformat(beat["updated"]) < submitted:
-        beat = None
-    if job["executor"] != "slurm":
-        return _local_activity(run, beat)
-    is_known = job["job_id"] is not None and run.setting("name") == queue.cluster
-    if is_known and queue.states is not None:
-        state = queue.states.get((job["job_id"], index))
+    if heartbeat is not None and heartbeat.attempt.update_time < job.submission.time:
+        heartbeat = None
+    is_alive = heartbeat is not None and _is_alive(heartbeat)
+    if job.is_local:
+        is_waiting = heartbeat is None and is_run_locked(run.path)
+        return Activity.ACTIVE if is_alive or is_waiting else None
+    is_of_cluster = run.setting("name") == queue.cluster
+    if job.task is not None and is_of_cluster and queue.states is not None:
+        state = queue.states.get(job.task)
         if state is not None:
             return Activity.ACTIVE if state.state in job_states.ACTIVE else None
         if not (queue.hides_others and _is_of_another(run)):
             # Slurm has forgotten the job; its worker may still write its last results.
-            return Activity.ACTIVE if _is_alive(beat) else None
-    if _is_alive(beat):
+            return Activity.ACTIVE if is_alive else None
+    if is_alive:
         return Activity.ACTIVE
-    return None if beat is not None and beat["ended"] == _FINISHED else Activity.PROBABLE
+    has_finished = heartbeat is not None and heartbeat.state.ended == _FINISHED
+    return None if has_finished else Activity.PROBABLE
 
 
-def _local_activity(run: Run, beat: Beat | None) -> Activity | None:
-    if _is_alive(beat):
-        return Activity.ACTIVE
-    has_ended = beat is not None
-    return Activity.ACTIVE if not has_ended and _is_locked(run) else None
-
-
-def _is_alive(beat: Beat | None) -> bool:
+def _is_alive(heartbeat: Heartbeat) -> bool:
     """Return whether the worker of a heartbeat runs; on other machines, by the heartbeat's age."""
-    if beat is None or beat["ended"]:
+    if heartbeat.state.ended:
         return False
-    if beat["host"] == socket.gethostname():
-        return heartbeat.is_alive_here(beat)
-    updated = datetime.datetime.fromisoformat(beat["updated"])
-    age = datetime.datetime.now(datetime.timezone.utc) - updated
+    if heartbeat.host == socket.gethostname():
+        return heartbeat.is_alive_here()
+    age = datetime.datetime.now(datetime.timezone.utc) - heartbeat.attempt.update_time
     return age.total_seconds() < _FRESH_S
 
 
 def _is_of_another(run: Run) -> bool:
-    """Return whether another user has the run."""
+    """Return whether the run belongs to another user."""
     try:
         return os.stat(run.path).st_uid != os.geteuid()
     except OSError:
         return True
-
-
-def _is_locked(run: Run) -> bool:
-    """Return whether an oe-submit holds the run's lock, as while it runs elements itself."""
-    path = run.path / _LOCK
-    with contextlib.suppress(OSError, ValueError):
-        if time.time() - path.stat().st_mtime < _LOCK_S:
-            holder = json_codec.loads(path.read_bytes())
-            return holder["host"] != socket.gethostname() or os.path.exists(
-                f"/proc/{holder['pid']}"
-            )
-    return False

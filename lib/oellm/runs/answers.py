@@ -1,12 +1,12 @@
 """The answers that a model has given to the requests of a row, on disk until the row is done.
 
 A row that was interrupted, even by SIGKILL, resumes from them. They are in DIRECTORY/EVAL_ID/, one
-file for each attempt, which only grows: a first line that says whose they are, then a line for each
-batch of the model, as a checksum and JSON. A batch is there whole or not at all: the rest of one
-would be batched with other requests, and scored differently in the last digits.
+file per attempt, which only grows. Its first line identifies the row and the origin; each further
+line holds a batch of the model, as a checksum and JSON. A batch is kept whole or not at all: the
+rest of a partial one would be batched with other requests, which changes the last digits of scores.
 
-Nothing makes the system flush to the disk: the death of the process loses the last second, that of
-the whole node also what the system had not written yet.
+Files are not flushed to the disk. If the process dies, the last second is lost; if the node dies,
+also whatever the system had not written yet.
 """
 
 from __future__ import annotations
@@ -17,33 +17,35 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Of a request loglikelihood, of a loglikelihood_rolling, of a generate_until.
+from oellm.core.log import Log
+
+# The answer to a loglikelihood, a loglikelihood_rolling and a generate_until request.
 Answer = tuple[float, bool] | float | str
 
-# Seconds from one write to the next.
+# Seconds between two writes.
 INTERVAL = 1.0
 
 _FORMAT = 1
 _KEY_DIGITS = 32
 _CHECKSUM_DIGITS = 16
-# Nothing but control characters is escaped: two lone surrogates would come back as one character.
+# Only control characters are escaped: two escaped lone surrogates would come back as one character.
 _json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode
 
 
 def request_key(kind: str, arguments: tuple[Any, ...]) -> str | None:
-    """Return a digest of a request, None where its answer is of no use to another attempt.
+    """Return a digest of a request, or None if no other attempt can use its answer.
 
-    That is where its arguments are not plain JSON (an image), and where the text is sampled:
-    repetitions of such a request are the same request, and each is to draw a text of its own.
+    That is so if its arguments are not plain JSON (an image), and if the text is sampled:
+    repetitions of such a request look the same, but each must draw a text of its own.
     """
     digest = hashlib.sha256(kind.encode())
     for argument in arguments:
         if isinstance(argument, str):
-            # The digest of a prompt takes less time than its JSON.
+            # Hashing a prompt takes less time than encoding it as JSON.
             form, content = b"text", _encoded(argument)
         elif isinstance(argument, dict) and _samples(argument):
             return None
@@ -57,17 +59,18 @@ def request_key(kind: str, arguments: tuple[Any, ...]) -> str | None:
     return digest.hexdigest()[:_KEY_DIGITS]
 
 
-def remove(directory: Path, eval_id: str) -> None:
-    """Remove the answers of a row that is done, those of all attempts.
+def remove_answers(directory: Path, eval_id: str) -> None:
+    """Remove the answers of all attempts at a row that is done.
 
-    Another worker that has the same row then keeps no more answers, or, if it began to right now,
-    removes its file itself.
+    Another worker that evaluates the same row then keeps no more answers. If it creates its first
+    file at this very moment, it
+    removes that file itself when it is done.
     """
     shutil.rmtree(directory / eval_id, ignore_errors=True)
 
 
 def kept_bytes(directory: Path, eval_id: str) -> int:
-    """Return the size of what is kept for a row: by its growth, a worker has got somewhere."""
+    """Return the size of a row's answers in bytes; if it grows, the row makes progress."""
     # Another worker may finish the row and remove it.
     with contextlib.suppress(OSError), os.scandir(directory / eval_id) as entries:
         return sum(entry.stat().st_size for entry in entries)
@@ -77,45 +80,43 @@ def kept_bytes(directory: Path, eval_id: str) -> int:
 class Answers:
     """The answers of one row: those of earlier attempts, and those that this one adds.
 
-    `directory` is the one of all rows. `origin` says on what answers depend besides the requests
-    (the model, versions, the batch size); those of another origin are not used. `report` gets one
-    message where answers cannot be written: the row goes on, and no more of them are kept.
+    `directory` holds the answers of all rows. `origin` names what answers depend on besides the
+    requests (the model, versions, the batch size); answers of another origin are not used. If
+    answers cannot be written, `log` gets one message, and the row goes on without keeping more.
     """
 
-    def __init__(
-        self, directory: Path, eval_id: str, origin: str, report: Callable[[str], None]
-    ) -> None:
-        # Answers that this attempt has on disk.
+    def __init__(self, directory: Path, eval_id: str, origin: str, log: Log) -> None:
+        # The number of answers that this attempt has on disk.
         self.saved = 0
-        # Never the file of another process, on whatever machine.
+        # A name that no other process uses, on any machine.
         name = f"{os.uname().nodename}-{os.getpid()}-{os.urandom(4).hex()}"
         self._path = directory / eval_id / name
         heading = {"format": _FORMAT, "eval_id": eval_id, "origin": origin}
         self._heading = _encoded(_json(heading)) + b"\n"
-        # Checksums cover the heading too: no line passes for one of another row or origin.
+        # Checksums also cover the heading, so that no line passes for one of another row or origin.
         self._digest = hashlib.sha256(self._heading)
-        self._report = report
+        self._log = log
         self._keeping = True
         self._batch: dict[str, Answer] = {}
         self._unwritten: list[dict[str, Answer]] = []
         self._next_write = time.monotonic() + INTERVAL
 
-    def earlier(self) -> dict[str, Answer]:
-        """Return what attempts have left, by the keys of the requests; skip what is damaged."""
-        found: dict[str, Answer] = {}
+    def read_earlier(self) -> dict[str, Answer]:
+        """Return the answers of earlier attempts by request key, skipping damaged lines."""
+        answers: dict[str, Answer] = {}
         for line in _lines(self._path.parent):
             checksum, _, content = line.rstrip(b"\n").partition(b" ")
             if checksum == self._checksum(content):
                 batch = json.loads(content.decode("utf-8", "surrogatepass"))
-                found |= {key: _answer(value) for key, value in batch.items()}
-        return found
+                answers |= {key: _answer(value) for key, value in batch.items()}
+        return answers
 
     def add(self, key: str, answer: Answer) -> None:
-        """Add an answer to the batch that the model is at."""
+        """Add an answer to the batch that the model is answering."""
         self._batch[key] = answer
 
     def complete(self) -> None:
-        """End the batch, and write what is complete unless the last write was just now."""
+        """End the batch, and write complete batches unless the last write was just now."""
         if self._batch and self._keeping:
             self._unwritten.append(self._batch)
         self._batch = {}
@@ -123,7 +124,7 @@ class Answers:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is complete."""
+        """Write the complete batches."""
         if not self._unwritten:
             return
         try:
@@ -131,7 +132,7 @@ class Answers:
             self.saved += sum(map(len, self._unwritten))
         except OSError as error:
             self._stop(str(error.strerror))
-        # A backend may answer with anything.
+        # A backend may return something that is no JSON.
         except TypeError as error:
             self._stop(str(error))
         self._unwritten = []
@@ -139,7 +140,7 @@ class Answers:
 
     def _record(self, batch: dict[str, Answer]) -> bytes:
         content = _encoded(_json(batch))
-        # Neither what was torn before it nor damage to the line after it can reach a line.
+        # Line ends on both sides: a torn line before it, or damage after it, cannot reach it.
         return b"\n%s %s\n" % (self._checksum(content), content)
 
     def _checksum(self, content: bytes) -> bytes:
@@ -150,13 +151,14 @@ class Answers:
     def _write(self, records: bytes) -> None:
         if not self.saved:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-        # Closed each time: a network file system then says whether it took the data, and shows it.
+        # Closed each time: only then does a network file system report errors, and show the data to
+        # other machines.
         with open(self._path, "ab") as stream:
             stream.write(records if stream.tell() else self._heading + records)
 
     def _stop(self, reason: str) -> None:
         self._keeping = False
-        self._report(f"{self._path}: {reason}: answers after the first {self.saved} are not kept")
+        self._log(f"{self._path}: {reason}: answers after the first {self.saved} are not kept")
 
 
 def _samples(arguments: dict[Any, Any]) -> bool:
@@ -166,7 +168,7 @@ def _samples(arguments: dict[Any, Any]) -> bool:
 
 
 def _encoded(text: str) -> bytes:
-    """Return the text in UTF-8, in which a lone surrogate has three bytes of its own."""
+    """Return the text in UTF-8, with lone surrogates as three bytes each."""
     return text.encode("utf-8", "surrogatepass")
 
 
@@ -176,15 +178,12 @@ def _answer(value: Any) -> Answer:
 
 
 def _lines(directory: Path) -> Iterator[bytes]:
-    """Yield the lines of all files, as far as they can be read."""
+    """Yield the lines of all files that can be read."""
     try:
         paths = sorted(directory.iterdir())
     except OSError:
         return
     for path in paths:
-        # Another worker may have finished the row and removed it.
+        # Another worker may have finished the row and removed the file.
         with contextlib.suppress(OSError), open(path, "rb") as stream:
             yield from stream
-
-
-ANSWERS = "answers"

@@ -1,36 +1,45 @@
 """The worker as one file that travels with a run: oe-run-task.pyz.
 
 It holds this library, the command and docopt, all pure Python, so that any Python that has the
-framework can run it; a run keeps its worker whatever is installed later.
+framework can run it. A run keeps its worker whatever is installed later.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import zipfile
 from pathlib import Path
 
-_MAIN = "import sys\nfrom oe_run_task import main\nsys.exit(main())\n"
+_COMMAND = "oe_run_task"
+_MAIN = f"import sys\nfrom {_COMMAND} import main\nsys.exit(main())\n"
 _SHEBANG = b"#!/usr/bin/env python3\n"
-# The earliest time that a zip file can hold: the same sources always give the same bytes.
+# The earliest time that a zip file can hold; with it the same sources always give the same bytes.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
 
-def frozen_worker() -> bytes:
+def freeze_worker() -> bytes:
     """Return the worker as the bytes of an executable Python zip archive."""
-    import docopt
-
-    import oe_run_task
-
-    files = {**_package(Path(__file__).parent.parent), **_package(Path(docopt.__file__).parent)}
-    files["oe_run_task.py"] = Path(str(oe_run_task.__file__)).read_bytes()
-    files["__main__.py"] = _MAIN.encode()
+    files = {
+        **_package(Path(__file__).parent.parent),
+        **_package(_source("docopt").parent),
+        f"{_COMMAND}.py": _source(_COMMAND).read_bytes(),
+        "__main__.py": _MAIN.encode(),
+    }
     archive = io.BytesIO(_SHEBANG)
     archive.seek(len(_SHEBANG))
     with zipfile.ZipFile(archive, "a", zipfile.ZIP_DEFLATED) as zipped:
         for name in sorted(files):
             zipped.writestr(zipfile.ZipInfo(name, _TIME), files[name], zipfile.ZIP_DEFLATED)
     return archive.getvalue()
+
+
+def _source(module: str) -> Path:
+    """Return the source file of a module without importing it: a library imports no command."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None:
+        raise ImportError(f"no source of the module {module}")
+    return Path(spec.origin)
 
 
 def _package(directory: Path) -> dict[str, bytes]:

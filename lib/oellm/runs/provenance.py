@@ -1,7 +1,7 @@
 """Where a number comes from: the process, its machine, its Slurm job, its container.
 
-Everything is asked of /proc, /sys and the environment; nothing is started for it. What a GPU says
-was not tried on one: neither the driver's files nor the properties of devices.
+All facts come from /proc, /sys and the environment; no program is started for them. The facts
+about GPUs (the driver's files, the properties of devices) were not tried on a machine with GPUs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 from oellm import __version__
 from oellm.core.redaction import redact
 
-# What leads to a job in the accounting, and to the kind of node that it ran on.
+# They lead to the job in the accounting, and to the kind of node that it ran on.
 SLURM_VARIABLES = (
     "SLURM_CLUSTER_NAME",
     "SLURM_JOB_ID",
@@ -32,7 +32,7 @@ SLURM_VARIABLES = (
 _LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.description")
 
 
-def process() -> dict[str, Any]:
+def process_facts() -> dict[str, Any]:
     """Return the facts about this process and its machine (schema.json, `provenance`)."""
     return {
         "pid": os.getpid(),
@@ -43,27 +43,32 @@ def process() -> dict[str, Any]:
 
 
 def start_seconds() -> float:
-    """Return the seconds since this process was started, before Python was there to count.
+    """Return the seconds since this process started, including the start of Python.
 
-    A fork is a process of its own. Linux counts in hundredths.
+    A fork counts from the fork on. The resolution is that of Linux, 0.01 s.
     """
     started = start_ticks() or 0
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
 
 
 def start_ticks(pid: int | str = "self") -> int | None:
-    """Return when a process was started, in ticks since the machine was; None if it has ended."""
-    # The second field, a name in parentheses, may have blanks and parentheses of its own; the
-    # third is the state, the 22nd the start (man 5 proc_pid_stat).
+    """Return when a process started, in clock ticks since the machine did; None if it has ended."""
+    # The second field, a name in parentheses, may itself hold blanks and parentheses. The third
+    # field is the state, the 22nd the start (man 5 proc_pid_stat).
     fields = _text("/", f"proc/{pid}/stat").rpartition(")")[2].split()
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
-def accelerator(root: str = "/") -> dict[str, Any]:
+def boot_id() -> str:
+    """Return the identity of the machine's present boot; empty if Linux does not tell."""
+    return _text("/", "proc/sys/kernel/random/boot_id").strip()
+
+
+def accelerator_facts(root: str = "/") -> dict[str, Any]:
     """Return the GPUs that torch sees in this process, and the versions of driver and runtime.
 
-    `root` is where the files of the system are. Imports torch; on a machine without a GPU the list
-    is empty, and so are the versions of what is not there.
+    `root` is the root of the system's files. Imports torch. On a machine without a GPU the list and
+    the versions are empty.
     """
     import torch
 
@@ -79,7 +84,7 @@ def accelerator(root: str = "/") -> dict[str, Any]:
 
 @functools.cache
 def _machine() -> dict[str, Any]:
-    """Return what stays the same in the forks of this process."""
+    """Return the facts that are the same in all forks of this process."""
     return {
         "host": socket.gethostname(),
         "cpu": {
@@ -87,23 +92,26 @@ def _machine() -> dict[str, Any]:
             "architecture": platform.machine(),
             "cores": len(os.sched_getaffinity(0)),
         },
-        "container": container("/"),
+        "container": container_facts("/"),
         "versions": {"oellm": __version__, "python": platform.python_version()},
     }
 
 
 def cpu_model(root: str) -> str:
-    """Return the name of the processor; on ARM, where Linux gives none, its maker and part."""
-    found = dict(re.findall(r"^([\w ]+?)\s*: (.*)$", _text(root, "proc/cpuinfo"), re.MULTILINE))
+    """Return the name of the processor; on ARM, for which Linux has none, its maker and part."""
+    found = dict(
+        re.findall(r"^([\w ]+?)\s*: (.*)$", _text(root, "proc/cpuinfo"), re.MULTILINE | re.ASCII)
+    )
     parts = (f"{name} {found[name]}" for name in ("CPU implementer", "CPU part") if name in found)
     return found.get("model name") or ", ".join(parts)
 
 
-def container(root: str) -> dict[str, str]:
-    """Return the image that this process runs in, nothing where it runs in none.
+def container_facts(root: str) -> dict[str, str]:
+    """Return facts about the image that this process runs in; none if it runs in no container.
 
-    These are its path, the labels title and description, and the SHA-256 of the definition file
-    that Apptainer keeps in the images which it builds from one; each only where it is known.
+    The facts are the image's path, its labels title and description, and the SHA-256 of the
+    definition file, which Apptainer keeps in the images that it builds from one. Unknown facts are
+    left out.
     """
     paths = (os.environ.get(f"{name}_CONTAINER", "") for name in ("APPTAINER", "SINGULARITY"))
     path = next(filter(None, paths), "")
@@ -123,14 +131,14 @@ def container(root: str) -> dict[str, str]:
 
 
 def _driver(root: str) -> str:
-    """Return the version of the GPU's driver: NVIDIA's, or AMD's where it is not the kernel's."""
+    """Return the version of NVIDIA's driver, or of AMD's if that is not part of the kernel."""
     nvidia = _text(root, "proc/driver/nvidia/version")
-    match = re.search(r"Kernel Module(?: for \S+)?\s+([\d.]+)\s", nvidia)
+    match = re.search(r"Kernel Module(?: for \S+)?\s+([0-9.]+)\s", nvidia)
     return match[1] if match else _text(root, "sys/module/amdgpu/version").strip()
 
 
 def _text(root: str, name: str) -> str:
-    """Return the text of a file of the system, nothing where it is not there."""
+    """Return the text of a file of the system; empty if there is no such file."""
     try:
         with open(os.path.join(root, name), encoding="utf-8", errors="replace") as stream:
             return stream.read()

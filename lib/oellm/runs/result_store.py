@@ -1,7 +1,6 @@
-"""Result and failure files of a run directory: writing, checking, setting aside.
+"""Result, failure and sample files of a run directory: writing, checking, setting aside.
 
-A result is the framework's own result at top level plus the key `oellm`, which schema.json
-describes in its table `result`.
+Several workers may evaluate the same row, and any of them may be killed at any time.
 """
 
 from __future__ import annotations
@@ -10,28 +9,74 @@ import contextlib
 import datetime
 import errno
 import fcntl
-import math
 import os
 import re
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from oellm.core import atomic, json_codec
 from oellm.core.redaction import redact_json
+from oellm.runs import result_file
+from oellm.runs.result_file import InvalidResultError, Result, check_result
+from oellm.runs.run_directory import FAILURES, RESULTS, SAMPLES
 
 T = TypeVar("T")
-Result = dict[str, Any]
 # The documents with prompts and answers, by task.
 Samples = Mapping[str, list[Any]]
 
-_NUMBERS = (int, float)
-# What os.link raises on a file system without hard links.
+# The errors of os.link on a file system without hard links.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-# What other workers do at the same time is over before so many tries.
+# Retries to ride out concurrent workers.
 _TRIES = 10
-_LEFTOVER = re.compile(r"\.(\w+)\.jsonl?\.([\w-]+)\.tmp")
+_LEFTOVER = re.compile(r"\.(\w+)\.jsonl?\.([\w-]+)\.tmp", re.ASCII)
+
+
+@dataclass(frozen=True)
+class WrittenResult:
+    """A result that a worker has written.
+
+    Attributes:
+        is_ours: False if another worker's valid result was there first, which stays.
+        content: The result as the bytes of a result file.
+    """
+
+    is_ours: bool
+    content: bytes
+
+
+@dataclass(frozen=True)
+class RecordedFailure:
+    """Why a row has no result, as its failure file says.
+
+    Attributes:
+        error: The class of the error.
+        message: Its text.
+        attempts: How often the row has failed.
+        log: The log file of the last attempt, empty if unknown.
+        finished: When that attempt ended.
+    """
+
+    error: str
+    message: str
+    attempts: int
+    log: str
+    finished: datetime.datetime
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RecordedFailure:
+        """Read a failure file; raises KeyError, TypeError or ValueError if it is none."""
+        record = content[result_file.KEY]
+        failure = record["failure"]
+        return cls(
+            error=str(failure.get("class")),
+            message=str(failure.get("message")),
+            attempts=int(failure.get("attempts", 0)),
+            log=str(failure.get("log", "")),
+            finished=datetime.datetime.fromisoformat(record["timing"]["finished"]),
+        )
 
 
 class _Staged(NamedTuple):
@@ -52,70 +97,83 @@ class ResultStore:
         self.directory = directory
 
     def result_path(self, eval_id: str) -> Path:
-        """Return where the result of a row is."""
-        return self.directory / "results" / f"{eval_id}.json"
+        """Return the path of a row's result."""
+        return self.directory / RESULTS / f"{eval_id}.json"
 
     def failure_path(self, eval_id: str) -> Path:
-        """Return where the failure of a row is."""
-        return self.directory / "failures" / f"{eval_id}.json"
+        """Return the path of a row's failure file."""
+        return self.directory / FAILURES / f"{eval_id}.json"
 
     def samples_path(self, eval_id: str) -> Path:
-        """Return where the samples of a row are."""
-        return self.directory / "samples" / f"{eval_id}.jsonl"
+        """Return the path of a row's samples."""
+        return self.directory / SAMPLES / f"{eval_id}.jsonl"
 
     def result_names(self) -> frozenset[str]:
-        """Return the names of the files that are where results are."""
-        try:
-            return frozenset(os.listdir(self.directory / "results"))
-        except FileNotFoundError:
-            return frozenset()
+        """Return the names of the files in results/."""
+        return self._names(RESULTS)
+
+    def failure_names(self) -> frozenset[str]:
+        """Return the names of the files in failures/."""
+        return self._names(FAILURES)
 
     def valid_result(self, eval_id: str) -> Result | None:
-        """Return the result of a row, or None where there is none that is valid."""
-        result = _load(self.result_path(eval_id))
-        return result if result is not None and not problem(result, eval_id) else None
+        """Return the result of a row, or None if there is no valid one."""
+        result = _read_object(self.result_path(eval_id))
+        try:
+            check_result(result, eval_id)
+        except InvalidResultError:
+            return None
+        return result
+
+    def failure(self, eval_id: str) -> RecordedFailure | None:
+        """Return what the failure file of a row says, or None if there is no readable one."""
+        try:
+            return RecordedFailure.from_json(_read_object(self.failure_path(eval_id)) or {})
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
 
     def set_aside(self, eval_id: str) -> Path | None:
-        """Rename a result file that is not valid; return its new path, None where there is none."""
+        """Rename an invalid result file; return its new path, or None if there is no such file."""
         path = self.result_path(eval_id)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%f")
         aside = path.with_name(f"{path.name}.invalid-{stamp}")
         try:
             with open(path, "rb") as stream:
-                # Or another worker does the same now, and a valid result is there before the
-                # rename. Not every file system has locks.
+                # Without the lock, another worker could set the same file aside and put a valid
+                # result in its place just before our rename. Not every file system has locks.
                 with contextlib.suppress(OSError):
                     fcntl.flock(stream, fcntl.LOCK_EX)
                 is_there = os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
-                if not is_there or not _content_problem(stream.read(), eval_id):
+                if not is_there or _is_valid(stream.read(), eval_id):
                     return None
                 os.replace(path, aside)
         except FileNotFoundError:
             return None
         return aside
 
-    def write_result(self, result: Result, samples: Samples | None = None) -> bool:
-        """Write a result, with its samples, unless the row has a valid one; return whether.
+    def write_result(self, result: Result, samples: Samples | None = None) -> WrittenResult:
+        """Write a result, with its samples, unless the row has a valid one.
 
-        Of workers that evaluated the same row the first to write keeps its files; the others leave
-        none. A result is read back and checked before it gets its name; then the failure of an
-        earlier attempt is removed. Raises ValueError where the result is not valid; nothing of it
-        is left. Samples are JSON lines, one for each document and task, each with its task's name.
-        The result's timing, if it has any, gets the seconds of all but its own file, as writing_s.
+        If several workers have evaluated the same row, the first to write keeps its files and the
+        others leave none. A result is read back and checked before it gets its name; then the
+        failure of an earlier attempt is removed. Raises ValueError, and leaves nothing, if the
+        result is not valid. Samples become JSON lines, one per document and task, each with its
+        task's name. If the result has a timing, that gets as writing_s the seconds in which the
+        samples were written and the framework's part of the result was encoded.
         """
-        eval_id = result["oellm"]["eval_id"]
-        is_ours = _repeated(lambda: self._write_first(eval_id, result, samples))
-        if is_ours:
+        eval_id = result[result_file.KEY]["eval_id"]
+        written = _retry_missing_files(lambda: self._write_first(eval_id, result, samples))
+        if written.is_ours:
             self.failure_path(eval_id).unlink(missing_ok=True)
-        return is_ours
+        return written
 
     def recover(self, eval_ids: Collection[str]) -> None:
-        """Clear away what killed workers left of these rows' results and samples.
+        """Clear away what killed workers left of the results and samples of some rows.
 
-        The samples of a result that is in place get their name, all else is removed. Where a
-        worker still writes, it writes again.
+        Samples whose result is in place get their name; all other leftovers are removed. A worker
+        that is still writing writes again.
         """
-        for eval_id, attempt in (*self._leftovers("results"), *self._leftovers("samples")):
+        for eval_id, attempt in (*self._leftovers(RESULTS), *self._leftovers(SAMPLES)):
             if eval_id in eval_ids:
                 staged = self._staged(eval_id, attempt)
                 with contextlib.suppress(FileNotFoundError):
@@ -126,57 +184,62 @@ class ResultStore:
     def write_failure(self, record: Result) -> None:
         """Write the record of a failed attempt, counting the attempts before it.
 
-        Not where another worker has evaluated the row meanwhile.
+        If another worker has evaluated the row by now, nothing is written.
         """
-        if self.valid_result(record["oellm"]["eval_id"]) is not None:
+        eval_id = record[result_file.KEY]["eval_id"]
+        if self.valid_result(eval_id) is not None:
             return
-        path = self.failure_path(record["oellm"]["eval_id"])
+        path = self.failure_path(eval_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = _load(path) or {}
-        attempts = before.get("oellm", {}).get("failure", {}).get("attempts", 0)
-        record["oellm"]["failure"]["attempts"] = attempts + 1
-        atomic.write_file(path, _encoded(record))
+        before = _read_object(path) or {}
+        attempts = before.get(result_file.KEY, {}).get("failure", {}).get("attempts", 0)
+        record[result_file.KEY]["failure"]["attempts"] = attempts + 1
+        atomic.write_file(path, result_file.encode_result(record))
 
-    def _write_first(self, eval_id: str, result: Result, samples: Samples | None) -> bool:
+    def _names(self, directory: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(self.directory / directory))
+        except FileNotFoundError:
+            return frozenset()
+
+    def _write_first(self, eval_id: str, result: Result, samples: Samples | None) -> WrittenResult:
         staged = self._staged(eval_id, atomic.new_attempt())
         started = time.perf_counter()
         try:
             if samples is not None:
                 staged.samples.parent.mkdir(parents=True, exist_ok=True)
                 atomic.stage(staged.samples, lambda stream: _write_samples(stream, samples))
+            content = _encode_timed(result, started)
             staged.result.parent.mkdir(parents=True, exist_ok=True)
-            if "timing" in result["oellm"]:
-                # Once for the time that it takes, which is a part of it.
-                _encoded(result)
-                seconds = round(time.perf_counter() - started, 6)
-                result["oellm"]["timing"]["writing_s"] = seconds
-            atomic.stage(staged.result, lambda stream: stream.write(_encoded(result)))
-            if reason := _content_problem(staged.result.read_bytes(), eval_id):
-                raise ValueError(f"the result is not valid: {reason}")
+            atomic.stage(staged.result, lambda stream: stream.write(content))
+            try:
+                check_result(result_file.parse_result(staged.result.read_bytes()), eval_id)
+            except InvalidResultError as error:
+                raise ValueError(f"the result is not valid: {error}") from None
             try:
                 if not self._link(eval_id, staged.result):
-                    return False
+                    return WrittenResult(is_ours=False, content=content)
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
-                return self._replace(eval_id, staged)
-            # Only now: they are those of the result that is there. `recover` does it for a worker
-            # that is killed here.
+                return WrittenResult(is_ours=self._replace(eval_id, staged), content=content)
+            # Only now are these the samples of the result that is in place. If the worker is
+            # killed here, `recover` does this.
             if samples is not None:
                 self._place_samples(eval_id, staged.samples, samples)
-            return True
+            return WrittenResult(is_ours=True, content=content)
         finally:
             staged.remove()
 
     def _link(self, eval_id: str, staged: Path) -> bool:
-        """Give a staged result its name unless there is a valid one; return whether."""
+        """Give a staged result its name unless there is a valid one; return whether it did."""
         path = self.result_path(eval_id)
         for _ in range(_TRIES):
             try:
                 os.link(staged, path)
                 return True
             except FileExistsError:
-                # On NFS this is said, too, where the answer to a link that was made got lost.
+                # NFS also says this if the link was made but the answer got lost.
                 if os.stat(staged).st_nlink > 1:
                     return True
             if self.valid_result(eval_id) is not None:
@@ -185,11 +248,11 @@ class ResultStore:
         raise FileExistsError(errno.EEXIST, "no result, and it cannot be set aside", str(path))
 
     def _replace(self, eval_id: str, staged: _Staged) -> bool:
-        """Do the same without hard links, where two workers that write at once both may succeed."""
+        """Do the same without hard links; two workers that write at once may both succeed."""
         if self.valid_result(eval_id) is not None:
             return False
         self.set_aside(eval_id)
-        # First the samples: the row of a worker that is killed in between is evaluated again.
+        # First the samples: if the worker is killed in between, the row is evaluated again.
         if staged.samples.exists():
             os.replace(staged.samples, self.samples_path(eval_id))
         os.replace(staged.result, self.result_path(eval_id))
@@ -201,71 +264,45 @@ class ResultStore:
                 atomic.stage(staged, lambda stream: _write_samples(stream, samples))
             os.replace(staged, self.samples_path(eval_id))
 
-        _repeated(place)
+        _retry_missing_files(place)
 
     def _staged(self, eval_id: str, attempt: str) -> _Staged:
-        paths = (self.result_path(eval_id), self.samples_path(eval_id))
-        return _Staged(*(atomic.staging_path(path, attempt) for path in paths))
+        return _Staged(
+            result=atomic.staging_path(self.result_path(eval_id), attempt),
+            samples=atomic.staging_path(self.samples_path(eval_id), attempt),
+        )
 
     def _leftovers(self, directory: str) -> Iterator[tuple[str, str]]:
         """Yield the row and the attempt of each file that has not got its name."""
-        with contextlib.suppress(FileNotFoundError):
-            for name in os.listdir(self.directory / directory):
-                if match := _LEFTOVER.fullmatch(name):
-                    yield match[1], match[2]
+        for name in self._names(directory):
+            if match := _LEFTOVER.fullmatch(name):
+                yield match[1], match[2]
 
 
-def problem(result: Any, eval_id: str | None = None) -> str:
-    """Return what makes a result invalid, empty where it is valid.
-
-    Valid: our record says done, its eval_id is the expected one, there is at least one metric,
-    the value of every metric is a finite number, and n_samples, where it is known, is positive.
-    """
-    record = result.get("oellm") if isinstance(result, dict) else None
-    if not isinstance(record, dict):
-        return "it has no key oellm"
-    if eval_id is not None and record.get("eval_id") != eval_id:
-        return f"its eval_id is {record.get('eval_id')!r}"
-    if record.get("status") != "done":
-        return f"its status is {record.get('status')!r}"
-    metrics = record.get("metrics")
-    if not isinstance(metrics, list) or not metrics:
-        return "it has no metrics"
-    return next(filter(None, map(_metric_problem, metrics)), "")
-
-
-def _repeated(action: Callable[[], T]) -> T:
-    """Return what an action returns, when no other worker's `recover` removes its files."""
+def _retry_missing_files(action: Callable[[], T]) -> T:
+    """Return what an action returns, repeating it if another worker's `recover` removes files."""
     for _ in range(_TRIES - 1):
         with contextlib.suppress(FileNotFoundError):
             return action()
     return action()
 
 
-def _metric_problem(metric: Any) -> str:
-    if not isinstance(metric, dict):
-        return f"the value of {metric} is None"
-    # Types as JSON has them, where true is no number; but a worker's may be NumPy's, too.
-    value: Any = metric.get("value")
-    counted: Any = metric.get("n_samples")
-    is_number = type(value) in _NUMBERS or isinstance(value, float)
-    if not is_number or not math.isfinite(value):
-        return f"the value of {metric.get('metric')} is {value!r}"
-    if counted is not None and (type(counted) is not int or counted <= 0):
-        return f"n_samples of {metric.get('metric')} is {counted!r}"
-    return ""
+def _encode_timed(result: Result, started: float) -> bytes:
+    """Return the content of a result file; its timing gets the seconds since `started`."""
+    native = {key: value for key, value in result.items() if key != result_file.KEY}
+    encoded = result_file.encode_native(native)
+    record = result[result_file.KEY]
+    if "timing" in record:
+        record["timing"]["writing_s"] = round(time.perf_counter() - started, 6)
+    return result_file.join_result(encoded, record)
 
 
-def _content_problem(content: bytes, eval_id: str) -> str:
-    """Return what makes the content of a result file invalid, empty where it is valid."""
+def _is_valid(content: bytes, eval_id: str) -> bool:
     try:
-        return problem(json_codec.loads(content), eval_id)
-    except ValueError as error:
-        return f"it is not JSON: {error}"
-
-
-def _encoded(record: Result) -> bytes:
-    return redact_json(json_codec.dumps(record, indent=True)) + b"\n"
+        check_result(result_file.parse_result(content), eval_id)
+    except InvalidResultError:
+        return False
+    return True
 
 
 def _write_samples(stream: BinaryIO, samples: Samples) -> None:
@@ -274,9 +311,10 @@ def _write_samples(stream: BinaryIO, samples: Samples) -> None:
             stream.write(redact_json(json_codec.dumps({"task": task, **sample})) + b"\n")
 
 
-def _load(path: Path) -> Result | None:
+def _read_object(path: Path) -> Result | None:
+    """Return the JSON object in a file, None if there is none."""
     try:
-        loaded = json_codec.loads(path.read_bytes())
+        content = json_codec.loads(path.read_bytes())
     except (OSError, ValueError):
         return None
-    return loaded if isinstance(loaded, dict) else None
+    return content if isinstance(content, dict) else None

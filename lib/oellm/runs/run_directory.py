@@ -1,25 +1,42 @@
-"""The run directory: jobs.csv, run.json, the batch script, the worker, logs and results."""
+"""The run directory: the names of what it holds, its manifest, and its record run.json."""
 
 from __future__ import annotations
 
 import datetime
+import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
 from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
-from oellm.runs.result_store import ResultStore
+from oellm.runs.run_record import Array, Shard, Submission
 
+# The manifest: its rows with eval_id and shard.
 JOBS = "jobs.csv"
+# The record of the run: settings, plan and submissions (schema.json, table `run`).
 RUN = "run.json"
+# The worker, frozen with the run.
 WORKER = "oe-run-task.pyz"
+# The paths that containers see, one a line.
 BINDS = "binds"
+# Exists while an oe-submit looks and submits.
+LOCK = "submit.lock"
+# Directories; the first four hold a file, or a directory, per row.
+RESULTS = "results"
+FAILURES = "failures"
+SAMPLES = "samples"
+ANSWERS = "answers"
+# A heartbeat, and a count of time-outs, per shard.
+PROGRESS = "progress"
+STOPS = "stops"
+# A log per array element or worker.
 LOGS = "slurm_logs"
 
 
@@ -33,31 +50,58 @@ class NoRunError(OellmError):
     status = ExitStatus.DONE
 
 
-@dataclass
+@dataclass(frozen=True)
 class Run:
-    """A run directory and what its run.json says (schema.json, table `run`)."""
+    """A run directory and its record.
+
+    Attributes:
+        path: The absolute path of the directory.
+        content: The JSON object of run.json. Keys that this version does not know stay in it.
+    """
 
     path: Path
-    record: dict[str, Any]
+    content: Mapping[str, Any]
 
-    @property
-    def store(self) -> ResultStore:
-        """The results and failures of the run."""
-        return ResultStore(self.path)
+    @functools.cached_property
+    def arrays(self) -> tuple[Array, ...]:
+        """The job arrays; other parts of the record refer to them by their position."""
+        return tuple(map(Array.from_json, self.content["arrays"]))
 
-    @property
-    def arrays(self) -> list[Array]:
-        """The job arrays."""
-        return [Array(**array) for array in self.record["arrays"]]
-
-    @property
-    def shards(self) -> list[Shard]:
+    @functools.cached_property
+    def shards(self) -> tuple[Shard, ...]:
         """The shards, by their index."""
-        return [Shard(**shard) for shard in self.record["shards"]]
+        return tuple(map(Shard.from_json, self.content["shards"]))
+
+    @functools.cached_property
+    def submissions(self) -> list[Submission]:
+        """The submissions, oldest first. `save` writes what was changed in this list."""
+        return list(map(Submission.from_json, self.content["jobs"]))
+
+    @property
+    def created(self) -> str:
+        """When oe-render wrote the run (UTC, ISO 8601)."""
+        return str(self.content["created"])
+
+    @property
+    def row_count(self) -> int:
+        """The number of rows in the manifest."""
+        return int(self.content["n_rows"])
+
+    @property
+    def planned_gpu_hours(self) -> float | None:
+        """The estimate of oe-render, None if it made none."""
+        hours: float | None = self.content["plan"].get("gpu_hours")
+        return hours
+
+    @property
+    def images(self) -> list[dict[str, Any]]:
+        """The container images as they were then, as each result's provenance has them."""
+        images: list[dict[str, Any]] = self.content.get("images", [])
+        return images
 
     def setting(self, key: str) -> Any:
         """Return a setting of the cluster as it was when the run was rendered."""
-        return self.record["cluster"].get(key)
+        return self.content["cluster"].get(key)
 
     def rows(self, shard: int | None = None) -> Iterator[Row]:
         """Yield the rows of the manifest, or those of one shard."""
@@ -69,11 +113,12 @@ class Run:
 
     def columns(self) -> list[str]:
         """Return the columns of the manifest."""
-        with open(self.path / JOBS, encoding="utf-8", newline="") as stream:
-            return CsvReader(stream, str(self.path / JOBS)).header
+        path = self.path / JOBS
+        with open(path, encoding="utf-8", newline="") as stream:
+            return CsvReader(stream, str(path)).header
 
     def eval_ids(self) -> Iterator[str]:
-        """Yield the eval_id of each row, without looking at the other cells.
+        """Yield the eval_id of each row without checking the other cells.
 
         Raises InputError if a line is not as long as the header.
         """
@@ -84,53 +129,67 @@ class Run:
             for _, cells in records:
                 yield cells[column]
 
-    def reload(self) -> None:
-        """Read run.json anew."""
-        self.record = load(self.path).record
+    def to_json(self) -> dict[str, Any]:
+        """Return the run object: what run.json holds and commands pass on."""
+        jobs = [submission.to_json() for submission in self.submissions]
+        return {**self.content, "jobs": jobs}
 
     def save(self) -> None:
         """Write run.json."""
-        atomic.write_file(self.path / RUN, json_codec.dumps(self.record, indent=True) + b"\n")
+        content = json_codec.dumps(self.to_json(), indent=True) + b"\n"
+        atomic.write_file(self.path / RUN, content)
 
 
-def load(path: str | Path) -> Run:
-    """Read a run directory; raises InputError where it is none."""
+def load_run(path: str | Path) -> Run:
+    """Read a run directory; raises InputError if it is none."""
     directory = Path(os.path.abspath(path))
     try:
-        record = json_codec.loads((directory / RUN).read_bytes())
+        content = json_codec.loads((directory / RUN).read_bytes())
     except FileNotFoundError:
         raise InputError(f"not a run directory: {RUN} is missing", str(path)) from None
     except ValueError as error:
         raise InputError(f"expected JSON: {error}", str(directory / RUN)) from None
-    return Run(directory, _checked(record, str(directory / RUN)))
+    return Run(directory, _checked(content, str(directory / RUN)))
 
 
-def parse(text: str, source: str) -> Run:
-    """Return the run that a run object (from oe-render or oe-submit) describes.
+def open_run(path: str | None, open_stdin: Callable[[], AbstractContextManager[TextIO]]) -> Run:
+    """Return the run in a directory, or, if `path` is None or `-`, the run object on stdin.
 
-    What counts is the run directory's own run.json; the object only names it. Raises NoRunError
-    if it says that the manifest had no rows.
+    Raises InputError if there is no run, and NoRunError as `parse_run_object` does.
+    """
+    if path not in (None, "-"):
+        return load_run(str(path))
+    with open_stdin() as stream:
+        return parse_run_object(stream.read(), "stdin")
+
+
+def parse_run_object(text: str, source: str) -> Run:
+    """Return the run that a run object (from oe-render or oe-submit) names.
+
+    The object only says where the run directory is; the directory's own run.json counts.
+    Raises InputError if the text is no run object, and NoRunError if it says that the manifest
+    had no rows.
     """
     if not text.strip():
         raise InputError("expected a run object, got nothing: did the command before fail?", source)
     try:
-        record = json_codec.loads(text.encode("utf-8", "surrogateescape"))
+        content = json_codec.loads(text.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)
         raise InputError(
             f"expected a run object in JSON: {getattr(error, 'msg', error)}",
             f"{source}:{line}:{column}",
         ) from None
-    if record == NO_RUN:
+    if content == NO_RUN:
         raise NoRunError("nothing to do: the manifest had no rows")
-    return load(_checked(record, source)["run_dir"])
+    return load_run(_checked(content, source)["run_dir"])
 
 
-def create(output_dir: Path, user: str, explicit: str | None = None) -> Path:
+def create_run_directory(output_dir: Path, user: str, explicit: str | None = None) -> Path:
     """Create a new run directory and return it.
 
     It is `explicit` if that is given (it must not exist, or be empty), else output_dir/user/TIME;
-    a second run in that second gets a suffix.
+    a second run in the same second gets a suffix.
     """
     if explicit:
         path = Path(os.path.abspath(explicit))
@@ -151,49 +210,16 @@ def create(output_dir: Path, user: str, explicit: str | None = None) -> Path:
             attempt += 1
 
 
-def _checked(record: Any, source: str) -> dict[str, Any]:
-    if not isinstance(record, dict):
+def _checked(content: Any, source: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
         raise InputError("expected a run object", source)
     for key, spec in schema.table("run").items():
-        if key not in record and not spec.get("optional"):
+        if key not in content and not spec.get("optional"):
             raise InputError(f"expected a run object with the key {key!r}", source)
-    if record["schema_version"] != schema.VERSION:
+    if content["schema_version"] != schema.VERSION:
         raise InputError(
-            f"expected schema version {schema.VERSION}, got {record['schema_version']!r}: "
+            f"expected schema version {schema.VERSION}, got {content['schema_version']!r}: "
             "use the version of oellm that rendered the run",
             source,
         )
-    return record
-
-
-@dataclass(frozen=True)
-class Array:
-    """One job array: a batch script whose elements differ in nothing but their rows.
-
-    Each element has `workers` workers, the last one maybe fewer; worker W of element E evaluates
-    the shard first_shard + E * workers + W.
-    """
-
-    script: str
-    eval_suite: str
-    # GPUs of each worker; 0 where the cluster's jobs have none.
-    gpus: int
-    workers: int
-    elements: int
-    first_shard: int
-    # As Slurm writes it; empty where jobs have no limit of their own.
-    time_limit: str = ""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """What one worker evaluates: its place, and how many models and rows that are."""
-
-    index: int
-    # Position of its array in the run, and the element of that.
-    array: int
-    element: int
-    models: int
-    rows: int
-    # With start-up and model loads.
-    estimate_s: float
+    return content

@@ -1,23 +1,23 @@
-"""Durations and index ranges as Slurm writes them."""
+"""Time limits and index ranges as Slurm writes them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 
-def as_slurm(seconds: int) -> str:
-    """Return a duration as Slurm writes it: `[days-]hours:minutes:seconds`."""
+def format_time_limit(seconds: int) -> str:
+    """Return a time limit as Slurm writes it: `[days-]hours:minutes:seconds`."""
     days, rest = divmod(seconds, 86400)
     clock = f"{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
     return f"{days}-{clock}" if days else clock
 
 
-def parse_duration(text: str) -> int | None:
-    """Return the seconds that a time limit stands for, None for UNLIMITED.
+def parse_time_limit(text: str) -> int | None:
+    """Return the seconds of a time limit, None for UNLIMITED.
 
     Slurm reads `4` and `4:30` as minutes first, but `1-4` and `1-4:30` as hours first.
     """
-    if not text[:1].isdigit():
+    if not (text[:1].isascii() and text[:1].isdigit()):
         return None
     days, dash, rest = text.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
@@ -25,7 +25,7 @@ def parse_duration(text: str) -> int | None:
     return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(parts, units, strict=False))
 
 
-def ranges(indices: Iterable[int]) -> str:
+def format_ranges(indices: Iterable[int]) -> str:
     """Return indices as Slurm writes them: `0,2-5,9`."""
     parts: list[list[int]] = []
     for index in sorted(indices):

@@ -1,4 +1,4 @@
-"""Where a run stands as records (schema.json, tables `status`, `shard_status` and `totals`)."""
+"""The state of a run as records (schema.json, tables `status`, `shard_status` and `totals`)."""
 
 from __future__ import annotations
 
@@ -6,70 +6,66 @@ from typing import Any
 
 from oellm.runs.run_directory import Run
 from oellm.status import table
-from oellm.status.run_status import (
-    DONE,
-    FAILED,
-    LOST,
-    PENDING,
-    RUNNING,
-    RowStatus,
-    ShardStatus,
-    Totals,
-)
+from oellm.status.statuses import EvalState, RowStatus, ShardStatus, Totals
 
-Record = dict[str, Any]
+StatusRecord = dict[str, Any]
 
 
-def of_row(run: Run, row: RowStatus) -> Record:
+def row_record(run: Run, status: RowStatus) -> StatusRecord:
     """Return the record of a row."""
-    cells = {name: row.row[name] for name in ("eval_id", "model_path", "task_path", "n_shot")}
+    cells = {name: status.row[name] for name in ("eval_id", "model_path", "task_path", "n_shot")}
+    at_work = status.at_work
     return {
         "run_dir": str(run.path),
-        "shard": int(row.row["shard"]),
+        "shard": int(status.row["shard"]),
         **cells,
-        "state": row.state,
-        "reason": row.reason,
-        "attempts": row.attempts,
-        "log": row.log,
-        "requests_done": row.work.get("requests_done"),
-        "requests_total": row.work.get("requests_total"),
-        "job": row.phase.job,
-        "node": row.phase.node,
+        "state": status.state.value,
+        "reason": status.reason,
+        "attempts": status.attempts,
+        "log": status.log,
+        "requests_done": at_work.requests_done if at_work is not None else None,
+        "requests_total": at_work.requests_total if at_work is not None else None,
+        "job": status.shard.job,
+        "node": status.shard.node,
     }
 
 
-def of_shard(run: Run, shard: ShardStatus) -> Record:
+def shard_record(run: Run, shard: ShardStatus) -> StatusRecord:
     """Return the record of a shard."""
-    row = table.current(shard)
-    total = row.work["requests_total"] if row is not None else 0
-    states = (DONE, RUNNING, PENDING, FAILED, LOST)
+    row = table.current_row(shard)
+    is_scored = row is not None and row.at_work is not None and row.at_work.requests_total
     return {
         "run_dir": str(run.path),
-        "shard": shard.shard,
-        "state": shard.state,
+        "shard": shard.index,
+        "state": shard.state.value,
         "rows": len(shard.rows),
-        **{state: shard.number(state) for state in states},
-        "current": table.title(row.row) if row is not None else "",
-        "progress": round(row.work["requests_done"] / total, 4) if row and total else None,
+        **{state.value: shard.count(state) for state in EvalState},
+        "current": table.row_title(row.row) if row is not None else "",
+        "progress": round(row.share_answered, 4) if row is not None and is_scored else None,
         "rows_per_h": _rounded(shard.rows_per_h),
         "left_s": _rounded(shard.left_s),
         "estimate_s": shard.estimate_s,
         "measured_s": _rounded(shard.measured_s),
         "gpu_hours": round(shard.gpu_s / 3600, 4),
         "scoring_share": round(shard.scoring_s / shard.measured_s, 4) if shard.measured_s else None,
-        "job": shard.phase.job,
-        "node": shard.phase.node,
-        "reason": shard.phase.reason if shard.state != DONE else "",
+        "job": shard.activity.job,
+        "node": shard.activity.node,
+        "reason": shard.activity.reason if shard.state is not EvalState.DONE else "",
     }
 
 
-def of_run(run: Run, total: Totals) -> Record:
+def run_record(run: Run, total: Totals) -> StatusRecord:
     """Return the record of a run."""
-    numbers = {
+    values = {
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in total._asdict().items()
     }
-    return {"run_dir": str(run.path), "created": run.record["created"], **numbers}
+    return {
+        "run_dir": str(run.path),
+        "created": run.created,
+        **values,
+        "state": total.state.value,
+    }
 
 
 def _rounded(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Where a run stands, for people: a table of shards, the totals, and what failed."""
+"""The state of a run for people: a table of shards, the totals, and what failed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ from collections.abc import Iterator, Sequence
 
 from oellm.core.display import format_duration, shorten_end
 from oellm.manifest.rows import Row
-from oellm.slurm.notation import ranges
-from oellm.status.run_status import DONE, FAILED, LOST, RUNNING, RowStatus, ShardStatus, Totals
+from oellm.runs.heartbeat import RowPhase
+from oellm.slurm.notation import format_ranges
+from oellm.status.statuses import EvalState, RowStatus, ShardStatus, Totals
 
 _HEADER = ("shards", "state", "rows", "now", "left", "job", "node")
-# The column that gives way to the others.
+# The column that shrinks if the table is too wide, and how far.
 _ELASTIC = _HEADER.index("now")
 _NARROWEST = 12
-# Rows that failed or were lost and are named one by one.
+# How many failed and lost rows are listed.
 _ROWS_SHOWN = 20
 
 
-def lines(shards: Sequence[ShardStatus], total: Totals, width: int) -> Iterator[str]:
-    """Yield the lines of the table, none of them longer than `width`, but for paths of logs."""
-    cells = [_HEADER, *map(_cells, _grouped(shards))]
+def table_lines(shards: Sequence[ShardStatus], total: Totals, width: int) -> Iterator[str]:
+    """Yield the lines of the table, none longer than `width` except for paths of logs."""
+    cells = [_HEADER, *map(_cells, _group_shards(shards))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     fixed = sum(widths) - widths[_ELASTIC] + 2 * (len(widths) - 1)
     widths[_ELASTIC] = max(_NARROWEST, min(widths[_ELASTIC], width - fixed))
@@ -30,23 +31,23 @@ def lines(shards: Sequence[ShardStatus], total: Totals, width: int) -> Iterator[
         )
         yield "  ".join(shown).rstrip()
     yield ""
-    yield summary(total)
-    yield from textwrap.wrap(_pace(total), width)
-    yield from _troubles(shards, width)
+    yield summary_line(total)
+    yield from textwrap.wrap(_describe_pace(total), width)
+    yield from _trouble_lines(shards, width)
 
 
-def summary(total: Totals) -> str:
+def summary_line(total: Totals) -> str:
     """Return how many rows are in which state."""
     text = f"{total.done} of {total.rows} rows done"
-    for state in (RUNNING, "pending", FAILED, LOST):
-        number = getattr(total, state)
+    for state in (EvalState.RUNNING, EvalState.PENDING, EvalState.FAILED, EvalState.LOST):
+        number = getattr(total, state.value)
         text += f", {number} {state}" if number else ""
-        if state == "pending" and total.unsubmitted:
+        if state is EvalState.PENDING and total.unsubmitted:
             text += f" ({total.unsubmitted} not submitted)"
     return text
 
 
-def bar(total: Totals, width: int) -> str:
+def progress_bar(total: Totals, width: int) -> str:
     """Return a bar that shows the share of rows that are done."""
     share = total.done / total.rows if total.rows else 1.0
     size = max(1, width - 8)
@@ -54,55 +55,63 @@ def bar(total: Totals, width: int) -> str:
     return f"[{'#' * full}{'.' * (size - full)}] {100 * total.done // max(1, total.rows):3d} %"
 
 
-def current(shard: ShardStatus) -> RowStatus | None:
+def current_row(shard: ShardStatus) -> RowStatus | None:
     """Return the row that the shard's worker scores, or else the first that is at work."""
-    at_work = [row for row in shard.rows if row.state == RUNNING]
-    scored = [row for row in at_work if row.work["phase"] == "scoring"]
-    return next(iter(scored or at_work), None)
+    at_work = [row for row in shard.rows if row.at_work is not None]
+    scored = (row for row in at_work if row.at_work and row.at_work.phase is RowPhase.SCORING)
+    return next(scored, at_work[0] if at_work else None)
 
 
-def title(row: Row) -> str:
-    """Return model and task of a row; of a path its last parts."""
+def row_title(row: Row) -> str:
+    """Return model and task of a row, shortened to the last parts of their paths."""
     model = "/".join(row.model.path.rstrip("/").split("/")[-2:])
     return f"{model} {row['task_path'].rpartition('/')[2]}"
 
 
-def _grouped(shards: Sequence[ShardStatus]) -> list[list[ShardStatus]]:
-    """Return the shards with those together that a line can stand for."""
+def _group_shards(shards: Sequence[ShardStatus]) -> list[list[ShardStatus]]:
+    """Return the shards in groups; one line of the table stands for each group."""
     groups: dict[tuple[object, ...], list[ShardStatus]] = {}
     for shard in shards:
-        is_alone = shard.state == RUNNING
-        key = (shard.shard,) if is_alone else (shard.state, _now(shard), shard.phase.node)
+        is_alone = shard.state is EvalState.RUNNING
+        key = (
+            (shard.index,)
+            if is_alone
+            else (shard.state, _describe_activity(shard), shard.activity.node)
+        )
         groups.setdefault(key, []).append(shard)
     return list(groups.values())
 
 
 def _cells(group: Sequence[ShardStatus]) -> tuple[str, ...]:
     first = group[0]
-    done = sum(shard.number(DONE) for shard in group)
+    done = sum(shard.count(EvalState.DONE) for shard in group)
     rows = sum(len(shard.rows) for shard in group)
-    alone = len(group) == 1
-    left = (
-        format_duration(first.left_s) if alone and first.left_s and first.state == RUNNING else ""
+    is_alone, is_done = len(group) == 1, first.state is EvalState.DONE
+    is_timed = is_alone and first.left_s and first.state is EvalState.RUNNING
+    return (
+        format_ranges(shard.index for shard in group),
+        first.state.value,
+        f"{done}/{rows}",
+        _describe_activity(first),
+        format_duration(first.left_s) if is_timed and first.left_s else "",
+        first.activity.job if is_alone and not is_done else "",
+        first.activity.node if not is_done else "",
     )
-    job = first.phase.job if alone and first.state != DONE else ""
-    node = first.phase.node if first.state != DONE else ""
-    numbers = ranges(shard.shard for shard in group)
-    return (numbers, first.state, f"{done}/{rows}", _now(first), left, job, node)
 
 
-def _now(shard: ShardStatus) -> str:
-    if shard.state != RUNNING:
-        return "" if shard.state in (DONE, FAILED) else shard.phase.reason
-    row = current(shard)
+def _describe_activity(shard: ShardStatus) -> str:
+    if shard.state is not EvalState.RUNNING:
+        is_plain = shard.state in (EvalState.DONE, EvalState.FAILED)
+        return "" if is_plain else shard.activity.reason
+    row = current_row(shard)
     if row is None:
-        return "starting" if shard.phase.beat is None else "no row at work"
-    if total := row.work["requests_total"]:
-        return f"{100 * row.work['requests_done'] // total} % of {title(row.row)}"
-    return f"{title(row.row)}: {row.reason}"
+        return "starting" if shard.activity.heartbeat is None else "no row at work"
+    if row.at_work is not None and (total := row.at_work.requests_total):
+        return f"{100 * row.at_work.requests_done // total} % of {row_title(row.row)}"
+    return f"{row_title(row.row)}: {row.reason}"
 
 
-def _pace(total: Totals) -> str:
+def _describe_pace(total: Totals) -> str:
     parts = []
     if total.rows_per_h is not None:
         parts.append(f"{total.rows_per_h:.3g} rows/h")
@@ -119,14 +128,16 @@ def _pace(total: Totals) -> str:
     return "; ".join(parts)
 
 
-def _troubles(shards: Sequence[ShardStatus], width: int) -> Iterator[str]:
+def _trouble_lines(shards: Sequence[ShardStatus], width: int) -> Iterator[str]:
     """Yield the rows that failed or were lost, with the reason and the log."""
-    rows = [row for shard in shards for row in shard.rows if row.state in (FAILED, LOST)]
+    troubles = (EvalState.FAILED, EvalState.LOST)
+    rows = [row for shard in shards for row in shard.rows if row.state in troubles]
     if rows:
         yield ""
     for row in rows[:_ROWS_SHOWN]:
-        again = f" ({row.attempts} attempts)" if row.state == FAILED and row.attempts > 1 else ""
-        yield shorten_end(f"{row.row['eval_id']} {row.state}{again}: {title(row.row)}", width)
+        is_repeated = row.state is EvalState.FAILED and row.attempts > 1
+        again = f" ({row.attempts} attempts)" if is_repeated else ""
+        yield shorten_end(f"{row.row['eval_id']} {row.state}{again}: {row_title(row.row)}", width)
         yield shorten_end(f"    {' '.join(row.reason.split())}", width)
         if row.log:
             yield f"    {row.log}"

@@ -1,4 +1,4 @@
-"""Runs array elements on this machine, as many at a time as it has room for."""
+"""Runs array elements on this machine, several at a time as far as its GPUs suffice."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from oellm.core import processes
+from oellm.core.log import Log
+from oellm.core.processes import signal_at_parents_end
 from oellm.core.stop_signals import StopOrder, StopSignals
 from oellm.errors import ExitStatus, MachineError
 from oellm.runs.run_directory import LOGS, Run
-from oellm.submit import array_elements, submission
+from oellm.runs.run_record import Executor
+from oellm.submit import array_elements
 from oellm.submit.array_elements import Element
 from oellm.submit.local_gpus import LocalGpus
+from oellm.submit.submission import new_submission
 
-# The worker's messages begin with this; the log also has the framework's.
+# The worker's messages begin with this; the log also has those of the framework.
 _WORKER_MESSAGE = "oe-run-task: "
-# Seconds that elements have to stop in order: a worker takes 20 at most.
+# Seconds that elements have to stop in order; a worker takes 20 at most.
 _GRACE_S = 30.0
-# Seconds between two looks at what runs, and between two signs of life.
+# Seconds between two looks at what runs, and between two calls of `refresh`.
 _LOOK_S = 0.2
 _REFRESH_S = 60.0
 
@@ -33,37 +36,35 @@ _REFRESH_S = 60.0
 class LocalExecutor:
     """Runs elements of one run, several at a time; their output goes to slurm_logs/.
 
-    `report` gets the workers' messages; `refresh` is called each minute.
+    `log` gets the workers' messages; `refresh` is called each minute.
     """
 
-    def __init__(
-        self, run: Run, report: Callable[[str], None], refresh: Callable[[], None]
-    ) -> None:
+    def __init__(self, run: Run, log: Log, refresh: Callable[[], None]) -> None:
         self._run = run
-        self._report = report
+        self._log = log
         self._refresh = refresh
-        self._refreshed = time.monotonic()
-        self._arrays = run.arrays
-        self._shards = array_elements.shards_of(run)
+        self._refreshed_at = time.monotonic()
+        self._shards = array_elements.shards_by_element(run)
         self._gpus = LocalGpus(os.environ)
-        # With the GPUs that each has.
+        # The elements that run, each with its GPUs.
         self._running: dict[LocalElement, list[str]] = {}
         self._selector = selectors.DefaultSelector()
 
     def execute(self, elements: list[Element], jobs: int) -> signal.Signals | None:
-        """Run elements, `jobs` at a time; what became of the rows is in the run directory.
+        """Run elements, `jobs` at a time; the run directory then tells what became of their rows.
 
         Returns the signal that stopped it, or None; by then nothing runs any more. Raises
-        MachineError where an element needs more GPUs than the machine has.
+        MachineError if an element needs more GPUs than the machine has.
         """
         for array in {element.array for element in elements}:
-            if self._gpus.count and self._needs(array) > self._gpus.count:
+            if self._gpus.count and self._needed_gpus(array) > self._gpus.count:
                 raise MachineError(
-                    f"an element of {self._arrays[array].script} needs {self._needs(array)} GPUs, "
-                    f"this machine has {self._gpus.count}"
+                    f"an element of {self._run.arrays[array].script} needs "
+                    f"{self._needed_gpus(array)} GPUs, this machine has {self._gpus.count}"
                 )
-        for batch in array_elements.batches(elements, None):
-            submission.record(self._run, "local", batch, job_id=os.getpid())
+        for batch in array_elements.make_batches(elements, None):
+            self._run.submissions.append(new_submission(Executor.LOCAL, batch, job_id=os.getpid()))
+        self._run.save()
         waiting = deque(elements)
         with StopSignals() as signals, self._selector:
             self._selector.register(signals, selectors.EVENT_READ)
@@ -80,47 +81,48 @@ class LocalExecutor:
                     element.end()
         return None
 
-    def _needs(self, array: int) -> int:
-        return self._arrays[array].gpus * self._arrays[array].workers
+    def _needed_gpus(self, array: int) -> int:
+        return self._run.arrays[array].gpus * self._run.arrays[array].workers
 
     def _has_room(self, element: Element, jobs: int) -> bool:
-        return len(self._running) < jobs and self._gpus.suffice(self._needs(element.array))
+        has_gpus = self._gpus.suffice(self._needed_gpus(element.array))
+        return len(self._running) < jobs and has_gpus
 
     def _start(self, element: Element) -> None:
-        gpus = self._gpus.take(self._needs(element.array))
+        gpus = self._gpus.take(self._needed_gpus(element.array))
         variables = self._gpus.variables(gpus)
         started = LocalElement(self._run, element, self._shards[element], variables)
         self._running[started] = gpus
         self._selector.register(started, selectors.EVENT_READ)
 
     def _look(self) -> None:
-        """Wait a moment; pass on what elements say, and see which have ended."""
+        """Wait a moment; pass on the messages of elements, and see which have ended."""
         self._selector.select(_LOOK_S)
         for element in list(self._running):
             has_ended = element.has_ended()
-            for line in element.lines():
+            for line in element.new_lines():
                 if line.startswith(_WORKER_MESSAGE):
-                    self._report(f"{element.label}: {line[len(_WORKER_MESSAGE) :].rstrip()}")
+                    self._log(f"{element.label}: {line[len(_WORKER_MESSAGE) :].rstrip()}")
             if has_ended:
                 self._end(element)
-        if time.monotonic() - self._refreshed > _REFRESH_S:
+        if time.monotonic() - self._refreshed_at > _REFRESH_S:
             self._refresh()
-            self._refreshed = time.monotonic()
+            self._refreshed_at = time.monotonic()
 
     def _end(self, element: LocalElement) -> None:
         self._selector.unregister(element)
         status = element.end()
         self._gpus.give_back(self._running.pop(element))
         if status == ExitStatus.TRY_AGAIN:
-            self._report(f"{element.label}: stopped: run oe-submit {self._run.path} again")
+            self._log(f"{element.label}: stopped: run oe-submit {self._run.path} again")
         elif status != 0:
-            self._report(f"{element.label}: exit status {status}; log: {element.log}")
+            self._log(f"{element.label}: exit status {status}; log: {element.log_file}")
 
     def _stop(self, signals: StopSignals) -> None:
-        """Let what runs stop in order; not for ever, nor when somebody wants an end now."""
+        """Let what runs stop in order, but not for ever, and not if the user insists."""
         self._selector.unregister(signals)
         for element in self._running:
-            element.tell(signal.SIGTERM)
+            element.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_S
         while self._running and signals.order < StopOrder.NOW and time.monotonic() < deadline:
             self._look()
@@ -133,7 +135,10 @@ def command_line(run: Run, element: Element) -> str:
 
 
 class LocalElement:
-    """A batch script that runs; `fileno` is readable when it has said something, or ended."""
+    """A batch script that runs; `fileno` is readable when it has printed something or ended.
+
+    `shards` are those of the element's workers. `variables` are added to the environment.
+    """
 
     def __init__(
         self, run: Run, element: Element, shards: list[int], variables: Mapping[str, str]
@@ -141,55 +146,55 @@ class LocalElement:
         self.label = (
             f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]}-{shards[-1]}"
         )
-        self.log = Path(run.path / LOGS / f"local_{shards[0]}.log")
+        self.log_file = Path(run.path / LOGS / f"local_{shards[0]}.log")
         environment = {**os.environ, **variables, "SLURM_ARRAY_TASK_ID": str(element.number)}
-        # In a job of the user's own: not this script is to requeue that.
+        # We may run inside the user's own job; the script must not requeue that job.
         environment.pop("SLURM_ARRAY_JOB_ID", None)
-        self._begun = b""
-        self._stream = open(self.log, "ab")  # noqa: SIM115
+        self._unfinished_line = b""
+        self._log_stream = open(self.log_file, "ab")  # noqa: SIM115
         self._process = subprocess.Popen(
             ["bash", str(run.path / run.arrays[element.array].script)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=environment,
-            # A group of its own: Ctrl-C reaches it through us, so that it stops in order.
+            # A session of its own: Ctrl-C reaches the script through us, so that it stops in order.
             start_new_session=True,
-            # The script passes it on to the worker, which stops in order, too.
-            preexec_fn=lambda: processes.signal_at_parents_end(signal.SIGTERM),  # noqa: PLW1509
+            # The script passes the signal on to the worker, which also stops in order.
+            preexec_fn=lambda: signal_at_parents_end(signal.SIGTERM),  # noqa: PLW1509
         )
         os.set_blocking(self.fileno(), False)
 
     def fileno(self) -> int:
-        """Return what to wait for."""
+        """Return the descriptor to wait for."""
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines that it has said since; they are in its log by then."""
+    def new_lines(self) -> Iterator[str]:
+        """Yield the lines printed since the last call; by then they are in the log."""
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self.fileno(), 65536):
-                self._stream.write(data)
-                self._stream.flush()
-                *lines, self._begun = (self._begun + data).split(b"\n")
+                self._log_stream.write(data)
+                self._log_stream.flush()
+                *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
                 yield from (line.decode("utf-8", "replace") for line in lines)
 
     def has_ended(self) -> bool:
-        """Return whether the script has; what it has started may still run."""
+        """Return whether the script has ended; processes that it started may still run."""
         flags = os.WEXITED | os.WNOHANG | os.WNOWAIT
         return os.waitid(os.P_PID, self._process.pid, flags) is not None
 
-    def tell(self, number: signal.Signals) -> None:
-        """Send a signal to the script and all that it has started."""
-        # Not reaped yet, so the number is still its own.
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the script and to all processes that it has started."""
+        # The script is not reaped yet, so no other process can have its number.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, number)
 
     def end(self) -> int:
-        """End what still runs of it; return the script's exit status."""
-        self.tell(signal.SIGKILL)
+        """Kill what still runs of the element; return the script's exit status."""
+        self.send_signal(signal.SIGKILL)
         status = self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        self._stream.close()
+        self._log_stream.close()
         return status

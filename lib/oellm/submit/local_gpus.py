@@ -1,4 +1,4 @@
-"""The GPUs of this machine, each of which one array element at a time gets."""
+"""The GPUs of this machine. Each is lent to one array element at a time."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# By which of these a program is told its GPUs depends on their maker.
+# The variables that tell a program its GPUs; which one counts depends on the vendor.
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
 _TIMEOUT_S = 60
 
 
 class _Tool(NamedTuple):
-    """A program that lists GPUs, what names one in its output, and the variable for these."""
+    """A program that lists GPUs.
+
+    Attributes:
+        command: Its command line.
+        pattern: Finds the name of each GPU in its output.
+        variable: The variable in which these names stand.
+    """
 
     command: tuple[str, ...]
     pattern: str
@@ -22,24 +28,24 @@ class _Tool(NamedTuple):
 
 
 _TOOLS = (
-    _Tool(("nvidia-smi", "--list-gpus"), r"^GPU (\d+):", "CUDA_VISIBLE_DEVICES"),
-    _Tool(("rocm-smi", "--showid"), r"^GPU\[(\d+)\]", "ROCR_VISIBLE_DEVICES"),
+    _Tool(("nvidia-smi", "--list-gpus"), "^GPU ([0-9]+):", "CUDA_VISIBLE_DEVICES"),
+    _Tool(("rocm-smi", "--showid"), r"^GPU\[([0-9]+)\]", "ROCR_VISIBLE_DEVICES"),
 )
 
 
 class LocalGpus:
-    """GPUs by the names that a variable has for them, and which of them are free."""
+    """The GPUs by their names in a variable, and which of them are free."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._variable, self._free = _found(environment)
+        self._variable, self._free = _find_gpus(environment)
         self.count = len(self._free)
 
     def suffice(self, number: int) -> bool:
-        """Return whether so many are free; a machine without any does not ask for them."""
+        """Return whether `number` GPUs are free; on a machine without GPUs, always True."""
         return number <= len(self._free) or not self.count
 
     def take(self, number: int) -> list[str]:
-        """Return so many that nobody has, and that nobody else gets until they are given back."""
+        """Return `number` free GPUs, which nobody else gets until they are given back."""
         taken, self._free = self._free[:number], self._free[number:]
         return taken
 
@@ -48,16 +54,16 @@ class LocalGpus:
         self._free += gpus
 
     def variables(self, gpus: list[str]) -> dict[str, str]:
-        """Return what tells a program that it has these GPUs, nothing on a machine without any."""
+        """Return the variables that give a program these GPUs; none on a machine without GPUs."""
         return {self._variable: ",".join(gpus)} if self.count else {}
 
 
-def _found(environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Return the variable for GPUs, and the names of those that are ours."""
+def _find_gpus(environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """Return the variable for GPUs, and the names of those that we may use."""
     for variable in _VARIABLES:
         if variable in environment:
             names = [name.strip() for name in environment[variable].split(",")]
-            # CUDA takes the first name that is none, such as -1, for the end.
+            # CUDA ignores an invalid name, such as -1, and all names after it.
             ends = (at for at, name in enumerate(names) if name in ("", "-1", "NoDevFiles"))
             return variable, names[: next(ends, None)]
     for tool in _TOOLS:
@@ -71,7 +77,7 @@ def _found(environment: Mapping[str, str]) -> tuple[str, list[str]]:
                 timeout=_TIMEOUT_S,
                 check=False,
             )
-            # A driver that does not answer is no machine with GPUs.
+            # A silent driver counts as no GPUs.
             if done.returncode == 0:
                 names = re.findall(tool.pattern, done.stdout, re.MULTILINE)
                 return tool.variable, list(dict.fromkeys(names))

@@ -1,20 +1,31 @@
-"""How many more array elements the queue takes: by our own limit, and by Slurm's."""
+"""How many more array elements the queue takes, by our own limit and by Slurm's."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from oellm.core.log import Log
 from oellm.core.paths import user_name
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
-from oellm.slurm import commands
-from oellm.slurm.commands import QueuedElement
+from oellm.slurm.commands import ask_slurm, call_slurm, parse_configuration
+from oellm.slurm.queue import QueuedElement
+
+_NUMBER = re.compile("[0-9]+")
 
 
 class Limit(NamedTuple):
-    """How many elements of one user may be in the queue; those of one account or QOS, if named."""
+    """How many elements one user may have in the queue.
+
+    Attributes:
+        name: What to call it in messages.
+        most: The number of elements.
+        account: The account whose elements count; empty if all do.
+        qos: The QOS whose elements count; empty if all do.
+    """
 
     name: str
     most: int
@@ -22,7 +33,7 @@ class Limit(NamedTuple):
     qos: str = ""
 
     def room(self, queue: Sequence[QueuedElement]) -> int:
-        """Return how many more there may be, never less than 0."""
+        """Return how many more elements there may be, never less than 0."""
         counted = sum(
             self.account in ("", element.account) and self.qos in ("", element.qos)
             for element in queue
@@ -31,45 +42,49 @@ class Limit(NamedTuple):
 
 
 class Association(NamedTuple):
-    """What the accounting says of the user in one account; empty where it says nothing."""
+    """What the accounting says about the user in one account; a field is empty if unknown."""
 
     account: str
     partition: str
     default_qos: str
-    most: str
+    max_submit_jobs: str
 
 
 class QueueRules(NamedTuple):
-    """What bounds a submission."""
+    """What bounds a submission.
+
+    Attributes:
+        limits: Limits of elements in the queue.
+        array_size: Array indices are smaller than this; None if Slurm does not say.
+    """
 
     limits: list[Limit]
-    # An array index is smaller; None where Slurm does not say.
     array_size: int | None
 
 
-def rules(run: Run, queue_limit: int | None, report: commands.Report) -> QueueRules:
+def ask_rules(run: Run, queue_limit: int | None, log: Log) -> QueueRules:
     """Ask Slurm what bounds the submissions of a run.
 
-    `queue_limit` counts instead of the run's setting. Where there is no accounting, or it does
-    not answer, its limits are not known. Raises what slurm.ask raises.
+    `queue_limit` overrides the run's setting. If there is no accounting, or it does not answer,
+    its limits stay unknown. Raises what `ask_slurm` raises.
     """
-    told = commands.parse_configuration(commands.ask(["scontrol", "show", "config"], report))
-    size = told.get("MaxArraySize", "")
+    configuration = parse_configuration(ask_slurm(["scontrol", "show", "config"], log))
     limits = []
     most = queue_limit or run.setting("queue_limit")
     if most:
         limits.append(Limit("queue_limit", int(most)))
-    # Most clusters have accounting, and sbatch has the last word where it does not answer.
+    # Most clusters have accounting. If it does not answer, sbatch has the last word.
     with contextlib.suppress(OellmError):
-        limits += _accounting_limits(run, told.get("ClusterName", ""))
-    return QueueRules(limits, int(size) if size.isdecimal() and int(size) else None)
+        limits += _ask_accounting_limits(run, configuration.get("ClusterName", ""))
+    array_size = _parse_number(configuration.get("MaxArraySize", ""))
+    return QueueRules(limits, array_size or None)
 
 
-def _accounting_limits(run: Run, cluster: str) -> list[Limit]:
+def _ask_accounting_limits(run: Run, cluster: str) -> list[Limit]:
     show = ["sacctmgr", "--noheader", "--parsable2", "show"]
-    asked = [f"user={user_name()}", f"cluster={cluster}"]
+    selection = [f"user={user_name()}", f"cluster={cluster}"]
     columns = "format=Account,Partition,DefaultQOS,MaxSubmitJobs"
-    answer = commands.call([*show, "associations", *asked, columns])
+    answer = call_slurm([*show, "associations", *selection, columns])
     associations = [
         association
         for association in parse_associations(answer)
@@ -77,17 +92,20 @@ def _accounting_limits(run: Run, cluster: str) -> list[Limit]:
         and association.partition in ("", run.setting("partition"))
     ]
     if len({association.account for association in associations}) != 1:
-        # Which one Slurm would charge is not ours to guess.
+        # We cannot know which account Slurm would charge.
         return []
     limits = [
-        Limit(f"MaxSubmitJobs of account {account}", int(most), account=account)
-        for account, _, _, most in associations
-        if most.isdecimal()
+        Limit(f"MaxSubmitJobs of account {association.account}", most, account=association.account)
+        for association in associations
+        if (most := _parse_number(association.max_submit_jobs)) is not None
     ]
     qos = run.setting("qos") or associations[0].default_qos
-    most = commands.call([*show, "qos", f"name={qos}", "format=MaxSubmitPU"]).strip() if qos else ""
-    if most.isdecimal():
-        limits.append(Limit(f"MaxSubmitJobsPerUser of QOS {qos}", int(most), qos=qos))
+    if qos:
+        most = _parse_number(
+            call_slurm([*show, "qos", f"name={qos}", "format=MaxSubmitPU"]).strip()
+        )
+        if most is not None:
+            limits.append(Limit(f"MaxSubmitJobsPerUser of QOS {qos}", most, qos=qos))
     return limits
 
 
@@ -95,3 +113,7 @@ def parse_associations(text: str) -> list[Association]:
     """Read `sacctmgr --parsable2 show associations` with the columns of an Association."""
     lines = (line.split("|") for line in text.splitlines())
     return [Association(*cells) for cells in lines if len(cells) == len(Association._fields)]
+
+
+def _parse_number(text: str) -> int | None:
+    return int(text) if _NUMBER.fullmatch(text) else None

@@ -1,4 +1,4 @@
-"""What sbatch's refusals mean: lack of room, or a setting that the cluster does not accept."""
+"""The meaning of sbatch's errors: no room in the queue, or a setting that the cluster refuses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import re
 
 from oellm.runs.run_directory import Run
 
-# Slurm's one message for all limits of accounting comes after the name of the limit, such as
-# QOSMaxSubmitJobPerUserLimit or AssocGrpSubmitJobsLimit; old versions have the message alone.
+# Slurm has one message for all limits of the accounting. The name of the limit, such as
+# QOSMaxSubmitJobPerUserLimit or AssocGrpSubmitJobsLimit, comes before it; old versions omit it.
 _POLICY = "Job violates accounting/QOS policy"
-_POLICY_REASON = re.compile(r"\b(?:Assoc|QOS)(\w+Limit)\b")
-# Parts of its messages, and the settings that they are about.
+_POLICY_LIMIT = re.compile(r"\b(?:Assoc|QOS)(\w+Limit)\b", re.ASCII)
+# Parts of sbatch's messages, and the settings that they are about.
 _SETTINGS = (
     ("account", ("account",)),
     ("partition", ("partition",)),
@@ -27,24 +27,24 @@ _SETTINGS = (
 )
 
 
-def is_lack_of_room(words: str) -> bool:
-    """Return whether sbatch refuses for the number of jobs in the queue."""
-    if _POLICY not in words:
+def is_lack_of_room(error: str) -> bool:
+    """Return whether sbatch refuses because of the number of jobs in the queue."""
+    if _POLICY not in error:
         return False
-    reason = _POLICY_REASON.search(words)
-    return reason is None or "Submit" in reason.group(1)
+    limit = _POLICY_LIMIT.search(error)
+    return limit is None or "Submit" in limit.group(1)
 
 
-def advice(words: str, run: Run) -> str:
-    """Return how to change what sbatch refuses, nothing where that is not known."""
-    reason = _POLICY_REASON.search(words)
-    text = (reason.group(1) if reason else words).lower()
+def advise(error: str, run: Run) -> str | None:
+    """Return how to change what sbatch refuses, None if that is not known."""
+    limit = _POLICY_LIMIT.search(error)
+    text = (limit.group(1) if limit else error).lower()
     keys = dict.fromkeys(key for part, members in _SETTINGS if part in text for key in members)
     if not keys:
-        return ""
-    now = ", ".join(f"{key}={run.setting(key) or ''}" for key in keys)
+        return None
+    settings = ", ".join(f"{key}={run.setting(key) or ''}" for key in keys)
     options = " ".join(f"--set={key}=…" for key in keys)
     return (
-        f"\nthe run has {now}; to change that: "
+        f"the run has {settings}; to change that: "
         f"oe-missing {run.path} | oe-render {options} | oe-submit"
     )

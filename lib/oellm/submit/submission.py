@@ -1,121 +1,187 @@
-"""What a run still lacks, and handing it to Slurm so that nothing is there twice."""
+"""Handing array elements to Slurm so that none is submitted twice, whatever happens in between."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import re
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from oellm.core.atomic import new_attempt
+from oellm.core.log import Log
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
+from oellm.runs.run_record import Executor, Submission
 from oellm.slurm import commands
 from oellm.slurm.commands import SlurmUnavailableError
+from oellm.slurm.queue import QueuedElement, ask_queue
 from oellm.submit import sbatch_errors
-from oellm.submit.array_elements import Batch
+from oellm.submit.array_elements import Batch, Element
 
-# Seconds after which a submission whose answer was lost would be in the queue, if it got there.
+# Seconds after which a submission whose answer got lost would be in the queue if Slurm has it.
 _SETTLED_S = 20.0
 _PAUSE_S = 2.0
 _TRIES = 5
 
 
 class NoRoomError(OellmError):
-    """Slurm refuses a submission for the number of jobs that the user has in the queue."""
+    """Slurm refuses a submission because of the number of jobs that the user has in the queue."""
 
 
-def command(run: Run, batch: Batch, comment: str) -> list[str]:
-    """Return the sbatch command line of a batch."""
-    return commands.submit_command(
-        str(run.path / run.arrays[batch.array].script),
-        [number - batch.offset for number in batch.elements],
-        run.setting("concurrency"),
-        batch.offset,
-        comment,
+class SlurmSubmissions:
+    """The submissions of one run: those in run.json, and new ones.
+
+    `log` gets messages for the user. With `dry_run` run.json is never written.
+    """
+
+    def __init__(self, run: Run, log: Log, *, dry_run: bool = False) -> None:
+        self._run = run
+        self._log = log
+        self._dry_run = dry_run
+
+    def new_comment(self) -> str:
+        """Return a comment that no other submission has, after that of the setting `sbatch`."""
+        name = re.sub(r"[^\w.-]", "_", self._run.path.name, flags=re.ASCII)[:64]
+        theirs = (self._run.setting("sbatch") or {}).get("comment", "")
+        return f"{theirs} oellm:{name}:{new_attempt()}".lstrip()
+
+    def command(self, batch: Batch, comment: str) -> list[str]:
+        """Return the sbatch command line of a batch."""
+        return commands.sbatch_command(
+            str(self._run.path / self._run.arrays[batch.array].script),
+            [number - batch.offset for number in batch.elements],
+            concurrency=self._run.setting("concurrency"),
+            offset=batch.offset,
+            comment=comment,
+        )
+
+    def submit(self, batch: Batch) -> int:
+        """Submit a batch as one Slurm array; return the job id, which is in run.json by then.
+
+        run.json gets the submission, without a job id, before sbatch is called: whatever happens
+        then, the job can be found by its comment. If sbatch's answer is lost, the job is looked
+        for, and submitted again only if Slurm does not have it. Raises NoRoomError or OellmError
+        with sbatch's own words if it refuses, SlurmUnavailableError if Slurm does not answer.
+        """
+        for _ in range(_TRIES):
+            comment = self.new_comment()
+            intent = new_submission(
+                Executor.SLURM, batch, comment=comment, command=self.command(batch, comment)
+            )
+            self._run.submissions.append(intent)
+            self._save()
+            try:
+                job_id = commands.parse_job_id(commands.call_slurm(intent.command))
+            except (SlurmUnavailableError, commands.AnswerError) as error:
+                self._log(f"{error}; looking whether the job is in the queue")
+                # sbatch may have sent it at any time until now.
+                self._replace(intent, dataclasses.replace(intent, submitted=_utc_now()))
+                self.confirm()
+                if (found := self._job_id(comment)) is not None:
+                    return found
+            except OellmError as error:
+                self._run.submissions.remove(intent)
+                self._save()
+                if sbatch_errors.is_lack_of_room(str(error)):
+                    raise NoRoomError(str(error)) from None
+                advice = sbatch_errors.advise(str(error), self._run)
+                raise type(error)("\n".join(filter(None, (str(error), advice)))) from None
+            else:
+                self._replace(intent, dataclasses.replace(intent, job_id=job_id))
+                self._save()
+                return job_id
+        raise SlurmUnavailableError(f"sbatch: no job after {_TRIES} tries")
+
+    def confirm(self) -> None:
+        """Find the job ids of submissions that lack one, and forget submissions without a job.
+
+        A job that Slurm no longer knows counts as never submitted; its results tell what it did.
+        """
+        while unknown := [s for s in self._run.submissions if s.job_id is None]:
+            queue = ask_queue(self._log, recent=True)
+            for submission in unknown:
+                ids = (job.job_id for job in queue if job.comment == submission.comment)
+                job_id = next(ids, None)
+                if job_id is not None:
+                    self._replace(submission, dataclasses.replace(submission, job_id=job_id))
+                    self._log(f"job {job_id} was submitted, though its number got lost")
+                elif _age_s(submission) > _SETTLED_S:
+                    self._run.submissions.remove(submission)
+            self._save()
+            if any(submission.job_id is None for submission in self._run.submissions):
+                time.sleep(_PAUSE_S)
+
+    def has_jobs(self) -> bool:
+        """Return whether anything of the run was ever handed to Slurm."""
+        return any(s.executor is Executor.SLURM for s in self._run.submissions)
+
+    def find_queued(self, queue: Iterable[QueuedElement]) -> set[Element]:
+        """Return the elements of the run that are in the queue."""
+        return {element for _, _, element in self._elements_in(queue)}
+
+    def find_own_jobs(self, queue: Iterable[QueuedElement]) -> dict[int, list[int]]:
+        """Return the numbers of the run's elements in the queue, by job id.
+
+        A job with the number of ours but another comment is not ours; `log` is told.
+        """
+        own: dict[int, list[int]] = {}
+        foreign = set()
+        for queued, submission, element in self._elements_in(queue):
+            if queued.comment == submission.comment:
+                own.setdefault(queued.job_id, []).append(element.number)
+            else:
+                foreign.add(queued.job_id)
+        for job_id in sorted(foreign):
+            self._log(f"job {job_id} is left alone: its comment is not that of this run")
+        return own
+
+    def _elements_in(
+        self, queue: Iterable[QueuedElement]
+    ) -> Iterator[tuple[QueuedElement, Submission, Element]]:
+        jobs = {s.job_id: s for s in self._run.submissions if s.executor is Executor.SLURM}
+        for queued in queue:
+            submission = jobs.get(queued.job_id)
+            if submission is not None and queued.index is not None:
+                element = Element(submission.array, queued.index + submission.offset)
+                yield queued, submission, element
+
+    def _job_id(self, comment: str) -> int | None:
+        return next((s.job_id for s in self._run.submissions if s.comment == comment), None)
+
+    def _replace(self, old: Submission, new: Submission) -> None:
+        submissions = self._run.submissions
+        submissions[submissions.index(old)] = new
+
+    def _save(self) -> None:
+        if not self._dry_run:
+            self._run.save()
+
+
+def new_submission(
+    executor: Executor,
+    batch: Batch,
+    *,
+    job_id: int | None = None,
+    comment: str = "",
+    command: Iterable[str] = (),
+) -> Submission:
+    """Return the submission of a batch at this moment."""
+    return Submission(
+        executor=executor,
+        job_id=job_id,
+        array=batch.array,
+        elements=tuple(batch.elements),
+        offset=batch.offset,
+        submitted=_utc_now(),
+        comment=comment,
+        command=tuple(command),
     )
 
 
-def new_comment(run: Run) -> str:
-    """Return a comment that no other submission has, after the one of the setting `sbatch`."""
-    name = re.sub(r"[^\w.-]", "_", run.path.name, flags=re.ASCII)[:64]
-    theirs = (run.setting("sbatch") or {}).get("comment", "")
-    return f"{theirs} oellm:{name}:{new_attempt()}".lstrip()
+def _age_s(submission: Submission) -> float:
+    return (datetime.datetime.now(datetime.timezone.utc) - submission.time).total_seconds()
 
 
-def record(run: Run, executor: str, batch: Batch, **known: Any) -> dict[str, Any]:
-    """Add a submission to run.json, and return its entry."""
-    entry = {
-        "executor": executor,
-        "job_id": None,
-        "array": batch.array,
-        "elements": batch.elements,
-        "offset": batch.offset,
-        "submitted": _now().isoformat(timespec="seconds"),
-        **known,
-    }
-    run.record["jobs"].append(entry)
-    run.save()
-    return entry
-
-
-def submit(run: Run, batch: Batch, report: commands.Report) -> int:
-    """Submit a batch as one Slurm array; return the job id, which is in run.json by then.
-
-    Before sbatch is called run.json has the entry, without a job id: whatever happens then, the
-    job can be found by its comment. Where sbatch's answer is lost, it is looked for, and only
-    submitted again where it is not there. Raises NoRoomError or OellmError with sbatch's own words
-    where it refuses, SlurmUnavailableError where Slurm does not answer.
-    """
-    for _ in range(_TRIES):
-        comment = new_comment(run)
-        entry = record(run, "slurm", batch, comment=comment, command=command(run, batch, comment))
-        try:
-            entry["job_id"] = commands.parse_job_id(commands.call(entry["command"]))
-        except (SlurmUnavailableError, commands.AnswerError) as error:
-            report(f"{error}; looking whether the job is in the queue")
-            # Until now sbatch may have sent it.
-            entry["submitted"] = _now().isoformat(timespec="seconds")
-            resolve(run, report)
-            if entry["job_id"] is None:
-                continue
-        except OellmError as error:
-            run.record["jobs"].remove(entry)
-            run.save()
-            if sbatch_errors.is_lack_of_room(str(error)):
-                raise NoRoomError(str(error)) from None
-            raise type(error)(f"{error}{sbatch_errors.advice(str(error), run)}") from None
-        run.save()
-        return int(entry["job_id"])
-    raise SlurmUnavailableError(f"sbatch: no job after {_TRIES} tries")
-
-
-def resolve(run: Run, report: commands.Report, save: Callable[[Run], None] = Run.save) -> None:
-    """Find out what became of submissions whose job id is not known, and forget what is nowhere.
-
-    What ran and ended so long ago that Slurm has forgotten it counts as nowhere: its results say
-    what it has done.
-    """
-    while unknown := [job for job in run.record["jobs"] if job["job_id"] is None]:
-        queue = commands.queued(report, recent=True)
-        for job in unknown:
-            job["job_id"] = next(
-                (found.job_id for found in queue if found.comment == job["comment"]), None
-            )
-            if job["job_id"] is not None:
-                report(f"job {job['job_id']} was submitted, though its number got lost")
-            elif _age(job) > _SETTLED_S:
-                run.record["jobs"].remove(job)
-        save(run)
-        if any(job["job_id"] is None for job in run.record["jobs"]):
-            time.sleep(_PAUSE_S)
-
-
-def _age(job: dict[str, Any]) -> float:
-    """Return the seconds since a submission."""
-    return (_now() - datetime.datetime.fromisoformat(job["submitted"])).total_seconds()
-
-
-def _now() -> datetime.datetime:
-    return datetime.datetime.now(datetime.timezone.utc)
+def _utc_now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -6,28 +6,35 @@ import shlex
 from pathlib import Path
 from typing import NamedTuple
 
+from oellm.core.log import Log
 from oellm.errors import OellmError
 from oellm.runs import run_directory
-from oellm.runs.run_directory import Run
-from oellm.slurm import commands, notation
-from oellm.slurm.commands import QueuedElement
-from oellm.submit import array_elements, queue_limits, submission
-from oellm.submit.array_elements import Element, Pending, UnfinishedRows
-from oellm.submit.lock import SubmitLock
+from oellm.runs.submit_lock import SubmitLock
+from oellm.slurm.commands import ask_slurm
+from oellm.slurm.notation import format_ranges
+from oellm.slurm.queue import QueuedElement, ask_queue
+from oellm.submit import array_elements, queue_limits
+from oellm.submit.array_elements import Element, QueueFit, UnfinishedRows
 from oellm.submit.queue_limits import Limit, QueueRules
-from oellm.submit.submission import NoRoomError
+from oellm.submit.submission import NoRoomError, SlurmSubmissions
 
 
 class Round(NamedTuple):
-    """What one look at run and queue found and did, in numbers of array elements."""
+    """What one look at run and queue found and did, in numbers of array elements.
+
+    Attributes:
+        submitted: Submitted in this round.
+        queued: In the queue before this round.
+        postponed: Waiting for room in the queue.
+        limit: The limit that postpones them; None if Slurm itself refused more.
+        left: Submitted by an earlier round, and ended with rows that have no result.
+        finished: All of their rows have results.
+    """
 
     submitted: int
-    # In the queue before.
     queued: int
-    # Waiting for room in the queue, for this limit; None where Slurm itself said so.
     postponed: int
     limit: Limit | None
-    # Submitted by an earlier round, and ended with rows that have no result.
     left: int
     finished: int
 
@@ -35,125 +42,115 @@ class Round(NamedTuple):
 class Submitter:
     """Submits the elements of one run to Slurm, each of them once.
 
-    An element that ended and left rows is for another Submitter: whether it is worth another try,
-    the user decides.
+    An element that ended with unfinished rows is left to another Submitter: the user decides
+    whether it is worth another try. `queue_limit` overrides the run's setting.
     """
 
-    def __init__(self, path: Path, queue_limit: int | None, report: commands.Report) -> None:
-        self.run = run_directory.load(path)
+    def __init__(self, path: Path, queue_limit: int | None, log: Log) -> None:
+        self.run = run_directory.load_run(path)
         self.rows = UnfinishedRows(self.run)
         self._total = sum(array.elements for array in self.run.arrays)
         self._queue_limit = queue_limit
-        self._report = report
+        self._log = log
         self._rules: QueueRules | None = None
         self._submitted: set[Element] = set()
 
-    def round(self) -> Round:
+    def submit_round(self) -> Round:
         """Look, and submit what there is room for.
 
-        Raises LockedError where another process does the same, and what slurm.ask and
-        submission.submit raise.
+        Raises LockedError if another process is doing the same, and what `ask_slurm` and
+        `SlurmSubmissions.submit` raise.
         """
         with SubmitLock(self.run.path) as lock:
-            # Others may have submitted meanwhile.
-            self.run = run_directory.load(self.run.path)
-            submission.resolve(self.run, self._report)
-            queue = commands.queued(self._report)
-            in_queue = array_elements.queued(self.run, queue)
-            # After the queue: who has left it writes no result any more.
-            unfinished = array_elements.unfinished(self.run, self.rows, in_queue)
+            # Another process may have submitted something since we read run.json.
+            self.run = run_directory.load_run(self.run.path)
+            submissions = SlurmSubmissions(self.run, self._log)
+            submissions.confirm()
+            queue = ask_queue(self._log)
+            in_queue = submissions.find_queued(queue)
+            # Results are listed after the queue: a job that has left it writes no more results.
+            unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
             left = [element for element in unfinished if element in self._submitted]
-            pending = self._pending(unfinished, queue)
-            submitted = self._submit(pending, queue, lock)
-        waiting = len(pending.ready) + len(pending.postponed) - submitted
-        is_refused = submitted < len(pending.ready)
+            fit = self._fit(unfinished, queue)
+            submitted = self._submit(fit, submissions, lock, is_queue_empty=not queue)
+        is_refused = submitted < len(fit.admitted)
         return Round(
             submitted=submitted,
             queued=len(in_queue),
-            postponed=waiting,
-            limit=None if is_refused else pending.limit,
+            postponed=len(fit.admitted) + len(fit.postponed) - submitted,
+            limit=None if is_refused else fit.limit,
             left=len(left),
             finished=self._total - len(in_queue) - len(unfinished),
         )
 
     def command_lines(self) -> list[str]:
-        """Return what `round` would run, as shell commands; nothing is written or submitted."""
-        submission.resolve(self.run, self._report, lambda _: None)
-        queue = commands.queued(self._report)
-        in_queue = array_elements.queued(self.run, queue)
-        pending = self._pending(array_elements.unfinished(self.run, self.rows, in_queue), queue)
-        comment = submission.new_comment(self.run)
+        """Return the shell commands of `submit_round`; nothing is written or submitted."""
+        submissions = SlurmSubmissions(self.run, self._log, dry_run=True)
+        submissions.confirm()
+        queue = ask_queue(self._log)
+        in_queue = submissions.find_queued(queue)
+        unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
+        fit = self._fit(unfinished, queue)
+        comment = submissions.new_comment()
         return [
-            shlex.join(submission.command(self.run, batch, comment))
-            for batch in array_elements.batches(pending.ready, self._array_size())
+            shlex.join(submissions.command(batch, comment))
+            for batch in array_elements.make_batches(fit.admitted, self._array_size())
         ]
 
-    def _pending(self, unfinished: list[Element], queue: list[QueuedElement]) -> Pending:
+    def _fit(self, unfinished: list[Element], queue: list[QueuedElement]) -> QueueFit:
         waiting = [element for element in unfinished if element not in self._submitted]
         if waiting and self._rules is None:
-            self._rules = queue_limits.rules(self.run, self._queue_limit, self._report)
-        return array_elements.pending(waiting, queue, self._rules.limits if self._rules else [])
+            self._rules = queue_limits.ask_rules(self.run, self._queue_limit, self._log)
+        limits = self._rules.limits if self._rules else []
+        return array_elements.fit_into_queue(waiting, queue, limits)
 
     def _array_size(self) -> int | None:
         return self._rules.array_size if self._rules else None
 
-    def _submit(self, pending: Pending, queue: list[QueuedElement], lock: SubmitLock) -> int:
-        """Submit what is ready; return how many elements Slurm took."""
+    def _submit(
+        self,
+        fit: QueueFit,
+        submissions: SlurmSubmissions,
+        lock: SubmitLock,
+        *,
+        is_queue_empty: bool,
+    ) -> int:
+        """Submit what fits; return the number of elements that Slurm took."""
         taken = 0
-        for batch in array_elements.batches(pending.ready, self._array_size()):
+        for batch in array_elements.make_batches(fit.admitted, self._array_size()):
             lock.refresh()
             try:
-                job_id = submission.submit(self.run, batch, self._report)
+                job_id = submissions.submit(batch)
             except NoRoomError as error:
-                if not queue and not taken:
-                    # No room will appear by waiting.
+                if is_queue_empty and not taken:
+                    # Waiting would make no room.
                     raise OellmError(f"{error}\nfewer at a time: --queue_limit=N") from None
-                self._report(str(error))
+                self._log(str(error))
                 break
             taken += len(batch.elements)
             self._submitted.update(Element(batch.array, number) for number in batch.elements)
             script = self.run.path / self.run.arrays[batch.array].script
-            ranges = notation.ranges(batch.elements)
-            self._report(f"submitted as job {job_id}: elements {ranges} of {script}")
+            ranges = format_ranges(batch.elements)
+            self._log(f"submitted as job {job_id}: elements {ranges} of {script}")
         return taken
 
 
-def cancel(path: Path, report: commands.Report) -> None:
-    """Cancel what is queued or running of a run; `report` is told what that is.
+def cancel_run(path: Path, log: Log) -> None:
+    """Cancel what is queued or running of a run; `log` is told what that is.
 
-    A job with the number of ours that is another one is left alone. Raises LockedError, and what
-    slurm.ask raises.
+    Leaves alone a job that has a number of ours but is another job. Raises LockedError, and what
+    `ask_slurm` raises.
     """
     with SubmitLock(path):
-        run = run_directory.load(path)
-        found: dict[int, list[int]] = {}
-        # A run that never saw Slurm needs none here either.
-        if any(job["executor"] == "slurm" for job in run.record["jobs"]):
-            submission.resolve(run, report)
-            found = _own_jobs(run, commands.queued(report), report)
-        if found:
-            commands.ask(["scancel", *map(str, found)], report)
-    for job_id, elements in found.items():
-        report(f"cancelled job {job_id}: elements {notation.ranges(elements)}")
-    if not found:
-        report(f"nothing in the queue of {path}")
-
-
-def _own_jobs(
-    run: Run, queue: list[QueuedElement], report: commands.Report
-) -> dict[int, list[int]]:
-    """Return the elements in the queue by their job."""
-    jobs = {job["job_id"]: job for job in run.record["jobs"] if job["executor"] == "slurm"}
-    found: dict[int, list[int]] = {}
-    foreign = set()
-    for element in queue:
-        job = jobs.get(element.job_id)
-        if job is None or element.index is None:
-            continue
-        if element.comment != job["comment"]:
-            foreign.add(element.job_id)
-            continue
-        found.setdefault(element.job_id, []).append(element.index + job["offset"])
-    for job_id in sorted(foreign):
-        report(f"job {job_id} is left alone: its comment is not that of this run")
-    return found
+        submissions = SlurmSubmissions(run_directory.load_run(path), log)
+        jobs: dict[int, list[int]] = {}
+        # A run that was never submitted to Slurm can be cancelled on a machine without Slurm.
+        if submissions.has_jobs():
+            submissions.confirm()
+            jobs = submissions.find_own_jobs(ask_queue(log))
+        if jobs:
+            ask_slurm(["scancel", *map(str, jobs)], log)
+    for job_id, elements in jobs.items():
+        log(f"cancelled job {job_id}: elements {format_ranges(elements)}")
+    if not jobs:
+        log(f"nothing in the queue of {path}")

@@ -9,8 +9,7 @@ import os
 from pathlib import Path
 
 from oellm.core import atomic
-
-STOPS = "stops"
+from oellm.runs.run_directory import STOPS
 
 
 def count_timeout(run_dir: Path, shard: int, *, made_progress: bool, limit: int) -> bool:

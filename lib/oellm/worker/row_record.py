@@ -8,14 +8,14 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from oellm.core import json_codec, schema
+from oellm.core import schema
 from oellm.core.display import utc_now
-from oellm.core.redaction import redact_json
 from oellm.frameworks.interface import Evaluation
 from oellm.manifest.rows import Row
-from oellm.runs import answers
-from oellm.runs.answers import ANSWERS
-from oellm.runs.result_store import Result, ResultStore, problem
+from oellm.runs import answers, result_file
+from oellm.runs.result_file import InvalidResultError, Result, check_result
+from oellm.runs.result_store import ResultStore, WrittenResult
+from oellm.runs.run_directory import ANSWERS
 
 
 class Job(NamedTuple):
@@ -99,14 +99,18 @@ class RowRecorder:
         record["metrics"] = [score.to_json() for score in evaluation.scores]
         record["remarks"], record["usage"] = evaluation.remarks, evaluation.usage
         result: Result = {**evaluation.native, "oellm": record}
-        if reason := problem(result):
-            raise ValueError(f"the result is not valid: {reason}")
+        try:
+            check_result(result)
+        except InvalidResultError as error:
+            raise ValueError(f"the result is not valid: {error}") from None
         remarks = list(evaluation.remarks)
-        if not self._store_result(result, evaluation):
+        written = self._store_result(result, evaluation)
+        if not written.is_ours:
             remarks.append("another worker was faster, its result stays")
         seconds = self.timing["row_s"] - self.timing.get("wait_s", 0.0)
         summary = f"done in {seconds:.1f} s: {_headline(evaluation)}"
-        return Ended(is_done=True, line=_line(result), summary=summary, remarks=remarks)
+        line = result_file.one_line(written.content)
+        return Ended(is_done=True, line=line, summary=summary, remarks=remarks)
 
     def write_failure(self, failure: RowFailure) -> Ended:
         """Write the failure file."""
@@ -124,16 +128,17 @@ class RowRecorder:
             self._store.write_failure(result)
         described = result["oellm"]["failure"]
         summary = f"failed: {described['class']}: {described['message']}"
-        return Ended(is_done=False, line=_line(result), summary=summary, remarks=[])
+        line = result_file.one_line(result_file.encode_result(result))
+        return Ended(is_done=False, line=line, summary=summary, remarks=[])
 
-    def _store_result(self, result: Result, evaluation: Evaluation) -> bool:
-        """Store the result; return False if another worker stored one before."""
+    def _store_result(self, result: Result, evaluation: Evaluation) -> WrittenResult:
+        """Store the result, unless another worker stored one before."""
         if self._store is None:
-            return True
+            return WrittenResult(is_ours=True, content=result_file.encode_result(result))
         samples = evaluation.samples if self._job.row.value("log_samples") else None
-        is_ours = self._store.write_result(result, samples)
-        answers.remove(self._store.directory / ANSWERS, self._job.row["eval_id"])
-        return is_ours
+        written = self._store.write_result(result, samples)
+        answers.remove_answers(self._store.directory / ANSWERS, self._job.row["eval_id"])
+        return written
 
     def _record(self, status: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Return the record (schema.json, table `result`), without metrics or failure."""
@@ -150,10 +155,6 @@ class RowRecorder:
             },
             "provenance": dict(provenance),
         }
-
-
-def _line(result: Result) -> bytes:
-    return redact_json(json_codec.dumps(result))
 
 
 def _headline(evaluation: Evaluation) -> str:

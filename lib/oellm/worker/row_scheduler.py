@@ -18,9 +18,10 @@ from oellm.frameworks.interface import Evaluator
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.runs import answers
-from oellm.runs.answers import ANSWERS
-from oellm.runs.heartbeat import Heartbeat
-from oellm.runs.result_store import Result, ResultStore
+from oellm.runs.heartbeat import HeartbeatWriter
+from oellm.runs.result_file import Result
+from oellm.runs.result_store import ResultStore
+from oellm.runs.run_directory import ANSWERS
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_process import RowProcess
 from oellm.worker.row_record import Ended, Job, RowFailure, RowRecorder
@@ -86,7 +87,7 @@ class Sinks(NamedTuple):
     emit: Callable[[bytes], None]
     log: Log
     status: Log | None
-    heartbeat: Heartbeat | None = None
+    heartbeat: HeartbeatWriter | None = None
 
 
 class RowScheduler:
@@ -206,7 +207,7 @@ class RowScheduler:
         self.counts.skipped += 1
         if self._store is not None:
             # A worker may have been killed right after it wrote the result.
-            answers.remove(self._store.directory / ANSWERS, result["oellm"]["eval_id"])
+            answers.remove_answers(self._store.directory / ANSWERS, result["oellm"]["eval_id"])
         self._sinks.emit(json_codec.dumps(result))
 
     def _begin(self, key: ModelKey, row: Row) -> None:

@@ -14,9 +14,9 @@ from multiprocessing.connection import Connection, wait
 from oellm.core.stop_signals import StopSignals
 from oellm.manifest.rows import Row
 from oellm.runs import answers
-from oellm.runs.answers import ANSWERS
-from oellm.runs.heartbeat import RowAtWork, Work
+from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState
 from oellm.runs.result_store import ResultStore
+from oellm.runs.run_directory import ANSWERS
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_process import RowProcess
 from oellm.worker.row_scheduler import RowCounts, RowScheduler, RunOptions, Sinks
@@ -100,7 +100,7 @@ class Worker:
 
     def _seconds_to_wait(self) -> float | None:
         """Return after how many seconds a heartbeat or the deadline is due; None for never."""
-        limits = [] if self._heartbeat is None else [self._heartbeat.patience()]
+        limits = [] if self._heartbeat is None else [self._heartbeat.seconds_until_due()]
         if self._stopper.deadline is not None:
             limits.append(max(0.0, self._stopper.deadline - time.monotonic()))
         return min(limits, default=None)
@@ -111,12 +111,12 @@ class Worker:
         counts = self._rows.counts
         rows = [] if ended else [self._row_at_work(process) for process in self._rows.busy]
         self._heartbeat.beat(
-            Work(
+            WorkerState(
                 total=len(self._eval_ids),
                 skipped=counts.skipped,
                 done=counts.done,
                 failed=counts.failed,
-                rows=rows,
+                rows=tuple(rows),
                 loading=self._model.loading,
                 scoring_s=round(self._model.progress.seconds, 3),
                 ended=ended,
@@ -129,13 +129,13 @@ class Worker:
         if self._model.is_serving(process):
             return RowAtWork(
                 eval_id=eval_id,
-                phase="scoring",
+                phase=RowPhase.SCORING,
                 started=process.started,
                 requests_done=progress.done,
                 requests_total=progress.total,
                 requests_per_s=progress.rate,
             )
-        phase = "waiting" if process.asks is not None else "preparing"
+        phase = RowPhase.WAITING if process.asks is not None else RowPhase.PREPARING
         if process.is_scored:
-            phase = "finishing"
+            phase = RowPhase.FINISHING
         return RowAtWork(eval_id=eval_id, phase=phase, started=process.started)

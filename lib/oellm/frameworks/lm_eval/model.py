@@ -74,7 +74,7 @@ class LmEvalModel:
             light_attributes=_light_attributes(loaded),
             is_multimodal=bool(getattr(loaded, "MULTIMODAL", False)),
             identity=identity,
-            accelerator=provenance.accelerator(),
+            accelerator=provenance.accelerator_facts(),
             seconds=time.perf_counter() - started + (source.staged_s or 0.0),
             staged_s=source.staged_s,
         )

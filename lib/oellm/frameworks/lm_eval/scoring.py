@@ -114,7 +114,7 @@ class _Attempt:
         self._call = call
         self._answers = answers
         self._go_on = go_on
-        self._earlier: dict[str, Answer] = answers.earlier() if answers else {}
+        self._earlier: dict[str, Answer] = answers.read_earlier() if answers else {}
         self._replies: list[Any] = [
             self._earlier.get(key) if key is not None else None for key in call.keys
         ]

@@ -1,0 +1,69 @@
+"""The newest submission of each shard: its job, its logs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from oellm.runs.run_directory import LOGS, Run
+from oellm.runs.run_record import Executor, Submission
+from oellm.slurm.job_states import ArrayTask
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """The newest submission of a shard's array element.
+
+    Attributes:
+        shard: The number of the shard.
+        worker: Which of the element's workers evaluates the shard.
+        submission: The submission.
+        index: The array index of the element in that submission.
+    """
+
+    shard: int
+    worker: int
+    submission: Submission
+    index: int
+
+    @property
+    def is_local(self) -> bool:
+        """Whether oe-submit runs it on its own machine, without Slurm."""
+        return self.submission.executor is Executor.LOCAL
+
+    @property
+    def task(self) -> ArrayTask | None:
+        """What Slurm calls the element; None outside of Slurm, or if its job id is not known."""
+        if self.is_local or self.submission.job_id is None:
+            return None
+        return ArrayTask(self.submission.job_id, self.index)
+
+    def find_log(self, run_dir: Path) -> Path | None:
+        """Return the log of the shard's worker, None if there is none.
+
+        If an element has several workers, each may have a log of its own beside the element's:
+        4711_3.1.log beside 4711_3.log.
+        """
+        first_shard = self.shard - self.worker
+        stem = f"local_{first_shard}" if self.is_local else f"{self.submission.job_id}_{self.index}"
+        paths = (run_dir / LOGS / f"{name}.log" for name in (f"{stem}.{self.worker}", stem))
+        return next(filter(Path.is_file, paths), None)
+
+
+def newest_jobs(run: Run) -> dict[int, ShardJob]:
+    """Return the newest submission of each shard that was submitted, by shard."""
+    shards: dict[tuple[int, int], list[int]] = {}
+    for shard in run.shards:
+        shards.setdefault((shard.array, shard.element), []).append(shard.index)
+    jobs = {}
+    for submission in run.submissions:
+        array = run.arrays[submission.array]
+        for element in submission.elements:
+            for shard_index in shards.get((submission.array, element), ()):
+                jobs[shard_index] = ShardJob(
+                    shard=shard_index,
+                    worker=(shard_index - array.first_shard) % array.workers,
+                    submission=submission,
+                    index=element - submission.offset,
+                )
+    return jobs

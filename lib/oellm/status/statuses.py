@@ -1,0 +1,209 @@
+"""The states of rows, shards and runs, and the evidence that they are found from."""
+
+from __future__ import annotations
+
+import datetime
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import NamedTuple
+
+from oellm.manifest.rows import Row
+from oellm.runs.heartbeat import Heartbeat, RowAtWork
+from oellm.runs.result_store import RecordedFailure
+from oellm.runs.run_directory import Run
+from oellm.slurm.job_states import ArrayTask, JobState
+
+
+class EvalState(str, Enum):
+    """The state of a row; a shard or a run has the state of its worst row, or RUNNING."""
+
+    DONE = "done"
+    RUNNING = "running"
+    PENDING = "pending"
+    FAILED = "failed"
+    LOST = "lost"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class ShardPhase(str, Enum):
+    """What happens to a shard."""
+
+    UNSUBMITTED = "unsubmitted"
+    QUEUED = "queued"
+    RUNNING = "running"
+    ENDED = "ended"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+def worst_state(counts: Mapping[EvalState, int]) -> EvalState:
+    """Return the worst of the states that rows are in."""
+    # Pending comes first: it is open how those rows end.
+    worst = (EvalState.PENDING, EvalState.LOST, EvalState.FAILED)
+    return next((state for state in worst if counts.get(state)), EvalState.DONE)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a run at one moment.
+
+    Attributes:
+        run: The run directory as it is now.
+        now: The moment.
+        rows: The rows of the manifest.
+        done: The rows with a valid result.
+        failures: Why other rows have none, by eval_id.
+        heartbeats: The newest heartbeat of each shard.
+        jobs: What Slurm says; None if it did not answer, or was not asked.
+        logs: The ends of the logs of shards whose jobs ended or were requeued.
+        workers_here: The shards whose workers run on this machine, outside of jobs.
+        submitters_here: The process ids of oe-submit on this machine.
+    """
+
+    run: Run
+    now: datetime.datetime
+    rows: Sequence[Row]
+    done: frozenset[str]
+    failures: Mapping[str, RecordedFailure]
+    heartbeats: Mapping[int, Heartbeat]
+    jobs: Mapping[ArrayTask, JobState] | None
+    logs: Mapping[int, str]
+    workers_here: frozenset[int]
+    submitters_here: frozenset[int]
+
+    def silence_s(self, heartbeat: Heartbeat) -> float:
+        """Return the seconds since a worker wrote its heartbeat."""
+        return (self.now - heartbeat.attempt.update_time).total_seconds()
+
+
+@dataclass(frozen=True)
+class ShardActivity:
+    """What happens to a shard, and where.
+
+    Attributes:
+        phase: What happens to it.
+        reason: Why, in plain words; empty while it runs.
+        since: Failures from before do not count, because their rows are tried again. None: all do.
+        job: The Slurm job and array index, empty if it has none.
+        node: The node of the job, empty if it has none.
+        heartbeat: The heartbeat of the worker that runs.
+    """
+
+    phase: ShardPhase
+    reason: str
+    since: datetime.datetime | None
+    job: str = ""
+    node: str = ""
+    heartbeat: Heartbeat | None = None
+
+
+@dataclass(frozen=True)
+class RowStatus:
+    """The state of a row.
+
+    Attributes:
+        row: The row of the manifest.
+        state: Its state.
+        reason: What it does or waits for, or why it has no result.
+        shard: What happens to its shard.
+        attempts: How often it has failed.
+        log: The log of its last failure, empty if there is none.
+        at_work: What its worker says of it, None if it is not at work.
+    """
+
+    row: Row
+    state: EvalState
+    reason: str
+    shard: ShardActivity
+    attempts: int = 0
+    log: str = ""
+    at_work: RowAtWork | None = None
+
+    @property
+    def share_answered(self) -> float:
+        """The share of its requests that the model has answered; 0 if it is not being scored."""
+        total = self.at_work.requests_total if self.at_work is not None else 0
+        return self.at_work.requests_done / total if self.at_work is not None and total else 0.0
+
+
+@dataclass(frozen=True)
+class ShardStatus:
+    """The state of a shard. Times are in seconds, None if they are not known.
+
+    Attributes:
+        index: The number of the shard.
+        rows: Its rows.
+        activity: What happens to it.
+        estimate_s: How long oe-render thought that it takes.
+        measured_s: How long its workers took so far.
+        scoring_s: How much of that time the model answered.
+        gpu_s: The time times the GPUs of each worker.
+        rows_per_h: The rows per hour of the worker that runs.
+        left_s: How long the shard still takes.
+    """
+
+    index: int
+    rows: Sequence[RowStatus]
+    activity: ShardActivity
+    estimate_s: float
+    measured_s: float
+    scoring_s: float
+    gpu_s: float
+    rows_per_h: float | None
+    left_s: float | None
+
+    def count(self, state: EvalState) -> int:
+        """Return the number of rows in a state."""
+        return sum(row.state is state for row in self.rows)
+
+    @property
+    def state(self) -> EvalState:
+        """RUNNING if its worker runs and has rows left, else the state of the worst row."""
+        has_rows_left = self.count(EvalState.RUNNING) + self.count(EvalState.PENDING)
+        if self.activity.phase is ShardPhase.RUNNING and has_rows_left:
+            return EvalState.RUNNING
+        return worst_state(Counter(row.state for row in self.rows))
+
+
+class Totals(NamedTuple):
+    """A run in numbers (schema.json, table `totals`).
+
+    Attributes:
+        unsubmitted: Pending rows of shards that were not submitted.
+        estimate_s: The estimate of the shards that are done.
+        measured_s: The measured time of the shards that are done.
+    """
+
+    rows: int
+    done: int
+    running: int
+    pending: int
+    failed: int
+    lost: int
+    unsubmitted: int
+    state: EvalState
+    rows_per_h: float | None
+    left_s: float | None
+    gpu_hours: float
+    gpu_hours_planned: float | None
+    scoring_share: float | None
+    estimate_s: float
+    measured_s: float
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether something runs or is queued."""
+        return self.running + self.pending > self.unsubmitted
+
+
+class RunStatus(NamedTuple):
+    """The state of a run at one moment."""
+
+    run: Run
+    shards: list[ShardStatus]
+    totals: Totals
