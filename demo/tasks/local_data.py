@@ -1,4 +1,4 @@
-"""Reads the JSON lines beside this file, so that the tasks need no hub and no cache."""
+"""Reads the JSON lines beside this file, so the tasks need neither a hub nor a cache."""
 
 import json
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 The golden files are real output, with paths and machine names replaced: cluster.json of oe-detect,
 manifest.csv of oe-manifest, run/ of oe-render and the worker, results.jsonl of oe-run-task,
-metrics.csv of oe-collect, missing.csv of oe-missing. `make golden` writes them anew, the slow test
+metrics.csv of oe-collect, missing.csv of oe-missing. `make golden` writes them again, the slow test
 the results.
 """
 
