@@ -163,11 +163,7 @@ def large_things(modules: Modules) -> Iterator[str]:
 
 
 # Violations that are being mended.
-KNOWN = (
-    "lib/oellm/runs/frozen_worker.py:",
-    "lib/oellm/core: a room of ",
-    *(f": class {name} is in " for name in ("Failure", "Model", "NoRoomError", "Tally")),
-)
+KNOWN = ("lib/oellm/core: a room of ",)
 
 RULES: tuple[Callable[[Modules], Iterator[str]], ...] = (
     upward_imports,
@@ -203,8 +199,7 @@ def project() -> Modules:
 def test_the_project_keeps_the_rule(
     project: Modules, rule: Callable[[Modules], Iterator[str]]
 ) -> None:
-    violations = list(rule(project))
-    assert [found for found in violations if not any(map(found.__contains__, KNOWN))] == []
+    assert [found for found in rule(project) if not found.startswith(KNOWN)] == []
 
 
 # A tree that breaks no rule. Each planted violation adds or replaces files.
