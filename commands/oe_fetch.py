@@ -142,7 +142,7 @@ def _fetch(arguments: cli.Arguments) -> int:
     address = environment.hub_address(os.environ)
     silence = environment.find_silence(address)
     if silence is not None:
-        cli.message(f"{address} gives no answer: {silence}")
+        cli.message(f"{address} does not answer: {silence}")
         environment.forbid_network(os.environ)
     problem = None if silence is None else errors.unreachable_hub(address)
     fetcher = fetching.Fetcher(

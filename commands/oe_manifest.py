@@ -157,7 +157,7 @@ def _options(arguments: cli.Arguments) -> Options:
     if options.shots and not options.tasks:
         raise UsageError("--n_shot applies to --tasks; task groups have their own shots")
     if options.suites and not options.task_groups:
-        raise UsageError("--suites adds suites for --task_groups, which is not given")
+        raise UsageError("--suites needs --task_groups")
     return options
 
 
@@ -185,7 +185,7 @@ def _manifest(arguments: cli.Arguments) -> int:
     for text in broken:
         cli.message(text)
     if not models:
-        raise InputError("no model is left, all are broken")
+        raise InputError("no model is left: all are broken")
     of_model = _rows(options, str(models[0]))
     for model in models[1:]:
         rows.check_row(of_model[0].with_cells(model_path=str(model)))

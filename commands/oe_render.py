@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _options(arguments: cli.Arguments) -> Options:
     if arguments["--explain"] and arguments["--dry_run"]:
-        raise UsageError("--explain and --dry_run print different things: give one of them")
+        raise UsageError("--explain and --dry_run print different things: use only one of them")
     return Options(
         manifest=arguments["MANIFEST"],
         cluster=arguments["--cluster"],

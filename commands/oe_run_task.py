@@ -133,7 +133,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
     directory = options.run_dir or options.output_dir
     store = ResultStore(Path(directory).absolute()) if directory else None
     if store is None and any(row.value("log_samples") for row in rows):
-        raise UsageError("log_samples: samples need a place, give --output_dir")
+        raise UsageError("log_samples: samples need a directory, use --output_dir")
     draws = options.bootstrap_iters
     if draws is None:
         setting = run.setting("bootstrap_iters") if run is not None else None
@@ -164,7 +164,8 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
         counts = Worker(store, sinks, signals, run_options).run(rows)
     left = f", {counts.left} left" if counts.left else ""
     cli.message(
-        f"{counts.done} rows done, {counts.skipped} were there, {counts.failed} failed{left}"
+        f"{counts.done} rows done, {counts.skipped} already had results, "
+        f"{counts.failed} failed{left}"
     )
     if counts.left and signals.first is not None:
         return _stopped(run, options.shard, counts, signals.first)
@@ -218,15 +219,15 @@ def _stopped(run: Run | None, shard: int | None, counts: RowCounts, number: Sign
     if number == SIGINT:
         cli.message("interrupted")
         return ExitStatus.INTERRUPTED
-    kept = ", with answers to some of their requests kept" if counts.kept_bytes > 0 else ""
+    kept = "; some answers of unfinished rows are kept" if counts.kept_bytes > 0 else ""
     cli.message(f"stopped by {number.name}{kept}")
     if number == SIGUSR1 and run is not None and shard is not None:
         limit = run.setting("requeues") or 0
         has_progressed = bool(counts.done or counts.kept_bytes > 0)
         if not requeues.count_timeout(run.path, shard, made_progress=has_progressed, limit=limit):
             cli.message(
-                f"stuck: {limit + 1} times in a row the time was over before a row was finished or "
-                "a batch of requests answered; this needs a longer time_limit"
+                f"stuck: {limit + 1} times in a row the time ran out before a row was finished or "
+                "a batch of requests was answered; use a longer time_limit"
             )
             return ExitStatus.FAILED
     return ExitStatus.TRY_AGAIN

@@ -98,10 +98,10 @@ def _options(arguments: cli.Arguments) -> Options:
     if layout not in (None, *_FORMATS):
         raise UsageError(f"--format: expected one of {', '.join(_FORMATS)}, got {layout!r}")
     if arguments["--watch"] and (layout or arguments["--shards"]):
-        raise UsageError("--watch has a format of its own: leave out --format and --shards")
+        raise UsageError("--watch has its own format: leave out --format and --shards")
     layout = layout or ("table" if sys.stdout.isatty() else "csv")
     if arguments["--shards"] and layout not in ("csv", "jsonl"):
-        raise UsageError("--shards is for the formats csv and jsonl; the others have shards")
+        raise UsageError("--shards is for the formats csv and jsonl; the others always have shards")
     if (arguments["--watch"] or arguments["--log"]) and len(run_dirs) != 1:
         raise UsageError("--watch and --log need one run")
     return Options(

@@ -98,7 +98,7 @@ def _options(arguments: cli.Arguments) -> Options:
     if arguments["--wait"] not in (None, "", "done"):
         raise UsageError(f"--wait: expected nothing or done, got {arguments['--wait']!r}")
     if arguments["--cancel"] and (arguments["--dry_run"] or arguments["--wait"] is not None):
-        raise UsageError("--cancel submits nothing: leave --dry_run and --wait out")
+        raise UsageError("--cancel submits nothing: leave out --dry_run and --wait")
     limit = arguments["--queue_limit"]
     return Options(
         run_dir=arguments["RUN_DIR"],
@@ -163,8 +163,9 @@ def _wait(submitter: Submitter, options: Options) -> ExitStatus:
     except KeyboardInterrupt:
         path = submitter.run.path
         cli.message(
-            "interrupted; what is in the queue stays there: "
-            f"oe-submit --wait={options.wait} {path} goes on, oe-submit --cancel {path} cancels it"
+            "interrupted; submitted jobs stay in the queue: "
+            f"oe-submit --wait={options.wait} {path} continues, "
+            f"oe-submit --cancel {path} cancels them"
         )
         return ExitStatus.INTERRUPTED
     finally:
@@ -186,7 +187,7 @@ def _follow(submitter: Submitter, options: Options, show: Callable[[str], None])
         try:
             found = submitter.submit_round()
         except (SlurmUnavailableError, LockedError) as error:
-            cli.message(f"{error}; next look in about {options.poll_s} s")
+            cli.message(f"{error}; next check in about {options.poll_s} s")
         else:
             # What this round has submitted will be in the queue at the next.
             news = found._replace(submitted=0, queued=found.queued + found.submitted)
@@ -204,7 +205,7 @@ def _summary(found: Round) -> str:
     limit = f"{found.limit.name} {found.limit.most}" if found.limit else "Slurm's own limit"
     parts = (
         (found.submitted, "submitted"),
-        (found.queued, "in the queue already"),
+        (found.queued, "already in the queue"),
         (found.postponed, f"waiting for room ({limit})"),
         (found.left, "ended, but not all of their rows have results"),
         (found.finished, "finished"),
@@ -234,7 +235,7 @@ def _run_here(run: Run, options: Options) -> ExitStatus:
             stopped_by = executor.execute(elements, options.jobs)
     status = _report_rows(run, rows.count())
     if stopped_by is not None:
-        cli.message(f"stopped by {stopped_by.name}; oe-submit {run.path} goes on")
+        cli.message(f"stopped by {stopped_by.name}; oe-submit {run.path} continues")
         interrupted = stopped_by == signal.SIGINT
         return ExitStatus.INTERRUPTED if interrupted else ExitStatus.TRY_AGAIN
     _print_run(run)

@@ -65,7 +65,7 @@ def _oellm(arguments: cli.Arguments) -> int:
     if arguments["collect-results"]:
         return _pipeline([["oe-collect", "--", *arguments["RUN_DIR"]]])
     if arguments["--download_only"] and (arguments["--dry_run"] or arguments["--skip_fetch"]):
-        raise UsageError("--download_only does nothing but fetch; leave the other option out")
+        raise UsageError("--download_only only fetches; leave out the other option")
     return _pipeline(list(_stages(arguments)), arguments["--eval_csv_path"])
 
 
@@ -78,7 +78,7 @@ def _stages(arguments: cli.Arguments) -> Iterator[list[str]]:
     ]
     if arguments["--eval_csv_path"] and rows:
         raise UsageError(
-            f"--eval_csv_path has all the rows; {rows[0].partition('=')[0]} is one too many"
+            f"--eval_csv_path gives all the rows; leave out {rows[0].partition('=')[0]}"
         )
     if not arguments["--eval_csv_path"]:
         if not arguments["--models"]:
@@ -130,7 +130,7 @@ def _executable(name: str) -> str:
     beside = os.path.dirname(os.path.abspath(sys.argv[0]))
     found = shutil.which(name, path=beside) or shutil.which(name)
     if found is None:
-        raise MachineError(f"{name} is not installed beside oellm, nor on PATH")
+        raise MachineError(f"{name} is neither installed beside oellm nor on PATH")
     return found
 
 

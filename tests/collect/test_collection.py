@@ -47,7 +47,7 @@ def test_runs_are_found_below_a_directory_and_files_in_none(run: Run, run_dir: P
         ("oellm_prose", second),
     ]
     assert done.stderr == (
-        "oe-collect: JSON files that are no results: 1\n"
+        "oe-collect: JSON files that are not results: 1\n"
         "oe-collect: 1 of 3 rows have no valid result\n"
     )
     one = run("oe-collect", alone).stdout
@@ -106,7 +106,7 @@ def test_a_place_without_results_is_named(run: Run, tmp_path: Path, what: str) -
     reason = {
         "other": "expected a result, got 1 other JSON files",
         "nothing": f"{place}: no such file or directory",
-        "empty": f"{place}: no run directory, and no JSON file below it",
+        "empty": f"{place}: not a run directory, and no JSON file below it",
         "broken": f"{place}/run.json: expected JSON: ",
     }
     assert done.stderr.startswith(f"oe-collect: {reason[what]}")
@@ -174,7 +174,7 @@ def test_a_result_that_fits_several_rows_counts_for_none(run: Run, tmp_path: Pat
     run("oe-render", "--cluster=local", f"--run_dir={tmp_path}/run", stdin=text)
     done = run("oe-missing", tmp_path / "run", NATIVE)
     assert len(rows(done.stdout)) == 2
-    assert "fits 2 rows, so that it counts for none" in done.stderr
+    assert "fits 2 rows, so it counts for none" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -148,7 +148,7 @@ def test_a_group_is_paired_over_the_documents_of_its_tasks(tmp_path: Path) -> No
     sides[0][2] = sides[0][2]._replace(value=(0.5 + 0.5) / 2 + 0.01)
     (*_, unweighted) = compare_records(*sides).records
     assert unweighted.method == "independent"
-    assert unweighted.remark == "A: the score is no mean over the documents"
+    assert unweighted.remark == "A: the score is not a mean over the documents"
 
 
 def test_only_what_matches_exactly_is_compare_records() -> None:
@@ -166,7 +166,7 @@ def test_only_what_matches_exactly_is_compare_records() -> None:
         "acme/tiny copa acc,none n_shot=0",
         "not compared, 3 only in B: acme/tiny boolq acc,none n_shot=5; "
         "acme/tiny copa acc,none n_shot=5; acme/tiny piqa acc,none n_shot=5",
-        "not compared, 1 partial: nothing tells which members they are of",
+        "not compared, 1 partial: their members are not known",
         "0 of 1 differences are beyond noise at 5 %, where chance alone gives up to 0.05; "
         "after Holm's correction 0",
     ]

@@ -174,7 +174,7 @@ def test_limits_are_not_mixed(run: Run) -> None:
     assert refused.stderr == (
         "oe-pivot: expected scores of one limit, got several; limits and their numbers of scores: "
         "none (12), 4 (1); choose with --filter limit= or --filter limit=4, "
-        "or take limit into --rows or --cols\n"
+        "or add limit to --rows or --cols\n"
     )
     done = run("oe-pivot", "--filter=limit=4", stdin=TEXT + limited)
     assert done.stdout == f"model_path,arc (0)\n{SMALL},0.5\n"
@@ -191,7 +191,7 @@ def test_two_scores_for_one_cell_are_named(run: Run) -> None:
     refused = run("oe-pivot", "--all", stdin="".join(lines), status=2)
     assert refused.stderr == (
         "oe-pivot: two scores for one cell (a/b, arc (0)); they differ in run_dir: "
-        "choose with --filter 'run_dir=/one[[]1]' for example, or take run_dir into --rows or "
+        "choose with --filter 'run_dir=/one[[]1]' for example, or add run_dir to --rows or "
         "--cols\n"
     )
     chosen = "run_dir=/one[[]1]"
@@ -244,11 +244,11 @@ def test_averages_are_those_of_complete_columns_on_one_scale() -> None:
         "average without odd (0): unknown whether higher is better",
         "average without mmlu (0): scores of groups from some of their tasks only",
         "average without boolq (0): not every row has a score",
-        "average without bleu (0): its scale goes beyond 1, that of others does not",
+        "average without bleu (0): its scale goes beyond 1, unlike that of others",
     ]
     none = sheet(found[-3:], style=SheetStyle(for_people=True, with_average=True))
     assert [one["average"] for one in objects(none)] == [None, None]
-    assert none.notes[-1] == "no average: no column is fit for one"
+    assert none.notes[-1] == "no average: no column is suitable"
 
 
 def test_groups_without_a_score_of_their_own_are_named() -> None:

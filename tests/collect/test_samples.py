@@ -22,7 +22,7 @@ from support.scored_documents import (
     write_samples,
 )
 
-NO_MEAN = "the score is no mean over the documents"
+NO_MEAN = "the score is not a mean over the documents"
 # What a prompt may hold that looks like the structure of a line.
 TEXTS = st.lists(
     st.sampled_from(['"doc":', '"filter":', "\\", '"', "{", "}", ",", " ", "\n", "é"])

@@ -139,7 +139,7 @@ def test_broken_checkpoints_are_named_and_left_out(run: Run, tmp_path: Path) -> 
     both = (["a/hf/iter_1", "a/hf/iter_3"], [])
     assert printed("--checkpoints=1", "--checkpoints=3,3", status=0) == both
     given = ["--models", root / "a" / "hf" / "iter_2", "--tasks=t", "--skip_broken"]
-    left = "oe-manifest: no model is left, all are broken"
+    left = "oe-manifest: no model is left: all are broken"
     done = run(*COMMAND, *given, status=2)
     assert (done.stdout, done.stderr.splitlines()) == ("", [messages[0], left])
     assert rows(run, *given, "--models=a/b")[0]["model_path"] == "a/b"
@@ -264,7 +264,7 @@ def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str)
         ),
         (
             ["--models=a/b", "--tasks=t", "--suites=my.json"],
-            "--suites adds suites for --task_groups, which is not given",
+            "--suites needs --task_groups",
         ),
         (
             ["--models=a/b", "--task_groups=mgms-eu"],

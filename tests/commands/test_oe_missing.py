@@ -63,5 +63,5 @@ def test_records_say_nothing_of_missing_rows(run: Run) -> None:
     assert refused.stderr == "oe-missing: stdin: expected runs, got metric records\n"
     refused = run("oe-missing", stdin=(CONTRACT / "results.jsonl").read_text(), status=2)
     assert refused.stderr.splitlines()[-1] == (
-        "oe-missing: expected a run directory, whose manifest tells what is missing"
+        "oe-missing: expected a run directory: its manifest tells what is missing"
     )

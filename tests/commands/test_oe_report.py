@@ -195,7 +195,7 @@ def test_what_a_run_tells(run_dir: Path, tmp_path: Path) -> None:
     assert values["time"].startswith("start ")
     unknown = [node.text for node in facts.all("li") if node.all("code")]
     assert unknown[0] == "/nowhere/run not on the machine that made this page"
-    assert unknown[1] == f"{elsewhere} no run directory of oellm: only its scores are known"
+    assert unknown[1] == f"{elsewhere} not a run directory of oellm: only its scores are known"
     assert unknown[2].startswith(f"{broken} {broken}/run.json: expected JSON: ")
     assert said == [unknown[2].removeprefix(f"{broken} ")]
 

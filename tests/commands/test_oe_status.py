@@ -262,7 +262,7 @@ def test_without_a_run_the_newest_are_listed(run: Run, made: Fixture, tmp_path: 
     ("options", "message"),
     [
         (["--format=xml", "."], "--format: expected one of table, csv, jsonl, json, got 'xml'"),
-        (["--watch", "--shards", "."], "--watch has a format of its own"),
+        (["--watch", "--shards", "."], "--watch has its own format"),
         (["--shards", "--format=json", "."], "--shards is for the formats csv and jsonl"),
         (["--watch"], "--watch and --log need one run"),
         (["--watch", "--poll=0", "."], "--poll: expected a positive integer, got '0'"),

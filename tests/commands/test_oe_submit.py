@@ -53,7 +53,7 @@ def test_only_shards_without_results_that_are_not_queued_are_submitted(
     slurm.has_queued("4711 1", "99 2", "100 N/A")
     done = run("oe-submit", directory, env=slurm.env)
     assert slurm.submitted() == ["2-3"]
-    assert "elements: 2 submitted, 1 in the queue already, 1 finished\n" in done.stderr
+    assert "elements: 2 submitted, 1 already in the queue, 1 finished\n" in done.stderr
     finish(rendered, 1, 2, 3)
     done = run("oe-submit", directory, env=slurm.env)
     assert slurm.submitted() == []

@@ -50,8 +50,8 @@ def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: 
     ("arguments", "message"),
     [
         (["--tasks=mmlu"], "nothing to evaluate: give --models, or --eval_csv_path"),
-        (["--eval_csv_path=x.csv", "--limit=3"], "--eval_csv_path has all the rows"),
-        (["--models=a/b", "--download_only", "--dry_run"], "--download_only does nothing but"),
+        (["--eval_csv_path=x.csv", "--limit=3"], "--eval_csv_path gives all the rows"),
+        (["--models=a/b", "--download_only", "--dry_run"], "--download_only only fetches"),
     ],
 )
 def test_contradictions_are_refused(run: Run, arguments: list[str], message: str) -> None:

@@ -114,8 +114,8 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
         (f"{GOOD}m,t,acc,nan\n", "stdin:3: value: expected a number, got 'nan'"),
         (f"{GOOD}m,t,acc,٣\n", "stdin:3: value: expected a number, got '٣'"),
         (f"{GOOD}m,t,acc,1_0\n", "stdin:3: value: expected a number, got '1_0'"),
-        (f"{GOOD}m,t,acc,\n", "stdin:3: value: expected a value, there is none"),
-        (f"{GOOD},t,acc,1\n", "stdin:3: model_path: expected a value, there is none"),
+        (f"{GOOD}m,t,acc,\n", "stdin:3: value: expected a value, got none"),
+        (f"{GOOD},t,acc,1\n", "stdin:3: model_path: expected a value, got none"),
         # The lines of a cell count, and a record is named by its first.
         (f'{GOOD}"m\nn",t,acc,1\n"m\nn",t,acc,x\n', "stdin:5: value: expected a number"),
         (f'{GOOD}"m,t,acc,1\n', "stdin:3: expected CSV: "),
@@ -123,12 +123,12 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
         (f'{GOOD}"{"m" * 2**20}m",t,acc,1\n', "stdin:3: expected CSV: a cell has more than"),
         (f"{HEADER},n_shot\nm,t,acc,1,5.5\n", "stdin:2: n_shot: expected an integer, got '5.5'"),
         (f"{HEADER},is_primary\nm,t,acc,1,1\n", "stdin:2: is_primary: expected true or false"),
-        ('{"model_path":"m","task":"t","metric":"acc"}', "stdin:1: value: a metric record has"),
+        ('{"model_path":"m","task":"t","metric":"acc"}', "stdin:1: value: this key of a metric"),
         (
             '{"model_path":"m","task":"t","metric":"acc","value":1}\n{"task":',
             "stdin:2:9: expected a JSON object on each line: ",
         ),
-        ("{}\n[]", "stdin:1: model_path: a metric record has this key"),
+        ("{}\n[]", "stdin:1: model_path: this key of a metric record is missing"),
         (
             '{"model_path":["m"],"task":"t","metric":"acc","value":1}',
             "stdin:1: model_path: expected text, got ['m']",

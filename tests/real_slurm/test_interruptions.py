@@ -333,4 +333,4 @@ def test_a_job_without_progress_ends(runs: dict[str, Future[Evaluation]]) -> Non
     job = run.job()
     assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "1:0", "1")
     assert not run.finished()
-    assert "oe-run-task: stuck: 2 times in a row the time was over before " in run.log()
+    assert "oe-run-task: stuck: 2 times in a row the time ran out before " in run.log()

@@ -122,7 +122,7 @@ def test_a_killed_job_is_completed_by_submitting_again(cluster: Any, checkpoints
     record = cluster.submitted(rows)
     job_id = record["jobs"][0]["job_id"]
     again = cluster.call("oe-submit", record["run_dir"])
-    assert again.stderr == "oe-submit: elements: 1 in the queue already\n"
+    assert again.stderr == "oe-submit: elements: 1 already in the queue\n"
     assert len(cluster.queue()) == 1
 
     deadline = time.monotonic() + 240

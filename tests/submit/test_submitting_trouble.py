@@ -72,7 +72,7 @@ def test_elements_beyond_the_array_size_get_an_offset(
     assert second["command"][-2:] == [f"{rendered['run_dir']}/submit_evals.sbatch", "3"]
     assert slurm.queue() == ["4711 0", "4711 1", "4711 2", "4712 0"]
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
-    assert done.stderr == "oe-submit: elements: 4 in the queue already\n"
+    assert done.stderr == "oe-submit: elements: 4 already in the queue\n"
 
 
 def test_limits_of_the_accounting_are_kept(
@@ -192,7 +192,7 @@ def test_an_interrupt_leaves_what_is_queued(
     process.send_signal(signal.SIGINT)
     output, told = process.communicate(timeout=20)
     assert (process.returncode, output) == (130, "")
-    assert "what is in the queue stays there: oe-submit --wait=done " in told
+    assert "submitted jobs stay in the queue: oe-submit --wait=done " in told
 
 
 def lock(record: dict[str, Any], **values: Any) -> Path:
@@ -215,7 +215,7 @@ def test_two_that_find_a_stale_lock_submit_nothing_twice(
         ]
         told = sorted(call.result().stderr.splitlines()[-1] for call in calls)
     assert told == [
-        *["oe-submit: elements: 4 in the queue already"] * 2,
+        *["oe-submit: elements: 4 already in the queue"] * 2,
         "oe-submit: elements: 4 submitted",
     ]
     assert not list(path.parent.glob("submit.lock*"))

@@ -277,7 +277,7 @@ def interrupt_twice(process: subprocess.Popen[str], model: FaultyModel) -> float
 
 def test_the_exit_status_tells_what_ended_the_worker(chain: Chain) -> None:
     assert chain.statuses == {each.note: each.status for each in (*INTERRUPTIONS, URGENT)}
-    kept = ", with answers to some of their requests kept\n"
+    kept = "; some answers of unfinished rows are kept\n"
     for name in ("SIGTERM", "SIGUSR1", "SIGHUP"):
         assert f"oe-run-task: stopped by {name}{kept}" in chain.messages
     assert "oe-run-task: interrupted\n" in chain.messages

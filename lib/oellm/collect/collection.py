@@ -95,7 +95,7 @@ class Collection:
         if unknown and not self._places and not self.failures:
             raise InputError(f"expected a result, got {unknown} other JSON files")
         if unknown:
-            self._report(f"JSON files that are no results: {unknown}")
+            self._report(f"JSON files that are not results: {unknown}")
 
     def results(self, make: Make[T]) -> Iterator[T]:
         """Yield what `make` returns for some of the results each time, in order.
@@ -150,7 +150,7 @@ class Collection:
         for _ in self.results(len):
             pass
         if not self.runs and not self._is_without_run:
-            raise InputError("expected a run directory, whose manifest tells what is missing")
+            raise InputError("expected a run directory: its manifest tells what is missing")
 
     def columns(self) -> list[str]:
         """Return the columns of the runs' manifests; shards are a matter of each run alone."""

@@ -245,7 +245,7 @@ def _messages_about_rest(pairs: RecordPairs) -> Iterator[str]:
             more = ["…"] if len(records) > _MOST_NAMED else []
             yield f"not compared, {len(records)} only in {name}: {'; '.join(named + more)}"
     if pairs.n_partial:
-        yield (f"not compared, {pairs.n_partial} partial: nothing tells which members they are of")
+        yield (f"not compared, {pairs.n_partial} partial: their members are not known")
 
 
 def _summary(records: list[ComparisonRecord]) -> str:

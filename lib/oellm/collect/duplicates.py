@@ -29,7 +29,7 @@ class Duplicates:
         for older, newest in self._older[:_NAMED]:
             yield f"{older.found_in}: left out, {newest.found_in} is a newer result of the same row"
         if len(self._older) > _NAMED:
-            yield f"and {len(self._older) - _NAMED} more results with a newer one (--all has them)"
+            yield f"and {len(self._older) - _NAMED} more results with a newer one (see --all)"
 
     def _several(self, runs: Mapping[str, Sequence[str]]) -> dict[str, list[str | int]]:
         """Return the evaluations with several results, and where these are."""

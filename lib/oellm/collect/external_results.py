@@ -77,7 +77,7 @@ class LooseScores:
                 self._adopt(place, fitting[0])
             elif fitting:
                 found_in = self.identities[place].found_in
-                remarks.append(f"{found_in}: fits {len(fitting)} rows, so that it counts for none")
+                remarks.append(f"{found_in}: fits {len(fitting)} rows, so it counts for none")
         return remarks
 
     def _adopt(self, place: int, row: Row) -> None:

@@ -214,7 +214,7 @@ def _require_one_limit(records: Sequence[MetricRecord], request: PivotRequest) -
         raise UsageError(
             f"expected scores of one limit, got several; limits and their numbers of scores: "
             f"{found}; "
-            f"choose with {choices}, or take limit into --rows or --cols"
+            f"choose with {choices}, or add limit to --rows or --cols"
         )
 
 
@@ -230,7 +230,7 @@ def _two_in_one(one: MetricRecord, other: MetricRecord, cell: str) -> UsageError
     return UsageError(
         f"two scores for one cell ({cell}); they differ in {', '.join(differing)}: choose "
         f"with --filter '{choice}={glob.escape(cell_text(getattr(one, choice)))}' for example, "
-        f"or take {choice} into --rows or --cols"
+        f"or add {choice} to --rows or --cols"
     )
 
 

@@ -152,11 +152,11 @@ def _averages(
     high = [head for head, values in columns.items() if max(map(abs, values)) > 1]
     if len(high) < len(columns):
         for head in high:
-            left_out.setdefault("its scale goes beyond 1, that of others does not", []).append(head)
+            left_out.setdefault("its scale goes beyond 1, unlike that of others", []).append(head)
             del columns[head]
     notes = [f"average without {', '.join(names)}: {why}" for why, names in left_out.items()]
     if not columns:
-        return [None] * len(matrix.rows.keys), [*notes, "no average: no column is fit for one"]
+        return [None] * len(matrix.rows.keys), [*notes, "no average: no column is suitable"]
     return [math.fsum(row) / len(row) for row in zip(*columns.values(), strict=True)], notes
 
 

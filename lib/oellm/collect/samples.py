@@ -28,7 +28,7 @@ _TOLERANCE = 1e-9
 _LARGEST = 1e100
 # Bytes: lines with few-shot prompts are longer than Python's usual buffer.
 _BUFFER = 2**18
-_NO_MEAN = "the score is no mean over the documents"
+_NO_MEAN = "the score is not a mean over the documents"
 
 
 class DocumentScores(NamedTuple):

@@ -41,7 +41,7 @@ def find_sources(paths: Iterable[str], log: Log) -> Sources:
     for path in paths:
         below = dict(_below(path, log))
         if not below:
-            raise InputError("no run directory, and no JSON file below it", path)
+            raise InputError("not a run directory, and no JSON file below it", path)
         places |= {name: place for name, place in below.items() if name not in places}
     return Sources(list(places.values()))
 

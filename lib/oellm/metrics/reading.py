@@ -78,7 +78,7 @@ def _of_object(members: Any, source: str, line: int | None) -> MetricRecord:
         raise InputError("expected a metric record, an object", source, line)
     for name in REQUIRED:
         if name not in members:
-            raise InputError("a metric record has this key", source, line, name)
+            raise InputError("this key of a metric record is missing", source, line, name)
     return _record(members, source, line)
 
 
@@ -95,5 +95,5 @@ def _record(cells: Mapping[str, Any], source: str, line: int | None) -> MetricRe
             raise InputError(str(error), source, line, name) from None
     for name in REQUIRED:
         if name not in values:
-            raise InputError("expected a value, there is none", source, line, name)
+            raise InputError("expected a value, got none", source, line, name)
     return MetricRecord(**values)

@@ -94,7 +94,7 @@ def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
     ours = result["oellm"]
     cells, timing = ours.get("row"), ours.get("timing")
     if not isinstance(cells, dict) or set(map(type, cells.values())) - {str}:
-        raise ValueError("its row is no manifest row")
+        raise ValueError("its row is not a manifest row")
     cells["eval_id"] = ours["eval_id"]
     try:
         for name in _PARSED:

@@ -84,7 +84,7 @@ def look(paths: Iterable[str], report: Callable[[str], None]) -> Iterator[RunFac
         if not os.path.exists(path):
             yield Unknown(path, "not on the machine that made this page")
         elif not os.path.exists(os.path.join(path, run_directory.RUN)):
-            yield Unknown(path, "no run directory of oellm: only its scores are known")
+            yield Unknown(path, "not a run directory of oellm: only its scores are known")
         else:
             try:
                 yield _facts(run_directory.load_run(path), report)
