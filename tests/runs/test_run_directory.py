@@ -1,0 +1,96 @@
+"""A run directory: its record is read into types, and written back without loss."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oellm.errors import InputError
+from oellm.runs import run_directory
+from oellm.runs.run_record import Executor, Submission
+from support.golden_files import GOLDEN
+
+OLD_RUN = GOLDEN / "contract" / "run"
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    """Copy the golden run directory."""
+    return Path(shutil.copytree(OLD_RUN, tmp_path / "run"))
+
+
+@contextlib.contextmanager
+def stdin(text: str) -> Iterator[io.StringIO]:
+    yield io.StringIO(text)
+
+
+def test_an_old_record_is_written_back_as_it_was(run_dir: Path) -> None:
+    path = run_dir / "run.json"
+    content = json.loads(path.read_text())
+    # A later version may add keys.
+    content["later"] = {"key": 1}
+    path.write_text(json.dumps(content))
+    run = run_directory.load_run(run_dir)
+    assert run.to_json() == content
+    assert list(run.to_json()) == list(content)
+    assert [array.to_json() for array in run.arrays] == content["arrays"]
+    assert [shard.to_json() for shard in run.shards] == content["shards"]
+    assert run.arrays is run.arrays
+    run.save()
+    assert json.loads(path.read_text()) == content
+
+
+def test_submissions_are_written_as_they_are_read(run_dir: Path) -> None:
+    run = run_directory.load_run(run_dir)
+    submitted = "2024-01-15T14:30:45+00:00"
+    known = {"array": 0, "elements": (0, 2), "offset": 0, "submitted": submitted}
+    local = Submission(Executor.LOCAL, 99, **known)
+    slurm = Submission(Executor.SLURM, None, **known, comment="oellm:x:1", command=("sbatch", "s"))
+    run.submissions.extend([local, slurm])
+    run.save()
+    again = run_directory.load_run(run_dir)
+    assert again.submissions[-2:] == [local, slurm]
+    entry = {"array": 0, "elements": [0, 2], "offset": 0, "submitted": submitted}
+    assert again.content["jobs"][-2:] == [
+        {"executor": "local", "job_id": 99, **entry},
+        {
+            "executor": "slurm",
+            "job_id": None,
+            **entry,
+            "comment": "oellm:x:1",
+            "command": ["sbatch", "s"],
+        },
+    ]
+
+
+def test_parts_of_the_record_that_a_later_version_extends_are_read(run_dir: Path) -> None:
+    path = run_dir / "run.json"
+    content = json.loads(path.read_text())
+    for part in (*content["arrays"], *content["shards"]):
+        part["later"] = 1
+    path.write_text(json.dumps(content))
+    run = run_directory.load_run(run_dir)
+    assert run.shards[0].index == 0
+    assert run.arrays[0].script == content["arrays"][0]["script"]
+
+
+@pytest.mark.parametrize("path", [None, "-"])
+def test_a_run_object_on_stdin_names_the_directory(run_dir: Path, path: str | None) -> None:
+    content = json.loads((run_dir / "run.json").read_text()) | {"run_dir": str(run_dir)}
+    run = run_directory.open_run(path, lambda: stdin(json.dumps(content)))
+    assert run.path == run_dir
+
+
+def test_a_directory_is_opened_without_reading_stdin(run_dir: Path) -> None:
+    def fail() -> contextlib.AbstractContextManager[io.StringIO]:
+        raise AssertionError("stdin was opened")
+
+    assert run_directory.open_run(str(run_dir), fail).path == run_dir
+    with pytest.raises(InputError, match="not a run directory"):
+        run_directory.open_run(str(run_dir / "none"), fail)
