@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from support.dev_cluster import DevCluster
 from support.processes import make_tiny_model
 
 TASKS = "oellm_choice,oellm_copy,oellm_prose"
@@ -67,7 +68,7 @@ def ask(doc):
 class Evaluation:
     """A run on the dev cluster, and all result files that were ever seen in it."""
 
-    def __init__(self, cluster: Any, rows: str, *settings: str) -> None:
+    def __init__(self, cluster: DevCluster, rows: str, *settings: str) -> None:
         self._cluster = cluster
         record = cluster.submitted(rows, *(f"--set={setting}" for setting in settings))
         self.path = Path(record["run_dir"])
@@ -160,7 +161,7 @@ class Evaluation:
 
 @pytest.fixture(scope="module")
 def runs(
-    shared_cluster: Any, tmp_path_factory: pytest.TempPathFactory
+    shared_cluster: DevCluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Evaluation]]]:
     """Start all runs; each test waits for the run that it looks at."""
     directory = tmp_path_factory.mktemp("interruptions")
@@ -202,20 +203,20 @@ def endless_task(directory: Path) -> Path:
 ELSEWHERE = "sbatch.nodelist=n1"
 
 
-def undisturbed(cluster: Any, rows: str) -> Evaluation:
+def undisturbed(cluster: DevCluster, rows: str) -> Evaluation:
     run = Evaluation(cluster, rows, ELSEWHERE)
     run.until_it_ends()
     return run
 
 
-def out_of_time(cluster: Any, rows: str) -> Evaluation:
+def out_of_time(cluster: DevCluster, rows: str) -> Evaluation:
     # Slurm signals the job 60 to 90 seconds after its start.
     run = Evaluation(cluster, rows, ELSEWHERE, "time_limit=00:03:00", "stop_before=90")
     run.until_it_ends()
     return run
 
 
-def stuck(cluster: Any, rows: str) -> Evaluation:
+def stuck(cluster: DevCluster, rows: str) -> Evaluation:
     short = ("time_limit=00:01:00", "stop_before=20", "requeues=1")
     # In a clean environment the worker sees nothing of Slurm, yet it must count its requeues.
     run = Evaluation(cluster, rows, ELSEWHERE, *short, "container_args=--cleanenv")
@@ -223,7 +224,7 @@ def stuck(cluster: Any, rows: str) -> Evaluation:
     return run
 
 
-def node_lost(cluster: Any, rows: str) -> Evaluation:
+def node_lost(cluster: DevCluster, rows: str) -> Evaluation:
     run = Evaluation(cluster, rows, "sbatch.nodelist=n2")
     run.until(lambda: run.finished() > 0 and run.is_within_a_row())
     cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
@@ -231,7 +232,7 @@ def node_lost(cluster: Any, rows: str) -> Evaluation:
     return run
 
 
-def cancelled(cluster: Any, rows: str) -> Evaluation:
+def cancelled(cluster: DevCluster, rows: str) -> Evaluation:
     run = Evaluation(cluster, rows, ELSEWHERE)
     run.until(lambda: run.finished() > 0 and run.is_within_a_row())
     cluster.run("scancel", str(run.job_id))
@@ -244,7 +245,7 @@ def cancelled(cluster: Any, rows: str) -> Evaluation:
     return run
 
 
-def killed(cluster: Any, rows: str) -> Evaluation:
+def killed(cluster: DevCluster, rows: str) -> Evaluation:
     run = Evaluation(cluster, rows, ELSEWHERE)
     seed = random.randrange(2**32)
     run.history.append(f"seed {seed}")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from support.dev_cluster import DevCluster
 from support.hub import Hub
 from support.hub_content import write_arc, write_code
 from support.processes import DEMO_TASKS, make_tiny_model
@@ -30,7 +31,7 @@ def results(record: dict[str, Any]) -> Results:
 
 
 def test_one_result_per_row_with_the_scores_of_the_lm_eval_command_line(
-    cluster: Any, checkpoints: Path, image: Path, tmp_path: Path
+    cluster: DevCluster, checkpoints: Path, image: Path, tmp_path: Path
 ) -> None:
     rows = cluster.manifest(checkpoints, "oellm_choice,oellm_copy", "--n_shot=0,2")
     record = cluster.submitted(rows)
@@ -72,7 +73,7 @@ def test_one_result_per_row_with_the_scores_of_the_lm_eval_command_line(
 
 
 def test_tasks_are_fetched_in_the_image_and_run_without_the_hub(
-    cluster: Any, checkpoints: Path, hub: Hub, tmp_path: Path
+    cluster: DevCluster, checkpoints: Path, hub: Hub, tmp_path: Path
 ) -> None:
     hub.add_model("acme/tiny", checkpoints / "iter_2000")
     hub.add_dataset("allenai/ai2_arc", write_arc(tmp_path / "arc"))
@@ -94,7 +95,7 @@ def test_tasks_are_fetched_in_the_image_and_run_without_the_hub(
     assert result["n-samples"]["arc_easy"]["effective"] == 4
 
 
-def test_a_bad_row_fails_alone_and_the_job_says_so(cluster: Any, checkpoints: Path) -> None:
+def test_a_bad_row_fails_alone_and_the_job_says_so(cluster: DevCluster, checkpoints: Path) -> None:
     model = checkpoints / "iter_2000"
     tasks = "oellm_choice,no_such_task,oellm_copy"
     rows = cluster.manifest(model, tasks, "--n_shot=0", "--unchecked_tasks")
@@ -116,7 +117,9 @@ def test_a_bad_row_fails_alone_and_the_job_says_so(cluster: Any, checkpoints: Pa
     assert "no_such_task" in missing[1]
 
 
-def test_a_killed_job_is_completed_by_submitting_again(cluster: Any, checkpoints: Path) -> None:
+def test_a_killed_job_is_completed_by_submitting_again(
+    cluster: DevCluster, checkpoints: Path
+) -> None:
     tasks = "oellm_choice,oellm_copy,oellm_prose"
     rows = cluster.manifest(checkpoints / "iter_2000", tasks, "--n_shot=0,1,2")
     record = cluster.submitted(rows)
@@ -141,7 +144,7 @@ def test_a_killed_job_is_completed_by_submitting_again(cluster: Any, checkpoints
     assert {name: after[name] for name in before} == before
 
 
-def test_an_error_of_sbatch_is_quoted(cluster: Any, checkpoints: Path) -> None:
+def test_an_error_of_sbatch_is_quoted(cluster: DevCluster, checkpoints: Path) -> None:
     rows = cluster.manifest(checkpoints, "oellm_choice")
     rendered = cluster.run("oe-render", "--set=partition=nope", stdin=rows)
     done = cluster.call("oe-submit", stdin=rendered, status=1)
@@ -151,7 +154,7 @@ def test_an_error_of_sbatch_is_quoted(cluster: Any, checkpoints: Path) -> None:
     assert cluster.queue() == []
 
 
-def test_elements_wait_for_room_and_get_a_gpu_each(cluster: Any, checkpoints: Path) -> None:
+def test_elements_wait_for_room_and_get_a_gpu_each(cluster: DevCluster, checkpoints: Path) -> None:
     """Run the script with a worker that only notes what Slurm gives each element."""
     probe = cluster.base / "venv" / "bin" / "python"
     probe.parent.mkdir(parents=True)

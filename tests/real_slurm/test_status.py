@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from support.dev_cluster import DevCluster
 from support.faulty_model import FaultyModel
 
 # Stands in for the environment's Python: $3 is the run directory, $5 the shard.
@@ -34,7 +35,9 @@ exec "{python}" "$@"
 
 
 @pytest.fixture(scope="module")
-def rows(shared_cluster: Any, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+def rows(
+    shared_cluster: DevCluster, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     directory = tmp_path_factory.mktemp("status")
     for name in "ab":
         (directory / name).symlink_to(tiny_model)
@@ -48,7 +51,7 @@ def rows(shared_cluster: Any, tiny_model: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture(scope="module")
-def run_dirs(shared_cluster: Any, rows: str) -> Iterator[tuple[Path, Path]]:
+def run_dirs(shared_cluster: DevCluster, rows: str) -> Iterator[tuple[Path, Path]]:
     """Return two runs of two shards each: one fails on node n1, one with node n2."""
     stub = ("--set=container_runtime=none", f"--set=venv={shared_cluster.base / 'stub'}")
     mem = "--set=mem=1500M"
@@ -63,7 +66,7 @@ def run_dirs(shared_cluster: Any, rows: str) -> Iterator[tuple[Path, Path]]:
     yield Path(first["run_dir"]), Path(second["run_dir"])
 
 
-def not_requeued(cluster: Any, rows: str, *options: str) -> dict[str, Any]:
+def not_requeued(cluster: DevCluster, rows: str, *options: str) -> dict[str, Any]:
     """Submit rows in jobs that Slurm does not requeue."""
     rendered = cluster.run("oe-render", *options, stdin=rows)
     script = Path(json.loads(rendered)["run_dir"]) / "submit_evals.sbatch"
@@ -79,13 +82,13 @@ def until(condition: Any, seconds: float = 60) -> None:
         time.sleep(0.2)
 
 
-def status(cluster: Any, run_dir: Path, code: int) -> tuple[list[dict[str, str]], str]:
+def status(cluster: DevCluster, run_dir: Path, code: int) -> tuple[list[dict[str, str]], str]:
     done = cluster.call("oe-status", run_dir, status=code)
     return list(csv.DictReader(io.StringIO(done.stdout))), done.stderr
 
 
 def test_lost_rows_have_the_true_reason_and_finish_when_submitted_again(
-    shared_cluster: Any, run_dirs: tuple[Path, Path]
+    shared_cluster: DevCluster, run_dirs: tuple[Path, Path]
 ) -> None:
     on_n1, on_n2 = run_dirs
     found, messages = status(shared_cluster, on_n1, 1)
@@ -112,7 +115,7 @@ def test_lost_rows_have_the_true_reason_and_finish_when_submitted_again(
 
 
 def test_a_running_row_shows_its_progress_and_a_requeued_one_is_pending(
-    shared_cluster: Any, tiny_model: Path, tmp_path: Path
+    shared_cluster: DevCluster, tiny_model: Path, tmp_path: Path
 ) -> None:
     model = FaultyModel(tiny_model, tmp_path / "slow")
     model.set_pace(1.0)

@@ -11,10 +11,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.dev_cluster import DevCluster
 from support.processes import BIN, ROOT, clean_environment, make_tiny_model
 from support.submitting import until_it_says
 
@@ -39,7 +39,7 @@ for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
 class Evaluation:
     """A run of 40 rows whose worker is the stub."""
 
-    def __init__(self, cluster: Any, hold: bool = False) -> None:
+    def __init__(self, cluster: DevCluster, hold: bool = False) -> None:
         self.cluster = cluster
         python = cluster.base / "stub" / "bin" / "python"
         if not python.exists():
@@ -89,7 +89,7 @@ class Evaluation:
 class Watch:
     """A context that watches the queue; `most` is the largest number of elements seen in it."""
 
-    def __init__(self, cluster: Any) -> None:
+    def __init__(self, cluster: DevCluster) -> None:
         self._cluster = cluster
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look)
@@ -110,13 +110,13 @@ class Watch:
 
 
 @pytest.fixture
-def nothing_queued(shared_cluster: Any) -> Iterator[Any]:
+def nothing_queued(shared_cluster: DevCluster) -> Iterator[DevCluster]:
     shared_cluster.stop()
     yield shared_cluster
     shared_cluster.stop()
 
 
-def test_a_limit_of_three_is_kept_by_repeated_calls(nothing_queued: Any) -> None:
+def test_a_limit_of_three_is_kept_by_repeated_calls(nothing_queued: DevCluster) -> None:
     evaluation = Evaluation(nothing_queued)
     deadline = time.monotonic() + 100
     with Watch(nothing_queued) as watch:
@@ -127,7 +127,7 @@ def test_a_limit_of_three_is_kept_by_repeated_calls(nothing_queued: Any) -> None
     assert watch.samples > 10
 
 
-def test_waiting_keeps_the_limit_and_ends_with_all_results(nothing_queued: Any) -> None:
+def test_waiting_keeps_the_limit_and_ends_with_all_results(nothing_queued: DevCluster) -> None:
     evaluation = Evaluation(nothing_queued)
     with Watch(nothing_queued) as watch:
         told = evaluation.submit("--queue_limit=3", "--wait=done", "--poll=1")
@@ -136,7 +136,7 @@ def test_waiting_keeps_the_limit_and_ends_with_all_results(nothing_queued: Any) 
     assert watch.most == 3
 
 
-def test_the_real_worker_is_waited_for(nothing_queued: Any, tmp_path: Path) -> None:
+def test_the_real_worker_is_waited_for(nothing_queued: DevCluster, tmp_path: Path) -> None:
     make_tiny_model(tmp_path / "iter_1000")
     rows = nothing_queued.manifest(tmp_path / "iter_1000", "oellm_choice,oellm_copy", "--n_shot=0")
     rendered = nothing_queued.run("oe-render", stdin=rows)
@@ -146,7 +146,7 @@ def test_the_real_worker_is_waited_for(nothing_queued: Any, tmp_path: Path) -> N
 
 
 def test_no_row_is_lost_or_submitted_twice_while_the_controller_is_away(
-    nothing_queued: Any, slurm_conf: Path
+    nothing_queued: DevCluster, slurm_conf: Path
 ) -> None:
     evaluation = Evaluation(nothing_queued)
     waiting = evaluation.started("--queue_limit=3", "--wait=done", "--poll=1")
@@ -161,7 +161,7 @@ def test_no_row_is_lost_or_submitted_twice_while_the_controller_is_away(
     assert evaluation.is_done_once(), told
 
 
-def test_two_simultaneous_calls_submit_nothing_twice(nothing_queued: Any) -> None:
+def test_two_simultaneous_calls_submit_nothing_twice(nothing_queued: DevCluster) -> None:
     evaluation = Evaluation(nothing_queued, hold=True)
     rivals = [evaluation.started() for _ in range(2)]
     told = [rival.communicate(timeout=60)[1] for rival in rivals]
@@ -173,7 +173,9 @@ def test_two_simultaneous_calls_submit_nothing_twice(nothing_queued: Any) -> Non
     assert evaluation.is_done_once()
 
 
-def test_cancelling_leaves_other_runs_alone_and_the_next_call_goes_on(nothing_queued: Any) -> None:
+def test_cancelling_leaves_other_runs_alone_and_the_next_call_goes_on(
+    nothing_queued: DevCluster,
+) -> None:
     kept, cancelled = (Evaluation(nothing_queued, hold=True) for _ in range(2))
     kept.submit("--queue_limit=2")
     cancelled.submit("--queue_limit=5")

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from support.dev_cluster import DevCluster
+
 HEADER = "model_path,task_path,n_shot\n"
 WHOLE_NODE = ["--set=whole_node=true", "--set=gpus_per_node=4", "--set=cpus_per_task=4"]
 HOSTILE = "a b'c\"d$(touch PWNED)`touch PWNED`;touch PWNED%j#é世  $HOME*?%A"
@@ -24,7 +26,7 @@ for ((n = 0; n < 600; n++)); do sleep 0.1; done
 """
 
 
-def submit(cluster: Any, models: int, *options: str) -> tuple[Path, str]:
+def submit(cluster: DevCluster, models: int, *options: str) -> tuple[Path, str]:
     """Submit the script of a run with one stub for each model; return run directory and job id."""
     probe = cluster.base / "venv" / "bin" / "python"
     probe.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +39,7 @@ def submit(cluster: Any, models: int, *options: str) -> tuple[Path, str]:
     return run_dir, sbatch(cluster, run_dir)
 
 
-def sbatch(cluster: Any, run_dir: Path) -> str:
+def sbatch(cluster: DevCluster, run_dir: Path) -> str:
     return str(cluster.run("sbatch", "--parsable", run_dir / "submit_evals.sbatch").strip())
 
 
@@ -58,7 +60,7 @@ def until(condition: Any, seconds: float = 60) -> None:
     [(1, ["0", "1", "2", "3"]), (2, ["0,1", "2,3"])],
 )
 def test_each_worker_of_a_node_sees_its_own_gpus(
-    shared_cluster: Any, tp: int, expected: list[str]
+    shared_cluster: DevCluster, tp: int, expected: list[str]
 ) -> None:
     options = [*WHOLE_NODE, f"--set=tp={tp}"]
     run_dir, job = submit(shared_cluster, len(expected), *options)
@@ -74,7 +76,7 @@ def test_each_worker_of_a_node_sees_its_own_gpus(
     assert {found["SLURM_ARRAY_JOB_ID"] for found in seen} == {job}
 
 
-def test_a_node_that_is_told_to_stop_requeues_once_and_goes_on(shared_cluster: Any) -> None:
+def test_a_node_that_is_told_to_stop_requeues_once_and_goes_on(shared_cluster: DevCluster) -> None:
     run_dir, job = submit(shared_cluster, 4, *WHOLE_NODE, "--set=env.WAIT=1")
     until(lambda: len(list(run_dir.glob("environment.*.0"))) == 4)
     shared_cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_0")
@@ -87,7 +89,7 @@ def test_a_node_that_is_told_to_stop_requeues_once_and_goes_on(shared_cluster: A
     assert log.count("requeues itself") == 1
 
 
-def test_sbatch_reads_hostile_settings_as_they_are(shared_cluster: Any) -> None:
+def test_sbatch_reads_hostile_settings_as_they_are(shared_cluster: DevCluster) -> None:
     run_dir = shared_cluster.base / (HOSTILE + "x" * 150)
     # A directory name may have no backslash; other values may.
     user = f"{HOSTILE}\\"
@@ -103,7 +105,7 @@ def test_sbatch_reads_hostile_settings_as_they_are(shared_cluster: Any) -> None:
 
 
 def test_real_workers_of_one_node_evaluate_a_model_each(
-    shared_cluster: Any, tiny_model: Path, tmp_path: Path
+    shared_cluster: DevCluster, tiny_model: Path, tmp_path: Path
 ) -> None:
     for number in range(2):
         shutil.copytree(tiny_model, tmp_path / f"m{number}")
