@@ -1,4 +1,4 @@
-"""Comparing two sides: which records belong together, by which method, and what is said of it."""
+"""Comparisons: which records are paired, by which method, and what the messages say."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NEW = [1, 1, 1, 1, 1, 1, 1, 1, 0, 1]
 
 
 def side(run_dir: Path, values: list[int], **settings: Any) -> list[MetricRecord]:
-    """Return one record, with its samples in a run directory."""
+    """Write samples to a run directory; return the record of their mean."""
     write_samples(run_dir, samples_of(values))
     return [record_of(values, run_dir=str(run_dir), model_path=run_dir.name, **settings)]
 
@@ -57,7 +57,7 @@ def test_the_same_documents_are_paired(tmp_path: Path) -> None:
     assert list(found._fields) == list(schema.table("comparison"))
     assert (found.model_a, found.model_b, found.n_shot) == ("step1", "step2", 5)
     assert (found.value_a, found.value_b, found.n_samples) == (0.5, 0.9, 10)
-    # Five differ by 1, one by -1: worked out in test_significance.py.
+    # Five documents differ by 1, one by -1: test_significance.py has the calculation.
     assert found.difference == pytest.approx(0.4)
     assert found.stderr == pytest.approx(0.2211083)
     assert (found.method, found.verdict, found.remark) == ("paired", "same", "")
@@ -68,7 +68,7 @@ def test_the_same_documents_are_paired(tmp_path: Path) -> None:
     assert (itself.difference, itself.p_value, itself.verdict) == (0, 1, "same")
 
 
-def test_without_samples_the_two_standard_errors_tell() -> None:
+def test_without_samples_the_standard_errors_count() -> None:
     a = [record(value=0.5, stderr=0.03, n_samples=300)]
     b = [record(value=0.62, stderr=0.04, n_samples=300)]
     found = one(a, b)
@@ -144,14 +144,14 @@ def test_a_group_is_paired_over_the_documents_of_its_tasks(tmp_path: Path) -> No
         ("both", 10, "paired"),
     ]
     assert found[2].stderr == pytest.approx(0.2211083)
-    # A mean of means, as a group has it whose tasks weigh the same.
+    # A mean of means: the score of a group whose tasks all have the same weight.
     sides[0][2] = sides[0][2]._replace(value=(0.5 + 0.5) / 2 + 0.01)
     (*_, unweighted) = compare_records(*sides).records
     assert unweighted.method == "independent"
     assert unweighted.remark == "A: the score is not a mean over the documents"
 
 
-def test_only_what_matches_exactly_is_compare_records() -> None:
+def test_only_exact_matches_are_compared() -> None:
     a = [
         record(),
         record(task="boolq", limit=10),
@@ -175,7 +175,7 @@ def test_only_what_matches_exactly_is_compare_records() -> None:
     assert nothing.messages[-1] == "A and B have no metric of the same task, shots and limit"
 
 
-def test_primary_metrics_unless_all_are_asked_for() -> None:
+def test_primary_metrics_are_compared_unless_all_are_asked_for() -> None:
     a = [record(), record(metric="f1", is_primary=False), record(metric="mcc", is_primary=False)]
     b = [record(is_primary=False), record(metric="f1", is_primary=False)]
     found = compare_records(a, b)
@@ -186,7 +186,7 @@ def test_primary_metrics_unless_all_are_asked_for() -> None:
     assert found.messages[0] == "not compared, 1 only in A: acme/tiny arc_easy mcc,none n_shot=5"
 
 
-def test_models_match_by_name_or_where_there_is_one_each() -> None:
+def test_models_match_by_name_or_if_each_side_has_one() -> None:
     a, b = record(model_path="m/iter_1000"), record(model_path="m/iter_10000")
     found = one([a], [b])
     assert (found.model_a, found.model_b) == ("m/iter_1000", "m/iter_10000")
@@ -228,7 +228,7 @@ def test_an_ambiguous_side_is_an_error(
 
 
 def test_many_comparisons_are_corrected_for_chance() -> None:
-    # By z: 2.5, 2.0 and -4.0 among sixty.
+    # Three of sixty scores change, with z = 2.5, 2.0 and -4.0.
     steps = {"t7": 0.25, "t8": 0.2, "t9": -0.4}
     tasks = [f"t{number}" for number in range(60)]
     error = {"stderr": 0.1 / math.sqrt(2), "n_samples": 100}
@@ -259,7 +259,7 @@ def collected(run_dir: Path) -> Iterator[MetricRecord]:
 
 
 @pytest.mark.slow
-def test_two_real_models_and_lm_evals_own_result(run: Run, tmp_path: Path) -> None:
+def test_two_real_models_and_a_result_of_lm_eval(run: Run, tmp_path: Path) -> None:
     models = [tmp_path / "iter_1000", tmp_path / "iter_2000"]
     for model in models:
         make_tiny_model(model, int(model.name[5:]))
@@ -306,7 +306,7 @@ def plain_values(record: MetricRecord) -> list[float]:
 
 
 def native_result(run: Run, model: Path, directory: Path) -> list[MetricRecord]:
-    """Return the records of what lm-eval itself writes."""
+    """Return the records of a result that lm-eval itself writes."""
     run(
         *(sys.executable, "-m", "lm_eval", "run", "--model=hf", f"--model_args=pretrained={model}"),
         *("--tasks=oellm_choice", "--num_fewshot=0", f"--include_path={DEMO_TASKS}"),

@@ -1,4 +1,4 @@
-"""Pivots: what shares a line, what is refused, what is marked, and that nothing is lost."""
+"""Pivots: which scores share a line, which requests are refused, and what tables mark."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_each_format_is_golden(layout: str) -> None:
     assert_golden(f"pivot.{layout}", stream.getvalue())
 
 
-def test_the_command_pivots_and_says_what_is_not_there(run: Run) -> None:
+def test_the_command_pivots_and_reports_empty_cells(run: Run) -> None:
     options = ["--partial", "--stderr", "--average", "--format=markdown"]
     done = run("oe-pivot", *options, stdin=TEXT)
     assert_golden("pivot.markdown", done.stdout)
@@ -140,7 +140,7 @@ def test_scores_that_are_not_comparable_share_no_column() -> None:
         ["arc", 0, "acc_norm", "none", "lm_eval", None, 2],
         ["code", None, "acc", "none", "lm_eval", 3, None],
     ]
-    # Without the task in rows or columns, these still mix none.
+    # Without the task in rows or columns, the columns still tell the scores apart.
     assert grid(sheet(found[:3], "model_path", "n_shot")) == [
         ["model_path", "0 acc", "0 acc_norm", "no n_shot"],
         ["a", 1, None, 3],
@@ -161,7 +161,7 @@ def test_languages_and_models_make_a_map() -> None:
     assert grid(sheet(found, "model_path", "language"))[0] == ["model_path", "deu", "fra"]
 
 
-def test_all_metrics_count_where_they_are_asked_for() -> None:
+def test_all_metrics_count_if_an_axis_has_the_metric() -> None:
     found = [record("a", "arc", 1), record("a", "arc", 2, metric="f1", is_primary=False)]
     assert grid(sheet(found)) == [["model_path", "arc (0)"], ["a", 1]]
     by_metric = sheet(found, cols="task,metric")
@@ -183,9 +183,9 @@ def test_limits_are_not_mixed(run: Run) -> None:
     assert grid(apart) == [["model_path", "arc (0) no limit", "arc (0) 4"], ["a", 1, 2]]
 
 
-def test_two_scores_for_one_cell_are_named(run: Run) -> None:
+def test_two_scores_for_one_cell_are_refused(run: Run) -> None:
     lines = [line("a/b", metric("arc", 0.5), run_dir=place) for place in ("/one[1]", "/two")]
-    # The very same record twice is one.
+    # Two equal records count as one.
     same = run("oe-pivot", stdin=lines[0] * 2)
     assert same.stdout == "model_path,arc (0)\na/b,0.5\n"
     refused = run("oe-pivot", "--all", stdin="".join(lines), status=2)
@@ -199,7 +199,7 @@ def test_two_scores_for_one_cell_are_named(run: Run) -> None:
     assert mended.stdout == same.stdout
 
 
-def test_the_best_of_each_column_is_marked_where_it_is_known_what_is_better() -> None:
+def test_the_best_score_is_marked_if_the_direction_is_known() -> None:
     values = {
         "up": (0.5, 0.25, 0.5),
         "down": (3, 1, 2),
@@ -226,7 +226,7 @@ def best(cell: ScoreCell | None) -> bool:
     return cell is not None and cell.is_best
 
 
-def test_averages_are_those_of_complete_columns_on_one_scale() -> None:
+def test_averages_cover_complete_columns_on_one_scale() -> None:
     found = [
         *(record(model, "arc", value) for model, value in (("a", 0.1), ("b", 0.2))),
         *(record(model, "piqa", value) for model, value in (("a", 0.5), ("b", 0.25))),
@@ -251,7 +251,7 @@ def test_averages_are_those_of_complete_columns_on_one_scale() -> None:
     assert none.notes[-1] == "no average: no column is suitable"
 
 
-def test_groups_without_a_score_of_their_own_are_named() -> None:
+def test_notes_name_groups_without_a_score() -> None:
     members = [record("a", f"mmlu_{name}", 0.5, group="mmlu") for name in ("law", "art")]
     matrix = pivot.make_matrix([*members, record("a", "arc", 0.5)], PivotRequest())
     assert matrix.notes == [
@@ -276,7 +276,7 @@ def test_tables_show_short_names_of_models(models: list[str], shown: list[str]) 
     assert list(sheet(found, "task", "model_path", SHOWN).types)[2:] == shown
 
 
-# Few names, so that cells collide in all ways; and names like those of the pivot itself.
+# Few names, so that cells collide, and names that the pivot itself uses.
 NAMES = st.sampled_from(["a", "b", "a (0)", "average", "model_path", "a stderr", "x/y"])
 SCORES = st.dictionaries(
     st.tuples(
@@ -316,7 +316,7 @@ def test_a_pivot_can_be_undone(scores: dict[tuple[Any, ...], Any], across: bool)
                 key = tuple(told[column] for column in ("model_path", *SCORE))
                 undone[key] = (float(value), float(error) if error else None)
     assert undone == scores
-    # What a row shows tells it from all others.
+    # The names of rows are distinct.
     assert len({tuple(cells[:width]) for cells in lines[1:]}) == len(lines) - 1
 
 

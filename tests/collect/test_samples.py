@@ -1,4 +1,4 @@
-"""The values of documents: which lines count, whose mean is the score, and what damage does."""
+"""Scores of documents: which lines count, when their mean is the score, and damaged files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from support.scored_documents import (
 )
 
 NO_MEAN = "the score is not a mean over the documents"
-# What a prompt may hold that looks like the structure of a line.
+# Parts of prompts that look like the structure of a line.
 TEXTS = st.lists(
     st.sampled_from(['"doc":', '"filter":', "\\", '"', "{", "}", ",", " ", "\n", "é"])
 ).map("".join)
@@ -33,7 +33,7 @@ KEYS = list(sample(0, {"acc": 1.0}))
 
 def scores(record: MetricRecord, *others: MetricRecord) -> tuple[list[float], str]:
     found = RowSamples([record, *others]).document_scores(record)
-    return list(found.scores.values()), found.reason
+    return list(found.scores.values()), found.reason or ""
 
 
 def test_task_filter_and_metric_choose_the_values(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_neither_prompts_nor_the_order_of_keys_matter(text: str, keys: list[str]
 
 
 @pytest.mark.parametrize("value", [[-1.5, 3], None, "0.5", {"filter": 1}, 1e101])
-def test_values_that_are_no_numbers_have_no_mean(tmp_path: Path, value: Any) -> None:
+def test_values_other_than_numbers_have_no_mean(tmp_path: Path, value: Any) -> None:
     write_samples(tmp_path, [*samples_of([1.0]), sample(1, {"acc": value})])
     assert scores(record(value=1.0, run_dir=str(tmp_path))) == ([], NO_MEAN)
 
@@ -92,7 +92,7 @@ def test_a_document_without_the_metric_does_not_count(tmp_path: Path) -> None:
     assert scores(record(value=0.5, n_samples=3, run_dir=str(tmp_path))) == ([1.0, 0.0], "")
 
 
-def test_a_document_that_is_there_several_times_counts_as_often(tmp_path: Path) -> None:
+def test_a_repeated_document_counts_each_time(tmp_path: Path) -> None:
     write_samples(tmp_path, [sample(0, {"acc": value}) for value in (1, 0, 0, 1)])
     assert scores(record(value=0.5, run_dir=str(tmp_path))) == ([1.0, 0.0, 0.0, 1.0], "")
 
@@ -103,7 +103,7 @@ def test_a_group_has_the_documents_of_its_tasks_once(tmp_path: Path) -> None:
     write_samples(tmp_path, lines)
     at = {"run_dir": str(tmp_path), "aggregate": "reported", "task": "mmlu"}
     assert sorted(scores(record(value=0.5, n_samples=4, **at))[0]) == [0, 0, 1, 1]
-    # The mean of the tasks' means is no mean over documents.
+    # The mean of the tasks' means is not the mean over documents.
     assert scores(record(value=2 / 3, n_samples=4, **at)) == ([], NO_MEAN)
     write_samples(tmp_path, lines[:3])
     assert scores(record(value=1 / 3, n_samples=3, **at)) == ([], "")
@@ -135,7 +135,7 @@ def test_a_damaged_line_is_named(tmp_path: Path, line: str) -> None:
     assert scores(record(value=1.0, n_samples=2, run_dir=str(tmp_path))) == ([], damaged)
 
 
-def test_what_is_not_there_or_no_file_is_no_error(tmp_path: Path) -> None:
+def test_missing_samples_are_no_error(tmp_path: Path) -> None:
     at = record(run_dir=str(tmp_path))
     assert scores(at) == ([], "")
     assert scores(record(run_dir=str(tmp_path), aggregate="derived")) == ([], "")
@@ -148,7 +148,7 @@ def test_what_is_not_there_or_no_file_is_no_error(tmp_path: Path) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
-def test_damage_raises_nothing_and_adds_nothing(data: st.DataObject) -> None:
+def test_damage_neither_raises_nor_changes_scores(data: st.DataObject) -> None:
     values = (1.0, 0.0, 0.5, 0.125)
     with tempfile.TemporaryDirectory() as directory:
         path = write_samples(Path(directory), samples_of(values))
@@ -160,5 +160,5 @@ def test_damage_raises_nothing_and_adds_nothing(data: st.DataObject) -> None:
             content[place] = data.draw(st.integers(0, 255))
         path.write_bytes(content)
         found, _ = scores(record_of(values, run_dir=directory))
-    # What is left out of a line when it is read may be damaged.
+    # Damage in the part of a line that the reader skips goes unnoticed.
     assert found in ([], list(values))

@@ -27,8 +27,9 @@ def sides(both: list[tuple[float, float]]) -> tuple[list[float], list[float]]:
 
 
 def test_ten_documents_by_hand() -> None:
-    # Differences: five times 1, once -1, four times 0. Their mean is 0.4, the squares around it
-    # sum to 6 - 10 * 0.16 = 4.4, so the standard error is sqrt(4.4 / 9 / 10), and z is 1.809068.
+    # The differences are 1 five times, -1 once, and 0 four times. Their mean is 0.4, the squares
+    # around it sum to 6 - 10 * 0.16 = 4.4, so the standard error is sqrt(4.4 / 9 / 10), and z is
+    # 1.809068.
     a = [0, 0, 0, 0, 0, 1, 1, 1, 0, 0]
     b = [1, 1, 1, 1, 1, 0, 1, 1, 0, 0]
     found = paired_difference(a, b)
@@ -43,14 +44,14 @@ def test_ten_documents_by_hand() -> None:
     [(0.0, 1.0), (1.0, 0.3173105), (1.959964, 0.05), (2.575829, 0.01), (3.290527, 0.001)],
 )
 def test_p_values_are_those_of_the_tables(z: float, p_value: float) -> None:
-    # 3 and 4 make 5.
+    # The standard errors 3 and 4 add up to 5.
     found = independent_difference(5 * z, (3.0, 4.0), (None, None))
     assert found.stderr == 5
     assert found.p_value == pytest.approx(p_value, rel=1e-5)
 
 
 @pytest.mark.parametrize("n", [2, 3, 5, 8])
-def test_differences_that_do_not_vary_are_as_sure_as_a_permutation_test(n: int) -> None:
+def test_constant_differences_are_as_sure_as_a_permutation_test(n: int) -> None:
     patterns = list(itertools.product([-1, 1], repeat=n))
     extreme = sum(abs(sum(pattern)) == n for pattern in patterns)
     found = paired_difference([0.0] * n, [1.0] * n)
@@ -64,18 +65,18 @@ def test_differences_that_do_not_vary_are_as_sure_as_a_permutation_test(n: int) 
     assert apart.p_value == pytest.approx(extreme / len(splits))
 
 
-def test_what_nothing_tells_stays_unknown() -> None:
+def test_without_standard_errors_the_p_value_is_unknown() -> None:
     assert paired_difference([0.0], [1.0]) == (1.0, None, None)
     assert independent_difference(0.1, (0.1, None), (5, 5)) == (0.1, None, None)
     assert independent_difference(0.1, (0.0, 0.0), (None, 5)) == (0.1, 0.0, None)
-    # No noise makes two equal scores differ.
+    # Equal scores do not differ, whatever the noise.
     assert paired_difference([1.0], [1.0]) == (0.0, None, 1.0)
     assert independent_difference(0.0, (None, None), (None, None)) == (0.0, None, 1.0)
     assert independent_difference(0.0, (0.0, 0.0), (None, None)) == (0.0, 0.0, 1.0)
 
 
 @given(BOTH)
-def test_swapping_the_sides_changes_the_sign_alone(both: list[tuple[float, float]]) -> None:
+def test_swapping_the_sides_changes_only_the_sign(both: list[tuple[float, float]]) -> None:
     a, b = sides(both)
     there, back = paired_difference(a, b), paired_difference(b, a)
     assert there == (-back.value, *back[1:])
@@ -85,7 +86,7 @@ def test_swapping_the_sides_changes_the_sign_alone(both: list[tuple[float, float
 
 
 @given(BOTH)
-def test_pairing_helps_where_the_sides_go_together(both: list[tuple[float, float]]) -> None:
+def test_pairing_helps_if_the_sides_are_correlated(both: list[tuple[float, float]]) -> None:
     a, b = sides(both)
     if len(both) < 2 or statistics.covariance(a, b) <= 0:
         return
@@ -100,7 +101,7 @@ def test_equal_models_are_rarely_beyond_noise(n: int, rounds: int) -> None:
     chance = random.Random(n)
     alarms = [0, 0]
     for _ in range(rounds):
-        # Some documents both get right or wrong, as real models do.
+        # Both models get some documents right, as real models do.
         easy = [chance.random() < 0.5 for _ in range(n)]
         a, b = ([float(e or chance.random() < 0.4) for e in easy] for _ in "ab")
         alarms[0] += paired_difference(a, b).p_value < LEVEL  # type: ignore[operator]
@@ -111,7 +112,7 @@ def test_equal_models_are_rarely_beyond_noise(n: int, rounds: int) -> None:
     expected = LEVEL * rounds
     most = expected + 3 * math.sqrt(expected * (1 - LEVEL))
     assert max(alarms) < most
-    # Six documents are too few for an exact test that is right more often.
+    # With six documents even an exact test seldom reaches the level.
     assert n == 6 or alarms[0] > expected / 2
 
 

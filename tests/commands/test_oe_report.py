@@ -1,4 +1,4 @@
-"""oe-report: what the page holds, as text, and where the command takes it from."""
+"""oe-report: the contents of the page as text, and the inputs of the command."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_each_cell_is_its_record() -> None:
         texts.add(cell.text.partition("±")[0].partition("n=")[0].strip())
         assert str(record.value) in cell.attributes["title"]
     assert {"0.250", "0.333", "0.625†", "12.50", "10.00"} <= texts
-    # Each other cell says that there is nothing.
+    # All other cells are marked as empty.
     shown = [cell for cells in board.rows.values() for cell in cells if "none" not in cell.classes]
     assert len(shown) == len(primary) + len(board.rows)
     assert len(board.rows) == 3
@@ -83,7 +83,7 @@ def test_colours_and_the_best_follow_the_direction_and_the_noise() -> None:
             score(model, "down", value, higher_is_better=False)
             for model, value in zip("abc", (1, 5, 9), strict=True)
         ),
-        # Closer together than their standard errors.
+        # The values differ by less than their standard errors.
         *(score(m, "same", v) for m, v in zip("abc", (0.5, 0.501, 0.502), strict=True)),
         *(score(model, "unknown", 0.5, higher_is_better=None) for model in "abc"),
     ]
@@ -98,7 +98,7 @@ def test_colours_and_the_best_follow_the_direction_and_the_noise() -> None:
     assert classes("unknown 0-shot, acc") == [""] * 3
 
 
-def test_results_with_another_limit_are_in_a_table_of_their_own() -> None:
+def test_results_with_another_limit_have_their_own_table() -> None:
     found = [score("m", "t", 0.5), score("m", "t", 0.25, limit=10), score("m", "t", 1, limit=0.5)]
     root = page(found)
     assert [board.column("t 0-shot, acc")["m"].text[:5] for board in boards(root)] == [
@@ -113,7 +113,7 @@ def test_results_with_another_limit_are_in_a_table_of_their_own() -> None:
     ]
 
 
-def test_of_several_results_the_newest_is_shown_and_the_others_told() -> None:
+def test_the_newest_of_several_results_is_shown_and_the_others_are_named() -> None:
     old, new = ({"finished": f"202{n}-01-01T00:00:00Z", "run_dir": f"/run/{n}"} for n in (5, 6))
     root = page([score("m", "t", 0.5, **new), score("m", "t", 0.25, **old)])
     cell = boards(root)[0].column("t 0-shot, acc")["m"]
@@ -121,7 +121,7 @@ def test_of_several_results_the_newest_is_shown_and_the_others_told() -> None:
     assert cell.attributes["title"].endswith("; also 0.25 (/run/5)")
 
 
-def test_whatever_names_look_like_they_are_text() -> None:
+def test_names_are_text_whatever_they_look_like() -> None:
     found = [
         score(name, f"t{name}", 0.5, metric=name, filter=name, run_dir=name) for name in HOSTILE
     ]
@@ -138,7 +138,7 @@ def test_whatever_names_look_like_they_are_text() -> None:
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
 
 
-def test_long_names_are_cut_in_the_middle_where_they_stay_apart() -> None:
+def test_long_names_are_cut_in_the_middle_if_they_stay_distinct() -> None:
     long = [f"org/{'x' * 60}-{end}" for end in "ab"]
     same = [f"org/{'x' * 40}{middle}{'y' * 40}" for middle in "ab"]
     (board,) = boards(page([score(model, "t", 0.5) for model in (*long, *same)]))
@@ -160,14 +160,14 @@ def test_a_language_is_a_column() -> None:
     ]
 
 
-def test_no_results_are_said_to_be_none() -> None:
+def test_a_page_without_results_says_so() -> None:
     root = page([])
     assert "There is no result yet." in root.one("section", id="leaderboard").text
     assert [section.attributes["id"] for section in root.all("section")] == ["leaderboard"]
 
 
-def test_what_a_run_tells(run_dir: Path, tmp_path: Path) -> None:
-    # Of one row the result is gone: neither done nor failed.
+def test_a_run_shows_failures_software_and_times(run_dir: Path, tmp_path: Path) -> None:
+    # The result of one row is gone, so it is neither done nor failed.
     (run_dir / "results" / f"{PROSE}.json").unlink()
     elsewhere = tmp_path / "other.json"
     elsewhere.write_text("{}")
@@ -215,7 +215,7 @@ def test_records_on_stdin_and_their_run_give_the_same_page(run: Run, run_dir: Pa
     assert len(boards(root)[0].rows) == 1
 
 
-def test_a_page_is_there_whole_or_not_at_all(run: Run, run_dir: Path, tmp_path: Path) -> None:
+def test_a_page_is_written_whole_or_not_at_all(run: Run, run_dir: Path, tmp_path: Path) -> None:
     target = tmp_path / "out" / "report.html"
     target.parent.mkdir()
     target.write_text("of last time")
@@ -223,7 +223,7 @@ def test_a_page_is_there_whole_or_not_at_all(run: Run, run_dir: Path, tmp_path: 
     refused = run("oe-report", f"--output={target}", stdin=bad, status=2)
     assert refused.stderr == "oe-report: stdin:2: value: expected a number, got 'x'\n"
     assert target.read_text() == "of last time"
-    # The rest of a run is shown beside what is damaged.
+    # A damaged result does not hide the rest of the run.
     (run_dir / "results" / f"{PROSE}.json").write_text("{")
     done = run("oe-report", f"--output={target}", "--title=A & B", run_dir, status=1)
     assert f"{PROSE}.json: left out, it is not JSON" in done.stderr
@@ -239,7 +239,7 @@ def test_a_terminal_gets_no_page(tmp_path: Path) -> None:
 
 @pytest.fixture
 def without_matplotlib(tmp_path: Path) -> dict[str, str]:
-    """Make a directory of all packages but matplotlib, for a Python that has no other."""
+    """Make a directory of all packages except matplotlib, for a Python without others."""
     packages = tmp_path / "packages"
     packages.mkdir()
     for path in Path(jinja2.__file__).parents[1].iterdir():
@@ -249,11 +249,11 @@ def without_matplotlib(tmp_path: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_without_matplotlib_there_is_a_page_and_a_message(
+def test_without_matplotlib_the_page_has_no_figures_and_a_message_says_so(
     run: Run, without_matplotlib: dict[str, str], tmp_path: Path
 ) -> None:
     text = "".join(f"{json.dumps(record._asdict())}\n" for record in many(8, 4))
-    # -S: without the site-packages that this Python has.
+    # -S: without the site-packages of this Python.
     command = (sys.executable, "-S", ROOT / "commands" / "oe_report.py")
     done = run(*command, stdin=text, env=without_matplotlib)
     assert done.stderr == (

@@ -1,4 +1,4 @@
-"""Formats: each as its readers read it, whatever is in the names."""
+"""Formats of tables: each reads back as it was written, whatever characters names have."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from support.golden_files import GOLDEN, assert_golden
 from support.processes import Run, on_a_terminal
 from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LINES, records
 
-# Without what the layouts themselves replace: line ends and control characters.
+# Without line ends and control characters, which the layouts replace.
 NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
-# What stands for a character in LaTeX, and all characters that stand for themselves.
+# The LaTeX commands for special characters; all others stand for themselves.
 LATEX = {
     **{f"\\{character}": character for character in "&%$#_{}"},
     r"\textbackslash{}": "\\",
@@ -48,7 +48,7 @@ def written(found: list[dict[str, Any]], columns: list[str], layout: str) -> str
 
 
 class TableReader(html.parser.HTMLParser):
-    """The texts of a table's cells, row by row, and all tags that there are."""
+    """Reads the texts of a table's cells, row by row, and the set of all tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class TableReader(html.parser.HTMLParser):
 
 
 def markdown_cells(row: str) -> list[str]:
-    """Return the texts between the pipes of a row that no backslash takes away."""
+    """Return the texts between the unescaped pipes of a row."""
     cells = [""]
     for token in re.findall(r"\\[!-/:-@\[-`{-~]|.", row):
         if token == "|":
@@ -89,7 +89,7 @@ def latex_cells(row: str) -> list[str]:
     cells = row.removesuffix(r" \\").split(" & ")
     tokens = [LATEX_TOKEN.findall(cell) for cell in cells]
     assert list(map("".join, tokens)) == cells
-    # Two hyphens in a row would be a dash.
+    # LaTeX would make a dash of two hyphens.
     assert not any(pair == ("-", "-") for cell in tokens for pair in itertools.pairwise(cell))
     return ["".join(LATEX.get(token, token) for token in cell) for cell in tokens]
 
@@ -106,7 +106,7 @@ def test_each_format_is_golden(layout: str) -> None:
 
 @given(st.lists(st.tuples(NAMES, NAMES), min_size=1, max_size=3))
 @settings(max_examples=60, deadline=None)
-def test_names_come_out_as_they_went_in(rows: list[tuple[str, str]]) -> None:
+def test_names_read_back_as_they_were(rows: list[tuple[str, str]]) -> None:
     found = [{"model_path": model, "a|b_<i>": task} for model, task in rows]
     columns = list(found[0])
     expected = [[cell.strip() for cell in row] for row in (columns, *rows)]
@@ -138,7 +138,7 @@ def test_no_name_ends_a_line_or_reaches_the_terminal() -> None:
         ("html", "<b>0.6667</b>* ± 0.0100"),
     ],
 )
-def test_a_score_has_its_marks(layout: str, shown: str) -> None:
+def test_scores_are_marked(layout: str, shown: str) -> None:
     assert MARKUPS[layout].score(ScoreCell(2 / 3, 0.01, is_best=True, is_partial=True)) == shown
     assert MARKUPS[layout].score(ScoreCell(2 / 3)) == "0.6667"
 
@@ -182,7 +182,7 @@ def test_parquet_needs_pyarrow_and_a_file(run: Run, tmp_path: Path) -> None:
     )
 
 
-def test_parquet_says_which_value_is_not_of_its_columns_type() -> None:
+def test_parquet_refuses_a_value_of_another_type() -> None:
     found = [("mmlu", "five")]
     with pytest.raises(InputError, match="n_shot: expected values of type int64"):
         parquet.write_rows(found, {"task": "text", "n_shot": "integer"}, io.BytesIO())

@@ -1,4 +1,4 @@
-"""Metric records read back: in each format what was written, and where something is wrong."""
+"""Reading metric records: every format returns what was written, and errors name their place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from oellm.metrics import records as metric_records
 from oellm.metrics.records import MetricRecord
 from support.score_lines import LINES, records
 
-# A cell of CSV cannot hold a NUL before Python 3.11.
+# Before Python 3.11 a CSV cell cannot hold NUL.
 TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "text": TEXTS,
@@ -41,7 +41,7 @@ GOOD = f"{HEADER}\nm,t,acc,0.5\n"
 
 
 def read(text: str) -> list[MetricRecord]:
-    # As stdin is opened, with the line ends left alone.
+    # newline="": cli.open_input leaves line ends as they are, too.
     return list(reading.read_metric_records(io.StringIO(text, newline=""), "stdin"))
 
 
@@ -52,7 +52,7 @@ def written(found: list[MetricRecord], layout: str) -> str:
 
 
 def typed(found: list[MetricRecord]) -> list[dict[str, tuple[type, Any]]]:
-    """Return records in which 1 is not True, and a number not a text."""
+    """Return records with types, so that 1 and True differ."""
     return [
         {name: (type(value), value) for name, value in each._asdict().items()} for each in found
     ]
@@ -63,7 +63,7 @@ def typed(found: list[MetricRecord]) -> list[dict[str, tuple[type, Any]]]:
 @settings(max_examples=25)
 def test_what_is_printed_reads_back_equal(layout: str, found: list[MetricRecord]) -> None:
     text = written(found, layout)
-    # Of no record at all JSON lines are nothing, which is what a command that failed prints.
+    # JSON lines of no records are an empty text, which the reader refuses.
     if text:
         assert typed(read(text)) == typed(found)
 
@@ -75,7 +75,7 @@ def test_collected_records_read_back_equal(layout: str) -> None:
 
 
 def test_what_other_tools_write_means_the_same() -> None:
-    """Columns in another order, left out and added, 5.0 for 5, True for true, CRLF for LF."""
+    """Columns in another order, missing or unknown; 5.0 for 5; True for true; CRLF for LF."""
     text = (
         "value,n_shot,metric,is_primary,model_path,task,note\r\n1,5.0,acc,True,m,t,\r\n"
         "\r\n5e-1,,acc,FALSE,m,t,007"
@@ -90,7 +90,7 @@ def test_what_other_tools_write_means_the_same() -> None:
 
 
 @pytest.mark.parametrize("layout", ["csv", "jsonl"])
-def test_records_come_before_the_last_line_is_there(layout: str) -> None:
+def test_records_are_yielded_before_the_input_ends(layout: str) -> None:
     line = written(records(LINES)[:1], layout)
 
     def endless() -> Iterator[str]:
@@ -116,7 +116,7 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
         (f"{GOOD}m,t,acc,1_0\n", "stdin:3: value: expected a number, got '1_0'"),
         (f"{GOOD}m,t,acc,\n", "stdin:3: value: expected a value, got none"),
         (f"{GOOD},t,acc,1\n", "stdin:3: model_path: expected a value, got none"),
-        # The lines of a cell count, and a record is named by its first.
+        # A cell may span lines; an error names the first line of its record.
         (f'{GOOD}"m\nn",t,acc,1\n"m\nn",t,acc,x\n', "stdin:5: value: expected a number"),
         (f'{GOOD}"m,t,acc,1\n', "stdin:3: expected CSV: "),
         (f'{GOOD}"m"x,t,acc,1\n', "stdin:3: expected CSV: "),
@@ -145,13 +145,13 @@ def test_records_come_before_the_last_line_is_there(layout: str) -> None:
         ("[\n{},\n", "stdin:3:1: expected a JSON array: "),
     ],
 )  # fmt: skip
-def test_bad_input_is_named_with_its_place(text: str, message: str) -> None:
+def test_errors_name_the_place_of_bad_input(text: str, message: str) -> None:
     with pytest.raises(InputError) as error:
         read(text)
     assert str(error.value).startswith(message)
 
 
-def test_what_comes_after_a_bad_line_is_not_asked_for() -> None:
+def test_a_bad_line_ends_the_reading() -> None:
     found = reading.read_metric_records(
         iter([f"{HEADER}\n", "m,t,acc,1\n", "m,t,acc,x\n"]), "stdin"
     )
@@ -160,7 +160,7 @@ def test_what_comes_after_a_bad_line_is_not_asked_for() -> None:
         next(found)
 
 
-def test_text_that_is_no_utf_8_is_named() -> None:
+def test_text_other_than_utf_8_is_refused() -> None:
     stream = io.TextIOWrapper(io.BytesIO(GOOD.encode() + b"\xff"), encoding="utf-8")
     with pytest.raises(InputError, match="stdin: expected UTF-8 text, got byte 0xff"):
         list(reading.read_metric_records(stream, "stdin"))

@@ -1,4 +1,4 @@
-"""Filters and order of metric records: what each expression keeps, and what is refused."""
+"""Filters and order of metric records: what expressions keep, and which ones are refused."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_what_a_filter_keeps(conditions: list[str], expected: str) -> None:
         ("n_shot>=nan", "expected a number after n_shot>=, got 'nan'"),
     ],
 )
-def test_a_filter_that_is_none_is_refused(condition: str, reason: str) -> None:
+def test_a_bad_filter_is_refused(condition: str, reason: str) -> None:
     with pytest.raises(UsageError) as refused:
         kept([], condition)
     assert str(refused.value).startswith(f"--filter: {reason}")
@@ -121,7 +121,7 @@ def test_a_filter_that_is_none_is_refused(condition: str, reason: str) -> None:
         ("-n_shot, task", "iter_9 iter_10 iter_10 b/1"),
     ],
 )
-def test_numbers_go_by_value_names_naturally_and_nothing_comes_last(
+def test_numbers_sort_by_value_and_names_naturally_and_empty_values_come_last(
     sort: str, expected: str
 ) -> None:
     records = [
@@ -135,7 +135,7 @@ def test_numbers_go_by_value_names_naturally_and_nothing_comes_last(
 
 @given(RECORDS, st.lists(CONDITIONS, min_size=1, max_size=3))
 @settings(max_examples=80, deadline=None)
-def test_a_filter_parts_records_in_those_that_it_keeps_and_others(
+def test_a_filter_keeps_the_records_that_fulfil_all_its_conditions(
     records: list[MetricRecord], conditions: list[str]
 ) -> None:
     found = kept(records, *conditions)
@@ -156,7 +156,7 @@ def test_a_filter_parts_records_in_those_that_it_keeps_and_others(
 
 @given(RECORDS, st.lists(st.sampled_from(["task", "-task", "n_shot", "-value"]), max_size=3))
 @settings(max_examples=80, deadline=None)
-def test_sorting_loses_and_doubles_nothing_and_is_stable(
+def test_sorting_is_stable_and_keeps_every_record_once(
     records: list[MetricRecord], keys: list[str]
 ) -> None:
     found = kept(records, sort=",".join(keys))
@@ -183,11 +183,11 @@ def _in_order(one: Any, other: Any, is_descending: bool) -> bool:
     return (one > other) if is_descending else (one < other)
 
 
-def test_a_column_is_named_once() -> None:
+def test_a_column_named_twice_counts_once() -> None:
     assert split_columns("--rows", " task,, value,task ") == ["task", "value"]
 
 
-def test_filter_order_and_metric_of_the_command(run: Run) -> None:
+def test_the_command_filters_sorts_and_chooses_the_metric(run: Run) -> None:
     wanted = ["--filter=task=hellaswag", "--filter", "n_shot=0", "--sort=-value", "--primary"]
     shown = ["--columns=model_path,metric,value"]
     done = run("oe-collect", *wanted, "--metric=acc", *shown, stdin="".join(LINES))

@@ -1,4 +1,4 @@
-"""Figures: what is drawn is what the records say, names are data, files can be written anywhere."""
+"""Figures: they show what the records say, treat names as data, and can be saved anywhere."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def points(path: ElementTree.Element) -> list[tuple[float, float]]:
 
 
 def paths(svg: str, **attributes: str) -> list[ElementTree.Element]:
-    """Return the paths of a curve with these attributes, but for those of the legend."""
+    """Return the paths of a curve with these attributes, without those of the legend."""
     return [
         path
         for path in ElementTree.fromstring(svg).iter(f"{SVG}path")
@@ -80,7 +80,7 @@ def test_lines_bands_and_ticks_are_where_the_records_say() -> None:
         each._replace(stderr=stderr)
         for each, stderr in zip(run_of("a", values), stderrs, strict=True)
     ]
-    # The order of the records is not that of the steps.
+    # The records are not in the order of their steps.
     [figure] = figures.draw_curves(reversed(found))
     [line] = paths(figure.svg, stroke=BLUE)
     [band] = paths(figure.svg, fill=BLUE)
@@ -153,7 +153,7 @@ def test_a_run_has_its_newest_score_and_partial_aggregates_are_hollow() -> None:
     assert "some tasks missing" not in texts(whole.svg)
 
 
-def test_of_many_runs_a_legend_names_the_ends_and_of_many_baselines_the_number() -> None:
+def test_a_legend_names_the_first_and_last_of_many_runs_and_counts_many_baselines() -> None:
     found = list(chain.from_iterable(run_of(f"r{n}", [0.1, 0.2 + n / 90]) for n in range(30)))
     [figure] = figures.draw_curves([*found, *(record(f"org/m{n}", "arc", 0.3) for n in range(6))])
     assert {"first of 30 runs: r0", "last of 30 runs: r29", "6 baselines not shown"} <= set(
@@ -196,11 +196,11 @@ def test_names_are_data_and_figures_share_a_page(tmp_path: Path) -> None:
     links = [v for e in elements for k, v in e.attrib.items() if "href" in k or "url(" in v]
     assert links and {re.sub(r"^(url\()?#|\)$", "", link) for link in links} <= set(ids)
     assert not any(key == "style" or key.startswith("on") for e in elements for key in e.attrib)
-    # As a baseline, or as a column; the longest names are shortened in their middle.
+    # The model is a baseline or a column. Long names are cut in the middle.
     assert all(SHOWN[:12] in text for text in ["".join(texts(content)) for content in contents])
     assert f"{SHOWN} (5-shot)" in texts(drawn[0].svg) and SHOWN in texts(drawn[1].svg)
     assert "<script" not in "".join(contents)
-    # What is behind a figure shows through it, be it light or dark.
+    # Figures are transparent, for light pages and dark ones.
     assert not any("#fff" in figure.svg for figure in drawn[:2])
 
 
@@ -218,7 +218,7 @@ def test_languages_have_a_panel_for_each_family_of_tasks() -> None:
     figure = figures.draw_language_map(found, KNOWN)
     assert figure
     there = texts(figure.svg)
-    # Of a training run the last step; no family of one language, and no task without one.
+    # Only last steps count. A family of one language has no panel, nor has a task without one.
     cells = sorted(text for text in there if re.fullmatch(r"0\.\d{3}", text))
     assert cells == sorted(f"{p / 10 + n / 100:.3f}" for p in (0, 2) for n in range(4))
     assert {"belebele_* (5-shot)", "xnli_* (5-shot)", "org/m", "a @20k", "deu_Latn"} <= set(there)
@@ -242,14 +242,14 @@ def test_tasks_are_compared_with_themselves_and_members_stay_in_their_group(
     rows = {"bits (5-shot), bits ↓", "bits (5-shot, limit 10), bits ↓", "mmlu (5-shot), acc ↑"}
     assert {"0.500*", "0.875", "1.23k", *rows} <= set(there)
     assert "0.111" not in there
-    # The lower one is the better one, and has white on dark.
+    # The lower value is better, and is white on dark.
     by_text = {e.text: e.attrib for e in ElementTree.fromstring(svg).iter(f"{SVG}text")}
     assert by_text["0.250"]["fill"] == "#ffffff"
     assert by_text["0.750"]["fill"] == "#1a1a1a"
     assert figures.save_figures([], tmp_path, KNOWN) == []
 
 
-def test_files_are_whole_and_a_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_figures_are_saved_and_an_impossible_directory_is_named(tmp_path: Path) -> None:
     found = run_of("a", [0.1, 0.2])
     written = figures.save_figures(found, tmp_path / "a" / "b", KNOWN)
     assert [path.name for path in written] == [
@@ -260,7 +260,7 @@ def test_files_are_whole_and_a_directory_that_cannot_be_is_named(tmp_path: Path)
     )
     assert written[1].read_bytes().startswith(b"\x89PNG\r\n")
     root = ElementTree.parse(written[0]).getroot()
-    # Standing alone it has a size, a font and colours of its own.
+    # A file has its own size, font and colours.
     assert root.attrib["width"].endswith("pt") and "sans-serif" in root.attrib["font-family"]
     assert "currentColor" not in written[0].read_text()
     with pytest.raises(InputError, match=r"curve-arc-5-shot.png: cannot be made: .*"):
@@ -269,11 +269,11 @@ def test_files_are_whole_and_a_directory_that_cannot_be_is_named(tmp_path: Path)
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.text() | st.text("aA-. \u00e9/", max_size=150), max_size=6))
-def test_any_name_gives_a_file_name_of_its_own(tasks: list[str]) -> None:
+def test_file_names_are_plain_and_distinct(tasks: list[str]) -> None:
     names = figures.FileNames()
     found = [names.choose("curve", task) for task in [*tasks, *(t.upper() for t in tasks)]]
     assert all(re.fullmatch(r"curve[A-Za-z0-9._-]{0,95}", name) for name in found)
-    # Between its name and what follows, an id of a figure has two.
+    # In ids of a figure two hyphens follow its name.
     assert not any("--" in name for name in found)
     assert len({name.lower() for name in found}) == len(found)
 
@@ -321,7 +321,7 @@ def outline(svg: str) -> str:
     return "".join(f"{line}\n" for line, _ in groupby(lines))
 
 
-def test_what_is_made_of_matplotlibs_svg_is_golden() -> None:
+def test_the_rewritten_svg_is_golden() -> None:
     """Fails if another matplotlib writes SVG that figures/svg.py does not know."""
     found = [
         *run_of("a", [0.1, 0.2, 0.3], stderr=0.01),
@@ -335,7 +335,7 @@ def test_what_is_made_of_matplotlibs_svg_is_golden() -> None:
 
 
 def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path) -> None:
-    # Without site-packages, where it is.
+    # -S: without site-packages, and so without matplotlib.
     done = draw(run_of("a", [0.1, 0.2]), tmp_path, "-S")
     message = "oellm.errors.MachineError: figures need matplotlib: pip install 'oellm[report]'"
     assert done.stderr.decode().splitlines()[-1] == message
@@ -344,7 +344,7 @@ def test_without_matplotlib_the_error_says_what_to_install(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_the_same_records_give_the_same_bytes_and_no_warnings(tmp_path: Path) -> None:
     found = [*run_of("猫", [0.1, 0.2], task="猫", stderr=0.1), record("org/m", "猫", 0.3)]
-    # A user's style is not ours, and a home may be read-only.
+    # The user's style does not count, and the home may be read-only.
     (tmp_path / "matplotlibrc").write_text("font.size: 40\nno.such.key: 1\n")
     plain = draw(found, tmp_path, PYTHONHASHSEED="1")
     other = draw(

@@ -1,4 +1,4 @@
-"""The page of oe-report in a real browser: what its script does, on a screen and on paper.
+"""The page of oe-report in a real browser: its script, on a screen and on paper.
 
 Without Chromium these tests skip and say so; with CI=true in the environment they fail instead.
 """
@@ -25,14 +25,14 @@ OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 )
-# A text that would run a script in each place where a page can have a name.
+# For each place of a name in a page, a text that would run a script there.
 ATTACKS = [
     "<script>document.title='run'</script>",
     '"><img src=x onerror="document.title=\'run\'">',
     "</script></style><svg onload=\"document.title='run'\">",
     "'><a href=https://example.org/run>run</a>",
 ]
-# The texts of the cells that show, row by row.
+# The texts of the visible cells, row by row.
 SHOWN = """return [...document.querySelectorAll("table.board tr")].map(row =>
     [...row.cells].filter(cell => cell.offsetParent).map(cell => cell.innerText.trim())
 ).filter(row => row.length)"""
@@ -42,7 +42,7 @@ return performance.now() - begin"""
 
 
 class Browser:
-    """Chromium with one page of oe-report in it."""
+    """Chromium with a page of oe-report."""
 
     def __init__(self, driver: Any, run: Run, directory: Path) -> None:
         self.driver, self._run, self.path = driver, run, directory / "report #1.html"
@@ -50,7 +50,7 @@ class Browser:
     def show(self, records: list[MetricRecord], *options: str) -> None:
         text = "".join(f"{json.dumps(record._asdict())}\n" for record in records)
         self._run("oe-report", f"--output={self.path}", *options, stdin=text)
-        # What was logged until now is of the browser's own start.
+        # Entries until now are about the start of the browser.
         self.logged("performance"), self.logged("browser")
         self.driver.get(self.path.as_uri())
 
@@ -70,7 +70,7 @@ class Browser:
         return found
 
     def column(self, place: int) -> list[str]:
-        """Return the texts of a column of those that show, without its head."""
+        """Return the texts of a visible column, without its head."""
         return [row[place] for row in self.script(SHOWN)[1:]]
 
     def orders(self) -> list[str]:
@@ -82,7 +82,7 @@ class Browser:
         field.send_keys(text)
 
     def overflows(self) -> bool:
-        """Return whether the page, outside of its boards, is wider than the window."""
+        """Return whether the page, apart from its boards, is wider than the window."""
         wider = "return document.documentElement.scrollWidth > document.documentElement.clientWidth"
         return bool(self.script(wider))
 
@@ -165,7 +165,7 @@ def test_clicks_and_keys_sort(browser: Browser) -> None:
     arc.click()
     assert browser.column(0) == ["org/a", "org/c", "org/b"]
     assert browser.orders()[2] == "ascending"
-    # The best comes first, which is the lowest of a loss, and what is not there last.
+    # The best comes first (the lowest loss), and missing scores last.
     loss.send_keys("\ue007")
     assert browser.column(4) == ["1.50", "2.50", "10.50"]
     assert browser.orders()[4] == "ascending"
@@ -184,7 +184,7 @@ def test_filters_narrow_down_models_and_tasks(browser: Browser) -> None:
     browser.type("#models", "nothing")
     assert browser.column(0) == []
     browser.type("#models", " ")
-    # Parts are found although they are folded away.
+    # The filter also finds folded parts.
     browser.type("#tasks", "la")
     assert browser.script(SHOWN)[0][2:] == ["mmlu_law\n0-shot, acc"]
     browser.type("#tasks", "l")
@@ -211,7 +211,7 @@ def test_parts_unfold_and_errors_are_switched_on(browser: Browser) -> None:
     ]
 
 
-def test_no_name_runs_and_nothing_is_loaded(browser: Browser) -> None:
+def test_names_do_not_run_and_nothing_is_loaded(browser: Browser) -> None:
     names = [*ATTACKS, HOSTILE_MODEL]
     steps = [
         score(f"{name}/step{step}", "curve", 0.1 * step, step=step)
@@ -242,7 +242,7 @@ def test_no_name_runs_and_nothing_is_loaded(browser: Browser) -> None:
     assert asked == {browser.path.as_uri()}
 
 
-def test_the_policy_stops_a_script_that_would_get_in(browser: Browser) -> None:
+def test_the_policy_stops_foreign_scripts(browser: Browser) -> None:
     browser.show(small())
     browser.script("""const script = document.createElement("script");
         script.textContent = "document.title = 'run'"; document.body.append(script);
@@ -263,11 +263,11 @@ def test_a_large_page_is_small_fast_and_within_its_frame(browser: Browser) -> No
     frame = browser.one(".frame")
     assert frame.get_attribute("class").split() == ["frame", "more-right", "more-below"]
     browser.script('document.querySelector(".scroll").scrollTo(1e6, 1e6)')
-    # Their events come with the next frame.
+    # Their events fire with the next frame.
     wait = "requestAnimationFrame(() => requestAnimationFrame(arguments[0]))"
     browser.driver.execute_async_script(wait)
     assert frame.get_attribute("class") == "frame"
-    # The head and the names stay.
+    # The head and the names stay in place.
     edges = """const at = (selector) => document.querySelector(selector).getBoundingClientRect();
         return [at("thead th").top - at(".scroll").top, at("tbody th").left - at(".scroll").left]"""
     assert browser.script(edges) == [1, 1]
@@ -276,7 +276,7 @@ def test_a_large_page_is_small_fast_and_within_its_frame(browser: Browser) -> No
         assert not browser.overflows()
 
 
-def test_on_paper_there_are_all_columns(browser: Browser) -> None:
+def test_paper_has_all_columns(browser: Browser) -> None:
     browser.show(many(5, 60))
     browser.script("""addEventListener("beforeprint", () => {
         window.printed = [...document.querySelectorAll(".prints table")].map(table => [
@@ -290,9 +290,9 @@ def test_on_paper_there_are_all_columns(browser: Browser) -> None:
     assert {heads[0] for heads, _ in tables} == {"model"}
     tasks = [f"task_{number}_of_many" for number in range(30)]
     assert [name for heads, _ in tables for name in heads[1:]] == ["average", *tasks]
-    # After it the screen is as before.
+    # After printing, the screen is as before.
     assert len(browser.all("table.board")) == 1
-    # What a sheet of A4 holds beside its margins.
+    # The width of A4 without margins.
     browser.width(1039)
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     browser.script('dispatchEvent(new Event("beforeprint"))')

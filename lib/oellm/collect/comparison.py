@@ -220,7 +220,7 @@ def _match_documents(
         )
     # One remark for both; none if neither side has samples, which is usual.
     if not a.scores and not b.scores and a.reason == b.reason:
-        return None, a.reason
+        return None, a.reason or ""
     return None, "; ".join(
         f"{name}: {side.reason or 'no samples'}"
         for name, side in (("A", a), ("B", b))

@@ -1,4 +1,4 @@
-"""What each document adds to a score: the values in the samples of a result.
+"""The scores of single documents, from the samples of a result.
 
 Samples are JSON lines, one for each document, task and filter; the framework's reader parses them.
 oe-run-task writes them to samples/EVAL_ID.jsonl of the run directory. A file is read line by line,
@@ -22,11 +22,12 @@ from oellm.runs.result_store import ResultStore
 # only.
 ScoreByDocument = dict[int, float]
 
-# What a mean of the values may differ from the recorded score by: sums depend on their order.
+# The largest difference between the mean of the documents and the recorded score, because the order
+# of a sum changes its last digits.
 _TOLERANCE = 1e-9
-# No document has a larger score; sums and squares of such are finite.
+# The largest score of a document. Sums and squares of such scores are finite.
 _LARGEST = 1e100
-# Bytes: lines with few-shot prompts are longer than Python's usual buffer.
+# In bytes. Lines with few-shot prompts are longer than Python's default buffer.
 _BUFFER = 2**18
 _NO_MEAN = "the score is not a mean over the documents"
 
@@ -36,11 +37,11 @@ class DocumentScores(NamedTuple):
 
     Attributes:
         scores: empty if there are none, or none whose mean is the record's score.
-        reason: why there are none; empty if there are just no samples.
+        reason: why there are none; None if there are just no samples.
     """
 
     scores: ScoreByDocument
-    reason: str = ""
+    reason: str | None = None
 
 
 class RowSamples:
@@ -61,11 +62,11 @@ class RowSamples:
         for record in records:
             for task in self._leaves[record.task]:
                 self._scores.setdefault((task, record.filter), {})[record.metric] = {}
-        self._problem = ""
+        self._problem: str | None = None
         tasks = dict.fromkeys(task for task, _ in self._scores)
         if reader is not None:
             for path, task in _sample_files(records[0], tasks, reader):
-                self._problem = self._problem or self._read(path, task, reader)
+                self._problem = self._problem or self._read_file(path, task, reader)
 
     def document_scores(self, record: MetricRecord) -> DocumentScores:
         """Return the scores whose mean is the record's; of a group, those of all its tasks."""
@@ -87,10 +88,10 @@ class RowSamples:
         reason = f"the samples are those of {len(found)} of {record.n_samples} documents"
         return DocumentScores({}, reason)
 
-    def _read(self, path: Path, task: str, reader: SampleReader) -> str:
-        """Take the values in a file of samples, of `task` where a line names none.
+    def _read_file(self, path: Path, task: str, reader: SampleReader) -> str | None:
+        """Take the scores in a file of samples; `task` is the task of lines that name none.
 
-        Return what is wrong with the file; nothing is, where it is not there.
+        Returns the problem with the file, or None. A missing file is no problem.
         """
         taken = 0
         try:
@@ -99,12 +100,12 @@ class RowSamples:
                     self._take(reader.parse_sample(line, task))
                     taken += 1
         except (FileNotFoundError, NotADirectoryError):
-            return ""
+            return None
         except OSError as error:
             return f"{path}: {error.strerror}"
         except (ValueError, TypeError, LookupError, AttributeError):
             return f"{path}:{taken + 1}: no sample"
-        return ""
+        return None
 
     def _take(self, sample: Sample) -> None:
         wanted = self._scores.get((sample.task, sample.filter), {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -16,7 +17,6 @@ from oellm.manifest.checkpoint_names import natural_key
 from oellm.metrics.records import MetricRecord
 
 _CONDITION = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=(?!=)|<|>)\s*(.*?)\s*", re.DOTALL)
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
     "<=": operator.le,
@@ -50,7 +50,7 @@ class Condition(NamedTuple):
             )
         column, relation, pattern = match.groups()
         _require_column("--filter", column)
-        number = float(pattern) if _NUMBER.fullmatch(pattern) else None
+        number = _parse_number(pattern)
         if relation in _ORDERS:
             if schema.table("metric")[column]["type"] not in ("integer", "number"):
                 raise UsageError(f"--filter: {column} holds no numbers: expected = or != after it")
@@ -129,6 +129,13 @@ class RecordSelection(NamedTuple):
                 and all(any(one.holds(record) for one in some) for some in alternatives.values())
             ):
                 yield record
+
+
+def _parse_number(text: str) -> float | None:
+    with contextlib.suppress(ValueError):
+        number: float = schema.KINDS["number"].parse(text)
+        return number
+    return None
 
 
 def split_columns(option: str, names: str) -> list[str]:
