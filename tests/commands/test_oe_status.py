@@ -1,4 +1,4 @@
-"""oe-status: what people and pipes get to see, and the exit status."""
+"""oe-status: its output for people and for pipes, and its exit status."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 from support.golden_files import assert_golden
 from support.processes import BIN, ROOT, Run, clean_environment, runner
 
-# Of the shard 1 a job runs, the shard 2 has failed rows, 3 was killed.
+# Shard 1 runs, the rows of shard 2 failed, and shard 3 was cancelled.
 QUEUE = """\
 4711|1|RUNNING|None|n1|0|0|N/A|acme|normal|(null)|
 4711|2|FAILED|NonZeroExitCode|n2|256|0|N/A|acme|normal|(null)|
@@ -40,7 +40,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Fixture:
-    """A run of which one shard is done, one runs, one failed, one is lost, one not submitted."""
+    """A run with one shard each that is done, runs, failed, is lost, and is not submitted."""
 
     def __init__(self, rendered: Path, directory: Path) -> None:
         self.path = directory / "run"
@@ -117,7 +117,7 @@ def test_the_table_is_golden(run: Run, made: Fixture, width: int) -> None:
 
 
 @pytest.mark.slow
-def test_a_pipe_gets_rows_and_the_status_says_what_is_left(run: Run, made: Fixture) -> None:
+def test_a_pipe_gets_rows_and_the_exit_status_says_what_is_left(run: Run, made: Fixture) -> None:
     def states(status: int) -> list[str]:
         done = run("oe-status", made.path, env=made.env, status=status)
         return [row["state"] for row in csv.DictReader(io.StringIO(done.stdout))]
@@ -158,7 +158,9 @@ def test_shards_and_totals_are_records_too(run: Run, made: Fixture) -> None:
     assert len(lines) == 10
 
 
-def test_without_slurm_or_accounting_it_says_what_it_cannot_know(run: Run, made: Fixture) -> None:
+def test_without_slurm_or_accounting_oe_status_says_what_it_cannot_know(
+    run: Run, made: Fixture
+) -> None:
     (made.fake / "accounts").unlink()
     done = run("oe-status", made.path, env=made.env, status=75)
     assert "its job was cancelled," in done.stdout
@@ -177,14 +179,14 @@ def test_without_slurm_or_accounting_it_says_what_it_cannot_know(run: Run, made:
     assert done.stdout.count("submitted as job 4711_3; no word from Slurm") == 2
 
 
-def test_an_accounting_that_is_behind_makes_no_job_run(run: Run, made: Fixture) -> None:
+def test_late_accounting_does_not_make_a_job_run(run: Run, made: Fixture) -> None:
     (made.fake / "accounts").write_text("4711_3|RUNNING|0:0|n2|Unknown\n")
     done = run("oe-status", made.path, env=made.env, status=75)
     assert done.stdout.count(",lost,its job was cancelled,") == 2
 
 
 @pytest.mark.slow
-def test_watch_tells_what_changes_and_ends_when_nothing_goes_on(made: Fixture) -> None:
+def test_watch_prints_changes_and_ends_when_nothing_is_running_or_queued(made: Fixture) -> None:
     watching = subprocess.Popen(
         [BIN / "oe-status", "--watch", "--poll=1", made.path],
         env=clean_environment(made.fake, made.env),
@@ -196,7 +198,7 @@ def test_watch_tells_what_changes_and_ends_when_nothing_goes_on(made: Fixture) -
     assert line == "2 of 10 rows done, 1 running, 3 pending (2 not submitted), 2 failed, 2 lost\n"
     made.finish(1, 2, 3)
     last = "8 of 10 rows done, 2 pending (2 not submitted)\n"
-    # A look may fall between two of these results.
+    # oe-status may look between two of these results.
     while (line := watching.stdout.readline()) != last:
         assert " of 10 rows done, " in line
     assert watching.wait(10) == 75
@@ -268,5 +270,5 @@ def test_without_a_run_the_newest_are_listed(run: Run, made: Fixture, tmp_path: 
         (["--watch", "--poll=0", "."], "--poll: expected a positive integer, got '0'"),
     ],
 )
-def test_what_does_not_fit_is_refused(run: Run, options: list[str], message: str) -> None:
+def test_options_that_do_not_fit_are_refused(run: Run, options: list[str], message: str) -> None:
     assert run("oe-status", *options, status=2).stderr.startswith(f"oe-status: {message}")

@@ -1,4 +1,4 @@
-"""oe-submit: what is handed to Slurm, what is not, and how it waits."""
+"""oe-submit: what it submits to Slurm, what it does not, and how it waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from support.processes import Run, clean_environment
 from support.submitting import HEADER, FakeSlurm, finish, jobs
 
 
-def test_all_shards_go_to_sbatch_and_the_job_id_comes_back(
+def test_all_shards_are_submitted_and_the_job_id_is_recorded(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     slurm.says("sbatch.answer", "Welcome to the cluster!\n4711;main\n")
@@ -31,7 +31,7 @@ def test_all_shards_go_to_sbatch_and_the_job_id_comes_back(
     assert slurm.submitted() == ["0-3"]
 
 
-def test_a_comment_of_ones_own_stays_before_that_of_the_submission(
+def test_the_users_comment_comes_before_that_of_the_submission(
     run: Run, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     settings = [f"--set=eval_base_dir={tmp_path}", "--set=venv=/v", "--sbatch=comment=for ada"]
@@ -49,7 +49,7 @@ def test_only_shards_without_results_that_are_not_queued_are_submitted(
     run("oe-submit", directory, env=slurm.env)
     slurm.submitted()
     finish(rendered, 0)
-    # Element 1 of this run waits; 2 of another job, and a job that is no array, are not ours.
+    # Element 1 of this run is queued. The other two are not ours: one is no array.
     slurm.has_queued("4711 1", "99 2", "100 N/A")
     done = run("oe-submit", directory, env=slurm.env)
     assert slurm.submitted() == ["2-3"]
@@ -78,7 +78,7 @@ def test_a_damaged_result_counts_as_missing(
 
 
 @pytest.mark.slow
-def test_the_queue_limit_is_kept_and_the_rest_is_named(
+def test_the_queue_limit_is_kept_and_the_rest_is_reported(
     run: Run, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     rows = "".join(f"acme/m{model},t,0\n" for model in range(4))
@@ -99,7 +99,7 @@ def test_the_queue_limit_is_kept_and_the_rest_is_named(
     assert slurm.submitted() == []
 
 
-def test_sbatch_refusing_is_an_error_in_its_own_words(
+def test_an_sbatch_error_is_shown_in_its_own_words(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     slurm.says("sbatch.fails", "sbatch: error: Batch job submission failed: Invalid qos\n")
@@ -113,7 +113,7 @@ def test_sbatch_refusing_is_an_error_in_its_own_words(
     assert jobs(rendered) == []
 
 
-def test_squeue_failing_or_babbling_is_never_an_empty_queue(
+def test_a_failed_or_unreadable_squeue_is_never_an_empty_queue(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     slurm.says("queue", "JOBID ELEMENT\n")

@@ -1,4 +1,4 @@
-"""Answers on disk: what was complete comes back, whatever ended the attempt that gave them."""
+"""Answers on disk: complete batches come back, however the attempt that wrote them ended."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from oellm.runs import answers
 from oellm.runs.answers import Answer, Answers, remove_answers, request_key
 
 ROW = "0123456789abcdef"
-# Also pairs of lone surrogates, which are no character, and what ends a line somewhere.
+# Includes pairs of lone surrogates, which form no character, and all kinds of line ends.
 TEXTS = st.text() | st.text(st.sampled_from('\ud83d\ude00\n\r\0\x85\u2028\\"é'))
 ANSWERS = TEXTS | st.floats() | st.tuples(st.floats(), st.booleans())
 STEPS = st.lists(
     st.tuples(st.sampled_from("abcdefgh"), ANSWERS) | st.sampled_from(["complete", "flush"])
 )
 
-# A process that answers from the given batch on, without end.
+# A process that writes batches for ever, starting with the given number.
 WRITER = f"""
 import itertools, pathlib, sys
 from oellm.runs import answers
@@ -40,7 +40,7 @@ for number in itertools.count(int(sys.argv[2])):
     writer.complete()
     print(writer.saved, flush=True)
 """
-# A process that begins one attempt after the other.
+# A process that makes one attempt after the other.
 ATTEMPTS = f"""
 import pathlib, sys
 from oellm.runs import answers
@@ -80,7 +80,7 @@ def batch_of(number: int) -> dict[str, Answer]:
 
 
 def exact(found: dict[str, Answer]) -> list[str]:
-    """Return answers as texts that tell -0.0 from 0.0, a float from a bool, and know nan."""
+    """Return answers as texts, so that -0.0 differs from 0.0 and True from 1.0, and nan is nan."""
     return sorted(map(repr, found.items()))
 
 
@@ -90,7 +90,7 @@ def files(directory: Path) -> list[Path]:
 
 @pytest.fixture
 def written(tmp_path: Path) -> tuple[Path, list[tuple[int, int, dict[str, Answer]]]]:
-    """Return the file of an attempt and its batches, each with its first byte and the one after."""
+    """Return the file of an attempt, and its batches with their begin and end in the file."""
     writer, batches, begin = attempt(tmp_path), [], 0
     for number in range(4):
         batch: dict[str, Answer] = {
@@ -101,7 +101,7 @@ def written(tmp_path: Path) -> tuple[Path, list[tuple[int, int, dict[str, Answer
         end = files(tmp_path)[0].stat().st_size
         batches.append((begin, end, batch))
         begin = end
-    # What the first write put before its batch is the line that names row and origin.
+    # The first write puts the line with row and origin before its batch.
     path = files(tmp_path)[0]
     batches[0] = (path.read_bytes().index(b"\n") + 1, *batches[0][1:])
     return path, batches
@@ -109,7 +109,7 @@ def written(tmp_path: Path) -> tuple[Path, list[tuple[int, int, dict[str, Answer
 
 @settings(deadline=None)
 @given(st.lists(STEPS, max_size=3))
-def test_what_was_complete_comes_back_exactly(
+def test_complete_batches_come_back_exactly(
     tmp_path_factory: pytest.TempPathFactory, attempts: list[Any]
 ) -> None:
     directory = tmp_path_factory.mktemp("answers")
@@ -127,7 +127,7 @@ def test_what_was_complete_comes_back_exactly(
                 writer.flush()
                 expected |= complete
             else:
-                # Keys of its own: of two attempts' answers to one request, either may come back.
+                # Keys of this attempt: if two attempts answer one request, either may come back.
                 writer.add(f"{number}{step[0]}", step[1])
                 batch[f"{number}{step[0]}"] = step[1]
     assert exact(earlier(directory)) == exact(expected)
@@ -141,7 +141,7 @@ def test_either_of_two_answers_to_one_request_comes_back(tmp_path: Path) -> None
     assert found == {"one": "one", "other": "other"}
 
 
-def test_the_disk_is_touched_once_an_interval(
+def test_answers_are_written_once_per_interval(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
@@ -154,7 +154,7 @@ def test_the_disk_is_touched_once_an_interval(
         writer.complete()
         saved.append(writer.saved)
         assert writer.saved == len(earlier(tmp_path))
-        # A row that is done by now has written nothing.
+        # Until the first interval is over, nothing is written.
         assert (tmp_path / ROW).exists() == (writer.saved > 0)
     assert saved == [0] * 10 + [11] * 10 + [21] * 10 + [31] * 6
     writer.add("in a batch that is not complete", 1.0)
@@ -169,21 +169,21 @@ def test_a_file_cut_anywhere_has_its_first_batches_whole(written: Any) -> None:
         path.write_bytes(content[:size])
         whole = [batch for _, end, batch in batches if end <= size]
         after = batches[len(whole)]
-        # The last byte of a batch ends its line, which nobody needs.
+        # The last byte of a batch is a line end, which reading does not need.
         if size == after[1] - 1:
             whole.append(after[2])
         assert earlier(path.parent.parent) == {k: v for batch in whole for k, v in batch.items()}
 
 
 def damages(content: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Yield first byte, the one after the last, and what stands there instead."""
+    """Yield the begin and end of a damaged part, and what stands there instead."""
     for position, byte in enumerate(content):
         for other in {byte ^ 1, ord("\n"), ord(" ")} - {byte}:
             yield position, position + 1, bytes([other])
     chance = random.Random(1)
     for _ in range(150):
         begin, end = sorted(chance.sample(range(len(content) + 1), 2))
-        # Blocks that never reached the disk, and a hole.
+        # A block that never reached the disk, and a missing part.
         yield begin, end, bytes(end - begin)
         yield begin, end, b""
 
@@ -208,13 +208,13 @@ def test_answers_of_another_origin_or_row_are_not_used(tmp_path: Path) -> None:
     assert earlier(tmp_path) == {"k": "this model"}
     other = "f" * 16
     assert attempt(tmp_path, row=other).read_earlier() == {}
-    # Nor where somebody moved the file.
+    # Not even if somebody moves the file.
     (tmp_path / ROW).rename(tmp_path / other)
     assert attempt(tmp_path, row=other).read_earlier() == {}
 
 
 @pytest.mark.slow
-def test_two_workers_of_one_row_are_killed_and_leave_all_that_they_had_saved(
+def test_two_killed_workers_of_one_row_leave_everything_that_they_saved(
     tmp_path: Path,
 ) -> None:
     chance = random.Random(2)
@@ -244,7 +244,7 @@ def test_two_workers_of_one_row_are_killed_and_leave_all_that_they_had_saved(
     assert len(files(tmp_path)) == 6
 
 
-def test_a_full_disk_costs_only_the_answers_that_it_did_not_take(small_disk: Path) -> None:
+def test_a_full_disk_loses_only_the_answers_that_do_not_fit(small_disk: Path) -> None:
     said: list[str] = []
     writer = attempt(small_disk, report=said.append)
     for number in range(30):
@@ -255,13 +255,13 @@ def test_a_full_disk_costs_only_the_answers_that_it_did_not_take(small_disk: Pat
     found = earlier(small_disk)
     assert list(found) == [f"{n}-{p}" for n in range(writer.saved // 2) for p in range(2)]
     assert all(answer == f"{key.partition('-')[0]} " * 9999 for key, answer in found.items())
-    # Beside what is torn, another attempt's answers are whole.
+    # Another attempt's answers are whole despite the torn file.
     subprocess.run(["mount", "-o", "remount,size=2m", small_disk], check=True)
     write(attempt(small_disk), {"later": 1.0})
     assert earlier(small_disk) == found | {"later": 1.0}
 
 
-def test_what_cannot_be_written_is_said_once(tmp_path: Path) -> None:
+def test_a_write_error_is_reported_once(tmp_path: Path) -> None:
     said: list[str] = []
     (tmp_path / "file").touch()
     for directory, answer in ((tmp_path / "file", 1.0), (tmp_path, b"bytes")):
@@ -275,14 +275,14 @@ def test_what_cannot_be_written_is_said_once(tmp_path: Path) -> None:
     assert "bytes is not JSON serializable: answers after the first 0" in said[1]
 
 
-def test_remove_beside_workers_that_write(tmp_path: Path) -> None:
+def test_answers_are_removed_while_workers_write(tmp_path: Path) -> None:
     remove_answers(tmp_path, ROW)
     said: list[str] = []
     mine = attempt(tmp_path, report=said.append)
     write(mine, {"a": 1.0})
     remove_answers(tmp_path, ROW)
     assert not (tmp_path / ROW).exists()
-    # The row is done: whoever is still at it does not bring the directory back.
+    # The row is done: a worker that still evaluates it does not create the directory again.
     write(mine, {"b": 1.0})
     assert len(said) == 1
     assert not (tmp_path / ROW).exists()
@@ -296,7 +296,7 @@ def test_remove_beside_workers_that_write(tmp_path: Path) -> None:
     assert not (tmp_path / ROW).exists()
 
 
-# Few of them, so that two requests often differ only in where a text ends, or what kind it is.
+# Few pieces, so that two requests often differ only in where a text ends, or in its type.
 PIECES = st.text(st.sampled_from('a1\n"[\ud83d\ude00\U0001f600'), max_size=3)
 PLAIN = st.recursive(
     st.none() | PIECES,
@@ -310,11 +310,11 @@ REQUESTS = st.tuples(st.sampled_from(["a", "aa"]), st.lists(PIECES | PLAIN, max_
 @given(REQUESTS, REQUESTS)
 @example(("a", ("[]",)), ("a", ([],)))
 @example(("a", ("p", "")), ("a", ("p",)))
-def test_requests_have_one_key_only_where_they_are_the_same(one: Any, other: Any) -> None:
+def test_requests_have_the_same_key_only_if_they_are_equal(one: Any, other: Any) -> None:
     assert (request_key(*one) == request_key(*other)) == (one == other)
 
 
-def test_the_order_of_arguments_is_not_theirs() -> None:
+def test_the_order_of_named_arguments_does_not_change_the_key() -> None:
     one = {"until": ["a", "b"], "max_gen_toks": 9, "extra": {"x": 1, "y": 2}}
     other = {"extra": {"y": 2, "x": 1}, "max_gen_toks": 9, "until": ["a", "b"]}
     assert request_key("generate_until", ("p", one)) == request_key("generate_until", ("p", other))
@@ -337,6 +337,8 @@ def test_the_order_of_arguments_is_not_theirs() -> None:
         ({"stop": {1, 2}}, False),
     ],
 )
-def test_no_key_for_what_is_sampled_or_no_json(arguments: dict[str, Any], is_kept: bool) -> None:
+def test_sampled_requests_and_requests_without_json_have_no_key(
+    arguments: dict[str, Any], is_kept: bool
+) -> None:
     assert (request_key("generate_until", ("p", arguments)) is not None) == is_kept
     assert (request_key("generate_until", ("p", {}, arguments)) is not None) == is_kept

@@ -1,4 +1,4 @@
-"""The heartbeat of a worker: what is in it, how often it is written, that it never harms."""
+"""Heartbeats of a worker: their content, how often they are written, and that they do no harm."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def in_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def test_it_says_what_the_schema_says_and_keeps_earlier_attempts(tmp_path: Path) -> None:
+def test_a_heartbeat_follows_the_schema_and_keeps_earlier_attempts(tmp_path: Path) -> None:
     HeartbeatWriter(tmp_path, 4, 2).beat(replace(IDLE, scoring_s=5.0))
     HeartbeatWriter(tmp_path, 4, 2).beat(SCORING)
     content = in_file(tmp_path / "progress" / "4.json")
@@ -56,7 +56,7 @@ def test_it_says_what_the_schema_says_and_keeps_earlier_attempts(tmp_path: Path)
     assert not replace(beat, host="elsewhere").is_alive_here()
 
 
-def test_it_is_written_when_something_changes_but_not_all_the_time(
+def test_a_heartbeat_is_written_on_changes_but_at_most_once_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 100.0
@@ -69,7 +69,7 @@ def test_it_is_written_when_something_changes_but_not_all_the_time(
     beating.beat(replace(IDLE, scoring_s=1.0))
     beating.beat(SCORING)
     assert path.stat().st_ino == first
-    # A second after the last one it is due, even if nothing else happens.
+    # It is due a second after the last one, even if nothing else happens.
     assert beating.seconds_until_due() == 0.75
     now += beating.seconds_until_due()
     beating.beat(SCORING)
@@ -79,7 +79,7 @@ def test_it_is_written_when_something_changes_but_not_all_the_time(
     assert in_file(path)["ended"] == "finished"
 
 
-def test_a_place_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_written_does_no_harm(tmp_path: Path) -> None:
     (tmp_path / "progress").write_text("a file")
     HeartbeatWriter(tmp_path, 0, 1).beat(IDLE)
     HeartbeatWriter(tmp_path / "gone", 0, 1).beat(IDLE)
@@ -89,7 +89,7 @@ def test_a_place_that_cannot_be_written_is_no_matter(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_worker_tells_how_far_it_is(run: Run, tiny_model: Path, tmp_path: Path) -> None:
     model = FaultyModel(tiny_model, tmp_path / "slow")
-    # Slow enough that the model's process tells of each batch.
+    # Slow enough that the model's process reports each batch.
     model.set_pace(1.5)
     rows = run(
         *("oe-manifest", "--models", model.directory, "--tasks", "oellm_choice", "--n_shot=0,1"),
@@ -110,7 +110,7 @@ def test_a_worker_tells_how_far_it_is(run: Run, tiny_model: Path, tmp_path: Path
         if is_answered and any(row.phase is RowPhase.WAITING for row in at_work):
             model.set_pace(0)
         elif len(model.batches()) > 3:
-            # The row goes on until a heartbeat has told of it.
+            # Hold the row until a heartbeat has reported it.
             model.set_pace(3600)
         time.sleep(0.1)
     last = heartbeat.read_heartbeats(tmp_path / "run")[0]

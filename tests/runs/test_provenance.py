@@ -1,4 +1,4 @@
-"""What is recorded of the process, the machine and the container that a number comes from."""
+"""The facts that are recorded about the process, the machine and the container of a result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def write(root: Path, name: str, text: str) -> None:
     (root / name).write_text(text)
 
 
-def test_a_process_says_where_it_is_and_a_fork_that_it_is_another(run: Run) -> None:
+def test_a_process_and_its_fork_describe_themselves(run: Run) -> None:
     env = {
         "SLURM_JOB_ID": "4712",
         "SLURM_ARRAY_JOB_ID": "4711",
@@ -61,8 +61,8 @@ def test_a_process_says_where_it_is_and_a_fork_that_it_is_another(run: Run) -> N
     assert {**fork, "pid": process["pid"]} == process
 
 
-def test_the_start_of_a_process_is_before_python_was_there() -> None:
-    # A name that confuses who splits the line of /proc at blanks.
+def test_the_start_of_a_process_includes_the_start_of_python() -> None:
+    # A process name that breaks parsers that split the line of /proc at blanks.
     script = (
         "import time; open('/proc/self/comm', 'w').write(') 1 ('); time.sleep(0.3);"
         "from oellm.runs.provenance import start_seconds; print(start_seconds())"
@@ -88,7 +88,7 @@ def test_the_processor_has_a_name(tmp_path: Path, cpuinfo: str, model: str) -> N
 
 
 @pytest.mark.parametrize("runtime", ["APPTAINER", "SINGULARITY"])
-def test_a_container_is_known_by_its_path_its_labels_and_its_definition(
+def test_a_container_is_described_by_path_labels_and_definition(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str
 ) -> None:
     monkeypatch.delenv("APPTAINER_CONTAINER", raising=False)
@@ -122,7 +122,7 @@ def test_a_container_is_known_by_its_path_its_labels_and_its_definition(
         ("sys/module/amdgpu/version", "6.3.6\n", "6.3.6"),
     ],
 )
-def test_gpus_are_those_that_torch_sees(
+def test_gpus_are_the_ones_that_torch_sees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, text: str, driver: str
 ) -> None:
     write(tmp_path, file, text)

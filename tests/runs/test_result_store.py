@@ -1,4 +1,4 @@
-"""Result files: one worker's, whole and checked, whoever else writes and whoever is killed."""
+"""Result files are whole, checked, and one worker's, even if others write or are killed."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def write_all(
             answers.put((eval_id, writer))
 
 
-def test_of_workers_that_write_at_once_the_first_keeps_its_result_and_its_samples(
+def test_the_first_of_concurrent_workers_keeps_its_result_and_samples(
     tmp_path: Path,
 ) -> None:
     store = ResultStore(tmp_path)
@@ -90,7 +90,9 @@ def test_of_workers_that_write_at_once_the_first_keeps_its_result_and_its_sample
 
 
 @pytest.mark.parametrize("call", ["link", "replace"])
-def test_what_a_killed_worker_left_is_put_in_place_or_removed(tmp_path: Path, call: str) -> None:
+def test_leftovers_of_a_killed_worker_are_put_in_place_or_removed(
+    tmp_path: Path, call: str
+) -> None:
     def write_and_die() -> None:
         setattr(os, call, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
         ResultStore(tmp_path).write_result(result(), samples())
@@ -101,7 +103,7 @@ def test_what_a_killed_worker_left_is_put_in_place_or_removed(tmp_path: Path, ca
     assert worker.exitcode == -signal.SIGKILL
     store = ResultStore(tmp_path)
     assert len(files(tmp_path)) == (2 if call == "link" else 3)
-    # It is another row's worker that starts.
+    # A worker of another row starts.
     before = files(tmp_path)
     store.recover({"f" * 16})
     assert files(tmp_path) == before
@@ -114,7 +116,7 @@ def test_what_a_killed_worker_left_is_put_in_place_or_removed(tmp_path: Path, ca
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])
-def test_a_file_system_without_hard_links_is_good_enough(
+def test_a_file_system_without_hard_links_suffices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def refuse(*_: object) -> None:
@@ -132,7 +134,7 @@ def test_a_file_system_without_hard_links_is_good_enough(
     assert kept == [f"results/{EVAL_ID}.json", f"samples/{EVAL_ID}.jsonl"]
 
 
-def test_a_link_that_was_made_counts_although_nfs_denies_it(
+def test_a_link_counts_even_if_nfs_says_that_it_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     link = os.link
@@ -147,7 +149,7 @@ def test_a_link_that_was_made_counts_although_nfs_denies_it(
     assert files(tmp_path) == [f"results/{EVAL_ID}.json"]
 
 
-def test_a_result_takes_the_place_of_a_damaged_one_and_of_a_failure(tmp_path: Path) -> None:
+def test_a_result_replaces_a_damaged_one_and_a_failure(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     damage(store)
     for attempts in (1, 2):
@@ -156,7 +158,7 @@ def test_a_result_takes_the_place_of_a_damaged_one_and_of_a_failure(tmp_path: Pa
         assert record["oellm"]["failure"]["attempts"] == attempts
     assert store.write_result(result()).is_ours
     assert not store.write_result(result(value=0.25)).is_ours
-    # Another worker that fails does not take anything back.
+    # If another worker fails, the result stays.
     store.write_failure(failure())
     assert store.valid_result(EVAL_ID) == result()
     aside, there = sorted(files(tmp_path), key=lambda name: ".invalid-" not in name)
@@ -172,7 +174,7 @@ def test_a_valid_result_is_never_set_aside(tmp_path: Path) -> None:
     assert store.valid_result(EVAL_ID) == result()
 
 
-def test_a_result_that_came_after_the_look_at_a_damaged_one_is_not_set_aside(
+def test_a_result_that_replaced_a_damaged_one_in_time_is_not_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = ResultStore(tmp_path)
@@ -202,7 +204,7 @@ def test_a_result_that_came_after_the_look_at_a_damaged_one_is_not_set_aside(
         (failure(), "its status is 'failed'"),
     ],
 )
-def test_a_result_that_is_not_valid_gets_no_name_and_leaves_nothing(
+def test_an_invalid_result_leaves_no_file(
     tmp_path: Path, wrong: dict[str, Any], reason: str
 ) -> None:
     store = ResultStore(tmp_path)
@@ -212,14 +214,14 @@ def test_a_result_that_is_not_valid_gets_no_name_and_leaves_nothing(
     assert files(tmp_path) == []
 
 
-def test_n_samples_need_not_be_known() -> None:
+def test_n_samples_may_be_unknown() -> None:
     check_result(result(n_samples=None))
     unknown = result()
     del unknown["oellm"]["metrics"][0]["n_samples"]
     check_result(unknown)
 
 
-def test_a_number_of_numpy_is_a_number() -> None:
+def test_numpy_numbers_are_numbers() -> None:
     check_result(result(value=numpy.float64(0.5)))
     with pytest.raises(InvalidResultError, match=r"^the value of acc is "):
         check_result(result(value=numpy.float64("nan")))

@@ -1,4 +1,4 @@
-"""What sacct answers, and how the end of a job is explained."""
+"""The answers of sacct, and the explanation of how a job ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from oellm.errors import OellmError
 from oellm.slurm import job_states
 from oellm.slurm.job_states import JobState
 
-# As Slurm 22.05 answers.
+# From Slurm 22.05.
 ACCOUNTS = """\
 4711_0|COMPLETED|0:0|n1|2026-11-22T15:04:56
 4711_0.batch|COMPLETED|0:0|n1|2026-11-22T15:04:56
@@ -20,7 +20,7 @@ ACCOUNTS = """\
 """
 
 
-def test_sacct_is_read_and_its_steps_tell_of_memory() -> None:
+def test_sacct_is_read_and_a_step_that_ran_out_of_memory_counts() -> None:
     found = job_states.parse_accounting(ACCOUNTS)
     assert {key: job.state for key, job in found.items()} == {
         (4711, 0): "COMPLETED",
@@ -31,7 +31,7 @@ def test_sacct_is_read_and_its_steps_tell_of_memory() -> None:
 
 
 @pytest.mark.parametrize("text", ["JOBID STATE", "", "4711_0|COMPLETED", "4711_0|FAILED|x|n1|a"])
-def test_an_answer_that_is_none_is_an_error_in_words(text: str) -> None:
+def test_anything_else_is_an_error_that_quotes_it(text: str) -> None:
     with pytest.raises(OellmError, match="sacct: expected a job's fields, got"):
         job_states.parse_accounting(f"{text}\n")
 

@@ -1,4 +1,4 @@
-"""What squeue answers, and what it means."""
+"""The answers of squeue."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oellm.errors import OellmError
 from oellm.slurm.job_states import JobState
 from oellm.slurm.queue import QueuedElement, parse_queue
 
-# As Slurm 22.05 answers.
+# From Slurm 22.05.
 QUEUE = """\
 1|0|FAILED|JobLaunchFailure|n1|9|0|2026-11-22T15:04:56|(null)|(null)|oellm:x:1-ab|
 1|2|FAILED|NonZeroExitCode|n1|768|0|2026-11-22T15:04:56|acme|normal|(null)|
@@ -63,7 +63,7 @@ def test_what_squeue_prints_is_read_back(elements: list[QueuedElement], dumped: 
     lines = []
     for element in elements:
         state = element.state
-        # As waitpid encodes the status; one bit says whether there is a core dump.
+        # The status is encoded as waitpid returns it; one bit says whether there is a core dump.
         status = state.exit_code << 8 | dumped << 7 | state.signal
         index = "N/A" if element.index is None else element.index
         fields = (
@@ -77,6 +77,6 @@ def test_what_squeue_prints_is_read_back(elements: list[QueuedElement], dumped: 
 @pytest.mark.parametrize(
     "text", ["JOBID STATE", "", "4711_0|COMPLETED", "1|0|FAILED|x|n1|a|0|N/A|acme|normal|c|", "1|0"]
 )
-def test_an_answer_that_is_none_is_an_error_in_words(text: str) -> None:
+def test_anything_else_is_an_error_that_quotes_it(text: str) -> None:
     with pytest.raises(OellmError, match="squeue: expected a job's fields, got"):
         parse_queue(f"{text}\n")

@@ -48,7 +48,7 @@ def make_run(*jobs: dict[str, Any]) -> Run:
 
 
 def evidence(run: Run, **known: Any) -> Evidence:
-    """Return two rows a shard, 10 and 11 of the shard 1, and what else is known of them."""
+    """Return evidence about two rows per shard (10 and 11 in shard 1), changed by `known`."""
     rows = [
         Row({"eval_id": f"{s}{n}", "shard": str(s), "model_path": "m", "task_path": "t"})
         for s in range(4)
@@ -72,7 +72,7 @@ def evidence(run: Run, **known: Any) -> Evidence:
 def beat(
     job: str = "7_0", updated: float = 5, *, at_work: bool = True, done: int = 0, ended: str = ""
 ) -> Heartbeat:
-    """Return a heartbeat of the worker of shard 1, which scores the row 10 if it is at work."""
+    """Return a heartbeat of the worker of shard 1; if it is at work, it scores row 10."""
     attempt = {"job": job, "gpus": 1, "started": ago(100), "updated": ago(updated)}
     row = {"eval_id": "10", "phase": "scoring", "started": ago(50), "requests_per_s": None}
     row |= {"requests_done": 1, "requests_total": 4}
@@ -101,7 +101,7 @@ def slurm(state: str, **more: Any) -> dict[ArrayTask, JobState]:
 SUBMITTED = make_run(job(0, [0], 7))
 
 
-def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_counts() -> None:
+def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
     run = make_run(job(0, [0, 1], 7), job(0, [1], 8, offset=1), job(1, [0], None))
     jobs = newest_jobs(run)
     assert [jobs[shard].task for shard in range(4)] == [(7, 0), (7, 0), (8, 0), None]
@@ -148,13 +148,13 @@ def test_each_worker_of_an_element_has_its_shard_and_the_newest_submission_count
             {"jobs": slurm("RUNNING"), "heartbeats": {1: beat(updated=300)}},
             [("running", "no heartbeat for 300 s"), ("pending", "in a job that runs, not begun")],
         ),
-        # Of an attempt before the job was requeued.
+        # The heartbeat is of an attempt before the job was requeued.
         (
             SUBMITTED,
             {"jobs": slurm("RUNNING", start=NOW), "heartbeats": {1: beat()}},
             [("pending", "in a job that runs, not begun")] * 2,
         ),
-        # Of an earlier job.
+        # The heartbeat is of an earlier job.
         (
             SUBMITTED,
             {"jobs": slurm("RUNNING"), "heartbeats": {1: beat("6_0")}},
@@ -235,13 +235,13 @@ def test_times_follow_from_heartbeats() -> None:
         done=frozenset({"11", "20", "21"}),
     )
     _, shards, total = join_evidence(known)
-    # 95 s for one row and a quarter of two.
+    # 95 s for one row and a quarter of the other.
     assert shards[1].left_s == pytest.approx(95 * 0.75 / 1.25)
     assert shards[1].rows_per_h == pytest.approx(3600 / 95)
     assert (total.state, total.done, total.unsubmitted, total.is_awaited) == ("running", 3, 2, True)
     assert total.gpu_hours == pytest.approx(95 / 3600)
     assert total.scoring_share == pytest.approx(50 / 95)
-    # Two shards have not begun, of 60 s each; both workers of the first element run.
+    # Two shards of 60 s each have not begun; both workers of the first element run.
     assert shards[0].left_s == 60.0
     assert total.left_s == pytest.approx((95 * 0.6 + 60 + 60) / 2)
 

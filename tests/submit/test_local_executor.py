@@ -1,4 +1,4 @@
-"""oe-submit --executor=local: elements as processes of this machine."""
+"""oe-submit --executor=local runs elements as processes of this machine."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def started(directory: str, home: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def all_end(directory: str) -> None:
-    """Wait until no worker runs any more."""
+    """Wait until no worker runs."""
     pids = [int(path.read_text()) for path in Path(directory).glob("*.pid")]
     assert len(pids) == 4
     deadline = time.monotonic() + 10
@@ -60,7 +60,7 @@ def all_end(directory: str) -> None:
         time.sleep(0.05)
 
 
-# A worker, with a process of its own.
+# A worker that has a child process.
 SLEEPS = 'sleep 600 & echo $! >"$3/$5.child.pid"; echo $$ >"$3/$5.pid"; UP="oe-run-task: up";'
 
 
@@ -68,7 +68,7 @@ SLEEPS = 'sleep 600 & echo $! >"$3/$5.child.pid"; echo $$ >"$3/$5.pid"; UP="oe-r
     ("number", "status"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGHUP, 75), (signal.SIGKILL, -9)],
 )
-def test_a_signal_ends_all_that_runs(
+def test_a_signal_ends_everything_that_runs(
     tmp_path: Path, rendered: dict[str, Any], number: signal.Signals, status: int
 ) -> None:
     fake_worker(tmp_path, SLEEPS + "trap 'kill $!; exit 75' TERM; echo $UP >&2; wait")
@@ -79,7 +79,7 @@ def test_a_signal_ends_all_that_runs(
     assert (Path(rendered["run_dir"]) / "submit.lock").exists() == (number == signal.SIGKILL)
 
 
-def test_a_second_interrupt_ends_what_does_not_stop(
+def test_a_second_interrupt_kills_workers_that_do_not_stop(
     tmp_path: Path, rendered: dict[str, Any]
 ) -> None:
     fake_worker(tmp_path, SLEEPS + "trap '' TERM; echo $UP >&2; while :; do sleep 0.1; done")
@@ -99,7 +99,7 @@ def test_a_second_interrupt_ends_what_does_not_stop(
 
 
 @pytest.mark.parametrize("source", ["variable", "tool"])
-def test_no_gpu_has_two_elements_at_a_time(
+def test_a_gpu_has_one_element_at_a_time(
     run: Run, tmp_path: Path, rendered: dict[str, Any], source: str
 ) -> None:
     env = {"CUDA_VISIBLE_DEVICES": "GPU-a,3,-1,7"}
@@ -111,7 +111,7 @@ def test_no_gpu_has_two_elements_at_a_time(
         tool.chmod(0o755)
         env = {"PATH": f"{tool.parent}:{clean_environment(tmp_path)['PATH']}"}
         gpus = {"0", "1"}
-    # Who has a GPU makes a directory of its name, which cannot be made twice.
+    # A worker creates a directory named after its GPU; two workers cannot both create it.
     fake_worker(
         tmp_path,
         'taken="$3/gpu-$CUDA_VISIBLE_DEVICES"; mkdir "$taken" || exit 9\n'
@@ -125,7 +125,9 @@ def test_no_gpu_has_two_elements_at_a_time(
     assert done.stderr.count(": on ") == 4
 
 
-def test_too_few_gpus_for_an_element_are_an_error(run: Run, rendered: dict[str, Any]) -> None:
+def test_an_element_that_needs_more_gpus_than_there_are_is_an_error(
+    run: Run, rendered: dict[str, Any]
+) -> None:
     path = Path(rendered["run_dir"]) / "run.json"
     record = json.loads(path.read_text())
     record["arrays"][0]["gpus"] = 2

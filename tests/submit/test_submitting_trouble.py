@@ -1,4 +1,4 @@
-"""oe-submit when Slurm stumbles, refuses or loses an answer, and when there are two of it."""
+"""oe-submit if Slurm fails for a moment, refuses or loses an answer, and if two of it run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def change(record: dict[str, Any], **values: Any) -> None:
     st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), unique=True),
     st.none() | st.integers(1, 20),
 )
-def test_batches_have_each_element_once_and_keep_below_the_array_size(
+def test_batches_have_each_element_once_and_stay_below_the_array_size(
     ready: list[tuple[int, int]], size: int | None
 ) -> None:
     found = make_batches([Element(*element) for element in ready], size)
@@ -87,7 +87,7 @@ def test_limits_of_the_accounting_are_kept(
     assert parse_associations("a|gpu|normal|\n") == [("a", "gpu", "normal", "")]
 
 
-def test_a_submit_limit_is_lack_of_room_only_where_there_is_a_queue(
+def test_a_submit_limit_means_lack_of_room_only_if_jobs_are_queued(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     slurm.says("sbatch.fails", f"sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: {POLICY}")
@@ -102,7 +102,7 @@ def test_a_submit_limit_is_lack_of_room_only_where_there_is_a_queue(
     assert jobs(rendered) == []
 
 
-def test_a_question_is_asked_again_and_a_lost_answer_looked_for(
+def test_questions_are_repeated_and_a_lost_job_is_looked_for(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     slurm.says("squeue.stumbles", "slurm_load_jobs error: Unable to contact slurm controller\n")
@@ -115,7 +115,7 @@ def test_a_question_is_asked_again_and_a_lost_answer_looked_for(
 
 
 @pytest.mark.parametrize("is_there", [True, False])
-def test_what_a_killed_call_left_is_resolved_by_the_next(
+def test_the_next_call_resolves_the_submission_of_a_killed_call(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any], is_there: bool
 ) -> None:
     entry = {
@@ -156,7 +156,7 @@ def test_cancelling_a_run_that_was_never_submitted_needs_no_slurm(
     assert done.stderr == f"oe-submit: nothing in the queue of {rendered['run_dir']}\n"
 
 
-def test_cancelling_takes_what_is_ours_alone(
+def test_cancelling_touches_only_our_jobs(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     run("oe-submit", rendered["run_dir"], env=slurm.env)
@@ -171,7 +171,7 @@ def test_cancelling_takes_what_is_ours_alone(
     assert slurm.queue() == ["5 0"]
 
 
-def test_an_element_that_failed_is_not_submitted_again_by_the_call_that_waits(
+def test_a_waiting_call_does_not_resubmit_an_element_that_failed(
     tmp_path: Path, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     process = waiting(tmp_path, slurm, rendered, "--poll=1", "--queue_limit=3")
@@ -183,7 +183,7 @@ def test_an_element_that_failed_is_not_submitted_again_by_the_call_that_waits(
     assert (process.returncode, slurm.submitted()) == (1, ["0-2"])
 
 
-def test_an_interrupt_leaves_what_is_queued(
+def test_an_interrupt_leaves_queued_jobs_in_the_queue(
     tmp_path: Path, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
     process = waiting(tmp_path, slurm, rendered)
@@ -203,7 +203,7 @@ def lock(record: dict[str, Any], **values: Any) -> Path:
 
 
 @pytest.mark.parametrize("is_old", [True, False])
-def test_two_that_find_a_stale_lock_submit_nothing_twice(
+def test_concurrent_calls_that_find_a_stale_lock_submit_nothing_twice(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any], is_old: bool
 ) -> None:
     path = lock(rendered, **({"host": "elsewhere"} if is_old else {}))
