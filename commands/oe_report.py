@@ -106,12 +106,12 @@ def _report(arguments: cli.Arguments) -> int:
     else:
         records, run_dirs = _records_of_stdin(), []
     # The runs of the collection come first: some of them have no result, and so no record.
-    run_dirs = list(dict.fromkeys([*run_dirs, *report_runs.places(records)]))
+    run_dirs = list(dict.fromkeys([*run_dirs, *report_runs.list_run_dirs(records)]))
     languages = suites.load_suites((), os.environ).languages
     contents = page.PageContents(
         title=options.title,
         records=records,
-        runs=list(report_runs.look(run_dirs, cli.message)),
+        runs=list(report_runs.read_runs(run_dirs, cli.message)),
         figures=_figures(records, languages, options),
         languages=languages,
     )

@@ -10,7 +10,7 @@ import jinja2
 import pytest
 
 from oellm.report import runs as report_runs
-from oellm.report.runs import Unknown
+from oellm.report.runs import UnreadableRun
 from support.golden_run import FAILED, PROSE, make_run
 from support.processes import ROOT, Run, on_a_terminal
 from support.report_pages import boards, many, page, parsed, score
@@ -125,7 +125,7 @@ def test_names_are_text_whatever_they_look_like() -> None:
     found = [
         score(name, f"t{name}", 0.5, metric=name, filter=name, run_dir=name) for name in HOSTILE
     ]
-    runs = [Unknown(name, name) for name in HOSTILE]
+    runs = [UnreadableRun(name, name) for name in HOSTILE]
     root = page([*found, *RECORDS], runs, title=HOSTILE[0])
     assert [len(root.all(tag)) for tag in ("script", "style", "img")] == [1, 1, 0]
     assert not [node for node in root.all("") if any(name[:2] == "on" for name in node.attributes)]
@@ -176,7 +176,7 @@ def test_a_run_shows_failures_software_and_times(run_dir: Path, tmp_path: Path) 
     (broken / "run.json").write_text("{")
     said: list[str] = []
     paths = map(str, (run_dir, "/nowhere/run", elsewhere, broken))
-    root = page([], list(report_runs.look(paths, said.append)))
+    root = page([], list(report_runs.read_runs(paths, said.append)))
     unfinished = root.one("section", id="unfinished")
     assert "2 of 3 rows without a result, 1 failed." in unfinished.text
     cells = [[cell.text for cell in row.all("td")] for row in unfinished.one("tbody").all("tr")]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from oellm.metrics.records import MetricRecord
 from oellm.report import page as report
-from oellm.report.runs import RunFacts, Unknown
+from oellm.report.runs import RunFacts, UnreadableRun
 
 # Elements that have no end tag.
 _VOID = ("meta", "input", "br", "link", "img")
@@ -109,7 +109,9 @@ def boards(page: Node) -> list[Cells]:
 
 
 def page(
-    records: Sequence[MetricRecord], runs: Sequence[RunFacts | Unknown] = (), title: str = "Scores"
+    records: Sequence[MetricRecord],
+    runs: Sequence[RunFacts | UnreadableRun] = (),
+    title: str = "Scores",
 ) -> Node:
     """Return the page of records, without figures."""
     contents = report.PageContents(

@@ -15,7 +15,7 @@ from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import MetricRecord
 from oellm.metrics.score_groups import select_primary
 from oellm.report.leaderboard import LEVELS, make_boards, make_language_boards
-from oellm.report.runs import RunFacts, Unknown
+from oellm.report.runs import RunFacts, UnreadableRun
 
 if TYPE_CHECKING:
     from oellm.report.figures.figures import PageFigure
@@ -47,7 +47,7 @@ class PageContents(NamedTuple):
 
     title: str
     records: Sequence[MetricRecord]
-    runs: Sequence[RunFacts | Unknown]
+    runs: Sequence[RunFacts | UnreadableRun]
     figures: PageFigures
     languages: dict[str, Language]
 
@@ -76,7 +76,7 @@ def render_page(contents: PageContents) -> str:
         **contents.figures._asdict(),
         **_tables(contents),
         known_runs=[run for run in contents.runs if isinstance(run, RunFacts)],
-        unknown_runs=[run for run in contents.runs if isinstance(run, Unknown)],
+        unreadable_runs=[run for run in contents.runs if isinstance(run, UnreadableRun)],
         made=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         version=__version__,
         several_suites=len({record.eval_suite for record in contents.records}) > 1,

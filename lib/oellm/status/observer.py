@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 from oellm.core.log import Log
 from oellm.errors import OellmError
 from oellm.runs import run_directory
 from oellm.runs.heartbeat import Heartbeat, read_heartbeats
+from oellm.runs.result_file import Result
 from oellm.runs.result_store import RecordedFailure, ResultStore
 from oellm.runs.run_directory import Run
 from oellm.runs.shard_jobs import ShardJob, newest_jobs
@@ -29,12 +30,21 @@ class Observer:
 
     `log` is told once of each thing that cannot be known. Without `asks_slurm` only the files
     count. A result is read and checked when it is first seen; since its file does not change after
-    that, later looks only see whether it still exists.
+    that, later looks only see whether it still exists. `on_result` is called with each valid result
+    when it is first seen.
     """
 
-    def __init__(self, run: Run, log: Log, *, asks_slurm: bool = True) -> None:
+    def __init__(
+        self,
+        run: Run,
+        log: Log,
+        *,
+        asks_slurm: bool = True,
+        on_result: Callable[[Result], None] | None = None,
+    ) -> None:
         self._path = run.path
         self._asks_slurm = asks_slurm
+        self._on_result = on_result
         self._log = log
         self._store = ResultStore(run.path)
         self._rows = list(run.rows())
@@ -118,10 +128,16 @@ class Observer:
         self._valid = {
             eval_id
             for eval_id in (row["eval_id"] for row in self._rows)
-            if f"{eval_id}.json" in names
-            and (eval_id in self._valid or self._store.valid_result(eval_id) is not None)
+            if f"{eval_id}.json" in names and (eval_id in self._valid or self._read_result(eval_id))
         }
         return frozenset(self._valid)
+
+    def _read_result(self, eval_id: str) -> bool:
+        """Read the result of a row; return whether it is valid."""
+        result = self._store.valid_result(eval_id)
+        if result is not None and self._on_result is not None:
+            self._on_result(result)
+        return result is not None
 
     def _read_failures(self, done: frozenset[str]) -> dict[str, RecordedFailure]:
         failures = {}
