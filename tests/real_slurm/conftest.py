@@ -7,6 +7,7 @@ fail instead, so a green run has really run them.
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,23 @@ import pytest
 from support.dev_cluster import DevCluster
 from support.processes import ROOT, Run, runner
 
+BUILD_IMAGE = ROOT / "scripts" / "build-test-image"
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
+    """Mark the tests of this folder, and put those that need the image last.
+
+    .ci/run builds the image while the others run.
+    """
     for item in items:
-        if here in item.path.parents:
+        if is_here(item):
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: is_here(item) and "image" in getattr(item, "fixturenames", ()))
+
+
+def is_here(item: pytest.Item) -> bool:
+    return Path(__file__).parent in item.path.parents
 
 
 @pytest.fixture(scope="session")
@@ -44,12 +55,17 @@ def tools() -> None:
 
 
 @pytest.fixture(scope="session")
-def image(tools: None) -> Path:
+def image_path() -> Path:
+    """Return where the image of the shipped CPU definition is, once it is built."""
+    path: Path = runpy.run_path(str(BUILD_IMAGE))["image_path"]()
+    return path
+
+
+@pytest.fixture(scope="session")
+def image(tools: None, image_path: Path) -> Path:
     """Build the shipped CPU definition, or take the image from the cache."""
-    built = subprocess.run(
-        [ROOT / "scripts" / "build-test-image"], stdout=subprocess.PIPE, text=True, check=True
-    )
-    return Path(built.stdout.strip())
+    subprocess.run([BUILD_IMAGE], stdout=subprocess.DEVNULL, check=True)
+    return image_path
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +87,13 @@ def cluster(run: Run, tmp_path: Path, slurm_conf: Path, image: Path) -> Iterator
 
 @pytest.fixture(scope="module")
 def shared_cluster(
-    tmp_path_factory: pytest.TempPathFactory, slurm_conf: Path, image: Path
+    tmp_path_factory: pytest.TempPathFactory, slurm_conf: Path, image_path: Path
 ) -> Iterator[DevCluster]:
-    """Return the dev cluster for a module whose tests may have jobs at the same time."""
+    """Return the dev cluster for a module whose tests may have jobs at the same time.
+
+    A test whose jobs use the container needs the fixture `image`, too.
+    """
     directory = tmp_path_factory.mktemp("cluster")
-    made = DevCluster(runner(directory), directory, slurm_conf, image)
+    made = DevCluster(runner(directory), directory, slurm_conf, image_path)
     yield made
     made.stop()

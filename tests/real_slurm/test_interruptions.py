@@ -161,7 +161,7 @@ class Evaluation:
 
 @pytest.fixture(scope="module")
 def runs(
-    shared_cluster: DevCluster, tmp_path_factory: pytest.TempPathFactory
+    shared_cluster: DevCluster, image: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Future[Evaluation]]]:
     """Start all runs; each test waits for the run that it looks at."""
     directory = tmp_path_factory.mktemp("interruptions")

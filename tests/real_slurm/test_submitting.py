@@ -136,7 +136,9 @@ def test_waiting_keeps_the_limit_and_ends_with_all_results(nothing_queued: DevCl
     assert watch.most == 3
 
 
-def test_the_real_worker_is_waited_for(nothing_queued: DevCluster, tmp_path: Path) -> None:
+def test_the_real_worker_is_waited_for(
+    nothing_queued: DevCluster, image: Path, tmp_path: Path
+) -> None:
     make_tiny_model(tmp_path / "iter_1000")
     rows = nothing_queued.manifest(tmp_path / "iter_1000", "oellm_choice,oellm_copy", "--n_shot=0")
     rendered = nothing_queued.run("oe-render", stdin=rows)

@@ -105,7 +105,7 @@ def test_sbatch_reads_hostile_settings_as_they_are(shared_cluster: DevCluster) -
 
 
 def test_real_workers_of_one_node_evaluate_a_model_each(
-    shared_cluster: DevCluster, tiny_model: Path, tmp_path: Path
+    shared_cluster: DevCluster, image: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     for number in range(2):
         shutil.copytree(tiny_model, tmp_path / f"m{number}")
