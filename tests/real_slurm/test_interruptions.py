@@ -86,7 +86,7 @@ class Evaluation:
         queue = dict(line.split() for line in self._cluster.queue())
         return str(queue.get(f"{self.job_id}_0", ""))
 
-    def until(self, condition: Callable[[], bool], seconds: float = 400) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 1200) -> None:
         """Wait for a condition, and watch the results until it holds."""
         deadline = time.monotonic() + seconds
         while not condition():

@@ -11,14 +11,13 @@ import io
 import json
 import re
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.dev_cluster import DevCluster
+from support.dev_cluster import DevCluster, wait_until
 from support.faulty_model import FaultyModel
 
 # Stands in for the environment's Python: $3 is the run directory, $5 the shard.
@@ -58,11 +57,13 @@ def run_dirs(shared_cluster: DevCluster, rows: str) -> Iterator[tuple[Path, Path
     first = shared_cluster.submitted(rows, *stub, mem, "--set=sbatch.nodelist=n1")
     one_model = "".join(rows.splitlines(keepends=True)[:3])
     second = not_requeued(shared_cluster, one_model, *stub, mem, "--set=sbatch.nodelist=n2")
-    until(lambda: shared_cluster.queue().count(f"{second['jobs'][0]['job_id']}_0 RUNNING") == 1)
+    wait_until(
+        lambda: shared_cluster.queue().count(f"{second['jobs'][0]['job_id']}_0 RUNNING") == 1
+    )
     shared_cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
-    until(lambda: f"{first['jobs'][0]['job_id']}_0 RUNNING" in shared_cluster.queue())
+    wait_until(lambda: f"{first['jobs'][0]['job_id']}_0 RUNNING" in shared_cluster.queue())
     shared_cluster.run("scancel", f"{first['jobs'][0]['job_id']}_0")
-    shared_cluster.wait(60)
+    shared_cluster.wait(180)
     yield Path(first["run_dir"]), Path(second["run_dir"])
 
 
@@ -73,13 +74,6 @@ def not_requeued(cluster: DevCluster, rows: str, *options: str) -> dict[str, Any
     script.write_text(script.read_text().replace("#SBATCH --requeue", "#SBATCH --no-requeue"))
     record: dict[str, Any] = json.loads(cluster.run("oe-submit", stdin=rendered))
     return record
-
-
-def until(condition: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 def status(cluster: DevCluster, run_dir: Path, code: int) -> tuple[list[dict[str, str]], str]:
@@ -131,14 +125,14 @@ def test_a_running_row_shows_its_progress_and_a_requeued_one_is_pending(
         seen[:], _ = status(shared_cluster, run_dir, 75)
         return int(seen[0]["requests_done"] or 0) > 0
 
-    until(is_within_a_row, 120)
+    wait_until(is_within_a_row, 300)
     (row,) = seen
     assert (row["state"], row["reason"], row["job"]) == ("running", "scoring", job)
     assert int(row["requests_done"]) < int(row["requests_total"])
     table = shared_cluster.call("oe-status", "--format=table", run_dir, status=75).stdout
     assert re.search(r"^0 +running +0/1 +\d+ % of \S+", table, re.MULTILINE)
     shared_cluster.run("scontrol", "requeue", job)
-    until(lambda: f"{job} PENDING" in shared_cluster.queue())
+    wait_until(lambda: f"{job} PENDING" in shared_cluster.queue())
     (row,), _ = status(shared_cluster, run_dir, 75)
     assert row["state"] == "pending"
     assert row["reason"].startswith("in the queue (BeginTime), requeued: ")

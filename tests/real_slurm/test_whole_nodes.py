@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from support.dev_cluster import DevCluster
+from support.dev_cluster import DevCluster, wait_until
 
 HEADER = "model_path,task_path,n_shot\n"
 WHOLE_NODE = ["--set=whole_node=true", "--set=gpus_per_node=4", "--set=cpus_per_task=4"]
@@ -48,13 +46,6 @@ def environment(run_dir: Path, shard: int, restarts: int = 0) -> dict[str, str]:
     return dict(line.split("=", 1) for line in lines if "=" in line)
 
 
-def until(condition: Any, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
 @pytest.mark.parametrize(
     ("tp", "expected"),
     [(1, ["0", "1", "2", "3"]), (2, ["0,1", "2,3"])],
@@ -64,7 +55,7 @@ def test_each_worker_of_a_node_sees_its_own_gpus(
 ) -> None:
     options = [*WHOLE_NODE, f"--set=tp={tp}"]
     run_dir, job = submit(shared_cluster, len(expected), *options)
-    shared_cluster.wait(60)
+    shared_cluster.wait(180)
     element = shared_cluster.job(job, 0)
     assert element["JobState"] == "COMPLETED"
     # Slurm 22 writes gres:gpu:4, later ones gres/gpu:4.
@@ -78,10 +69,10 @@ def test_each_worker_of_a_node_sees_its_own_gpus(
 
 def test_a_node_that_is_told_to_stop_requeues_once_and_goes_on(shared_cluster: DevCluster) -> None:
     run_dir, job = submit(shared_cluster, 4, *WHOLE_NODE, "--set=env.WAIT=1")
-    until(lambda: len(list(run_dir.glob("environment.*.0"))) == 4)
+    wait_until(lambda: len(list(run_dir.glob("environment.*.0"))) == 4)
     shared_cluster.run("scancel", "--batch", "--signal=USR1", f"{job}_0")
-    until(lambda: len(list(run_dir.glob("environment.*.1"))) == 4, 90)
-    shared_cluster.wait(60)
+    wait_until(lambda: len(list(run_dir.glob("environment.*.1"))) == 4, 240)
+    shared_cluster.wait(180)
     assert [(run_dir / f"told.{shard}").read_text() for shard in range(4)] == ["USR1\n"] * 4
     element = shared_cluster.job(job, 0)
     assert (element["JobState"], element["Restarts"]) == ("COMPLETED", "1")
@@ -95,7 +86,7 @@ def test_sbatch_reads_hostile_settings_as_they_are(shared_cluster: DevCluster) -
     user = f"{HOSTILE}\\"
     options = [f"--sbatch=mail-user={user}", f"--run_dir={run_dir}", "--sbatch=mail-type=FAIL"]
     _, job = submit(shared_cluster, 1, *options)
-    shared_cluster.wait(60)
+    shared_cluster.wait(180)
     described = shared_cluster.run("scontrol", "show", "job", f"{job}_0")
     assert f"MailUser={user} MailType=FAIL\n" in described
     assert f"JobName=oellm-{run_dir.name}\n" in described
@@ -117,7 +108,7 @@ def test_real_workers_of_one_node_evaluate_a_model_each(
     rendered = shared_cluster.run("oe-render", *options, stdin=rows)
     run_dir = Path(json.loads(rendered)["run_dir"])
     job = sbatch(shared_cluster, run_dir)
-    shared_cluster.wait(240)
+    shared_cluster.wait(600)
     logs = sorted(path.name for path in (run_dir / "slurm_logs").iterdir())
     assert logs == [f"{job}_0.{number}.log" for number in range(2)] + [f"{job}_0.log"]
     said = "".join(path.read_text() for path in (run_dir / "slurm_logs").iterdir())

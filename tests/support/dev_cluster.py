@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ class DevCluster:
     def queue(self) -> list[str]:
         return self.run("squeue", "--noheader", "--array", "--format=%F_%K %T").split("\n")[:-1]
 
-    def wait(self, seconds: float = 300) -> None:
+    def wait(self, seconds: float = 600) -> None:
         """Wait until the queue is empty."""
         deadline = time.monotonic() + seconds
         while queue := self.queue():
@@ -71,9 +72,17 @@ class DevCluster:
     def stop(self) -> None:
         """Cancel all jobs, and wait until the queue is empty."""
         self.run("scancel", "--user=root")
-        self.wait(60)
+        self.wait(180)
 
     def job(self, job_id: object, shard: int) -> dict[str, str]:
         """Return what Slurm says about one array element."""
         text = self.run("scontrol", "show", "job", f"{job_id}_{shard}", "--oneliner")
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
+    """Wait for a condition; fail if it does not hold in time. A busy machine may need minutes."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
