@@ -63,20 +63,23 @@ def _detect(arguments: cli.Arguments) -> int:
     from oellm.core import json_codec
 
     options = Options(
-        arguments["--cluster"], arguments["--set"], arguments["--explain"], arguments["--list"]
+        cluster=arguments["--cluster"],
+        overrides=arguments["--set"],
+        explain=arguments["--explain"],
+        list=arguments["--list"],
     )
     if options.list:
         for name in cluster.known_clusters(os.environ):
             print(name)
         return ExitStatus.DONE
-    found = cluster.resolve_cluster(options.cluster, options.overrides, os.environ)
+    resolved = cluster.resolve_cluster(options.cluster, options.overrides, os.environ)
     if options.explain:
-        width = max(map(len, found.settings))
-        for key, value in found.settings.items():
+        width = max(map(len, resolved.settings))
+        for key, value in resolved.settings.items():
             shown = value if isinstance(value, str) else json_codec.dumps(value).decode()
-            print(f"{key:{width}}  {shown}  ({found.origins[key]})")
+            print(f"{key:{width}}  {shown}  ({resolved.origins[key]})")
     else:
-        sys.stdout.write(json_codec.dumps(dict(found.settings), indent=True).decode() + "\n")
+        sys.stdout.write(json_codec.dumps(dict(resolved.settings), indent=True).decode() + "\n")
     return ExitStatus.DONE
 
 

@@ -1,18 +1,14 @@
-"""What the name of a checkpoint tells: its training step, its run, its place in order."""
+"""Names of checkpoints: the training step, the run and the order that they tell."""
 
 from __future__ import annotations
 
 import re
 
-# A letter after the digits is a unit where it ends the name; step1000-tokens4B is step 1000.
+# A letter after the digits is a unit if it ends the name; step1000-tokens4B is step 1000.
 _STEP = re.compile(
     r"(?:^|[_.-])(?:iter|(?:global_?)?step|checkpoint)[_-]?([0-9]+)(?:([kKMB])\Z|(?![0-9]))"
 )
-
-
 _NUMBER = re.compile(r"([0-9]+)")
-
-
 _UNITS = {"": 1, "k": 10**3, "K": 10**3, "M": 10**6, "B": 10**9}
 
 
@@ -21,18 +17,18 @@ def natural_key(path: str) -> list[tuple[list[str | int], str]]:
 
     iter_2000 comes before iter_10000, and iter_01 before iter_1: distinct paths have distinct keys.
     """
-    # Texts and numbers take turns, so that only like is compared with like.
+    # Texts and numbers alternate, so a text is never compared with a number.
     return [
-        ([int(part) if place % 2 else part for place, part in enumerate(_NUMBER.split(name))], name)
+        ([int(part) if at % 2 else part for at, part in enumerate(_NUMBER.split(name))], name)
         for name in path.split("/")
     ]
 
 
 def training_step(path: str, revision: str = "") -> int | None:
-    """Return the training step that a checkpoint's name or revision gives, if it gives one.
+    """Return the training step in a checkpoint's revision or path, None if there is none.
 
-    Reads `iter_0001000`, `step100000`, `global_step500`, `checkpoint-500`, `step-100k`; the last
-    directory of the path that gives one counts, and the revision before the path.
+    Reads `iter_0001000`, `step100000`, `global_step500`, `checkpoint-500`, `step-100k`. The
+    revision comes before the path, and the last directory of the path before the others.
     """
     for name in [revision, *reversed(path.split("/"))]:
         match = _STEP.search(name)
@@ -42,7 +38,7 @@ def training_step(path: str, revision: str = "") -> int | None:
 
 
 def training_run(model: str) -> str:
-    """Return a model cell without what gives its training step: all checkpoints of a run share it.
+    """Return a model cell without its training step; all checkpoints of a run have the same.
 
     `runs/a/iter_0001000` becomes `runs/a`, and `org/a,revision=step1000` becomes `org/a`.
     """
@@ -54,7 +50,7 @@ def training_run(model: str) -> str:
     names = path.split("/")
     for place in reversed(range(len(names))):
         if match := _STEP.search(names[place]):
-            # What follows a step in its name (`step1000-tokens4B`) changes with it.
+            # The rest of the name changes with the step, as in `step1000-tokens4B`.
             kept = names[place][: match.start()]
             names[place : place + 1] = [kept] if kept else []
             break

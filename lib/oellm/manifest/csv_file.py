@@ -13,8 +13,8 @@ from oellm.manifest.rows import Row, check_row
 class ManifestReader:
     """Yields the checked rows of a CSV manifest, one by one.
 
-    Raises InputError with line and column for a missing header or column, a line of another
-    length than the header, and any cell that is no value of its column.
+    Raises InputError, with line and column, for a missing header or column, a line that is not as
+    long as the header, and a cell that its column cannot hold.
 
     Attributes:
         header: The names of the columns.
@@ -49,7 +49,7 @@ class ManifestWriter:
         self._csv.writerow(self._columns)
 
     def write(self, row: Row) -> None:
-        """Write one row; cells of columns that the header lacks would be lost, so they raise."""
+        """Write one row; raises ValueError if it has columns that the header lacks."""
         if not self._columns:
             self.header(row.cells)
         if not row.cells.keys() <= self._columns.keys():
@@ -58,7 +58,7 @@ class ManifestWriter:
         self._csv.writerow([row[name] for name in self._columns])
 
     def write_texts(self, rows: Iterable[Sequence[str]]) -> None:
-        """Write rows that are the texts of their cells, in the order of the header."""
+        """Write rows, each as the texts of its cells in the order of the header."""
         self._csv.writerows(rows)
 
 

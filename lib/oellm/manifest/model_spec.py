@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable
 
-# Arguments that are secret: manifests and runs keep what they hold, for all to read.
+# Arguments that are secret. Everybody can read manifests and run directories.
 _SECRET = ("token", "use_auth_token", "hf_token", "api_key")
 
 
@@ -49,7 +49,7 @@ class ModelSpec:
 
 
 def require_no_secret(arguments: Iterable[str]) -> None:
-    """Raise ValueError where one of these arguments of a model is a secret."""
+    """Raise ValueError if one of these arguments of a model is a secret."""
     for name in arguments:
         if name.lower() in _SECRET:
             raise ValueError(

@@ -50,15 +50,15 @@ def read_measurements(
 
     The latest MOST_RUNS runs count; those of the cluster come before others.
     """
-    found: list[_RunTimes] = []
+    own: list[_RunTimes] = []
     others: list[_RunTimes] = []
     for path in _find_latest_runs(eval_output_dir):
         run = _RunTimes(path, cache_directory(environ) / "measured")
-        (found if run.cluster == cluster else others).append(run)
-        if len(found) == MOST_RUNS:
+        (own if run.cluster == cluster else others).append(run)
+        if len(own) == MOST_RUNS:
             break
     with ThreadPoolExecutor(_READERS, thread_name_prefix="results") as pool:
-        return [each for run in [*found, *others][:MOST_RUNS] for each in run.measurements(pool)]
+        return [one for run in [*own, *others][:MOST_RUNS] for one in run.measurements(pool)]
 
 
 def parse_measurement(result: Any) -> Measurement | None:
@@ -74,7 +74,7 @@ def parse_measurement(result: Any) -> Measurement | None:
         return None
     gpus = sorted({gpu["name"] for gpu in provenance["accelerator"]["gpus"]})
     building_s = timing["task_index_s"] + timing["task_build_s"]
-    return _checked(
+    return _check(
         Measurement(
             row=Row(_cells(result)),
             gpu=", ".join(gpus) or provenance["cpu"]["model"],
@@ -107,16 +107,16 @@ def _cells(result: Any) -> dict[str, str]:
     return cells
 
 
-def _checked(found: Measurement) -> Measurement:
+def _check(measured: Measurement) -> Measurement:
     """Return a measurement; raises ValueError, TypeError or InputError if it makes no sense."""
-    if not all(isinstance(text, str) for text in (*found[1:4], *found.row.cells.values())):
+    if not all(isinstance(text, str) for text in (*measured[1:4], *measured.row.cells.values())):
         raise TypeError("expected texts")
-    if not all(math.isfinite(seconds) and seconds >= 0 for seconds in found[4:]):
+    if not all(math.isfinite(seconds) and seconds >= 0 for seconds in measured[4:]):
         raise ValueError("expected times")
-    rows.check_row(found.row)
-    if not (found.row.value("n_docs") and found.row.value("n_requests")):
+    rows.check_row(measured.row)
+    if not (measured.row.typed.n_docs and measured.row.typed.n_requests):
         raise ValueError("expected documents and requests")
-    return found
+    return measured
 
 
 def _find_latest_runs(eval_output_dir: str) -> Iterator[Path]:
@@ -159,22 +159,22 @@ class _RunTimes:
         """Read the results that are new; return all measurements."""
         with contextlib.suppress(OSError):
             self._read_new(pool)
-        return (found for found in self._by_name.values() if found is not None)
+        return (one for one in self._by_name.values() if one is not None)
 
     def _read_new(self, pool: ThreadPoolExecutor) -> None:
         directory = self._path / run_directory.RESULTS
-        # Taken before the listing, so that the next command sees what is added meanwhile.
+        # Taken before the listing, so that the next command sees what is added after it.
         changed_ns = directory.stat().st_mtime_ns
         if changed_ns == self._changed_ns:
             return
         names = [name for name in os.listdir(directory) if _is_result(name)]
         new = sorted(name for name in names if name not in self._by_name)
-        for name, found in zip(
+        for name, measured in zip(
             new, pool.map(lambda name: _read(directory / name), new), strict=True
         ):
             # A damaged result is set aside later, and another one takes its name.
-            if found is not _DAMAGED:
-                self._by_name[name] = found
+            if measured is not _DAMAGED:
+                self._by_name[name] = measured
         self._changed_ns = changed_ns
         self._write_cache()
 
@@ -183,8 +183,8 @@ class _RunTimes:
             "cluster": self.cluster,
             "changed_ns": self._changed_ns,
             "results": {
-                name: found and [dict(found.row.cells), *found[1:]]
-                for name, found in self._by_name.items()
+                name: measured and [dict(measured.row.cells), *measured[1:]]
+                for name, measured in self._by_name.items()
             },
         }
         # If the disk is full or read-only, the next command reads the results again.
@@ -196,7 +196,7 @@ class _RunTimes:
         """Take what the cache has; raises one of _UNUSABLE if it has nothing usable."""
         content = json_codec.loads(self._file.read_bytes())
         self._by_name = {
-            name: None if fields is None else _checked(Measurement(Row(fields[0]), *fields[1:]))
+            name: None if fields is None else _check(Measurement(Row(fields[0]), *fields[1:]))
             for name, fields in content["results"].items()
         }
         self.cluster, self._changed_ns = str(content["cluster"]), content["changed_ns"]
@@ -206,7 +206,7 @@ _DAMAGED = object()
 
 
 def _read(path: Path) -> Any:
-    """Return the measurement of a result file, None where it is none, or _DAMAGED."""
+    """Return the measurement of a result file, None if it says nothing about times, or _DAMAGED."""
     try:
         return parse_measurement(json_codec.loads(path.read_bytes()))
     except _UNUSABLE:

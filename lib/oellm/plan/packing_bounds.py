@@ -1,4 +1,4 @@
-"""How short the longest shard can be, and how near to that a packing must come."""
+"""A lower bound for the longest shard, and how near to the shortest possible a packing comes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 
 from oellm.plan.packing_types import ModelRows
 
-# Rows of one shard that the bound by rows which must share a shard looks at, at most.
+# Most rows of one shard that the bound by shared shards looks at.
 _SHARING = 4
-# Halvings of an interval; more would change nothing but the last digits.
+# Halvings of an interval; more would only change the last digits.
 _HALVINGS = 50
 # Sums that differ in their last digits only are equal.
 _TOLERANCE = 1e-9
@@ -19,7 +19,7 @@ _TOLERANCE = 1e-9
 def guarantee(count: int) -> float:
     """Return the multiple of the shortest possible that the longest of `count` shards may take.
 
-    It is what Graham proved of longest-first packing where nothing has to be loaded.
+    Graham proved it for longest-first packing without loads.
     """
     return 4 / 3 - 1 / (3 * count)
 
@@ -27,9 +27,9 @@ def guarantee(count: int) -> float:
 def lower_bound(models: Sequence[ModelRows], count: int) -> float:
     """Return seconds that the longest of `count` shards takes at least, however they are packed.
 
-    It is the largest of four: the longest row with its load; the mean of the shards; what the
-    shortest of so many rows take that some must share a shard; and the length into which all rows
-    fit with all loads that they need, where a model is too large for one shard.
+    It is the largest of four: the longest row with its load; the mean of the shards; the least time
+    that rows take that must share a shard; and the length that holds all rows with all the loads
+    that they need if models are too large for one shard.
     """
     longest_s = max(model.load_s + model.longest_row_s for model in models)
     least = max(
@@ -41,9 +41,9 @@ def lower_bound(models: Sequence[ModelRows], count: int) -> float:
 
 
 def _sharing_bound(models: Sequence[ModelRows], count: int) -> float:
-    """Of any n * count + 1 rows some shard has n + 1: return what these take at least."""
+    """Return the least time of n + 1 rows: of any n * count + 1 rows, one shard has n + 1."""
     most = (_SHARING - 1) * count + 1
-    # A load that only one row needs is as good as a part of that row.
+    # A load that only one row needs counts as a part of that row.
     rows = (
         (model.rows[at], model.load_s) if len(model.rows) > 1 else (model.whole_s, 0.0)
         for model in models
@@ -59,9 +59,9 @@ def _sharing_bound(models: Sequence[ModelRows], count: int) -> float:
 
 
 def _pairs_bound(models: Sequence[ModelRows], count: int) -> float:
-    """Of the count + 1 longest rows two share a shard: return what any two of them take at least.
+    """Return the least time of any two of the count + 1 longest rows: two of them share a shard.
 
-    Other than above, two rows of two models count with both loads.
+    Unlike above, two rows of different models count with both loads.
     """
     longest = heapq.nlargest(
         count + 1,
@@ -87,13 +87,15 @@ def _pairs_bound(models: Sequence[ModelRows], count: int) -> float:
 
 
 def _loading_bound(models: Sequence[ModelRows], count: int, least: float) -> float:
-    """Return the shortest length, from `least` on, that holds all rows and the loads they need."""
+    """Return the shortest length from `least` on that holds all rows and the loads they need."""
     large = [model for model in models if model.whole_s > least]
     once_s = math.fsum(model.whole_s for model in models)
 
     def fits(length: float) -> bool:
         again_s = math.fsum(
-            model.load_s * (_parts(model, length) - 1) for model in large if model.whole_s > length
+            model.load_s * (_count_parts(model, length) - 1)
+            for model in large
+            if model.whole_s > length
         )
         return once_s + again_s <= count * length * (1 + _TOLERANCE)
 
@@ -109,7 +111,7 @@ def _loading_bound(models: Sequence[ModelRows], count: int, least: float) -> flo
     return short
 
 
-def _parts(model: ModelRows, length: float) -> int:
-    """Return how many shards of a length a model needs, one of which has room for any row."""
+def _count_parts(model: ModelRows, length: float) -> int:
+    """Return how many shards of a length a model needs; a longer row makes its shard longer."""
     room = max(length - model.load_s, model.longest_row_s)
     return math.ceil(model.total_s / room - _TOLERANCE)

@@ -100,7 +100,7 @@ def _read_suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
         shared["eval_suite"] = _read_cell_text("eval_suite", members["eval_suite"])
     tasks = members["tasks"].items("tasks")
     rows = tuple(row for task in tasks for row in _read_task(task, shared, offered, known))
-    if unused := {each.code for each in offered} - {row["language"] for row in rows}:
+    if unused := {one.code for one in offered} - {row["language"] for row in rows}:
         raise members["languages"].error(f"no task has a placeholder that takes {min(unused)}")
     return Suite(description, rows)
 
@@ -108,7 +108,7 @@ def _read_suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
 def _read_task(
     node: Node, shared: Cells, offered: list[Language], known: Mapping[str, Language]
 ) -> Iterator[Cells]:
-    """Yield the cells of each shots × language of one task."""
+    """Yield the cells of one task for each of its shots and each of its languages."""
     flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
     members = node.members((*_TASK_KEYS, *flags), required=("task",))
     for column in _CONFIRMED_BY_OPTION:
@@ -163,7 +163,7 @@ def _read_shots(node: Node) -> list[str]:
 
 
 def _read_cell_text(column: str, node: Node) -> str:
-    """Return the text of a manifest cell; numbers, switches and arguments may be JSON's own."""
+    """Return the text of a manifest cell, which may be a number, a boolean or an object in JSON."""
     kind = schema.table("manifest")[column]["type"]
     usable = (str, int, float, dict) if kind == "arguments" else (str, int, float)
     if not isinstance(node.value, usable) or node.value == "":
@@ -177,7 +177,7 @@ def _read_cell_text(column: str, node: Node) -> str:
 
 
 def _path_beside(node: Node, path: str) -> str:
-    """Return a path as seen from the directory of the file that has it."""
+    """Return a path made absolute, relative to the directory of the file that has it."""
     return os.path.abspath(os.path.join(os.path.dirname(node.source), os.path.expanduser(path)))
 
 
@@ -191,7 +191,7 @@ def _read_known_language(node: Node, known: Mapping[str, Language]) -> Language:
 
 
 def _check_members(name: str, node: Node, suites: Mapping[str, Suite]) -> None:
-    """Raise InputError where a super-suite has an unknown member, or leads back to itself."""
+    """Raise InputError if a super-suite has an unknown member, or contains itself."""
     if not suites[name].members:
         return
     for item in node.members()["suites"].items("names of suites"):
@@ -202,12 +202,12 @@ def _check_members(name: str, node: Node, suites: Mapping[str, Suite]) -> None:
 
 
 def _members_below(name: str, suites: Mapping[str, Suite]) -> set[str]:
-    """Return a suite and, of a super-suite, all members, those of its members among them."""
+    """Return a suite with all its members, and theirs."""
     reached: set[str] = set()
     pending = [name]
     while pending:
-        each = pending.pop()
-        if each in suites and each not in reached:
-            reached.add(each)
-            pending += suites[each].members
+        current = pending.pop()
+        if current in suites and current not in reached:
+            reached.add(current)
+            pending += suites[current].members
     return reached
