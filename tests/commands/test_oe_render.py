@@ -130,8 +130,8 @@ def test_no_room_for_the_rows_is_told_and_leaves_nothing(run: Run, tmp_path: Pat
     assert not (tmp_path / "oellm-output").exists()
 
 
-# Prints the status of a command and its peak memory in KiB. A process of its own starts it:
-# what the parent has at the start counts as the child's.
+# Prints the status of a command and its peak memory in KiB. A small process starts the command,
+# because the memory of its parent counts as the child's at first.
 PEAK = """
 import os, subprocess, sys
 child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
@@ -142,7 +142,7 @@ print(status, usage.ru_maxrss)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [["--dry_run"], []], ids=["dry_run", "written"])
-def test_rows_take_hardly_any_memory(tmp_path: Path, options: list[str]) -> None:
+def test_a_row_takes_little_memory(tmp_path: Path, options: list[str]) -> None:
     def peak_kib(models: int) -> int:
         environment = clean_environment(tmp_path)
         names = ",".join(f"acme/m{number}" for number in range(models))
@@ -163,8 +163,8 @@ def test_rows_take_hardly_any_memory(tmp_path: Path, options: list[str]) -> None
         assert status == 0
         return peak
 
-    # 200,000 rows and 2,000.
-    assert peak_kib(2000) - peak_kib(20) < 16 * 1024
+    # 200,000 rows and 2,000, with less than 150 bytes for each.
+    assert peak_kib(2000) - peak_kib(20) < 198_000 * 150 / 1024
 
 
 @pytest.mark.slow

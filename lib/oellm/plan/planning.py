@@ -221,17 +221,22 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
 
 def _drop_duplicates(rows: Iterable[Row], report: Log) -> Iterator[Row]:
     """Yield the first row of each evaluation; report the others."""
-    # By eval_id; an integer takes less memory than the 16 digits that it is written with.
-    first_lines: dict[int, int] = {}
+    # The dict is a set that keeps its order, and `lines` has the line of each of its members. With
+    # lines as its values it would take half as much memory again, for a few messages.
+    first_rows: dict[int, None] = {}
+    lines = array("I")
     duplicates = 0
     for row in rows:
-        line = row.line or 0
-        first = first_lines.setdefault(int(row["eval_id"], 16), line)
-        if first == line:
+        # An integer takes less memory than the 16 digits that it is written with.
+        identity = int(row["eval_id"], 16)
+        if identity not in first_rows:
+            first_rows[identity] = None
+            lines.append(row.line or 0)
             yield row
             continue
         duplicates += 1
         if duplicates <= _DUPLICATES_SHOWN:
+            first = lines[next(at for at, one in enumerate(first_rows) if one == identity)]
             report(f"{row.source}:{row.line}: the same evaluation as line {first}, left out")
     if duplicates > _DUPLICATES_SHOWN:
         report(f"{duplicates - _DUPLICATES_SHOWN} more duplicate rows, left out")
