@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -11,8 +10,8 @@ from typing import Any, NamedTuple
 from oellm.collect import significance
 from oellm.collect.samples import DocumentScores, RowSamples
 from oellm.collect.significance import Difference
-from oellm.core import fork_pool, schema
-from oellm.errors import InputError, OellmError
+from oellm.core import ordered_forks, schema
+from oellm.errors import InputError
 from oellm.metrics.records import PARTIAL, MetricRecord
 
 # Values of the column `method`, and of `verdict`.
@@ -26,8 +25,6 @@ MATCHING = ("task", "group", "n_shot", "limit", "eval_suite", "metric", "filter"
 _SCORES = ("value", "stderr", "n_samples", "finished", "is_primary")
 # The number of records that a message names.
 _MOST_NAMED = 3
-# The number of rows that are compared at a time. A login node serves other people, too.
-_ROWS_AT_ONCE = 8
 
 
 class RecordPair(NamedTuple):
@@ -119,9 +116,9 @@ def compare_records(
     """
     pairs = pair_records(records_a, records_b, every)
     rows = [list(of_rows) for _, of_rows in itertools.groupby(pairs.both, _rows)]
-    records = _with_corrected_p_values(
-        [record for of_row in _compare_rows(rows) for record in of_row]
-    )
+    # Rows are compared in parallel, because parsing samples takes most of the time.
+    compared = itertools.chain.from_iterable(ordered_forks.mapped(_compare_row, rows))
+    records = _with_corrected_p_values(list(compared))
     return Comparison(records, [*_messages_about_rest(pairs), _summary(records)])
 
 
@@ -137,23 +134,6 @@ def _with_corrected_p_values(records: list[ComparisonRecord]) -> list[Comparison
 def _rows(pair: RecordPair) -> list[tuple[str, str]]:
     """Return the rows of A and B that two records are from; each row has its own samples file."""
     return [(record.run_dir, record.eval_id) for record in pair]
-
-
-def _compare_rows(rows: list[list[RecordPair]]) -> list[list[ComparisonRecord]]:
-    """Compare several rows at a time, because parsing samples takes most of the time."""
-    if len(rows) == 1:
-        return [_compare_row(rows[0])]
-    at_once = min(_ROWS_AT_ONCE, len(os.sched_getaffinity(0)))
-    found: dict[int, list[ComparisonRecord]] = {}
-    for (place, _), records in fork_pool.run(_compare_numbered_row, enumerate(rows), at_once):
-        if isinstance(records, fork_pool.Crash):
-            raise OellmError(f"{rows[place][0].a.task} cannot be compared: {records}")
-        found[place] = records
-    return [found[place] for place in range(len(rows))]
-
-
-def _compare_numbered_row(item: tuple[int, list[RecordPair]]) -> list[ComparisonRecord]:
-    return _compare_row(item[1])
 
 
 def _compare_row(pairs: list[RecordPair]) -> list[ComparisonRecord]:
@@ -316,11 +296,11 @@ def _by_key(
     records: list[MetricRecord], columns: tuple[str, ...], side: str
 ) -> dict[tuple[Any, ...], MetricRecord]:
     key_of = attrgetter(*columns)
-    found: dict[tuple[Any, ...], MetricRecord] = {}
+    by_key: dict[tuple[Any, ...], MetricRecord] = {}
     for record in records:
         if record.aggregate == PARTIAL:
             continue
-        other = found.setdefault(key_of(record), record)
+        other = by_key.setdefault(key_of(record), record)
         if other is not record:
             names = [
                 column
@@ -332,4 +312,4 @@ def _by_key(
                 f"{', '.join(names) or 'scores'}: choose with --filter_{side.lower()}",
                 side,
             )
-    return found
+    return by_key

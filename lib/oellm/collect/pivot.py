@@ -169,12 +169,12 @@ def make_matrix(records: Iterable[MetricRecord], request: PivotRequest) -> Score
     )
 
 
-def _split_option(option: str, given: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
-    if given is None:
+def _split_option(option: str, value: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
+    if value is None:
         return usual
-    if columns := split_columns(option, given):
+    if columns := split_columns(option, value):
         return tuple(columns)
-    raise UsageError(f"{option}: expected columns of metric records, got {given!r}")
+    raise UsageError(f"{option}: expected columns of metric records, got {value!r}")
 
 
 def _axes(records: Sequence[MetricRecord], request: PivotRequest) -> tuple[MatrixAxis, MatrixAxis]:
@@ -207,13 +207,13 @@ def _key(record: MetricRecord, columns: Sequence[str]) -> AxisKey:
 def _require_one_limit(records: Sequence[MetricRecord], request: PivotRequest) -> None:
     limits = Counter(record.limit for record in records)
     if len(limits) > 1 and "limit" not in (*request.rows, *request.cols):
-        found = ", ".join(
+        counts = ", ".join(
             f"{cell_text(limit) or 'none'} ({number})" for limit, number in limits.items()
         )
         choices = " or ".join(f"--filter limit={cell_text(limit)}" for limit in limits)
         raise UsageError(
             f"expected scores of one limit, got several; limits and their numbers of scores: "
-            f"{found}; "
+            f"{counts}; "
             f"choose with {choices}, or add limit to --rows or --cols"
         )
 

@@ -125,15 +125,15 @@ def _short_names(matrix: ScoreMatrix) -> ValueNames:
 
 def _best(matrix: ScoreMatrix) -> set[tuple[AxisKey, AxisKey]]:
     """Return the best cells of each line in which all cells have the same known direction."""
-    found = set()
+    best_cells = set()
     for places in matrix.lines():
         cells = {place: matrix.cells[place] for place in places if place in matrix.cells}
         directions = {cell.higher_is_better for cell in cells.values()}
         if len(cells) > 1 and directions in ({True}, {False}):
             values = [cell.value for cell in cells.values()]
             best = max(values) if directions == {True} else min(values)
-            found |= {place for place, cell in cells.items() if cell.value == best}
-    return found
+            best_cells |= {place for place, cell in cells.items() if cell.value == best}
+    return best_cells
 
 
 def _averages(

@@ -72,20 +72,20 @@ class RowSamples:
         """Return the scores whose mean is the record's; of a group, those of all its tasks."""
         if self._problem:
             return DocumentScores({}, self._problem)
-        found: ScoreByDocument = {}
+        by_document: ScoreByDocument = {}
         for task in self._leaves[record.task]:
             scores = self._scores[task, record.filter][record.metric]
             if scores is None:
                 return DocumentScores({}, _NO_MEAN)
             if not scores:
                 return DocumentScores({})
-            found.update(scores)
-        mean = math.fsum(found.values()) / len(found)
+            by_document.update(scores)
+        mean = math.fsum(by_document.values()) / len(by_document)
         if math.isclose(mean, record.value, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE):
-            return DocumentScores(found)
-        if record.n_samples in (None, len(found)):
+            return DocumentScores(by_document)
+        if record.n_samples in (None, len(by_document)):
             return DocumentScores({}, _NO_MEAN)
-        reason = f"the samples are those of {len(found)} of {record.n_samples} documents"
+        reason = f"the samples are those of {len(by_document)} of {record.n_samples} documents"
         return DocumentScores({}, reason)
 
     def _read_file(self, path: Path, task: str, reader: SampleReader) -> str | None:
@@ -155,7 +155,7 @@ def _group_members(record: MetricRecord, reader: SampleReader) -> dict[str, list
 
 def _leaves(subtasks: Mapping[str, list[str]], group: str) -> list[str]:
     """Return the tasks of a group, through its subgroups, each once."""
-    found, waiting, seen = [], [group], set()
+    leaves, waiting, seen = [], [group], set()
     while waiting:
         name = waiting.pop()
         if name in seen:
@@ -164,5 +164,5 @@ def _leaves(subtasks: Mapping[str, list[str]], group: str) -> list[str]:
         if members := subtasks.get(name):
             waiting += members
         else:
-            found.append(name)
-    return found
+            leaves.append(name)
+    return leaves

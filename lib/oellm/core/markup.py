@@ -86,8 +86,8 @@ def _html(text: str) -> str:
 
 
 MARKUPS = {
-    "table": Markup(_printable, "{}", " ± {}", "*"),
-    "markdown": Markup(_markdown, "**{}**", " ± {}", r"\*"),
-    "latex": Markup(_latex, r"\textbf{{{}}}", r" $\pm$ {}", "*"),
-    "html": Markup(_html, "<b>{}</b>", " ± {}", "*"),
+    "table": Markup(_printable, best="{}", error=" ± {}", partial="*"),
+    "markdown": Markup(_markdown, best="**{}**", error=" ± {}", partial=r"\*"),
+    "latex": Markup(_latex, best=r"\textbf{{{}}}", error=r" $\pm$ {}", partial="*"),
+    "html": Markup(_html, best="<b>{}</b>", error=" ± {}", partial="*"),
 }

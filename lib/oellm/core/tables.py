@@ -43,7 +43,7 @@ def write_rows(
             before = ",\n"
         stream.write("[]\n" if before == "[\n" else "\n]\n")
     else:
-        _write_table(list(rows), columns, layout, stream, counts)
+        _write_table(list(rows), columns, layout, stream=stream, counts=counts)
 
 
 def select_values(objects: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[Values]:
@@ -86,6 +86,7 @@ def _write_table(
     rows: list[Values],
     columns: Sequence[str],
     layout: str,
+    *,
     stream: TextIO,
     counts: Container[str],
 ) -> None:
@@ -119,11 +120,11 @@ def _write_table(
     elif layout == "html":
         stream.writelines(_html(heads, cells, is_right))
     else:
-        stream.write(_tabulated(heads, cells, is_right, layout) + "\n")
+        stream.write(_tabulated(heads, cells, is_right, layout=layout) + "\n")
 
 
 def _tabulated(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool], layout: str
+    heads: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool], *, layout: str
 ) -> str:
     import tabulate
 

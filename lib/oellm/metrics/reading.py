@@ -64,12 +64,12 @@ def _of_json_lines(lines: Iterable[str], source: str) -> Iterator[MetricRecord]:
 
 def _of_array(text: str, source: str) -> Iterator[MetricRecord]:
     try:
-        found = json_codec.loads(text.encode("utf-8", "surrogatepass"))
+        array = json_codec.loads(text.encode("utf-8", "surrogatepass"))
     except ValueError as error:
         line, column = getattr(error, "lineno", 1), getattr(error, "colno", 1)
         message = f"expected a JSON array: {getattr(error, 'msg', error)}"
         raise InputError(message, f"{source}:{line}:{column}") from None
-    for number, members in enumerate(found, 1):
+    for number, members in enumerate(array, 1):
         yield _of_object(members, f"{source}: record {number}", None)
 
 
@@ -78,7 +78,7 @@ def _of_object(members: Any, source: str, line: int | None) -> MetricRecord:
         raise InputError("expected a metric record, an object", source, line)
     for name in REQUIRED:
         if name not in members:
-            raise InputError("this key of a metric record is missing", source, line, name)
+            raise InputError("this key of a metric record is missing", source, line, column=name)
     return _record(members, source, line)
 
 
@@ -92,8 +92,8 @@ def _record(cells: Mapping[str, Any], source: str, line: int | None) -> MetricRe
             kind = KINDS[table[name]["type"]]
             values[name] = kind.parse(value) if isinstance(value, str) else kind.check(value)
         except ValueError as error:
-            raise InputError(str(error), source, line, name) from None
+            raise InputError(str(error), source, line, column=name) from None
     for name in REQUIRED:
         if name not in values:
-            raise InputError("expected a value, got none", source, line, name)
+            raise InputError("expected a value, got none", source, line, column=name)
     return MetricRecord(**values)

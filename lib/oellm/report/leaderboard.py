@@ -105,7 +105,10 @@ def make_boards(
     for record in records:
         by_limit[record.limit or 0].append(record)
     names = shorten_names(names, _NAME_WIDTH)
-    return [_board(by_limit[limit], names, title, limit or None) for limit in sorted(by_limit)]
+    return [
+        _board(by_limit[limit], names, title=title, limit=limit or None)
+        for limit in sorted(by_limit)
+    ]
 
 
 def make_language_boards(
@@ -136,6 +139,7 @@ def make_language_boards(
 def _board(
     records: Sequence[MetricRecord],
     names: Mapping[ModelName, str],
+    *,
     title: str,
     limit: float | None,
 ) -> Board:

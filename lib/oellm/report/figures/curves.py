@@ -71,15 +71,15 @@ def make_charts(scores: Sequence[FigureScore]) -> Iterator[Chart]:
     by_setting: dict[ScoreSetting, list[FigureScore]] = {}
     for score in scores:
         by_setting.setdefault(score.setting, []).append(score)
-    for setting, found in by_setting.items():
+    for setting, of_setting in by_setting.items():
         lines: dict[ModelName, list[FigureScore]] = {}
-        for score in found:
+        for score in of_setting:
             if score.step is not None:
                 lines.setdefault(score.run, []).append(score)
         for points in lines.values():
             points.sort(key=lambda score: score.step or 0)
         if any(points[0].step != points[-1].step for points in lines.values()):
-            baselines = [score for score in found if score.step is None]
+            baselines = [score for score in of_setting if score.step is None]
             shown = baselines if len(baselines) <= MOST_BASELINES else []
             yield Chart(
                 setting=setting,

@@ -113,7 +113,7 @@ def _plan_curves(scores: Sequence[FigureScore]) -> Iterator[_PlannedFigure]:
     names = FileNames()
     for chart in charts:
         title = display.shorten_middle(titles[chart.setting], _TITLE)
-        draw = functools.partial(curves.draw_chart, chart, title, charts)
+        draw = functools.partial(curves.draw_chart, chart, title, all_charts=charts)
         yield _PlannedFigure(names.choose("curve", titles[chart.setting]), title, draw)
 
 

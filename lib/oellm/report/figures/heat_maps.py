@@ -95,18 +95,18 @@ def make_language_panels(
             family = score.setting
         members.setdefault(family, []).append(score)
     several = {
-        family: found
-        for family, found in members.items()
-        if len({score.language for score in found}) > 1
+        family: of_family
+        for family, of_family in members.items()
+        if len({score.language for score in of_family}) > 1
     }
-    shown = [score for found in several.values() for score in found]
+    shown = [score for of_family in several.values() for score in of_family]
     rows, columns = sorted({score.language for score in shown}), _columns(shown)
     titles, names = setting_titles(several), _column_names(columns, shown)
     panels = []
-    for family, found in several.items():
-        places = [(rows.index(score.language), columns.index(score.model)) for score in found]
-        cells = dict(zip(places, _cells(found), strict=True))
-        caption = f"{_metric(family, found)}, darker is better"
+    for family, of_family in several.items():
+        places = [(rows.index(score.language), columns.index(score.model)) for score in of_family]
+        cells = dict(zip(places, _cells(of_family), strict=True))
+        caption = f"{_metric(family, of_family)}, darker is better"
         lines = [display.shorten_middle(language, _ROW) for language in rows]
         panels.append(
             MapPanel(title=titles[family], caption=caption, rows=lines, columns=names, cells=cells)

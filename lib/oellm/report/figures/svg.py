@@ -86,7 +86,7 @@ def render_png(drawing: Drawing) -> bytes:
 
 def render_file(drawing: Drawing, name: str, title: str) -> bytes:
     """Return a drawing as the content of an SVG file, on white, in its own size."""
-    content = _tidied(drawing, name, title, {"font-family": _FONTS}, "white")
+    content = _tidied(drawing, name, title, attributes={"font-family": _FONTS}, background="white")
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{content}\n'.encode()
 
 
@@ -96,12 +96,12 @@ def render_element(drawing: Drawing, name: str, title: str) -> str:
     It is transparent and as wide as the element around it, and has the font and colour of the text
     there. Its ids start with `name`; it has no style sheet and no `style` attributes.
     """
-    element = _tidied(drawing, name, title, {"width": "100%"}, "none")
+    element = _tidied(drawing, name, title, attributes={"width": "100%"}, background="none")
     return element.replace(f'"{INK}"', '"currentColor"')
 
 
 def _tidied(
-    drawing: Drawing, name: str, title: str, attributes: dict[str, str], background: str
+    drawing: Drawing, name: str, title: str, *, attributes: dict[str, str], background: str
 ) -> str:
     """Return matplotlib's SVG without the parts that vary from run to run or are of no use."""
     from xml.etree import ElementTree
@@ -173,15 +173,15 @@ def _tidy(element: Element, name: str, used: set[str]) -> None:
 
 def _declarations(text: str) -> dict[str, str]:
     """Return the declarations of a style attribute as attributes, without the font's name."""
-    found = {}
+    attributes = {}
     for declaration in text.split(";"):
         key, _, value = declaration.strip().partition(": ")
         if key == "font":
             # Until matplotlib 3.9: `font: 10px 'DejaVu Sans', …`.
             key, value = "font-size", value.partition(" ")[0]
         if key and key != "font-family":
-            found[key] = value
-    return found
+            attributes[key] = value
+    return attributes
 
 
 def _path(data: str) -> str:
