@@ -10,6 +10,8 @@ from support.nightly import Nightly
 
 def test_a_night_computes_nothing_that_a_job_still_computes(cluster: Any) -> None:
     cluster.env["EVAL_OUTPUT_DIR"] = str(cluster.base / "evals")
+    # oe-fetch takes no $ in this path.
+    cluster.env["HF_HOME"] = str(cluster.base.parent / "hf_home")
     nights = Nightly(cluster.call, cluster.base)
     nights.add_checkpoint(1000)
     first = nights.render()

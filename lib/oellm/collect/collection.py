@@ -16,7 +16,8 @@ from oellm.collect import result_files
 from oellm.collect.duplicates import Duplicates
 from oellm.collect.external_results import Identity, LooseScores
 from oellm.collect.sources import Sources
-from oellm.core import ordered_forks, schema
+from oellm.core import schema
+from oellm.core.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow
@@ -86,7 +87,7 @@ class Collection:
                 self._places += [place for place in places if isinstance(place, Run)]
                 continue
             chunks = _chunks(str(place) for place in places)
-            for file in itertools.chain.from_iterable(ordered_forks.mapped(_read_files, chunks)):
+            for file in itertools.chain.from_iterable(map_in_processes(_read_files, chunks)):
                 if file.problem:
                     self.fail(f"{file.path}: left out, {file.problem}")
                 for scored in file.scored or ():
@@ -114,7 +115,7 @@ class Collection:
         for text in duplicates.told():
             self._report(text)
         parts = self._parts(listed, duplicates)
-        for made, eval_ids, problems in ordered_forks.mapped(_Reading(make), parts):
+        for made, eval_ids, problems in map_in_processes(_Reading(make), parts):
             for problem in problems:
                 self.fail(problem)
             self.valid.update(eval_ids)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from oellm.collect import significance
 from oellm.collect.samples import DocumentScores, RowSamples
 from oellm.collect.significance import Difference
-from oellm.core import ordered_forks, schema
+from oellm.core import schema
+from oellm.core.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.metrics.records import PARTIAL, MetricRecord
 
@@ -117,7 +118,7 @@ def compare_records(
     pairs = pair_records(records_a, records_b, every)
     rows = [list(of_rows) for _, of_rows in itertools.groupby(pairs.both, _rows)]
     # Rows are compared in parallel, because parsing samples takes most of the time.
-    compared = itertools.chain.from_iterable(ordered_forks.mapped(_compare_row, rows))
+    compared = itertools.chain.from_iterable(map_in_processes(_compare_row, rows))
     records = _with_corrected_p_values(list(compared))
     return Comparison(records, [*_messages_about_rest(pairs), _summary(records)])
 

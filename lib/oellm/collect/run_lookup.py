@@ -13,9 +13,9 @@ from typing import NamedTuple
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.run_rows import complete_rows
 from oellm.collect import result_files
-from oellm.core import ordered_forks
 from oellm.core.csv_records import CsvReader
 from oellm.core.log import Log
+from oellm.core.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
@@ -90,7 +90,7 @@ def find_states(
         unpinned=frozenset(row["eval_id"] for row in unpinned),
         models=frozenset(row.model.path for row in unpinned),
     )
-    found = list(ordered_forks.mapped(_RunSearch(wanted), runs))
+    found = list(map_in_processes(_RunSearch(wanted), runs))
     for problem in (problem for findings in found for problem in findings.problems):
         log(problem)
     done = set().union(*(findings.done for findings in found))
