@@ -1,4 +1,4 @@
-"""The registry of frameworks, and the rule that only an adapter knows its framework."""
+"""The registry of frameworks."""
 
 from __future__ import annotations
 
@@ -15,27 +15,6 @@ from oellm.manifest.rows import Row
 from support.processes import ROOT
 
 LIBRARY = ROOT / "lib" / "oellm"
-# Modules that may name lm-eval: its adapter, and the table of adapters.
-KNOWING = (LIBRARY / "frameworks" / "lm_eval", LIBRARY / "frameworks" / "__init__.py")
-
-
-def names_lm_eval(text: str) -> bool:
-    return bool(re.search(r"lm[_-]?eval", text, re.IGNORECASE))
-
-
-def test_only_its_adapter_and_the_registry_name_lm_eval() -> None:
-    paths = [
-        path
-        for path in LIBRARY.rglob("*.py")
-        if not any(path.is_relative_to(allowed) for allowed in KNOWING)
-    ]
-    assert len(paths) > 100
-    assert [str(path) for path in paths if names_lm_eval(path.read_text())] == []
-
-
-@pytest.mark.parametrize("text", ["import lm_eval", "# as lm-eval does", "LMEVAL_X", "LmEvalModel"])
-def test_what_names_lm_eval_is_found(text: str) -> None:
-    assert names_lm_eval(text)
 
 
 def test_the_default_and_the_aliases_are_runnable_frameworks() -> None:

@@ -26,8 +26,8 @@ SCORE_TOKENS = "_loglikelihood_tokens"
 _ADVICE = (
     "Custom kwargs can be passed",
     "Overwriting default num_fewshot",
-    "but aggregation is not. using default",
-    "but higher_is_better is not. using default",
+    "is defined, but aggregation is not.",
+    "is defined, but higher_is_better is not.",
 )
 # Number of compiled templates that are kept; a task has about five.
 _MAX_TEMPLATES = 512

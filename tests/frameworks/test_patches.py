@@ -1,0 +1,270 @@
+"""What patches.py assumes about lm-eval and torch: each test fails if upstream changes that.
+
+If a test fails because a reason for a patch is gone, remove the patch.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import logging
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oellm.frameworks.lm_eval import environment, patches
+from oellm.frameworks.lm_eval.task_index import KINDS
+from support.processes import DEMO_TASKS
+from support.task_files import write_task
+
+pytestmark = pytest.mark.slow
+
+DOCUMENTS = """
+def load(**_):
+    import datasets
+
+    return datasets.DatasetDict({"test": datasets.Dataset.from_list([{"text": "x"}])})
+"""
+PROMPT, CONTINUATION = "The old clock ran", " four minutes fast"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _environment() -> None:
+    environment.prepare()
+
+
+@pytest.fixture(autouse=True)
+def _lm_eval_log() -> Iterator[None]:
+    """Undo what a test does to lm-eval's messages."""
+    logger = logging.getLogger("lm_eval")
+    before, propagates = list(logger.handlers), logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = before, propagates
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path) -> Any:
+    """Return lm-eval's model on transformers, loaded with a tiny model."""
+    from lm_eval.models.huggingface import HFLM
+
+    return HFLM(pretrained=str(tiny_model), device="cpu", batch_size=2)
+
+
+def make_requests(kind: str, *arguments: tuple[Any, ...]) -> list[Any]:
+    from lm_eval.api.instance import Instance
+
+    return [Instance(kind, {}, each, index) for index, each in enumerate(arguments)]
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_lm_eval_compiles_a_template_for_each_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    import lm_eval.utils
+
+    compiled: list[str] = []
+    compile_template = type(lm_eval.utils.env).from_string
+
+    def note(template: str) -> Any:
+        compiled.append(template)
+        return compile_template(lm_eval.utils.env, template)
+
+    monkeypatch.setattr(lm_eval.utils.env, "from_string", note)
+    for number in range(3):
+        assert lm_eval.utils.apply_template("{{n}}", {"n": number}) == str(number)
+    assert len(compiled) == 3
+    patches.patch_libraries()
+    for number in range(3):
+        assert lm_eval.utils.apply_template("{{n}}", {"n": number}) == str(number)
+    assert len(compiled) == 4
+
+
+def test_lm_eval_still_gives_the_advice_that_is_dropped() -> None:
+    import lm_eval
+
+    directory = Path(lm_eval.__path__[0])
+    rooms = ("api", "tasks", "models", "_cli", ".")
+    paths = [path for room in rooms for path in (directory / room).glob("*.py")]
+    source = "".join(path.read_text() for path in paths)
+    assert [advice for advice in patches._ADVICE if advice not in source] == []
+
+
+def test_a_message_that_differs_in_numbers_only_is_shown_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    patches.patch_libraries()
+    logger = logging.getLogger("lm_eval.models.huggingface")
+    for number in (1, 22, 333):
+        logger.warning("request %d is too long", number)
+    logger.warning("Overwriting default num_fewshot of task from 0 to 5")
+    assert capsys.readouterr().err == "lm_eval: request 1 is too long\n"
+
+
+def test_lm_eval_describes_the_machine_anew_in_each_evaluation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch.utils.collect_env
+    from lm_eval.loggers.utils import add_env_info
+
+    original = torch.utils.collect_env.get_pretty_env_info
+    monkeypatch.setattr(torch.utils.collect_env, "get_pretty_env_info", original)
+    texts = iter(("one", "two"))
+    patches.set_environment_text(lambda: next(texts))
+    for text in ("one", "two"):
+        stored: dict[str, Any] = {}
+        add_env_info(stored)
+        assert stored["pretty_env_info"] == text
+
+
+def test_torch_starts_pip_for_the_list_of_packages_and_we_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from torch.utils import collect_env
+
+    commands: list[Any] = []
+
+    def run(command: Any) -> tuple[int, str, str]:
+        commands.append(command)
+        return 0, "torch==1.2.3\nunrelated==1.0\n", ""
+
+    assert collect_env.get_pip_packages(run)[1] == "torch==1.2.3"
+    assert "-mpip" in str(commands)
+    ask_pip = collect_env.get_pip_packages
+    monkeypatch.setattr(collect_env, "run_and_read_all", _run_without_pip(collect_env))
+    text = patches.environment_text()
+    assert collect_env.get_pip_packages is ask_pip
+    assert f"torch=={importlib.metadata.version('torch')}" in text
+
+
+def _run_without_pip(collect_env: Any) -> Any:
+    run_and_read_all = collect_env.run_and_read_all
+
+    def run(run_lambda: Any, command: Any) -> Any:
+        assert run_lambda is patches._list_packages or "-mpip" not in str(command)
+        return run_and_read_all(run_lambda, command)
+
+    return run
+
+
+def test_lm_eval_detects_a_batch_size_for_the_given_requests(model: Any) -> None:
+    assert parameters(type(model)._detect_batch_size)[:2] == ["self", "requests"]
+    for name in ("batch_size_per_gpu", "batch_schedule", "batch_sizes", "max_batch_size"):
+        assert hasattr(model, name)
+    size = patches.detect_batch_size(model, [0] * 8, [0] * 9)
+    assert 0 < size <= 64
+
+
+def test_lm_eval_only_logs_a_metric_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import evaluate
+    from lm_eval.tasks import TaskManager
+
+    def fail(name: str) -> None:
+        raise OSError(f"no {name}")
+
+    monkeypatch.setattr(evaluate, "load", fail)
+    metrics = "[{metric: acc}, {metric: no_such_metric, aggregation: mean}]"
+    write_task(tmp_path, "mine", doc_to_choice='["a", "b"]', doc_to_target="0", metric_list=metrics)
+    (tmp_path / "tasks.py").write_text(DOCUMENTS)
+    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
+    functions = patches.metric_functions(manager.load(["mine"])["tasks"]["mine"])
+    assert functions["acc"] is not None
+    assert functions["no_such_metric"] is None
+
+
+def test_an_index_can_be_filled_and_not_be_given() -> None:
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Kind
+
+    # If a parameter takes an index, set_index_entry is not needed any more.
+    assert set(parameters(TaskManager)) == {
+        *("verbosity", "include_path", "include_defaults", "metadata")
+    }
+    assert set(KINDS) == {kind.name for kind in Kind} - {"UNKNOWN"}
+    scanned = TaskManager(include_path=str(DEMO_TASKS), include_defaults=False)
+    filled = TaskManager(include_defaults=False)
+    for name, entry in scanned.task_index.items():
+        patches.set_index_entry(
+            filled,
+            name,
+            kind=entry.kind.name,
+            path=entry.yaml_path,
+            config=None,
+            tags=set(entry.tags),
+        )
+    assert set(filled.load(["oellm_copy"])["tasks"]) == {"oellm_copy"}
+
+
+def test_a_task_file_is_read_with_what_it_includes(tmp_path: Path) -> None:
+    (tmp_path / "base").write_text("output_type: generate_until\nrepeats: 1\n")
+    path = tmp_path / "task.yaml"
+    path.write_text("include: base\ntask: mine\nrepeats: 2\ncustom_dataset: !function no.such\n")
+    config = patches.read_task_file(str(path))
+    assert (config["task"], config["output_type"], config["repeats"]) == (
+        *("mine", "generate_until", 2),
+    )
+
+
+def test_a_model_without_weights_tokenises_like_the_model(model: Any) -> None:
+    attributes = pickle.dumps(patches.tokenizing_attributes(model))
+    light = patches.create_tokenizing_model(pickle.loads(attributes))  # noqa: S301
+    requests = make_requests("loglikelihood", (PROMPT, CONTINUATION), ("", PROMPT))
+    tokens = light.loglikelihood(requests, disable_tqdm=True)
+    assert [pair for pair, _, _ in tokens] == [(PROMPT, CONTINUATION), ("", PROMPT)]
+    scores = getattr(model, patches.SCORE_TOKENS)(tokens)
+    assert scores == model.loglikelihood(requests, disable_tqdm=True)
+    assert "model" not in vars(light)
+    chat = [{"role": "user", "content": PROMPT}]
+    assert light.apply_chat_template(chat) == model.apply_chat_template(chat)
+
+
+def test_windows_of_long_texts_are_only_seen_by_a_wrapper(model: Any) -> None:
+    from lm_eval.api.model import CacheHook
+
+    class Hook(CacheHook):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(None)
+            self.requests: list[Any] = []
+
+        def add_partial(self, _method: str, request: Any, _reply: Any) -> None:
+            self.requests.append(request)
+
+    windows: list[Any] = []
+
+    def wrap(score: Any, requests: Any, **options: Any) -> list[Any]:
+        windows.extend(requests)
+        found: list[Any] = score(requests=requests, **options)
+        return found
+
+    text = " ".join([PROMPT] * model.max_length)
+    hook = Hook()
+    model.set_cache_hook(hook)
+    try:
+        with patches.wrapped_window_scoring(model, wrap):
+            watched = model.loglikelihood_rolling(
+                make_requests("loglikelihood_rolling", (text,)), disable_tqdm=True
+            )
+        assert patches.SCORE_TOKENS not in vars(model)
+    finally:
+        model.set_cache_hook(CacheHook(None))
+    assert len(windows) > 1
+    assert all(len(window) == 3 for window in windows)
+    # If lm-eval's hook saw windows too, no wrapper would be needed.
+    assert hook.requests == [(text,)]
+    again = make_requests("loglikelihood_rolling", (text,))
+    assert model.loglikelihood_rolling(again, disable_tqdm=True) == watched
+
+
+def test_lm_eval_asks_every_model_for_the_name_of_its_tokenizer() -> None:
+    from lm_eval.api.model import LM
+
+    class Bare(LM):  # type: ignore[misc]
+        loglikelihood = loglikelihood_rolling = generate_until = None
+
+    with pytest.raises(NotImplementedError):
+        _ = Bare().tokenizer_name
