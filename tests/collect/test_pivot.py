@@ -255,9 +255,9 @@ def test_notes_name_groups_without_a_score() -> None:
     members = [record("a", f"mmlu_{name}", 0.5, group="mmlu") for name in ("law", "art")]
     matrix = pivot.make_matrix([*members, record("a", "arc", 0.5)], PivotRequest())
     assert matrix.notes == [
-        "left out, without a score of the group: mmlu; --filter 'group=*' shows its tasks"
+        "left out because the group has no score: mmlu; --filter 'group=*' shows its tasks"
     ]
-    with pytest.raises(UsageError, match="no score to show in 2 records: left out, without a"):
+    with pytest.raises(UsageError, match="no score to show in 2 records: left out because"):
         pivot.make_matrix(members, PivotRequest())
 
 

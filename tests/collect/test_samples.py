@@ -83,7 +83,7 @@ def test_the_mean_must_be_the_score(tmp_path: Path) -> None:
     at = {"run_dir": str(tmp_path)}
     assert scores(record(value=0.1, n_samples=3, **at)) == ([0.1] * 3, "")
     assert scores(record(value=0.1001, n_samples=3, **at)) == ([], NO_MEAN)
-    cut = "the samples are those of 3 of 4 documents"
+    cut = "there are samples of only 3 of 4 documents"
     assert scores(record(value=0.2, n_samples=4, **at)) == ([], cut)
 
 

@@ -208,7 +208,7 @@ def test_arguments_reach_the_model_and_its_answers(evaluated: Session) -> None:
     assert config["gen_kwargs"] == {"until": ["e", "a"], "max_gen_toks": 3}
     assert "trust_remote_code" not in evaluated.row("first")["config"]["model_args"]
     split = evaluated.row("split")["oellm"]["failure"]
-    assert split["message"].startswith("the model did not load: tp: 64 GPUs are asked for, ")
+    assert split["message"].startswith("the model did not load: tp: 64 GPUs are requested, ")
 
 
 def test_code_that_a_model_wrote_runs_only_with_permission(evaluated: Session) -> None:

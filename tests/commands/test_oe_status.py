@@ -165,18 +165,18 @@ def test_without_slurm_or_accounting_oe_status_says_what_it_cannot_know(
     done = run("oe-status", made.path, env=made.env, status=75)
     assert "its job was cancelled," in done.stdout
     assert done.stderr == (
-        "oe-status: no accounting (sacct failed: Slurm accounting storage is disabled): it is not "
-        "known who cancelled a job, nor how one ended that Slurm has forgotten\n"
+        "oe-status: no accounting (sacct failed: Slurm accounting storage is disabled): cannot "
+        "tell who cancelled a job, or how a job ended that Slurm has forgotten\n"
     )
     (made.fake / "squeue.fails").write_text("Unable to contact slurm controller\n")
     done = run("oe-status", made.path, env=made.env, status=75)
     assert done.stderr == (
-        "oe-status: what follows is from files alone: "
+        "oe-status: showing only what the files say: "
         "squeue failed: Unable to contact slurm controller\n"
     )
     assert done.stdout.count(",running,scoring,") == 1
     assert done.stdout.count(",failed,") == 2
-    assert done.stdout.count("submitted as job 4711_3; no word from Slurm") == 2
+    assert done.stdout.count("submitted as job 4711_3; no answer from Slurm") == 2
 
 
 def test_late_accounting_does_not_make_a_job_run(run: Run, made: Fixture) -> None:

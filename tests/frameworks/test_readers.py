@@ -110,7 +110,7 @@ def test_what_a_real_result_says_is_golden(kind: str, tmp_path: Path) -> None:
         (b'{"results": {}, "config": {}}', "no metric has a finite value"),
         (
             b'{"results": {"arc": {"acc": 0.5, "acc_stderr": 0.1}}, "versions": {}, "config": {}}',
-            "results: expected metrics with a filter, as in acc,none; is it of lm-eval 0.3?",
+            "results: expected metrics with a filter, as in acc,none; is it from lm-eval 0.3?",
         ),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_groups_value_without_its_tasks_is_left_out_and_named() -> None:
     mini = next(s for s in read_json(document) if s.row["task_path"] == "mini")
     kinds = {m.task: m.aggregate for m in mini.scores}
     assert kinds == {"mini_law": "", "mini": "partial"}
-    assert mini.remarks == ("acc of mini_stem is left out: tasks of it have none",)
+    assert mini.remarks == ("acc of mini_stem is left out: some of its tasks have none",)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_each_array_has_its_own_time_limit_and_is_told_within_it() -> None:
         (
             {"gpu_gres": "gpu,disk"},
             "setting gpu_gres: expected the name of the GPUs alone, got 'gpu,disk'; "
-            "--sbatch gres=… asks for other resources, too",
+            "use --sbatch gres=… to ask for other resources too",
         ),
         ({"stage_dir": "tmp"}, "setting stage_dir: expected an absolute path, with variables"),
         ({"stage_dir": "/tmp/$(id)"}, "setting stage_dir: expected an absolute path, with"),

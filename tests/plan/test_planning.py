@@ -116,7 +116,7 @@ def test_the_time_limit_follows_the_longest_shard_up_to_what_is_allowed(
     limit, messages = rendered(long, "--set=time_limit=10:00:00")
     assert limit == "10:00:00"
     assert (
-        "more than the time limit of 10 h 00 min: its job requeues itself and goes on" in messages
+        "more than the time limit of 10 h 00 min: its job requeues itself and continues" in messages
     )
     # What Slurm says of the partition counts as well: of the default one, too.
     assert rendered(long)[0] == "12:00:00"

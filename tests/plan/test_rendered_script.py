@@ -77,7 +77,7 @@ def test_script_of_each_kind_of_cluster_is_golden(
         (
             ["--set=tp=8", "--set=gpus_per_node=4"],
             "stdin:2: tp: expected at most 4, got 8: a node of slurm has 4 GPUs (setting "
-            "gpus_per_node), and a worker has one node",
+            "gpus_per_node), and a worker cannot use more than one",
         ),
     ],
 )

@@ -91,7 +91,7 @@ def test_lost_rows_have_the_true_reason_and_finish_when_submitted_again(
         *[("1", "lost", "its job ran out of memory (setting mem)")] * 2,
     ]
     assert messages.startswith("oe-status: no accounting (sacct failed: Slurm accounting storage")
-    assert "it is not known who cancelled a job" in messages
+    assert "cannot tell who cancelled a job" in messages
     found, _ = status(shared_cluster, on_n2, 1)
     assert {(row["state"], row["reason"]) for row in found} == {("lost", "its node failed (n2)")}
     log = shared_cluster.run("oe-status", "--log=1", on_n1)

@@ -188,7 +188,7 @@ def test_cancelling_leaves_other_runs_alone_and_the_next_call_goes_on(
     while len(nothing_queued.queue()) > 2:
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    assert cancelled.submit("--cancel").startswith("oe-submit: nothing in the queue of ")
+    assert cancelled.submit("--cancel").startswith("oe-submit: nothing is in the queue for ")
     for evaluation in (kept, cancelled):
         evaluation.let_go()
         evaluation.submit("--wait=done", "--poll=1")

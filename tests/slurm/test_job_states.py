@@ -58,7 +58,7 @@ def test_anything_else_is_an_error_that_quotes_it(text: str) -> None:
         ),
         (JobState("FAILED", signal=11), "", "its job was killed by signal 11"),
         (JobState("FAILED", exit_code=3), "", "its job ended with status 3"),
-        (JobState("FAILED", exit_code=75), "", "its job was told to stop"),
+        (JobState("FAILED", exit_code=75), "", "its job got a signal to stop"),
         (JobState("CANCELLED"), "", "its job was cancelled"),
         (JobState("CANCELLED", cancelled_by="ada"), "", "its job was cancelled by ada"),
         (JobState("NODE_FAIL", nodes="n2"), "", "its node failed (n2)"),
@@ -66,7 +66,7 @@ def test_anything_else_is_an_error_that_quotes_it(text: str) -> None:
         (JobState("TIMEOUT"), "", "its job reached its time limit"),
         (JobState("PREEMPTED"), "", "its job was preempted"),
         (JobState("DEADLINE"), "", "its job reached its deadline"),
-        (JobState("COMPLETED"), "", "its job ended in order without it"),
+        (JobState("COMPLETED"), "", "its job ended normally without it"),
         (JobState("REVOKED"), "", "its job ended as REVOKED"),
     ],
 )

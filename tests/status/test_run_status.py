@@ -146,19 +146,19 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         (
             SUBMITTED,
             {"jobs": slurm("RUNNING"), "heartbeats": {1: beat(updated=300)}},
-            [("running", "no heartbeat for 300 s"), ("pending", "in a job that runs, not begun")],
+            [("running", "no heartbeat for 300 s"), ("pending", "in a running job, not started")],
         ),
         # The heartbeat is of an attempt before the job was requeued.
         (
             SUBMITTED,
             {"jobs": slurm("RUNNING", start=NOW), "heartbeats": {1: beat()}},
-            [("pending", "in a job that runs, not begun")] * 2,
+            [("pending", "in a running job, not started")] * 2,
         ),
         # The heartbeat is of an earlier job.
         (
             SUBMITTED,
             {"jobs": slurm("RUNNING"), "heartbeats": {1: beat("6_0")}},
-            [("pending", "in a job that runs, not begun")] * 2,
+            [("pending", "in a running job, not started")] * 2,
         ),
         (
             SUBMITTED,
@@ -167,7 +167,7 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
                 "heartbeats": {1: beat(at_work=False)},
                 "failures": failure(50),
             },
-            [("failed", "ValueError: no"), ("pending", "in a job that runs, not begun")],
+            [("failed", "ValueError: no"), ("pending", "in a running job, not started")],
         ),
         (
             SUBMITTED,
@@ -177,8 +177,8 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
                 "failures": failure(150),
             },
             [
-                ("pending", "in a job that runs, not begun; before: ValueError: no"),
-                ("pending", "in a job that runs, not begun"),
+                ("pending", "in a running job, not started; before: ValueError: no"),
+                ("pending", "in a running job, not started"),
             ],
         ),
         (
@@ -197,17 +197,17 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         (
             SUBMITTED,
             {"jobs": None, "heartbeats": {1: beat()}},
-            [("running", "scoring"), ("pending", "in a job that runs, not begun")],
+            [("running", "scoring"), ("pending", "in a running job, not started")],
         ),
         (
             SUBMITTED,
             {"jobs": None, "heartbeats": {1: beat(updated=300)}},
-            [("pending", "submitted as job 7_0; no word from Slurm")] * 2,
+            [("pending", "submitted as job 7_0; no answer from Slurm")] * 2,
         ),
         (
             make_run(job(0, [0], 99, executor="local")),
             {"heartbeats": {1: beat("")}, "workers_here": frozenset({1})},
-            [("running", "scoring"), ("pending", "in a job that runs, not begun")],
+            [("running", "scoring"), ("pending", "in a running job, not started")],
         ),
         (
             make_run(job(0, [0], 99, executor="local")),
@@ -217,7 +217,7 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         (
             make_run(job(0, [0], 99, executor="local")),
             {"submitters_here": frozenset({99})},
-            [("pending", "oe-submit runs others first")] * 2,
+            [("pending", "oe-submit runs other elements first")] * 2,
         ),
     ],
 )

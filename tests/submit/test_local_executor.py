@@ -134,7 +134,7 @@ def test_an_element_that_needs_more_gpus_than_there_are_is_an_error(
     path.write_text(json.dumps(record))
     command = ("oe-submit", "--executor=local", path.parent)
     done = run(*command, env={"ROCR_VISIBLE_DEVICES": "0"}, status=3)
-    message = "an element of submit_evals.sbatch needs 2 GPUs, this machine has 1"
+    message = "an element of submit_evals.sbatch needs 2 GPUs, but this machine has 1"
     assert done.stderr == f"oe-submit: {message}\n"
 
 

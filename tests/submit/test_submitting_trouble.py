@@ -92,7 +92,7 @@ def test_a_submit_limit_means_lack_of_room_only_if_jobs_are_queued(
 ) -> None:
     slurm.says("sbatch.fails", f"sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: {POLICY}")
     done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
-    assert "fewer at a time: --queue_limit=N" in done.stderr
+    assert "submit fewer at a time: --queue_limit=N" in done.stderr
     slurm.has_queued("7 0")
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
     assert "4 waiting for room (Slurm's own limit)" in done.stderr
@@ -109,7 +109,7 @@ def test_questions_are_repeated_and_a_lost_job_is_looked_for(
     slurm.says("sbatch.loses", LOST)
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
     assert "Unable to contact slurm controller; next try in 1 s" in done.stderr
-    assert "job 4711 was submitted, though its number got lost" in done.stderr
+    assert "job 4711 was submitted, although its number was lost" in done.stderr
     assert slurm.submitted() == ["0-3"]
     assert [job["job_id"] for job in jobs(rendered)] == [4711]
 
@@ -153,7 +153,7 @@ def test_cancelling_a_run_that_was_never_submitted_needs_no_slurm(
 ) -> None:
     slurm.says("squeue.fails", "squeue: fatal: Could not establish a configuration source\n")
     done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
-    assert done.stderr == f"oe-submit: nothing in the queue of {rendered['run_dir']}\n"
+    assert done.stderr == f"oe-submit: nothing is in the queue for {rendered['run_dir']}\n"
 
 
 def test_cancelling_touches_only_our_jobs(
@@ -250,5 +250,5 @@ def test_a_directory_that_cannot_be_written_is_named(
         (small_disk / name).write_bytes((Path(rendered["run_dir"]) / name).read_bytes())
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = run("oe-submit", small_disk, env=slurm.env, status=2)
-    reason = "cannot submit what cannot be written: Read-only file system"
+    reason = "cannot write the lock, so nothing is submitted: Read-only file system"
     assert done.stderr == f"oe-submit: {small_disk}: {reason}\n"

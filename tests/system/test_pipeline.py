@@ -53,7 +53,7 @@ def test_a_killed_run_is_completed_and_nothing_is_computed_twice(
     assert len(missing) - 1 == 6 - len(before)
 
     done = run("oe-submit", run_dir)
-    assert f"{len(before)} rows have results already, {6 - len(before)} to evaluate" in done.stderr
+    assert f"{len(before)} rows already have results, {6 - len(before)} to evaluate" in done.stderr
     after = results(run_dir)
     assert len(after) == 6
     assert {name: after[name] for name in before} == before

@@ -282,7 +282,7 @@ def suites(*names: str) -> dict[str, Any]:
         ),
         (
             {"groups": {"a": {"languages": ["de"], "tasks": [{"task": "a"}]}}},
-            ": groups.a.languages: no task has a placeholder that takes deu_Latn",
+            ": groups.a.languages: no task has a placeholder for deu_Latn",
         ),
         ({"languages": {"ltz_Latn": {}}}, ": languages.ltz_Latn: the key 'alpha2' is missing"),
         (

@@ -381,6 +381,6 @@ def test_of_two_workers_with_the_same_rows_the_first_to_finish_one_keeps_it(
         *(".json", ".json", ".jsonl", ".jsonl")
     ]
     messages = [(tmp_path / name).read_text() for name in ("one log", "other log")]
-    faster = sum(text.count("another worker was faster, its result stays") for text in messages)
+    faster = sum(text.count("another worker was faster; its result stays") for text in messages)
     done = sum(text.count(" n_shot=0 done in ") for text in messages)
     assert (done, faster) == (4, 2)

@@ -106,9 +106,9 @@ TASKS = {
 REASONS = {
     "leaves": ("SystemExit", "enough of this", "in leaves"),
     "lacks_a_package": ("ModuleNotFoundError", "no_such_package", "needs_a_package.py"),
-    "crashes_when_built": ("ProcessEnded", "the process of the row was killed by signal 11", ""),
-    "crashes_when_scored": ("ProcessEnded", "the process of the row was killed by signal 11", ""),
-    "ends_when_scored": ("ProcessEnded", "the process of the row ended with status 0", ""),
+    "crashes_when_built": ("ProcessEnded", "the row's process was killed by signal 11", ""),
+    "crashes_when_scored": ("ProcessEnded", "the row's process was killed by signal 11", ""),
+    "ends_when_scored": ("ProcessEnded", "the row's process ended with status 0", ""),
     "refuses": ("LookupError", "no prompt for What shines 00?", "in refuses"),
     "is_unknown": ("ValueError", "the value of acc is nan", ""),
     "has_no_metric": ("ValueError", "it has no metrics", ""),
@@ -328,7 +328,7 @@ def test_a_row_that_dies_while_it_is_served_leaves_the_model_to_others(
     faulty_models: Session, models: dict[str, FaultyModel]
 ) -> None:
     crash = faulty_models.failure("dies")["message"]
-    assert crash == "the process of the row was killed by signal 9 SIGKILL"
+    assert crash == "the row's process was killed by signal 9 SIGKILL"
     assert len(models["slow"].noted("stdin")) == 1
 
 

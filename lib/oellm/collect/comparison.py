@@ -238,7 +238,7 @@ def _summary(records: list[ComparisonRecord]) -> str:
     holding = sum(record.p_holm < level for record in tested if record.p_holm is not None)
     unknown = len(records) - len(tested)
     return (
-        f"{beyond} of {len(tested)} differences are beyond noise at {level * 100:g} %, where "
+        f"{beyond} of {len(tested)} differences are beyond noise at {level * 100:g} %; "
         f"chance alone gives up to {len(tested) * level:.3g}; after Holm's correction {holding}"
         + (f"; {unknown} of unknown noise" if unknown else "")
     )

@@ -241,7 +241,7 @@ def _lost_groups(chosen: Sequence[MetricRecord], kept: Sequence[MetricRecord]) -
     if not lost:
         return []
     named = ", ".join(lost)
-    return [f"left out, without a score of the group: {named}; --filter 'group=*' shows its tasks"]
+    return [f"left out because the group has no score: {named}; --filter 'group=*' shows its tasks"]
 
 
 def _gaps(kept: Sequence[MetricRecord], full: int, cells: int) -> Iterator[str]:

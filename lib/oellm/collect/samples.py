@@ -85,7 +85,7 @@ class RowSamples:
             return DocumentScores(by_document)
         if record.n_samples in (None, len(by_document)):
             return DocumentScores({}, _NO_MEAN)
-        reason = f"the samples are those of {len(by_document)} of {record.n_samples} documents"
+        reason = f"there are samples of only {len(by_document)} of {record.n_samples} documents"
         return DocumentScores({}, reason)
 
     def _read_file(self, path: Path, task: str, reader: SampleReader) -> str | None:

@@ -110,7 +110,7 @@ def _require_expressible(run_dir: Path) -> None:
     if re.search(r"[\x00-\x1f\x7f\\]", str(run_dir)):
         raise UsageError(
             f"run directory {str(run_dir)!r}: expected no control characters and no backslash, "
-            "with which Slurm opens no log"
+            "because Slurm opens no log with them"
         )
 
 

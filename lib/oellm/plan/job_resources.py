@@ -17,7 +17,7 @@ def require_node_for(cluster: Cluster, tp: int) -> None:
     gpus = f"{available} GPUs" if available else "no GPU"
     raise ValueError(
         f"expected at most {max(available, 1)}, got {tp}: a node of {cluster.text('name')} has "
-        f"{gpus} (setting gpus_per_node), and a worker has one node"
+        f"{gpus} (setting gpus_per_node), and a worker cannot use more than one"
     )
 
 
@@ -64,7 +64,7 @@ def gres_of_job(cluster: Cluster, array: Array) -> str:
     if "," in name:
         raise UsageError(
             f"setting gpu_gres: expected the name of the GPUs alone, got {name!r}; "
-            "--sbatch gres=… asks for other resources, too"
+            "use --sbatch gres=… to ask for other resources too"
         )
     # Earlier versions had the number in the setting, too.
     return f"{re.sub(r':[0-9]+$', '', name)}:{number}"

@@ -169,7 +169,7 @@ def _limit_arrays(plan: RunPlan, cluster: Cluster, report: Log) -> Iterator[Arra
         if limit is not None and longest > limit:
             report(
                 f"a shard should take {display.format_duration(longest)}, more than the time limit "
-                f"of {display.format_duration(limit)}: its job requeues itself and goes on"
+                f"of {display.format_duration(limit)}: its job requeues itself and continues"
             )
         text = "" if limit is None else notation.format_time_limit(limit)
         gpus = job_resources.gpus_of_worker(cluster, planned.gpus)
@@ -211,12 +211,12 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
     for position, planned in enumerate(plan.arrays):
         size = f"jobs: {planned.elements}"
         if planned.workers > 1:
-            size += f", workers of each: {planned.workers}"
+            size += f", workers per job: {planned.workers}"
         limit = f", time limit {planned.time_limit}" if planned.time_limit else ""
         longest = display.format_duration(plan.longest_s(position))
         yield f"{planned.script}: {size}, the longest about {longest}{limit}"
     bases = ", ".join(f"{count} {basis}" for basis, count in sorted(plan.rows_by_basis.items()))
-    yield f"together about {plan.gpu_hours:.2g} GPU-hours; times of rows: {bases}"
+    yield f"in total about {plan.gpu_hours:.2g} GPU-hours; times of rows: {bases}"
 
 
 def _drop_duplicates(rows: Iterable[Row], report: Log) -> Iterator[Row]:

@@ -245,7 +245,9 @@ class ResultStore:
             if self.valid_result(eval_id) is not None:
                 return False
             self.set_aside(eval_id)
-        raise FileExistsError(errno.EEXIST, "no result, and it cannot be set aside", str(path))
+        raise FileExistsError(
+            errno.EEXIST, "not a valid result, and it cannot be set aside", str(path)
+        )
 
     def _replace(self, eval_id: str, staged: _Staged) -> bool:
         """Do the same without hard links; two workers that write at once may both succeed."""

@@ -104,7 +104,7 @@ class SubmitLock:
         except FileExistsError:
             return False
         except OSError as error:
-            reason = f"cannot submit what cannot be written: {error.strerror}"
+            reason = f"cannot write the lock, so nothing is submitted: {error.strerror}"
             raise InputError(reason, str(self._path.parent)) from None
         with open(descriptor, "wb") as stream:
             stream.write(self._content)
@@ -170,7 +170,7 @@ def _describe_holder(held: bytes | None) -> str:
     if not holder:
         return "another oe-submit has it"
     return (
-        f"another oe-submit has it since {holder.get('since')}: process {holder.get('pid')} "
+        f"another oe-submit has held it since {holder.get('since')}: process {holder.get('pid')} "
         f"of {holder.get('user')} on {holder.get('host')}"
     )
 

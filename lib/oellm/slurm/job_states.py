@@ -29,10 +29,10 @@ _LOG_MESSAGES = (
     (re.compile("DUE TO NODE FAILURE"), NODE_FAILED),
     (re.compile("DUE TO PREEMPTION"), "its job was preempted"),
     (re.compile("DUE TO TIME LIMIT"), "its job reached its time limit"),
-    (re.compile("^stopped before the time limit"), "its job came near its time limit"),
+    (re.compile("^stopped before the time limit"), "its job stopped before its time limit"),
 )
 _REASONS = {
-    "COMPLETED": "its job ended in order without it",
+    "COMPLETED": "its job ended normally without it",
     "DEADLINE": "its job reached its deadline",
     "OUT_OF_MEMORY": OUT_OF_MEMORY,
     "PREEMPTED": "its job was preempted",
@@ -158,7 +158,7 @@ def _explain_failure(job: JobState) -> str:
     if number:
         return f"its job was killed by signal {number}"
     if job.exit_code == 75:
-        return "its job was told to stop"
+        return "its job got a signal to stop"
     return f"its job ended with status {job.exit_code}"
 
 

@@ -85,7 +85,7 @@ class Observer:
         try:
             return ask_job_states(ids)
         except OellmError as error:
-            self._tell(f"what follows is from files alone: {error}")
+            self._tell(f"showing only what the files say: {error}")
             return None
 
     def _find_ended(
@@ -115,7 +115,7 @@ class Observer:
             known = ask_accounting({task.job_id for task in tasks})
         except OellmError as error:
             self._tell(
-                f"no accounting ({error}): it is not known who cancelled a job, nor how one ended "
+                f"no accounting ({error}): cannot tell who cancelled a job, or how a job ended "
                 "that Slurm has forgotten"
             )
             return states

@@ -73,7 +73,7 @@ def _find_slurm_activity(
             and evidence.silence_s(heartbeat) < _SILENT_S
         ):
             return _running(heartbeat, name, heartbeat.host)
-        reason = f"submitted as job {name}; no word from Slurm"
+        reason = f"submitted as job {name}; no answer from Slurm"
         return ShardActivity(ShardPhase.QUEUED, reason, since, job=name)
     state, log = evidence.jobs.get(task), evidence.logs.get(job.shard, "")
     if state is not None and state.state in job_states.WAITING:
@@ -100,18 +100,20 @@ def _find_local_activity(
 ) -> ShardActivity:
     since = job.submission.time
     if heartbeat is not None and heartbeat.attempt.update_time >= since:
-        ended = heartbeat.state.ended or "ended without a word: see its log"
+        ended = heartbeat.state.ended or "ended without a message: see its log"
         reason = f"its worker {ended}"
         return ShardActivity(ShardPhase.ENDED, reason, since, node=heartbeat.host)
     if job.submission.job_id in evidence.submitters_here:
-        return ShardActivity(ShardPhase.QUEUED, "oe-submit runs others first", since=evidence.now)
-    return ShardActivity(ShardPhase.ENDED, "oe-submit ended before it began", since)
+        return ShardActivity(
+            ShardPhase.QUEUED, "oe-submit runs other elements first", since=evidence.now
+        )
+    return ShardActivity(ShardPhase.ENDED, "oe-submit ended before it started", since)
 
 
 def _explain_waiting(job: JobState, log: str) -> str:
     reason = f"in the queue ({job.reason})"
     if job.restarts:
-        reason += f", requeued: {job_states.explain_log(log) or 'why is not known'}"
+        reason += f", requeued: {job_states.explain_log(log) or 'reason unknown'}"
     return reason
 
 
@@ -147,7 +149,7 @@ def _row_state(
         return EvalState.FAILED, why, None
     if activity.phase is ShardPhase.ENDED:
         return EvalState.LOST, activity.reason, None
-    reason = activity.reason or "in a job that runs, not begun"
+    reason = activity.reason or "in a running job, not started"
     return EvalState.PENDING, f"{reason}; before: {why}" if why else reason, None
 
 

@@ -105,7 +105,7 @@ def _describe_activity(shard: ShardStatus) -> str:
         return "" if is_plain else shard.activity.reason
     row = current_row(shard)
     if row is None:
-        return "starting" if shard.activity.heartbeat is None else "no row at work"
+        return "starting" if shard.activity.heartbeat is None else "no row in progress"
     if row.at_work is not None and (total := row.at_work.requests_total):
         return f"{100 * row.at_work.requests_done // total} % of {row_title(row.row)}"
     return f"{row_title(row.row)}: {row.reason}"

@@ -60,7 +60,7 @@ class LocalExecutor:
             if self._gpus.count and self._needed_gpus(array) > self._gpus.count:
                 raise MachineError(
                     f"an element of {self._run.arrays[array].script} needs "
-                    f"{self._needed_gpus(array)} GPUs, this machine has {self._gpus.count}"
+                    f"{self._needed_gpus(array)} GPUs, but this machine has {self._gpus.count}"
                 )
         for batch in array_elements.make_batches(elements, None):
             self._run.submissions.append(new_submission(Executor.LOCAL, batch, job_id=os.getpid()))

@@ -74,7 +74,7 @@ class SlurmSubmissions:
             try:
                 job_id = commands.parse_job_id(commands.call_slurm(intent.command))
             except (SlurmUnavailableError, commands.AnswerError) as error:
-                self._log(f"{error}; looking whether the job is in the queue")
+                self._log(f"{error}; checking whether the job is in the queue")
                 # sbatch may have sent it at any time until now.
                 self._replace(intent, dataclasses.replace(intent, submitted=_utc_now()))
                 self.confirm()
@@ -105,7 +105,7 @@ class SlurmSubmissions:
                 job_id = next(ids, None)
                 if job_id is not None:
                     self._replace(submission, dataclasses.replace(submission, job_id=job_id))
-                    self._log(f"job {job_id} was submitted, though its number got lost")
+                    self._log(f"job {job_id} was submitted, although its number was lost")
                 elif _age_s(submission) > _SETTLED_S:
                     self._run.submissions.remove(submission)
             self._save()

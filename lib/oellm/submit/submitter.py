@@ -124,7 +124,7 @@ class Submitter:
             except NoRoomError as error:
                 if is_queue_empty and not taken:
                     # Waiting would make no room.
-                    raise OellmError(f"{error}\nfewer at a time: --queue_limit=N") from None
+                    raise OellmError(f"{error}\nsubmit fewer at a time: --queue_limit=N") from None
                 self._log(str(error))
                 break
             taken += len(batch.elements)
@@ -153,4 +153,4 @@ def cancel_run(path: Path, log: Log) -> None:
     for job_id, elements in jobs.items():
         log(f"cancelled job {job_id}: elements {format_ranges(elements)}")
     if not jobs:
-        log(f"nothing in the queue of {path}")
+        log(f"nothing is in the queue for {path}")

@@ -101,7 +101,7 @@ def _read_suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
     tasks = members["tasks"].items("tasks")
     rows = tuple(row for task in tasks for row in _read_task(task, shared, offered, known))
     if unused := {one.code for one in offered} - {row["language"] for row in rows}:
-        raise members["languages"].error(f"no task has a placeholder that takes {min(unused)}")
+        raise members["languages"].error(f"no task has a placeholder for {min(unused)}")
     return Suite(description, rows)
 
 

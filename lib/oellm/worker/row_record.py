@@ -106,7 +106,7 @@ class RowRecorder:
         remarks = list(evaluation.remarks)
         written = self._store_result(result, evaluation)
         if not written.is_ours:
-            remarks.append("another worker was faster, its result stays")
+            remarks.append("another worker was faster; its result stays")
         seconds = self.timing["row_s"] - self.timing.get("wait_s", 0.0)
         summary = f"done in {seconds:.1f} s: {_headline(evaluation)}"
         line = result_file.one_line(written.content)

@@ -132,7 +132,7 @@ class RowScheduler:
         self._total = len(self.waiting)
         if self.counts.skipped:
             self._sinks.log(
-                f"{self.counts.skipped} rows have results already, {self._total} to evaluate"
+                f"{self.counts.skipped} rows already have results, {self._total} to evaluate"
             )
 
     def import_frameworks(self) -> None:
@@ -245,7 +245,7 @@ class RowScheduler:
     def _note_crash(self, process: RowProcess) -> None:
         self.busy.remove(process)
         self._model.drop(process)
-        failure = RowFailure("ProcessEnded", f"the process of the row {process.child.wait()}")
+        failure = RowFailure("ProcessEnded", f"the row's process {process.child.wait()}")
         assert process.row is not None
         job = self._make_job(process.row, {})
         self._record_failure(process.label, job, failure, process.started)

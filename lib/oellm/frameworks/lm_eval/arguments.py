@@ -63,7 +63,9 @@ def _split_arguments(backend: str, gpus: int) -> dict[str, Any]:
     import torch
 
     if gpus > torch.cuda.device_count():
-        raise ValueError(f"tp: {gpus} GPUs are asked for, {torch.cuda.device_count()} are here")
+        raise ValueError(
+            f"tp: {gpus} GPUs are requested, but {torch.cuda.device_count()} are available"
+        )
     if backend not in _SPLITTING:
         raise ValueError(f"tp: the backend {backend} cannot split a model over GPUs")
     name, value = _SPLITTING[backend]

@@ -46,6 +46,6 @@ def _require_version() -> None:
     if tuple(map(int, re.findall(r"[0-9]+", version)[:3])) < _OLDEST:
         oldest = ".".join(map(str, _OLDEST))
         raise MachineError(
-            f"lm-eval {version} is too old, {oldest} is the first that oellm works with: "
+            f"lm-eval {version} is too old, {oldest} is the oldest that oellm works with: "
             "use another image or environment"
         )

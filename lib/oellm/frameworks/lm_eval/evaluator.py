@@ -125,7 +125,7 @@ def _run_lm_eval(
         **_seeds(row),
     )
     if native is None or not remote.replies:
-        raise ValueError("lm-eval asked the model nothing")
+        raise ValueError("lm-eval sent no requests to the model")
     return native
 
 

@@ -77,7 +77,7 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     keys = [key for values in results.values() for key in values]
     if any(key.endswith("_stderr") for key in keys) and not any(map(is_metric, keys)):
         raise ValueError(
-            "results: expected metrics with a filter, as in acc,none; is it of lm-eval 0.3?"
+            "results: expected metrics with a filter, as in acc,none; is it from lm-eval 0.3?"
         )
     native = _check_types(document, results)
     cells, finished = _cells(native), _finished(native, path)
@@ -162,7 +162,7 @@ def _incomplete_remarks(part: Object, scores: list[MetricScore]) -> Iterator[str
     for group in part["group_subtasks"]:
         for key in part["results"].get(group, {}):
             if is_metric(key) and (group, key) not in kept:
-                yield f"{key.partition(',')[0]} of {group} is left out: tasks of it have none"
+                yield f"{key.partition(',')[0]} of {group} is left out: some of its tasks have none"
 
 
 def _cells(native: Object) -> dict[str, str]:
