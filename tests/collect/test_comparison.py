@@ -167,7 +167,7 @@ def test_only_exact_matches_are_compared() -> None:
         "not compared, 3 only in B: acme/tiny boolq acc,none n_shot=5; "
         "acme/tiny copa acc,none n_shot=5; acme/tiny piqa acc,none n_shot=5",
         "not compared, 1 partial: their members are not known",
-        "0 of 1 differences are beyond noise at 5 %; chance alone gives up to 0.05; "
+        "0 of 1 differences are significant at 5 %; chance alone gives up to 0.05; "
         "after Holm's correction 0",
     ]
     nothing = compare_records(a[1:2], b[1:2])
@@ -237,7 +237,7 @@ def test_many_comparisons_are_corrected_for_chance() -> None:
     found = compare_records(a, [*b[::-1]])
     assert [r.task for r in found.records] == tasks
     assert found.messages == [
-        "3 of 60 differences are beyond noise at 5 %; chance alone gives up to 3; "
+        "3 of 60 differences are significant at 5 %; chance alone gives up to 3; "
         "after Holm's correction 1"
     ]
     corrected = {r.task: r.p_holm for r in found.records if r.task in steps}
@@ -246,7 +246,7 @@ def test_many_comparisons_are_corrected_for_chance() -> None:
     assert corrected["t8"] == 1
     b[0] = b[0]._replace(stderr=None, value=0.6)
     assert compare_records(a, b).messages[0].startswith("3 of 59 differences")
-    assert compare_records(a, b).messages[0].endswith("; 1 of unknown noise")
+    assert compare_records(a, b).messages[0].endswith("; 1 could not be tested")
 
 
 def collected(run_dir: Path) -> Iterator[MetricRecord]:

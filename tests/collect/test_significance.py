@@ -97,7 +97,7 @@ def test_pairing_helps_if_the_sides_are_correlated(both: list[tuple[float, float
 
 
 @pytest.mark.parametrize(("n", "rounds"), [(6, 3000), (100, 1000)])
-def test_equal_models_are_rarely_beyond_noise(n: int, rounds: int) -> None:
+def test_equal_models_rarely_differ_significantly(n: int, rounds: int) -> None:
     chance = random.Random(n)
     alarms = [0, 0]
     for _ in range(rounds):

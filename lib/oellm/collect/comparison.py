@@ -1,4 +1,4 @@
-"""Compares two sets of metric records, A and B: what changed, and whether that is noise."""
+"""Compares two sets of metric records, A and B: what changed, and whether it is significant."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class RecordPairs(NamedTuple):
 
     Attributes:
         both: in the order of A.
-        n_partial: scores of parts of groups, which are not compared: nothing tells which tasks of
-            the group they are from.
+        n_partial: the number of scores from parts of groups. They are not compared, because which
+            tasks of the group they cover is unknown.
     """
 
     both: list[RecordPair]
@@ -238,9 +238,9 @@ def _summary(records: list[ComparisonRecord]) -> str:
     holding = sum(record.p_holm < level for record in tested if record.p_holm is not None)
     unknown = len(records) - len(tested)
     return (
-        f"{beyond} of {len(tested)} differences are beyond noise at {level * 100:g} %; "
+        f"{beyond} of {len(tested)} differences are significant at {level * 100:g} %; "
         f"chance alone gives up to {len(tested) * level:.3g}; after Holm's correction {holding}"
-        + (f"; {unknown} of unknown noise" if unknown else "")
+        + (f"; {unknown} could not be tested" if unknown else "")
     )
 
 

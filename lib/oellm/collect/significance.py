@@ -1,7 +1,7 @@
-"""Tests whether the difference of two scores is more than noise.
+"""Significance tests for the difference of two scores.
 
-The noise comes from the choice of documents: as many others would have given another score. Tests
-are two-sided and assume a normally distributed difference. No p-value is below the smallest one of
+Scores vary with the choice of documents: as many others would have given another score. Tests are
+two-sided and assume a normally distributed difference. No p-value is below the smallest one of
 a permutation test on the same documents. Without that bound, two documents that both went from
 wrong to right would count as certain, because their differences do not vary.
 """
@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# Below this p-value a difference counts as beyond noise.
+# Differences with a p-value below this level are significant.
 LEVEL = 0.05
 
 
@@ -68,9 +68,9 @@ def independent_difference(
 def correct_by_holm(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for the number of tests, by Holm's step-down method.
 
-    If those below a level count as beyond noise, the chance that any of them is noise is at most
-    that level. The tests may depend on each other. (S. Holm, Scandinavian Journal of Statistics 6,
-    1979.)
+    If those below a level count as significant, the probability that any of them is due to chance
+    is at most that level. The tests may depend on each other. (S. Holm, Scandinavian Journal of
+    Statistics 6, 1979.)
     """
     adjusted = [0.0] * len(p_values)
     highest = 0.0
