@@ -72,7 +72,6 @@ Examples:
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -98,6 +97,8 @@ class Options(NamedTuple):
     @property
     def without_check(self) -> str:
         """The command that fetches what a check finds missing."""
+        import shlex
+
         flags = [f"--set={text}" for text in self.overrides]
         if self.cluster:
             flags.insert(0, f"--cluster={self.cluster}")

@@ -52,7 +52,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
@@ -92,6 +91,8 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _report(arguments: cli.Arguments) -> int:
+    from pathlib import Path
+
     from oellm.collect.collection import Collection
     from oellm.core import atomic
     from oellm.report import page
@@ -149,6 +150,7 @@ def _figures(
 ) -> PageFigures:
     """Return the figures of the page, and write those that --figures asks for."""
     from importlib.util import find_spec
+    from pathlib import Path
 
     from oellm.report.page import PageFigures
 

@@ -55,17 +55,17 @@ Examples:
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, InputError, MachineError, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from oellm.runs.run_directory import Run
     from oellm.status.observer import Observer
     from oellm.status.statuses import RunStatus, Totals
@@ -156,6 +156,8 @@ def _exit_status(total: Totals) -> ExitStatus:
 
 
 def _table(status: RunStatus) -> str:
+    import shutil
+
     from oellm.status import table as status_table
 
     width = shutil.get_terminal_size().columns
@@ -191,6 +193,8 @@ def _write_object(status: RunStatus) -> None:
 
 
 def _watch(observer: Observer, poll_s: float) -> int:
+    import shutil
+
     from oellm.status import table as status_table
 
     before = ""
@@ -225,6 +229,8 @@ def _print_log(run: Run, name: str, lines: int) -> int:
 
 
 def _list(options: Options) -> int:
+    from pathlib import Path
+
     from oellm.clusters import cluster
     from oellm.core import paths, schema, tables
     from oellm.status import records as status_records

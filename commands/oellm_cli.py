@@ -44,8 +44,6 @@ Example:
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -100,7 +98,10 @@ def _stages(arguments: cli.Arguments) -> Iterator[list[str]]:
 
 
 def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
-    """Run commands one after the other, each on the output of the one before it."""
+    """Run commands one after the other, each on the output of the one before."""
+    import shlex
+    import subprocess
+
     data = b""
     if first_input:
         with open(first_input, "rb") as stream:
@@ -124,7 +125,7 @@ def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
 
 
 def _executable(name: str) -> str:
-    """Return the path of a command: beside this one, where both were installed together."""
+    """Return the path of a command: beside this one if both were installed together."""
     import shutil
 
     beside = os.path.dirname(os.path.abspath(sys.argv[0]))

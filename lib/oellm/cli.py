@@ -1,16 +1,15 @@
 """The frame around every command: arguments, messages, exit status.
 
-This is the one module of the library that reads the command line, prints and decides the exit
-status, so that all commands agree on them.
+Only this module of the library reads the command line, prints, and decides the exit status, so that
+all commands agree on them. It imports little, because --help must be fast.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, BinaryIO, TextIO
 
@@ -20,12 +19,10 @@ from oellm.errors import ExitStatus, OellmError, UsageError, nearest
 Arguments = dict[str, Any]
 
 _program = "oellm"
-# What a terminal shows below the last message.
+# The line that a terminal shows below the last message.
 _status = ""
-# To the start of the line, and nothing right of there.
+# Moves to the start of the line, and clears the line.
 _ERASE = "\r\x1b[K"
-# An option of a manual whose value may be left out.
-_OPTIONAL_VALUE = re.compile(r"(?<=^  )(--\w+)\[=(\w+)\]", re.MULTILINE)
 
 
 def message(text: str) -> None:
@@ -34,8 +31,8 @@ def message(text: str) -> None:
 
 
 def relay(line: str) -> None:
-    """Print a line on stderr, such as one of another process, as it is but for secrets."""
-    # Not before there is something to say: help and version must not wait for it.
+    """Print a line on stderr, such as one of another process, unchanged except for secrets."""
+    # Imported here, because --help and --version must not wait for it.
     from oellm.core.redaction import redact
 
     line = redact(line)
@@ -44,14 +41,14 @@ def relay(line: str) -> None:
         sys.stderr.write(f"{_ERASE}{line}{_status}" if _status else line)
         sys.stderr.flush()
     except OSError:
-        # Nobody reads the messages any more; the work itself goes on.
+        # Nobody reads the messages any more. The work goes on.
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def status_line() -> Callable[[str], None] | None:
-    """Return what shows a line on the terminal below the messages, or None without a terminal.
+    """Return a function that shows a line below the messages, or None without a terminal.
 
-    The next line takes its place; an empty one takes it away.
+    The next line replaces it; an empty line removes it.
     """
     if not sys.stderr.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None
@@ -60,7 +57,7 @@ def status_line() -> Callable[[str], None] | None:
 
 def _show_status(text: str) -> None:
     global _status  # noqa: PLW0603
-    # A longer line would wrap, and only its end would be erased.
+    # A longer line would wrap, and only its last part could be erased.
     width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
     _status = f"{_program}: {text}"[: width - 1] if text else ""
     sys.stderr.write(_ERASE + _status)
@@ -75,7 +72,7 @@ def run(
     *,
     moved: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
-    """Run one command: parse its arguments by `doc`, call it, turn errors into an exit status.
+    """Run one command: parse its arguments, call it, and turn errors into an exit status.
 
     `doc` is the command's manual, in the docopt language; `command` gets the docopt dict and
     returns its exit status. Options must be spelled out; hyphens and underscores in their names
@@ -93,7 +90,7 @@ def run(
 
 
 def open_input(path: str | None) -> TextIO:
-    """Open a file, or stdin for None and `-`, as UTF-8 text with its line ends left alone."""
+    """Open a file, or stdin for None and `-`, as UTF-8 text with its line ends unchanged."""
     if path is None or path == "-":
         if sys.stdin.isatty():
             message("reading from the terminal; end with Ctrl-D")
@@ -130,7 +127,7 @@ def _is_natural(text: str) -> bool:
 
 @contextlib.contextmanager
 def stdout_diverted() -> Iterator[BinaryIO]:
-    """Send to stderr what this process or a library prints on stdout; give the real stdout."""
+    """Redirect stdout to stderr, also for libraries and child processes; give the real stdout."""
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
@@ -144,10 +141,10 @@ def stdout_diverted() -> Iterator[BinaryIO]:
 
 
 def _open_closed_streams() -> None:
-    """Put /dev/null where the caller closed a standard stream, for which Python has None."""
+    """Open /dev/null for each standard stream that the caller closed, which Python has as None."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # The lowest free descriptor is the closed one, as the streams are taken in order.
+            # The closed descriptor is the lowest free one, because we go through them in order.
             opened = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(opened, "r" if number == 0 else "w", encoding="utf-8"))
 
@@ -156,7 +153,7 @@ def _run(
     doc: str, command: Callable[[Arguments], int], argv: Sequence[str], moved: Mapping[str, str]
 ) -> int:
     words = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
-    # Before docopt is imported: help and version cost little more than Python itself.
+    # Before docopt is imported, so that --help and --version cost little more than Python itself.
     if "--help" in words or "-h" in words:
         print(doc.strip())
         return ExitStatus.DONE
@@ -201,7 +198,7 @@ def _traceback_if_asked() -> None:
 
 
 def _flushed(status: int) -> int:
-    """Flush stdout while its errors can still be told; then leave nothing for Python to flush."""
+    """Flush stdout while we can still report errors, and leave nothing for Python to flush."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -216,29 +213,24 @@ def _flushed(status: int) -> int:
 
 
 def _parse(doc: str, argv: Sequence[str], moved: Mapping[str, str]) -> Arguments:
+    import re
+
     import docopt
 
     _require_no_moved(argv, moved)
-
-    # docopt takes any line that begins with a hyphen for an option; the manual ends the options
-    # with a blank line and may show command lines after it.
-    head, _, rest = doc.partition("Options:\n")
-    doc = f"{head}Options:\n{rest.partition(chr(10) * 2)[0]}\n"
-    # It knows no option whose value may be left out, `--wait[=WHAT]`.
-    optional = {name for name, _ in _OPTIONAL_VALUE.findall(doc)}
-    doc = _OPTIONAL_VALUE.sub(r"\1=\2", doc)
-    sections = docopt.parse_docstring_sections(doc)
-    takes_value = {
-        option.longer: option.argcount == 1
-        for option in docopt.parse_options(sections.after_usage)
-        if option.longer
-    }
+    # docopt would take each line of the manual that begins with a hyphen for an option.
+    before, _, rest = doc.partition("Options:\n")
+    options = rest.partition("\n\n")[0]
+    # By option: `=` if it takes a value, `[=` if the value may be left out, else empty.
+    forms: dict[str, str] = dict(re.findall(r"^  (--\w+)(\[?=)?", options, re.MULTILINE))
+    # docopt knows no value that may be left out.
+    options = re.sub(r"^(  --\w+)\[=(\w+)\]", r"\1=\2", options, flags=re.MULTILINE)
+    words = _spell_out(argv, forms)
     try:
-        parsed = docopt.docopt(doc, _spelled_out(argv, takes_value, optional), default_help=False)
+        return dict(docopt.docopt(f"{before}Options:\n{options}\n", words, default_help=False))
     except docopt.DocoptExit:
-        usage = " ".join(sections.usage_body.split())
+        usage = " ".join(before.partition("Usage:\n")[2].split())
         raise UsageError(f"the arguments do not match the usage: {usage}") from None
-    return dict(parsed)
 
 
 def _require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:
@@ -249,12 +241,11 @@ def _require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:
             raise UsageError(f"{name} is no longer an option: use {moved[name]}")
 
 
-def _spelled_out(
-    argv: Sequence[str], takes_value: dict[str, bool], optional: Collection[str]
-) -> list[str]:
+def _spell_out(argv: Sequence[str], forms: Mapping[str, str]) -> list[str]:
     """Return argv with each option under its documented name and joined to its value.
 
-    An `optional` value that is left out is an empty one.
+    docopt accepts abbreviations and does not say which option is wrong; this does neither. If an
+    optional value is left out, it is empty.
     """
     words = iter(argv)
     result: list[str] = []
@@ -267,13 +258,14 @@ def _spelled_out(
             result.append(word)
             continue
         given, equals, value = word.partition("=")
-        name = _option_name(given, takes_value)
-        if not takes_value[name]:
+        name = _documented_name(given, forms)
+        form = forms[name]
+        if not form:
             if equals:
                 raise UsageError(f"{name} takes no value")
             result.append(name)
             continue
-        if not equals and name not in optional:
+        if not equals and form == "=":
             try:
                 value = next(words)
             except StopIteration:
@@ -282,8 +274,9 @@ def _spelled_out(
     return result
 
 
-def _option_name(given: str, known: dict[str, bool]) -> str:
+def _documented_name(given: str, forms: Mapping[str, str]) -> str:
+    """Return the name of an option in the manual; hyphens and underscores mean the same."""
     for name in (given, "--" + given[2:].replace("-", "_")):
-        if name in known:
+        if name in forms:
             return name
-    raise UsageError(f"unknown option {given}{nearest(given, known)}; --help lists the options")
+    raise UsageError(f"unknown option {given}{nearest(given, forms)}; --help lists the options")
