@@ -64,7 +64,7 @@ from oellm.errors import ExitStatus, UsageError
 if TYPE_CHECKING:
     from signal import Signals
 
-    from oellm.core.stop_signals import StopSignals
+    from oellm.core.processes.stop_signals import StopSignals
     from oellm.manifest.rows import Row
     from oellm.runs.heartbeat import HeartbeatWriter
     from oellm.runs.result_store import ResultStore
@@ -108,7 +108,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _run_task(arguments: cli.Arguments) -> int:
-    from oellm.core.stop_signals import StopSignals
+    from oellm.core.processes.stop_signals import StopSignals
     from oellm.runs import run_directory
 
     options = _options(arguments)

@@ -17,7 +17,7 @@ from oellm.collect.duplicates import Duplicates
 from oellm.collect.external_results import Identity, LooseScores
 from oellm.collect.sources import Sources
 from oellm.core import schema
-from oellm.core.process_map import map_in_processes
+from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow

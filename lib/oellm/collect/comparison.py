@@ -11,7 +11,7 @@ from oellm.collect import significance
 from oellm.collect.samples import DocumentScores, RowSamples
 from oellm.collect.significance import Difference
 from oellm.core import schema
-from oellm.core.process_map import map_in_processes
+from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.metrics.records import PARTIAL, MetricRecord
 

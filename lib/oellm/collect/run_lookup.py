@@ -15,7 +15,7 @@ from oellm.clusters.run_rows import complete_rows
 from oellm.collect import result_files
 from oellm.core.csv_records import CsvReader
 from oellm.core.log import Log
-from oellm.core.process_map import map_in_processes
+from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row

@@ -17,9 +17,9 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 
-from oellm.core.daemon_threads import map_in_threads, start_thread
 from oellm.core.display import format_count, format_size
 from oellm.core.log import Log
+from oellm.core.processes.daemon_threads import map_in_threads, start_thread
 from oellm.fetch.download_progress import Progress, Target
 from oellm.hub import errors, repositories
 from oellm.hub.cache import CachedCommit, HubFile, WrongContentError, free_space

@@ -15,8 +15,8 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from oellm import frameworks
-from oellm.core import fork_pool
 from oellm.core.log import Log
+from oellm.core.processes import fork_pool
 from oellm.errors import InputError
 from oellm.fetch.task_records import Obstacle, TaskRecord, demand_cells
 from oellm.frameworks.interface import DataSet, Demand, NotPermittedError, TaskFacts, Tasks

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from oellm.core.log import Log
-from oellm.core.processes import signal_at_parents_end
-from oellm.core.stop_signals import StopOrder, StopSignals
+from oellm.core.processes.children import signal_at_parents_end
+from oellm.core.processes.stop_signals import StopOrder, StopSignals
 from oellm.errors import ExitStatus, MachineError
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.run_record import Executor

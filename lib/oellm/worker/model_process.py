@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm import frameworks
-from oellm.core import processes, progress_bars
+from oellm.core.processes import children, progress_bars
 from oellm.frameworks.interface import StoppedError
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
@@ -110,7 +110,7 @@ class ModelProcess:
     """
 
     def __init__(self) -> None:
-        self.child = processes.start_python("oellm.worker.model_process")
+        self.child = children.start_python("oellm.worker.model_process")
         self.key: ModelKey | None = None
         self.is_busy = False
         self.is_replaceable = False

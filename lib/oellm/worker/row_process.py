@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from oellm.core import display, processes, progress_bars
-from oellm.core.processes import Child
+from oellm.core import display
+from oellm.core.processes import children, progress_bars
+from oellm.core.processes.children import Child
 from oellm.frameworks.interface import Evaluator
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
@@ -56,7 +57,7 @@ class RowProcess:
         store: ResultStore | None,
         inherited: Iterable[Connection],
     ) -> None:
-        self.child: Child = processes.fork(_make_server(evaluators, store), inherited)
+        self.child: Child = children.fork(_make_server(evaluators, store), inherited)
         self.row: Row | None = None
         self.key: ModelKey | None = None
         self.label = ""

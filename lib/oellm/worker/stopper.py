@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from oellm.core.stop_signals import StopOrder, StopSignals
+from oellm.core.processes.stop_signals import StopOrder, StopSignals
 
 # Seconds for the model to finish its batch and for rows to write their results after a signal.
 # Slurm usually waits 30 s between SIGTERM and SIGKILL.

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
 
-from oellm.core.stop_signals import StopSignals
+from oellm.core.processes.stop_signals import StopSignals
 from oellm.manifest.rows import Row
 from oellm.runs import answers
 from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
-from oellm.core.processes import signal_at_parents_end
+from oellm.core.processes.children import signal_at_parents_end
 from oellm.errors import OellmError
 
 Item = TypeVar("Item")

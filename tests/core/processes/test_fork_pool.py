@@ -7,7 +7,7 @@ import signal
 import time
 from typing import Any
 
-from oellm.core import fork_pool
+from oellm.core.processes import fork_pool
 
 
 def test_the_end_of_a_fork_is_the_end_of_one_item() -> None:

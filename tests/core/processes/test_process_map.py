@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from oellm.core.process_map import map_in_processes
+from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import OellmError
 
 

@@ -23,8 +23,8 @@ _FOR_THE_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 _BOOT = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
-    "from importlib import import_module; from oellm.core import processes; "
-    "processes.serve_parent(import_module(sys.argv[2]).serve, *map(int, sys.argv[3:]))"
+    "from importlib import import_module; from oellm.core.processes import children; "
+    "children.serve_parent(import_module(sys.argv[2]).serve, *map(int, sys.argv[3:]))"
 )
 
 
@@ -73,7 +73,7 @@ def start_python(module: str) -> Child:
     It inherits neither the imports of this process nor the state of an accelerator.
     """
     ours, theirs = multiprocessing.Pipe()
-    root = str(Path(__file__).parent.parent.parent)
+    root = str(Path(__file__).parents[3])
     numbers = (str(theirs.fileno()), str(os.getpid()))
     process = subprocess.Popen(
         [sys.executable, "-c", _BOOT, root, module, *numbers],

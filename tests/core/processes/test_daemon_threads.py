@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from oellm.core.daemon_threads import map_in_threads, start_thread
+from oellm.core.processes.daemon_threads import map_in_threads, start_thread
 
 
 def test_results_are_in_the_order_of_the_items() -> None:
@@ -45,7 +45,7 @@ def test_a_thread_hands_over_its_exception() -> None:
 
 def test_a_process_ends_while_a_thread_works() -> None:
     code = (
-        "import time; from oellm.core.daemon_threads import start_thread; "
+        "import time; from oellm.core.processes.daemon_threads import start_thread; "
         "start_thread(lambda: time.sleep(60))"
     )
     started = time.monotonic()

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm as auto
 for bar in (tqdm(range(3), disable=False), trange(3, disable=False), auto(range(3), disable=False)):
     assert list(bar) == [0, 1, 2]
 """
-_SILENCE = "from oellm.core.progress_bars import silence_bars; silence_bars()"
+_SILENCE = "from oellm.core.processes.progress_bars import silence_bars; silence_bars()"
 
 
 def bars(silence: str, environment: dict[str, str] | None = None) -> str:

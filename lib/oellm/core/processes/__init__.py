@@ -1,0 +1,1 @@
+"""Processes and threads below this one, and the signals that stop it."""
