@@ -44,12 +44,12 @@ def make_checkpoints(root: Path, *names: str) -> None:
 
 # What each command line in the manual prints.
 GOLDEN = {
-    "oe-manifest --models EleutherAI/pythia-160m --tasks hellaswag,mmlu --n_shot 0,5": """\
+    "oe-manifest --models acme/tiny --tasks hellaswag,mmlu --n_shot 0,5": """\
 model_path,task_path,n_shot,eval_suite
-EleutherAI/pythia-160m,hellaswag,0,lm_eval
-EleutherAI/pythia-160m,hellaswag,5,lm_eval
-EleutherAI/pythia-160m,mmlu,0,lm_eval
-EleutherAI/pythia-160m,mmlu,5,lm_eval
+acme/tiny,hellaswag,0,lm_eval
+acme/tiny,hellaswag,5,lm_eval
+acme/tiny,mmlu,0,lm_eval
+acme/tiny,mmlu,5,lm_eval
 """,
     "--models 'EleutherAI/pythia-160m,revision=step1000,dtype=float16,acme/tiny'": """\
 model_path,task_path,n_shot,eval_suite
