@@ -38,7 +38,7 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if not isinstance(config, dict) or not {"metric_output_path", "tasks"} <= config.keys():
         return None
     tasks = {name: object_at(document, name) for name in document if name != "config"}
-    cells, finished = _cells(config), native_values.of_file(path)
+    cells, finished = _cells(config), native_values.find_finish_time(path)
     start = config.get("limit_start")
     skipped = [f"its first {start} documents were left out"] if start else []
     found = []

@@ -74,7 +74,7 @@ def _of_scores(document: Object, path: str) -> ScoredRow:
     if not is_finite(passed) or passed < _LEAST_GT_PASS_RATE:
         shown = passed if is_finite(passed) else spelled(passed)
         remarks.append(f"gt_pass_rate is {shown}: reference solutions fail on that machine")
-    finished = values.of_file(path)
+    finished = values.find_finish_time(path)
     return ScoredRow(native_cells.row(cells), scores, finished, path, tuple(remarks))
 
 
@@ -85,7 +85,7 @@ def _of_outcomes(document: Object, path: str) -> ScoredRow:
         pass_at_k.metric(cells["task_path"], k, rate, len(tallies), "none")
         for k, rate in pass_at_k.pass_rates(tallies, _KS).items()
     ]
-    finished = values.of_local(text_at(document, "date")) or values.of_file(path)
+    finished = values.of_local(text_at(document, "date")) or values.find_finish_time(path)
     return ScoredRow(native_cells.row(cells), scores, finished, path)
 
 

@@ -36,7 +36,7 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if not task:
         raise ValueError("eval: expected problems of HumanEval or Mbpp only")
     cells = {"task_path": task, "n_shot": "0", "eval_suite": "evalplus", **_of_name(path)}
-    finished = values.of_local(text_at(document, "date")) or values.of_file(path)
+    finished = values.of_local(text_at(document, "date")) or values.find_finish_time(path)
     return [ScoredRow(native_cells.row(cells), _metrics(task, problems), finished, path)]
 
 

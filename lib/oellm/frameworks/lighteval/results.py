@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oellm.frameworks.reading import native_cells
-from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import (
     Object,
+    find_finish_time,
     is_count,
     object_at,
     objects_at,
@@ -65,7 +65,7 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         return None
     results = {key: v for key, v in objects_at(document, "results").items() if key != "all"}
     facts = _TaskFacts(objects_at(document, "config_tasks"))
-    cells, finished = _cells(object_at(document, "config_general")), native_values.of_file(path)
+    cells, finished = _cells(object_at(document, "config_general")), find_finish_time(path)
     found = []
     for asked, keys in _asked(results).items():
         scores = [m for key in keys for m in _metrics(key, asked, results[key], facts)]

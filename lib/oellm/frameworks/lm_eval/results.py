@@ -234,9 +234,9 @@ def _finished(native: Object, path: str) -> str:
     """
     began, seconds = native.get("date"), native.get("total_evaluation_time_seconds")
     if not is_finite(began):
-        return native_values.of_file(path)
+        return native_values.find_finish_time(path)
     try:
         duration = float(seconds or 0)
     except (TypeError, ValueError, OverflowError):
         duration = 0.0
-    return native_values.at_seconds(began + duration) or native_values.of_file(path)
+    return native_values.at_seconds(began + duration) or native_values.find_finish_time(path)

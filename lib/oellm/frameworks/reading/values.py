@@ -82,7 +82,7 @@ def of_local(text: str) -> str:
         return ""
 
 
-def of_file(path: str) -> str:
+def find_finish_time(path: str) -> str:
     """Return the time in a file's name, else when the file was last modified."""
     if match := _IN_NAME.search(path):
         return of_local(":".join(match.groups()))
