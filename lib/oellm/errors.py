@@ -31,13 +31,13 @@ class UsageError(OellmError):
 
 
 class MachineError(OellmError):
-    """The machine lacks something: no cluster matched, no sbatch, hub unreachable."""
+    """The machine lacks something: no cluster matches, no sbatch, or the hub is unreachable."""
 
     status = ExitStatus.MACHINE
 
 
 class InputError(OellmError):
-    """Bad input, named by source, line and column where these are known.
+    """Bad input, with its source, line and column as far as they are known.
 
     The text reads `jobs.csv:3: n_shot: expected …`.
     """
@@ -53,7 +53,7 @@ class InputError(OellmError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return `, did you mean X?` for the known name nearest to `name`, or nothing."""
+    """Return `, did you mean X?` for the known name nearest to `name`, or an empty text."""
     import difflib
 
     close = difflib.get_close_matches(name, list(known), n=1)

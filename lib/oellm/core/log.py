@@ -1,4 +1,4 @@
-"""What takes a message for the user: the library never prints."""
+"""The type of a callback for messages: the library never prints."""
 
 from __future__ import annotations
 

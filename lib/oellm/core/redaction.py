@@ -9,50 +9,51 @@ from collections.abc import Iterable, Iterator, Mapping
 
 MARK = "[redacted]"
 
-# Names of environment variables whose values are secret, but for those that say where one is.
+# Names of environment variables whose values are secret, and endings of names that only say where
+# a secret is.
 _SECRET = re.compile(
     r"(TOKEN|API_?KEY|ACCESS_?KEY|ACCESS_KEY_ID|PRIVATE_?KEY|PASSWD|PASSPHRASE|JWT|_PAT)$"
     r"|SECRET|PASSWORD",
     re.IGNORECASE,
 )
 _PLACE = re.compile(r"_(PATH|FILE|DIR|HOME|URL)$", re.IGNORECASE)
-# Characters of a value below which it may be a word of any text.
+# A shorter value may be a word of any text. In characters.
 _SHORTEST = 8
-# Bytes of a token file: whatever is longer is none.
+# A longer file holds no token. In bytes.
 _LONGEST_FILE = 4096
 _HUB_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-# A traceback quotes a text, and may itself be quoted in JSON.
+# Levels of quotation: a traceback quotes a text, and JSON may quote the traceback.
 _QUOTATIONS = 2
 
 
 def redact(text: str) -> str:
-    """Return a text with `[redacted]` in the place of this process's secrets."""
+    """Return a text with this process's secrets replaced by `[redacted]`."""
     return _own().redact(text)
 
 
 def redact_json(data: bytes) -> bytes:
-    """Return JSON with `[redacted]` in the place of this process's secrets in its strings."""
+    """Return JSON with this process's secrets in its strings replaced by `[redacted]`."""
     return _own().redact_json(data)
 
 
 class Redaction:
-    """Secrets, and what takes them out of texts; whatever looks like a hub's token is one too."""
+    """Removes secrets from texts, and everything that looks like a token of the hub."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
-        # The longest first: a secret may be a part of another one.
+        # The longest first, because a secret may be part of another.
         self._spellings = sorted(spellings, key=len, reverse=True)
 
     def redact(self, text: str) -> str:
-        """Return a text without the secrets, as they are or quoted."""
+        """Return a text without the secrets, plain or quoted."""
         data = text.encode("utf-8", "surrogatepass")
         return self._replaced(data).decode("utf-8", "surrogatepass") if self._is_in(data) else text
 
     def redact_json(self, data: bytes) -> bytes:
         """Return JSON without the secrets; it stays JSON, whatever they are.
 
-        Where there is nothing to take out, this costs a search for each secret, at some GB/s.
+        If there are none in it, this costs one search for each secret, at several GB/s.
         """
         return _JSON_STRING.sub(self._redacted_string, data) if self._is_in(data) else data
 
@@ -68,14 +69,14 @@ class Redaction:
     def _redacted_string(self, match: re.Match[bytes]) -> bytes:
         import json
 
-        # In the quoted form a replacement could begin inside an escape sequence.
+        # Decoded first: in the quoted form, a replacement could begin inside an escape sequence.
         text = json.loads(match[0])
         clean = self.redact(text)
         return match[0] if clean == text else json.dumps(clean).encode()
 
 
 def secrets(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield the secrets that an environment holds, and those in the token files it leads to."""
+    """Yield the secrets in an environment, and those in the token files that it names."""
     values = [value for name, value in environ.items() if is_secret(name)]
     for value in (*values, *_file_contents(environ)):
         if len(value.strip()) >= _SHORTEST:
@@ -93,13 +94,13 @@ def is_secret(name: str) -> bool:
 
 
 def _file_contents(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is in the files where the hub's library keeps the token of a login."""
+    """Yield the content of the files in which the hub's library keeps the token of a login."""
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     homes = (environ.get("HF_HOME"), os.path.join(cache, "huggingface"), "~/.cache/huggingface")
     places = [os.path.join(home, "token") for home in homes if home]
     for place in dict.fromkeys([environ.get("HF_TOKEN_PATH") or "", *places]):
         path = os.path.expanduser(place)
-        # Nothing that waits for a writer.
+        # Not a FIFO, which would wait for a writer.
         if os.path.isfile(path):
             try:
                 with open(path, encoding="utf-8") as stream:
@@ -109,7 +110,7 @@ def _file_contents(environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> set[bytes]:
-    """Return a secret as it may stand in a text: as it is, or as Python or JSON quote it."""
+    """Return the forms of a secret in a text: plain, and quoted by Python or JSON."""
     import json
 
     texts = {secret}

@@ -1,4 +1,4 @@
-"""Call again what failed for a reason that may pass by itself."""
+"""Retrying after errors that may pass by themselves."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ Result = TypeVar("Result")
 
 
 class Backoff(NamedTuple):
-    """How long to go on trying; all in seconds."""
+    """How long to retry; all in seconds.
 
-    # From the first failure to the last retry.
+    Attributes:
+        total_s: From the first failure to the last retry.
+        first_s: The pause before the first retry; it doubles for each further one.
+        longest_s: The longest pause.
+    """
+
     total_s: float
-    # Before the first retry; doubled for each further one, up to the longest.
     first_s: float
     longest_s: float
 
@@ -27,10 +31,10 @@ def retry(
     before_retry: Callable[[Exception, float], None],
     requested_pause: Callable[[Exception], float | None] = lambda _: None,
 ) -> Result:
-    """Return what `action` returns, calling it again after errors that may pass by themselves.
+    """Return what `action` returns; call it again after errors for which `may_pass` is true.
 
     `before_retry` gets the error and the seconds until the next try. `requested_pause` returns the
-    seconds that the other side asked for, if it did. Raises the last error when `backoff` is used
+    seconds for which the other side asked, if it did. Raises the last error when `backoff` is used
     up, and any other error at once.
     """
     deadline = None

@@ -90,14 +90,15 @@ class TaskProcess:
             except BaseException:
                 os.killpg(process.pid, signal.SIGKILL)
                 raise
-        if process.returncode not in _COMPLETE:
+        if process.returncode in _COMPLETE:
+            records = map(TaskRecord.from_json, map(json_codec.loads, output.splitlines()))
+            self._answers.update((record.cells, record.answer) for record in records)
+        # An error inside oe-run-task ends it with the status of a task that cannot start.
+        if not all(demand_cells(row) in self._answers for row in rows):
             raise MachineError(
                 f"cannot check the tasks: oe-run-task {self._option} in the environment "
                 f"of cluster {self._cluster.text('name')} ended with status {process.returncode}"
             )
-        for line in output.splitlines():
-            record = TaskRecord.from_json(json_codec.loads(line))
-            self._answers[record.cells] = record.answer
 
     @contextlib.contextmanager
     def _messages(self) -> Iterator[int]:
