@@ -23,7 +23,10 @@ from support.processes import Run, on_a_terminal
 from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LINES, records
 
 # Without line ends and control characters, which the layouts replace.
-NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1)
+# A column that has nothing but "none" is left out.
+NAMES = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1).filter(
+    lambda name: name != "none"
+)
 # The LaTeX commands for special characters; all others stand for themselves.
 LATEX = {
     **{f"\\{character}": character for character in "&%$#_{}"},
