@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from oellm.collect.comparison import ComparisonRecord, compare_records
+from oellm.collect.comparison import ComparisonRecord, Verdict, compare_records
 from oellm.core import schema
 from oellm.errors import InputError
 from oellm.frameworks.lm_eval.metrics import normalise_metrics
@@ -97,7 +97,7 @@ def test_the_verdict_follows_the_direction(
 ) -> None:
     a, b = (record(value=value, higher_is_better=higher) for value in (1.0, 1.0 + change))
     assert one([a], [b]).verdict == verdict
-    assert verdict in schema.table("comparison")["verdict"]["choices"]
+    assert [each.value for each in Verdict] == schema.table("comparison")["verdict"]["choices"]
 
 
 def test_other_documents_are_not_paired(tmp_path: Path) -> None:

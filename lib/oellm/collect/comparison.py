@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -15,10 +16,6 @@ from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.metrics.records import PARTIAL, MetricRecord
 
-# Values of the column `method`, and of `verdict`.
-PAIRED, INDEPENDENT = "paired", "independent"
-BETTER, WORSE, SAME, DIFFERENT, UNKNOWN = "better", "worse", "same", "different", "unknown"
-
 # Two records are compared if they agree in these columns, and in the model.
 MATCHING = ("task", "group", "n_shot", "limit", "eval_suite", "metric", "filter")
 
@@ -26,6 +23,30 @@ MATCHING = ("task", "group", "n_shot", "limit", "eval_suite", "metric", "filter"
 _SCORES = ("value", "stderr", "n_samples", "finished", "is_primary")
 # The number of records that a message names.
 _MOST_NAMED = 3
+
+
+class NoiseMethod(str, Enum):
+    """How the standard error of a difference is known (column `method`)."""
+
+    PAIRED = "paired"
+    INDEPENDENT = "independent"
+    NONE = ""
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Verdict(str, Enum):
+    """What a difference means (column `verdict`)."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    SAME = "same"
+    DIFFERENT = "different"
+    UNKNOWN = "unknown"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class RecordPair(NamedTuple):
@@ -66,11 +87,11 @@ class ComparisonRecord(NamedTuple):
     value_b: float
     difference: float
     stderr: float | None
-    method: str
+    method: NoiseMethod
     n_samples: int | None
     p_value: float | None
     p_holm: float | None
-    verdict: str
+    verdict: Verdict
     remark: str
 
 
@@ -174,16 +195,16 @@ def _compare_row(pairs: list[RecordPair]) -> list[ComparisonRecord]:
 
 def _difference(
     a: MetricRecord, b: MetricRecord, scores: tuple[list[float], list[float]] | None
-) -> tuple[Difference, str, int | None]:
+) -> tuple[Difference, NoiseMethod, int | None]:
     """Return the difference, the method that its error is from, and the number of documents."""
     if scores:
         difference = significance.paired_difference(*scores)
         if difference.stderr is not None:
-            return difference, PAIRED, len(scores[0])
+            return difference, NoiseMethod.PAIRED, len(scores[0])
     difference = significance.independent_difference(
         b.value - a.value, (a.stderr, b.stderr), (a.n_samples, b.n_samples)
     )
-    method = "" if difference.stderr is None else INDEPENDENT
+    method = NoiseMethod.NONE if difference.stderr is None else NoiseMethod.INDEPENDENT
     return difference, method, a.n_samples if a.n_samples == b.n_samples else None
 
 
@@ -209,14 +230,14 @@ def _match_documents(
     )
 
 
-def _verdict(difference: Difference, direction_a: bool | None, direction_b: bool | None) -> str:
+def _verdict(difference: Difference, direction_a: bool | None, direction_b: bool | None) -> Verdict:
     if difference.p_value is None:
-        return UNKNOWN
+        return Verdict.UNKNOWN
     if difference.p_value >= significance.LEVEL:
-        return SAME
+        return Verdict.SAME
     if direction_a is None or direction_a != direction_b:
-        return DIFFERENT
-    return BETTER if (difference.value > 0) == direction_a else WORSE
+        return Verdict.DIFFERENT
+    return Verdict.BETTER if (difference.value > 0) == direction_a else Verdict.WORSE
 
 
 def _messages_about_rest(pairs: RecordPairs) -> Iterator[str]:
