@@ -140,7 +140,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
         draws = BOOTSTRAP_ITERS if setting is None else setting
     setting = run.setting("stage_dir") if run is not None else None
     stage_dir = staging.resolve_stage_dir(setting, os.environ) if setting else ""
-    # The framework prints too; on stdout there are records only.
+    # The framework prints, too; stdout must have records only.
     with cli.stdout_diverted() as stdout:
 
         def emit(line: bytes) -> None:
@@ -173,7 +173,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
 
 
 def _heartbeat(run: Run | None, shard: int | None) -> HeartbeatWriter | None:
-    """Return where to write what the worker of a run's shard does."""
+    """Return the writer of heartbeats; None if the rows are not a shard of a run."""
     from oellm.runs.heartbeat import HeartbeatWriter
 
     if run is None or shard is None:
@@ -182,25 +182,25 @@ def _heartbeat(run: Run | None, shard: int | None) -> HeartbeatWriter | None:
 
 
 def _notice(run: Run | None, shard: int | None) -> float:
-    """Return how many seconds there are between the signal before the time limit and the end.
+    """Return the seconds in which the worker must stop before the time limit of its job.
 
-    But for a minute, in which the job requeues itself.
+    One minute is kept back, in which the job requeues itself.
     """
     from oellm.plan import time_limits
     from oellm.slurm import notation
     from oellm.worker.stopper import TIME_TO_STOP
 
-    told = None
+    seconds = None
     if run is not None and shard is not None:
         limit = run.arrays[run.shards[shard].array].time_limit
-        told = time_limits.clamp_stop_before(
+        seconds = time_limits.clamp_stop_before(
             run.setting("stop_before"), notation.parse_time_limit(limit)
         )
-    return max(TIME_TO_STOP, (told or 0) - 60.0)
+    return max(TIME_TO_STOP, (seconds or 0) - 60.0)
 
 
 def _origin(run: Run | None, store: ResultStore | None) -> dict[str, object]:
-    """Return what a run says about where its results come from."""
+    """Return the part of the provenance that the run gives."""
     if run is None:
         return {"run_dir": str(store.directory) if store else ""}
     return {
@@ -211,7 +211,7 @@ def _origin(run: Run | None, store: ResultStore | None) -> dict[str, object]:
 
 
 def _stopped(run: Run | None, shard: int | None, counts: RowCounts, number: Signals) -> int:
-    """Say why rows are left, and return whether the job should try again."""
+    """Tell why rows are left; return the exit status, which may ask for a requeue."""
     from signal import SIGINT, SIGUSR1
 
     from oellm.worker import requeues
@@ -250,7 +250,7 @@ def _prepare_tasks(rows: list[Row], options: Options) -> int:
 
 
 def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
-    """Yield the rows to evaluate, all of them checked before the first is evaluated."""
+    """Yield the rows to evaluate; the caller evaluates none before all are checked."""
     from oellm import frameworks
     from oellm.manifest import csv_file
     from oellm.manifest import rows as manifest

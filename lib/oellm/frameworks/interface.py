@@ -194,7 +194,7 @@ class Tasks(Protocol):
 class ResultReader(Protocol):
     """A reader of the result files that a framework writes, itself or through oe-run-task."""
 
-    def scored_rows(self, document: dict[str, Any], path: str) -> list[ScoredRow] | None:
+    def read_scored_rows(self, document: dict[str, Any], path: str) -> list[ScoredRow] | None:
         """Return the rows of a file that the framework wrote; None if it did not write it.
 
         Raises ValueError, with the reason, if the file is damaged.

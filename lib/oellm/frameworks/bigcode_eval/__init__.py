@@ -1,1 +1,1 @@
-"""bigcode-evaluation-harness: reading its results."""
+"""Reads the results of bigcode-evaluation-harness."""

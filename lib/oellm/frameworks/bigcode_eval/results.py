@@ -1,7 +1,8 @@
-"""bigcode-evaluation-harness, and its fork nvidia-bigcode-eval: reading their results.
+"""Reads the results of bigcode-evaluation-harness and of its fork nvidia-bigcode-eval.
 
-The file of --metric_output_path: scores by task, and all options under `config`. Where generations
-were loaded, options of generation say nothing about them, and the model is what --model said.
+The file of --metric_output_path has scores by task and all options under `config`. If the
+generations were loaded from a file, the options of generation do not apply to them, and the model
+is the value of --model.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ from typing import Any
 
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
-from oellm.frameworks.reading.values import Object, object_at, spelled, text_at
+from oellm.frameworks.reading.values import Object, describe_value, get_object, get_text
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _GENERATION = ("do_sample", "temperature", "top_k", "top_p", "max_length_generation", "seed")
-# Examples in the prompts of the tasks, as far as they are the same in all versions.
+# The few-shot examples of tasks that have the same number in all versions.
 _SHOTS = {
     "humaneval": 0,
     "humaneval-unstripped": 0,
@@ -29,15 +30,15 @@ _SHOTS = {
 }
 
 
-def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
-    """Return one row for each task, None where the document is none of bigcode.
+def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+    """Return one row for each task; None if the document is no result of bigcode.
 
-    Raises ValueError where it is damaged.
+    Raises ValueError if it is damaged.
     """
     config = document.get("config")
     if not isinstance(config, dict) or not {"metric_output_path", "tasks"} <= config.keys():
         return None
-    tasks = {name: object_at(document, name) for name in document if name != "config"}
+    tasks = {name: get_object(document, name) for name in document if name != "config"}
     cells, finished = _cells(config), native_values.find_finish_time(path)
     start = config.get("limit_start")
     skipped = [f"its first {start} documents were left out"] if start else []
@@ -45,8 +46,8 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     for task, values in tasks.items():
         scores = list(_metrics(task, values))
         if scores:
-            of_row = {"task_path": task, "n_shot": native_cells.n_shot(scores)}
-            row = native_cells.row({**cells, **of_row})
+            of_row = {"task_path": task, "n_shot": native_cells.format_shared_shots(scores)}
+            row = native_cells.make_row({**cells, **of_row})
             remarks = (*skipped, *_left_out(task, values))
             found.append(ScoredRow(row, scores, finished, path, remarks))
     return found
@@ -75,7 +76,7 @@ def _metrics(task: str, values: Mapping[str, Any]) -> Iterator[MetricScore]:
 def _left_out(task: str, values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if not is_finite(value) and not name.endswith("_stderr"):
-            yield f"{name} of {task} is {spelled(value)}"
+            yield f"{name} of {task} is {describe_value(value)}"
 
 
 def _cells(config: Object) -> dict[str, str]:
@@ -86,7 +87,7 @@ def _cells(config: Object) -> dict[str, str]:
         if config.get(key):
             arguments[name] = config[key]
     if not config.get("load_generations_path"):
-        if precision := text_at(config, "precision"):
+        if precision := get_text(config, "precision"):
             arguments["dtype"] = _DTYPES.get(precision, precision)
         for key in ("load_in_8bit", "load_in_4bit"):
             if config.get(key):
@@ -95,10 +96,10 @@ def _cells(config: Object) -> dict[str, str]:
     # apply_default_chat_template is of the fork.
     templates = (config.get("apply_default_chat_template"), config.get("custom_chat_template"))
     return {
-        "model_path": native_cells.model_path(text_at(config, "model"), arguments),
+        "model_path": native_cells.format_model_path(get_text(config, "model"), arguments),
         "eval_suite": "bigcode_eval",
-        "limit": native_cells.limit(config.get("limit")),
-        "gen_kwargs": native_cells.arguments(
+        "limit": native_cells.format_limit(config.get("limit")),
+        "gen_kwargs": native_cells.format_arguments(
             {name: value for name, value in generation.items() if value is not None}
         ),
         "apply_chat_template": "true" if any(templates) else "",

@@ -1,1 +1,1 @@
-"""bigcodebench: reading its results."""
+"""Reads the results of bigcodebench."""

@@ -1,8 +1,8 @@
-"""bigcodebench: reading its results, *_pass_at_k.json and *_eval_results.json.
+"""Reads the results of bigcodebench: *_pass_at_k.json and *_eval_results.json.
 
-An evaluation writes both. The first one, which has the scores, stands for it, and takes standard
-errors from the second, where that lies beside it; the second is a result only where it is alone.
-Model, revision, split and subset are read from the file's name, where bigcodebench.generate gave it
+An evaluation writes both files. The first has the scores and stands for the evaluation; if the
+second lies beside it, standard errors are computed from that. The second alone is a result, too.
+Model, revision, split and subset are read from the file's name if bigcodebench.generate gave it
 (`org--model--main--bigcodebench-hard-complete--vllm-0-1-sanitized_calibrated_pass_at_k.json`).
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 from oellm.core import json_codec
 from oellm.frameworks.reading import native_cells, pass_at_k, values
 from oellm.frameworks.reading.pass_at_k import PassRate, Tally
-from oellm.frameworks.reading.values import Object, spelled, text_at
+from oellm.frameworks.reading.values import Object, describe_value, get_text
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import ScoredRow
 
@@ -28,17 +28,18 @@ _NAME = re.compile(
     r"--(?P<backend>[^-]+)-(?P<temperature>[0-9.]+)-(?P<n_samples>[0-9]+).*"
 )
 _PASS_AT = re.compile(r"pass@([1-9][0-9]*)")
-# What bigcodebench computes unless it is asked for others.
+# The values of k that bigcodebench computes by default.
 _KS = (1, 5, 10)
 _PASSED = "pass"
-# Below it the machine cannot run the reference solutions: bigcodebench itself warns.
-_LEAST_GT_PASS_RATE = 0.99
+# Below this rate the machine cannot run the reference solutions; bigcodebench itself warns.
+_MIN_GT_PASS_RATE = 0.99
 
 
-def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
-    """Return the row of a result, None where the document is none of bigcodebench.
+def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+    """Return the row of a result.
 
-    Neither is one whose evaluation another file stands for. Raises ValueError where it is damaged.
+    Returns None if the document is no result of bigcodebench, or if another file stands for its
+    evaluation. Raises ValueError if it is damaged.
     """
     if "gt_pass_rate" in document and "split" in document:
         return [_of_scores(document, path)]
@@ -53,57 +54,59 @@ def _has_outcomes(document: Object) -> bool:
 
 
 def _of_scores(document: Object, path: str) -> ScoredRow:
-    split, subset = text_at(document, "split"), text_at(document, "subset")
-    cells = _cells(path, text_at(document, "model"), split, subset)
+    split, subset = get_text(document, "split"), get_text(document, "subset")
+    cells = _cells(path, get_text(document, "model"), split, subset)
     given = {int(match[1]): key for key in document if (match := _PASS_AT.fullmatch(key))}
     tallies = _tallies_beside(path)
-    computed = pass_at_k.pass_rates(tallies, list(given))
+    computed = pass_at_k.compute_pass_rates(tallies, list(given))
     scores, remarks = [], []
     for k, key in given.items():
         value, task = document[key], cells["task_path"]
         if not is_finite(value):
-            remarks.append(f"{key} of {task} is {spelled(value)}")
+            remarks.append(f"{key} of {task} is {describe_value(value)}")
             continue
         found = computed.get(k)
-        # Outcomes of another evaluation, or of some of its problems, say nothing of this one.
+        # The outcomes may be those of another evaluation, or of only some of the problems.
         is_same = found is not None and abs(found.value - value) < 1e-9
         rate = found if found and is_same else PassRate(value, None)
         n_problems = len(tallies) if is_same else None
-        scores.append(pass_at_k.metric(task, k, rate, n_problems, "none"))
+        scores.append(pass_at_k.make_score(task, k, rate, n_problems, "none"))
     passed = document["gt_pass_rate"]
-    if not is_finite(passed) or passed < _LEAST_GT_PASS_RATE:
-        shown = passed if is_finite(passed) else spelled(passed)
+    if not is_finite(passed) or passed < _MIN_GT_PASS_RATE:
+        shown = passed if is_finite(passed) else describe_value(passed)
         remarks.append(f"gt_pass_rate is {shown}: reference solutions fail on that machine")
     finished = values.find_finish_time(path)
-    return ScoredRow(native_cells.row(cells), scores, finished, path, tuple(remarks))
+    return ScoredRow(native_cells.make_row(cells), scores, finished, path, tuple(remarks))
 
 
 def _of_outcomes(document: Object, path: str) -> ScoredRow:
     cells = _cells(path, "", "", "")
     tallies = _tallies(document["eval"])
     scores = [
-        pass_at_k.metric(cells["task_path"], k, rate, len(tallies), "none")
-        for k, rate in pass_at_k.pass_rates(tallies, _KS).items()
+        pass_at_k.make_score(cells["task_path"], k, rate, len(tallies), "none")
+        for k, rate in pass_at_k.compute_pass_rates(tallies, _KS).items()
     ]
-    finished = values.of_local(text_at(document, "date")) or values.find_finish_time(path)
-    return ScoredRow(native_cells.row(cells), scores, finished, path)
+    finished = values.parse_local_time(get_text(document, "date")) or values.find_finish_time(path)
+    return ScoredRow(native_cells.make_row(cells), scores, finished, path)
 
 
 def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
-    """Return the cells of a result; its file's name tells more than what stands in it."""
+    """Return the cells of a result; the file's name tells more than its content."""
     cells = {"eval_suite": "bigcodebench", "n_shot": "0"}
     match = _NAME.match(os.path.basename(path))
     if match:
         revision = {} if match["revision"] == "main" else {"revision": match["revision"]}
-        cells["model_path"] = native_cells.model_path(match["model"].replace("--", "/"), revision)
+        cells["model_path"] = native_cells.format_model_path(
+            match["model"].replace("--", "/"), revision
+        )
         cells["backend"] = "" if match["backend"] == "hf" else match["backend"]
         generation = {"temperature": match["temperature"], "n_samples": match["n_samples"]}
         if match["prefilled"]:
             generation["skip_prefill"] = "true"
-        cells["gen_kwargs"] = native_cells.arguments(generation)
+        cells["gen_kwargs"] = native_cells.format_arguments(generation)
         split, subset = split or match["split"], subset or match["subset"] or "full"
     elif model:
-        cells["model_path"] = native_cells.model_path(model.removesuffix(".jsonl"), {})
+        cells["model_path"] = native_cells.format_model_path(model.removesuffix(".jsonl"), {})
     else:
         raise ValueError("model_path: neither the result nor its file's name says which")
     if not split:
@@ -113,13 +116,13 @@ def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
 
 
 def _beside(path: str, ending: str) -> Path:
-    """Return the other file of an evaluation."""
+    """Return the path of the other file of an evaluation."""
     directory, name = os.path.split(path)
     return Path(directory, name.removesuffix(_SCORES).removesuffix(_OUTCOMES) + ending)
 
 
 def _tallies_beside(path: str) -> list[Tally]:
-    """Return the outcomes that belong to scores, none where they cannot be read."""
+    """Return the outcomes beside a file of scores; an empty list if they cannot be read."""
     try:
         document = json_codec.loads(_beside(path, _OUTCOMES).read_bytes())
         return _tallies(document["eval"]) if _has_outcomes(document) else []

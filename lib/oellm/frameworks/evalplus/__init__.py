@@ -1,1 +1,1 @@
-"""evalplus: reading its results."""
+"""Reads the results of evalplus."""

@@ -1,1 +1,1 @@
-"""lighteval: reading its results."""
+"""Reads the results of lighteval."""

@@ -16,11 +16,11 @@ from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import (
     Object,
+    describe_value,
+    get_object,
+    get_objects,
+    get_text,
     is_count,
-    object_at,
-    objects_at,
-    spelled,
-    text_at,
 )
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
@@ -66,14 +66,14 @@ _SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
 _DEFAULT_SEEDS = [0, 1234, 1234, 1234]
 
 
-def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
+def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     """Return one row for each group that is in no other group, and each task that is in no group.
 
     Returns None if the document is no result of lm-eval. Raises ValueError if it is damaged.
     """
     if "results" not in document or not {"config", "configs", "n-shot"} & document.keys():
         return None
-    results = objects_at(document, "results")
+    results = get_objects(document, "results")
     keys = [key for values in results.values() for key in values]
     if any(key.endswith("_stderr") for key in keys) and not any(map(is_metric, keys)):
         raise ValueError(
@@ -87,8 +87,8 @@ def scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         part = _restrict_to(root, native, groups)
         scores = normalise_metrics(part, root)
         if scores:
-            own = {"task_path": root, "n_shot": native_cells.n_shot(scores)}
-            row = native_cells.row({**cells, **own})
+            own = {"task_path": root, "n_shot": native_cells.format_shared_shots(scores)}
+            row = native_cells.make_row({**cells, **own})
             remarks = (*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores))
             rows.append(ScoredRow(row, scores, finished, path, remarks))
     return rows
@@ -108,13 +108,13 @@ def _check_types(document: Object, results: dict[str, Object]) -> Object:
     """Return the needed parts of a result, with checked types and only finite metrics."""
     members = document.get("group_subtasks")
     if members is not None:
-        members = object_at(document, "group_subtasks")
+        members = get_object(document, "group_subtasks")
         for name, names in members.items():
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
                 raise ValueError(f"group_subtasks: {name}: expected a list of names")
-    shots = object_at(document, "n-shot")
-    counts = objects_at(document, "n-samples")
-    configs = objects_at(document, "configs")
+    shots = get_object(document, "n-shot")
+    counts = get_objects(document, "n-samples")
+    configs = get_objects(document, "configs")
     for config in configs.values():
         entries = config.get("metric_list") or []
         if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
@@ -122,15 +122,15 @@ def _check_types(document: Object, results: dict[str, Object]) -> Object:
     return {
         **document,
         "results": {task: _finite(values) for task, values in results.items()},
-        "groups": objects_at(document, "groups"),
+        "groups": get_objects(document, "groups"),
         "group_subtasks": members,
         "n-shot": {task: shots[task] for task in shots if is_count(shots[task])},
         "n-samples": {
             task: count for task, count in counts.items() if is_count(count.get("effective"))
         },
-        "higher_is_better": objects_at(document, "higher_is_better"),
+        "higher_is_better": get_objects(document, "higher_is_better"),
         "configs": configs,
-        "config": object_at(document, "config"),
+        "config": get_object(document, "config"),
     }
 
 
@@ -153,7 +153,7 @@ def _non_finite_remarks(results: Mapping[str, Object], part: Object) -> Iterator
     for task in part["results"]:
         for key, value in results[task].items():
             if is_metric(key) and not is_finite(value):
-                yield f"{key.partition(',')[0]} of {task} is {spelled(value)}"
+                yield f"{key.partition(',')[0]} of {task} is {describe_value(value)}"
 
 
 def _incomplete_remarks(part: Object, scores: list[MetricScore]) -> Iterator[str]:
@@ -175,17 +175,17 @@ def _cells(native: Object) -> dict[str, str]:
         for name, value in arguments.items()
         if value is not None and name not in _NO_INFLUENCE and not (named and name in _NAMES)
     }
-    name = named or text_at(native, "model_name") or text_at(native, "model_name_or_path")
-    backend = text_at(config, "model")
+    name = named or get_text(native, "model_name") or get_text(native, "model_name_or_path")
+    backend = get_text(config, "model")
     cells = {
-        "model_path": native_cells.model_path(name, further),
+        "model_path": native_cells.format_model_path(name, further),
         "eval_suite": "lm_eval",
         "backend": "" if backend == "hf" else backend,
-        "limit": native_cells.limit(config.get("limit")),
+        "limit": native_cells.format_limit(config.get("limit")),
         "gen_kwargs": _gen_kwargs(config.get("gen_kwargs")),
         "seed": _seed(config),
-        "system_instruction": text_at(native, "system_instruction"),
-        "model_revision": text_at(config, "model_sha"),
+        "system_instruction": get_text(native, "system_instruction"),
+        "model_revision": get_text(config, "model_sha"),
     }
     if native.get("chat_template"):
         cells["apply_chat_template"] = "true"
@@ -212,7 +212,7 @@ def _model_arguments(value: Any) -> Object:
 
 def _gen_kwargs(value: Any) -> str:
     if isinstance(value, dict):
-        return native_cells.arguments(value)
+        return native_cells.format_arguments(value)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"gen_kwargs: expected a text or an object, got {type(value).__name__}")
     return value or ""
@@ -239,4 +239,4 @@ def _finished(native: Object, path: str) -> str:
         duration = float(seconds or 0)
     except (TypeError, ValueError, OverflowError):
         duration = 0.0
-    return native_values.at_seconds(began + duration) or native_values.find_finish_time(path)
+    return native_values.format_seconds(began + duration) or native_values.find_finish_time(path)

@@ -1,1 +1,1 @@
-"""What the readers of several frameworks' results share."""
+"""Helpers shared by the readers of frameworks' results."""

@@ -22,7 +22,7 @@ def read_foreign_result(content: bytes, path: str) -> list[ScoredRow] | None:
     if not isinstance(document, dict) or "oellm" in document:
         return None
     for reader in frameworks.result_readers():
-        rows = reader.scored_rows(document, path)
+        rows = reader.read_scored_rows(document, path)
         if rows is not None:
             if not any(row.scores for row in rows):
                 raise ValueError("no metric has a finite value")

@@ -1,4 +1,4 @@
-"""The manifest row that a result of another tool tells, with cells as a manifest has them."""
+"""Manifest rows from results of other tools: their values as the text of manifest cells."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore
 
 
-def row(cells: Mapping[str, str]) -> Row:
+def make_row(cells: Mapping[str, str]) -> Row:
     """Return a row of the cells that are not empty.
 
-    Raises ValueError, with the column, where one is no value of its column, or a model or task is
-    missing.
+    Raises ValueError, with the column, if a cell is not valid or the model or task is missing.
     """
     for name, text in cells.items():
         _require_value(name, text)
@@ -27,24 +26,24 @@ def row(cells: Mapping[str, str]) -> Row:
     return Row({name: text for name, text in cells.items() if text})
 
 
-def model_path(path: str, arguments: Mapping[str, Any]) -> str:
-    """Return a model and the arguments it was loaded with; raises ValueError for no such cell."""
+def format_model_path(path: str, arguments: Mapping[str, Any]) -> str:
+    """Return the cell of a model and its arguments; raises ValueError if that is impossible."""
     if "," in path:
         raise ValueError(f"model_path: a model's path cannot have a comma, got {path!r}")
     if not path.strip():
         return ""
-    pieces = [path, *(f"{name}={_spelled(value)}" for name, value in arguments.items())]
+    pieces = [path, *(f"{name}={_format_value(value)}" for name, value in arguments.items())]
     return str(ModelSpec.parse(",".join(pieces)))
 
 
-def arguments(values: Mapping[str, Any]) -> str:
-    """Return arguments as `key=value,key=value`, as JSON where that cannot say them."""
+def format_arguments(values: Mapping[str, Any]) -> str:
+    """Return arguments as `key=value,key=value`, or as JSON if a value needs it."""
     if not all(_is_plain(value) for value in values.values()):
         return json.dumps(values)
-    return ",".join(f"{name}={_spelled(value)}" for name, value in values.items())
+    return ",".join(f"{name}={_format_value(value)}" for name, value in values.items())
 
 
-def limit(value: Any) -> str:
+def format_limit(value: Any) -> str:
     """Return a number of documents or a fraction; raises ValueError for anything else."""
     if value is None:
         return ""
@@ -53,10 +52,10 @@ def limit(value: Any) -> str:
     return str(int(value) if value == int(value) else value)
 
 
-def n_shot(scores: list[MetricScore]) -> str:
+def format_shared_shots(scores: list[MetricScore]) -> str:
     """Return the number of shots that all scores have, empty if they differ."""
-    found = {score.n_shot for score in scores}
-    shots = found.pop() if len(found) == 1 else None
+    different = {score.n_shot for score in scores}
+    shots = different.pop() if len(different) == 1 else None
     return "" if shots is None else str(shots)
 
 
@@ -73,5 +72,5 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, (bool, int, float))
 
 
-def _spelled(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

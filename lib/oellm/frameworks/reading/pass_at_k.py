@@ -1,7 +1,8 @@
-"""pass@k of generated programs, from how many samples of each problem passed.
+"""pass@k of generated programs, computed from the number of samples that passed.
 
-The estimate is the usual unbiased one, as bigcodebench and evalplus compute it: of a problem with n
-samples of which c pass, the chance that k drawn ones hold one that passes, averaged over problems.
+The estimate is the usual unbiased one, as in bigcodebench and evalplus: for a problem with n
+samples, c of which pass, the chance that at least one of k drawn samples passes; averaged over
+problems.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ class PassRate(NamedTuple):
     """pass@k over all problems."""
 
     value: float
-    # sd of the problems' pass@k / sqrt(problems); None for a single problem.
+    # Standard deviation of the problems' pass@k / sqrt(problems); None for a single problem.
     stderr: float | None
 
 
-def pass_rates(tallies: Sequence[Tally], ks: Sequence[int]) -> dict[int, PassRate]:
-    """Return pass@k for those k of which each problem has as many samples."""
+def compute_pass_rates(tallies: Sequence[Tally], ks: Sequence[int]) -> dict[int, PassRate]:
+    """Return pass@k for each k for which every problem has at least k samples."""
     fewest = min((tally.tried for tally in tallies), default=0)
     return {k: _pass_rate(tallies, k) for k in ks if k <= fewest}
 
 
-def metric(task: str, k: int, rate: PassRate, n_samples: int | None, tests: str) -> MetricScore:
+def make_score(task: str, k: int, rate: PassRate, n_samples: int | None, tests: str) -> MetricScore:
     """Return pass@k as a score without few-shot examples.
 
     `tests` is its filter: which tests the programs had to pass.
@@ -55,9 +56,9 @@ def metric(task: str, k: int, rate: PassRate, n_samples: int | None, tests: str)
 
 
 def require_samples(problems: Mapping[str, Any], status: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the samples of each problem, each with a text or null as its status.
+    """Return the samples of each problem.
 
-    Raises ValueError where it is otherwise.
+    Raises ValueError if a problem has no samples, or a sample has no text as its status.
     """
     for problem, samples in problems.items():
         if not isinstance(samples, list) or not samples:
