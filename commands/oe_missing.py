@@ -150,7 +150,7 @@ def _missing_in_runs(options: Options) -> bool:
     elif stdin_lines.read_lines(cli.open_input(None), "stdin", collection) is not None:
         raise InputError("expected runs, got metric records", "stdin")
     collection.read_all()
-    missing = list(collection.missing())
+    missing = list(collection.missing_rows())
     chosen = [row for row in missing if not options.failed or collection.has_failed(row)]
     _print(collection.columns(), chosen)
     what = "failed" if options.failed else "have no valid result"

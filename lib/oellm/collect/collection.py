@@ -1,7 +1,7 @@
-"""The results of runs and of files, each evaluation once.
+"""Collects the results of runs and files, each evaluation once.
 
-Run directories are read row by row, in the order of their manifests, and nothing of what was read
-is kept. Files in no run have to be read before it is known what they are: their scores wait in a
+Run directories are read row by row, in the order of their manifests, and no result stays in
+memory. Files outside of runs must be read first to know what they are, so their scores wait in a
 temporary file.
 """
 
@@ -15,8 +15,8 @@ from typing import Generic, NamedTuple, TypeVar
 from oellm.collect import result_files
 from oellm.collect.duplicates import Duplicates
 from oellm.collect.external_results import Identity, LooseScores
-from oellm.collect.sources import Sources
 from oellm.core import schema
+from oellm.core.log import Log
 from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.manifest.rows import Row
@@ -27,30 +27,33 @@ from oellm.runs.run_directory import Run
 T = TypeVar("T")
 Make = Callable[[Sequence[ScoredRow]], T]
 
-# Results that a fork reads at a time.
+# The number of results that a fork reads at a time.
 _CHUNK = 256
 
 
 class Collection:
     """Results from run directories, files and elsewhere.
 
-    Of several results of one evaluation the newest counts, unless `every` is set. `report` is told
-    what is left out, and why.
+    Of several results of one evaluation the newest counts, unless `every` is set. `log` gets what
+    is left out, and why.
+
+    Attributes:
+        failures: The number of results that were left out, because they are damaged or their rows
+            had failed.
+        valid: The eval_ids of the valid results that were read.
     """
 
-    def __init__(self, report: Callable[[str], None], every: bool = False) -> None:
-        self._report = report
+    def __init__(self, log: Log, every: bool = False) -> None:
+        self._log = log
         self._every = every
         # Runs, and places of scores in _loose, in the order of the output.
         self._places: list[Run | int] = []
         self._loose = LooseScores()
-        # How many results were left out since they were damaged, or since their rows had failed.
         self.failures = 0
-        # The rows of which a valid result was read.
         self.valid: set[str] = set()
-        # Whether there was no run to make.
+        # Whether a run object says that its manifest had no rows.
         self._is_without_run = False
-        # The rows of all manifests.
+        # The eval_ids of all manifests.
         self._rows: set[str] = set()
 
     @property
@@ -59,9 +62,9 @@ class Collection:
         return [place for place in self._places if isinstance(place, Run)]
 
     def fail(self, text: str) -> None:
-        """Report that a result is left out."""
+        """Log that a result is left out."""
         self.failures += 1
-        self._report(text)
+        self._log(text)
 
     def add_run(self, run: Run) -> None:
         """Add a run directory, once."""
@@ -69,20 +72,20 @@ class Collection:
             self._places.append(run)
 
     def add_no_run(self) -> None:
-        """Add what stands for a run if the manifest had no rows."""
+        """Note that there is no run, because the manifest had no rows."""
         self._is_without_run = True
 
     def add(self, scored: ScoredRow) -> None:
-        """Add the scores of a row that is in no run directory."""
+        """Add scores from outside of run directories."""
         self.failures += len(scored.remarks)
         for remark in scored.remarks:
-            self._report(f"{scored.run_dir}: {remark}")
+            self._log(f"{scored.run_dir}: {remark}")
         self._places.append(self._loose.add(scored))
 
-    def add_sources(self, sources: Sources) -> None:
-        """Add run directories, and read files; raises InputError where none is a result."""
+    def add_sources(self, sources: Iterable[Run | str]) -> None:
+        """Add run directories and read files; raises InputError if none of them is a result."""
         unknown = 0
-        for is_run, places in itertools.groupby(sources.places, lambda p: isinstance(p, Run)):
+        for is_run, places in itertools.groupby(sources, lambda p: isinstance(p, Run)):
             if is_run:
                 self._places += [place for place in places if isinstance(place, Run)]
                 continue
@@ -96,24 +99,24 @@ class Collection:
         if unknown and not self._places and not self.failures:
             raise InputError(f"expected a result, got {unknown} other JSON files")
         if unknown:
-            self._report(f"JSON files that are not results: {unknown}")
+            self._log(f"JSON files that are not results: {unknown}")
 
     def results(self, make: Make[T]) -> Iterator[T]:
-        """Yield what `make` returns for some of the results each time, in order.
+        """Call `make` for a part of the results at a time, and yield what it returns, in order.
 
-        It is called in several processes at once; it and what it returns are pickled.
+        Several processes call it, so what it returns must be picklable.
         """
         for text in self._loose.match(self.runs):
-            self._report(text)
+            self._log(text)
         listed: dict[str, Iterable[str]] = {str(run.path): self._listed(run) for run in self.runs}
         places: dict[str, list[str]] = {}
         if len(self._places) > 1 and not self._every:
-            # Which results there are must be known before the first is read.
+            # To know duplicates, all results must be listed before the first one is read.
             places = {run_dir: list(eval_ids) for run_dir, eval_ids in listed.items()}
             listed.update(places)
         duplicates = Duplicates(places, self._identities())
-        for text in duplicates.told():
-            self._report(text)
+        for text in duplicates.messages():
+            self._log(text)
         parts = self._parts(listed, duplicates)
         for made, eval_ids, problems in map_in_processes(_Reading(make), parts):
             for problem in problems:
@@ -122,7 +125,7 @@ class Collection:
             yield made
 
     def _listed(self, run: Run) -> Iterator[str]:
-        """Yield the eval_ids of the rows of a run whose results have a file, in its order."""
+        """Yield the eval_ids of a run's rows that have a result file, in the manifest's order."""
         names = ResultStore(run.path).result_names()
         for eval_id in run.eval_ids():
             self._rows.add(eval_id)
@@ -135,7 +138,7 @@ class Collection:
     def _parts(
         self, listed: Mapping[str, Iterable[str]], duplicates: Duplicates
     ) -> Iterator[_RowResults | _Loose]:
-        """Yield what is read at a time."""
+        """Yield the parts that one process reads at a time."""
         for is_run, places in itertools.groupby(self._places, lambda p: isinstance(p, Run)):
             if not is_run:
                 kept = (p for p in places if isinstance(p, int) and p not in duplicates.of_loose)
@@ -154,11 +157,11 @@ class Collection:
             raise InputError("expected a run directory: its manifest tells what is missing")
 
     def columns(self) -> list[str]:
-        """Return the columns of the runs' manifests; shards are a matter of each run alone."""
+        """Return the columns of the runs' manifests, without the shard, which is each run's own."""
         columns = dict.fromkeys(column for run in self.runs for column in run.columns())
         return [name for name in columns or schema.required("manifest") if name != "shard"]
 
-    def missing(self) -> Iterator[Row]:
+    def missing_rows(self) -> Iterator[Row]:
         """Yield the rows without a valid result, each once; known once all results were read."""
         seen = set(self.valid)
         for run in self.runs if self._rows - seen else ():
@@ -168,62 +171,69 @@ class Collection:
                     yield row.without("shard")
 
     def has_failed(self, row: Row) -> bool:
-        """Return whether a run has a failure of a row."""
+        """Return whether a run has the record of a failure of a row."""
         return any(ResultStore(run.path).failure_path(row["eval_id"]).exists() for run in self.runs)
 
     def counts(self) -> tuple[int, int]:
-        """Return how many rows have no valid result, and how many there are; known as `missing`."""
+        """Return the number of rows without a valid result, and of all; known as `missing_rows`."""
         return len(self._rows - self.valid), len(self._rows)
 
 
 class _RowResults(NamedTuple):
-    """Results of rows of a run."""
+    """Some results of a run."""
 
     run_dir: str
     eval_ids: list[str]
 
     def read(self, problems: list[str]) -> Iterator[ScoredRow]:
-        found = (self._row(eval_id, problems) for eval_id in self.eval_ids)
+        found = (self._read_row(eval_id, problems) for eval_id in self.eval_ids)
         return (scored for scored in found if scored is not None)
 
-    def _row(self, eval_id: str, problems: list[str]) -> ScoredRow | None:
+    def _read_row(self, eval_id: str, problems: list[str]) -> ScoredRow | None:
         try:
-            return result_files.of_row(self.run_dir, eval_id)
+            return result_files.read_row(self.run_dir, eval_id)
         except FileNotFoundError:
-            # Set aside, or deleted, since the directory was listed.
+            # The file was set aside or deleted after the directory was listed.
             return None
         except (OSError, ValueError) as error:
-            path = result_files.path_of(self.run_dir, eval_id)
+            path = result_files.result_path(self.run_dir, eval_id)
             problems.append(f"{path}: left out, {error}")
             return None
 
 
 class _Loose(NamedTuple):
-    """Scores that were read before."""
+    """Scores that the parent has read already."""
 
     pickled: list[bytes]
 
     def read(self, _: list[str]) -> Iterator[ScoredRow]:
-        # They are of this process, from a file without a name.
+        # The pickles are our own: they come from a file without a name.
         return map(pickle.loads, self.pickled)
 
 
 class _Reading(Generic[T]):
-    """Reads some results and makes something of them."""
+    """Reads a part of the results and calls `make` for it, in a fork."""
 
     def __init__(self, make: Make[T]) -> None:
         self._make = make
 
     def __call__(self, part: _RowResults | _Loose) -> tuple[T, list[str], list[str]]:
-        """Return what was made, the eval_ids of the rows, and what is wrong with other results."""
+        """Return what `make` returned, the eval_ids of the results, and why others are left out."""
         problems: list[str] = []
         scored = list(part.read(problems))
-        return self._make(scored), [each.row["eval_id"] for each in scored], problems
+        return self._make(scored), [row.row["eval_id"] for row in scored], problems
 
 
 class _File(NamedTuple):
+    """A file outside of runs.
+
+    Attributes:
+        path: Its path.
+        scored: Its scores; None for JSON that is not a result.
+        problem: Why it is left out; empty if it is not.
+    """
+
     path: str
-    # None for JSON that is no result.
     scored: list[ScoredRow] | None
     problem: str = ""
 
@@ -234,9 +244,9 @@ def _read_files(paths: list[str]) -> list[_File]:
 
 def _read_file(path: str) -> _File:
     try:
-        return _File(path, result_files.of_file(path))
+        return _File(path, result_files.read_file(path))
     except FileNotFoundError:
-        # Gone since its directory was listed.
+        # The file was deleted after its directory was listed.
         return _File(path, [])
     except (OSError, ValueError) as error:
         return _File(path, [], str(error))

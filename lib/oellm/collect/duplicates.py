@@ -1,4 +1,4 @@
-"""Several results of one evaluation: the newest counts."""
+"""Decides which of several results of one evaluation counts: the newest."""
 
 from __future__ import annotations
 
@@ -8,50 +8,57 @@ from collections.abc import Iterator, Mapping, Sequence
 from oellm.collect import result_files
 from oellm.collect.external_results import Identity
 
-# Those that are named one by one.
+# The number of older results that messages name one by one.
 _NAMED = 20
 
 
 class Duplicates:
-    """Which results do not count, among those of runs (eval_ids by run) and loose ones."""
+    """Finds the results that do not count, because a newer one is of the same evaluation.
+
+    `runs` has the eval_ids of the results of each run directory, `loose` the identities of results
+    outside of runs.
+
+    Attributes:
+        of_run: The eval_ids of older results, by run directory.
+        of_loose: The places of older results in `loose`.
+    """
 
     def __init__(self, runs: Mapping[str, Sequence[str]], loose: Sequence[Identity]) -> None:
         self._loose = loose
-        # What does not count: eval_ids by run, and places of loose results.
         self.of_run: dict[str, set[str]] = {run_dir: set() for run_dir in runs}
         self.of_loose: set[int] = set()
         self._older: list[tuple[Identity, Identity]] = []
-        for key, owners in self._several(runs).items():
-            self._decide(key, owners)
+        for key, owners in self._find_owners(runs).items():
+            self._keep_newest(key, owners)
 
-    def told(self) -> Iterator[str]:
-        """Yield which results were left out for which others."""
+    def messages(self) -> Iterator[str]:
+        """Yield a line for each result that does not count; after twenty, their number."""
         for older, newest in self._older[:_NAMED]:
             yield f"{older.found_in}: left out, {newest.found_in} is a newer result of the same row"
         if len(self._older) > _NAMED:
             yield f"and {len(self._older) - _NAMED} more results with a newer one (see --all)"
 
-    def _several(self, runs: Mapping[str, Sequence[str]]) -> dict[str, list[str | int]]:
-        """Return the evaluations with several results, and where these are."""
+    def _find_owners(self, runs: Mapping[str, Sequence[str]]) -> dict[str, list[str | int]]:
+        """Return the evaluations that have several results, with the runs or places of these."""
         if len(runs) < 2 and not self._loose:
             return {}
         first: dict[str, str | int] = {}
-        several: dict[str, list[str | int]] = {}
+        owners: dict[str, list[str | int]] = {}
         of_runs = ((eval_id, run_dir) for run_dir, ids in runs.items() for eval_id in ids)
-        of_loose = ((each.key, place) for place, each in enumerate(self._loose))
-        for owned in (of_runs, of_loose):
-            for key, owner in owned:
+        of_loose = ((identity.key, place) for place, identity in enumerate(self._loose))
+        for keys in (of_runs, of_loose):
+            for key, owner in keys:
                 if first.setdefault(key, owner) != owner:
-                    several.setdefault(key, [first[key]]).append(owner)
-        return several
+                    owners.setdefault(key, [first[key]]).append(owner)
+        return owners
 
-    def _decide(self, key: str, owners: Sequence[str | int]) -> None:
+    def _keep_newest(self, key: str, owners: Sequence[str | int]) -> None:
         copies: list[tuple[float, int, Identity, str | int]] = []
         for owner in owners:
-            copy = self._loose[owner] if isinstance(owner, int) else _of_run(owner, key)
-            # One that is not valid is no copy; it is named where it is read.
+            copy = self._loose[owner] if isinstance(owner, int) else _run_identity(owner, key)
+            # An invalid result does not count; a message names it when it is read.
             if copy is not None:
-                copies.append((_time(copy.finished), len(copies), copy, owner))
+                copies.append((_seconds(copy.finished), len(copies), copy, owner))
         if len(copies) < 2:
             return
         *older, newest = sorted(copies, key=lambda copy: copy[:2])
@@ -63,16 +70,16 @@ class Duplicates:
                 self.of_run[owner].add(key)
 
 
-def _of_run(run_dir: str, eval_id: str) -> Identity | None:
+def _run_identity(run_dir: str, eval_id: str) -> Identity | None:
     try:
-        scored = result_files.of_row(run_dir, eval_id)
+        scored = result_files.read_row(run_dir, eval_id)
     except (OSError, ValueError):
         return None
-    return Identity(eval_id, scored.finished, result_files.path_of(run_dir, eval_id))
+    return Identity(eval_id, scored.finished, result_files.result_path(run_dir, eval_id))
 
 
-def _time(text: str) -> float:
-    """Return seconds since the epoch; what has no time is older than all that has one."""
+def _seconds(text: str) -> float:
+    """Return seconds since the epoch; a result without a time counts as the oldest."""
     try:
         moment = datetime.datetime.fromisoformat(text)
     except ValueError:

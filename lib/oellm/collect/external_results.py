@@ -1,4 +1,4 @@
-"""Scores that are in no run directory; they wait in a temporary file."""
+"""Keeps the results outside of run directories, which may belong to the row of a run."""
 
 from __future__ import annotations
 
@@ -12,95 +12,100 @@ from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.run_directory import Run
 
-# Bytes that wait in memory; more wait on the disk.
+# Bytes that are kept in memory; beyond that the file is on the disk.
 _IN_MEMORY = 2**26
-# Cells that a manifest's row tells of itself, whatever its result tells.
+# Cells that a result takes over from the manifest row that it belongs to.
 _FROM_MANIFEST = ("language", "task_group", "primary_metric")
 
 
 class Identity(NamedTuple):
-    """Of which evaluation scores are, when they were made, and where they were found."""
+    """What tells whether two results are of one evaluation, and which is newer.
 
-    # An eval_id, or the key of what a result tells that has none.
+    Attributes:
+        key: The eval_id, or for a result without one a key of all that it tells.
+        finished: When the evaluation ended, in ISO 8601; empty if unknown.
+        found_in: The run directory or file.
+    """
+
     key: str
     finished: str
     found_in: str
 
 
 class LooseScores:
-    """A list of ScoredRow, of which only the identities are in memory."""
+    """A list of ScoredRow that keeps only the identities in memory.
+
+    Attributes:
+        identities: The identity of each.
+    """
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
         self._parts: list[tuple[int, int]] = []
-        # Of scores without an eval_id: what their rows would be known by, and the model's commit.
-        self._told: dict[int, tuple[str, str]] = {}
+        # For scores without an eval_id, by place: the key of a matching row, and the commit.
+        self._keys: dict[int, tuple[str, str]] = {}
         self.identities: list[Identity] = []
 
     def add(self, scored: ScoredRow) -> int:
-        """Keep scores; return their place in the list."""
+        """Add scores and return their place in the list."""
         place = len(self.identities)
         key = scored.row["eval_id"]
         if not key:
-            self._told[place] = of_row(scored.row), scored.row["model_revision"]
-            key = "@".join(self._told[place])
+            self._keys[place] = row_key(scored.row), scored.row["model_revision"]
+            key = "@".join(self._keys[place])
         self.identities.append(Identity(key, scored.finished, scored.run_dir))
-        self._parts.append(self._written(scored))
+        self._parts.append(self._store(scored))
         return place
 
     def pickled(self, place: int) -> bytes:
-        """Return scores as they are kept."""
+        """Return the scores of a place, pickled."""
         start, size = self._parts[place]
         self._file.seek(start)
         return self._file.read(size)
 
     def match(self, runs: Iterable[Run]) -> list[str]:
-        """Give scores without an eval_id that of the row of a run with exactly what they tell.
+        """Give scores without an eval_id the eval_id of the one row of the runs that they match.
 
-        Returns what to know of scores that several rows would fit; they match none.
+        Return a message for each result that matches several rows; it belongs to none.
         """
-        wanted = {key for key, _ in self._told.values()}
+        wanted = {key for key, _ in self._keys.values()}
         rows: dict[str, dict[str, Row]] = {}
         for run in runs if wanted else ():
             for row in run.rows():
-                if (key := of_row(row)) in wanted:
+                if (key := row_key(row)) in wanted:
                     rows.setdefault(key, {})[row["eval_id"]] = row
-        remarks = []
-        for place, (key, commit) in list(self._told.items()):
-            known = ("", commit) if commit else None
-            fitting = [
+        messages = []
+        for place, (key, commit) in list(self._keys.items()):
+            commits = ("", commit) if commit else None
+            matching = [
                 row
                 for row in rows.get(key, {}).values()
-                if known is None or row["model_revision"] in known
+                if commits is None or row["model_revision"] in commits
             ]
-            if len(fitting) == 1:
-                self._adopt(place, fitting[0])
-            elif fitting:
+            if len(matching) == 1:
+                self._adopt(place, matching[0])
+            elif matching:
                 found_in = self.identities[place].found_in
-                remarks.append(f"{found_in}: fits {len(fitting)} rows, so it counts for none")
-        return remarks
+                messages.append(f"{found_in}: fits {len(matching)} rows, so it counts for none")
+        return messages
 
     def _adopt(self, place: int, row: Row) -> None:
         scored: ScoredRow = pickle.loads(self.pickled(place))  # noqa: S301
-        told = {name: row[name] for name in _FROM_MANIFEST if row[name]}
-        scored = scored._replace(row=scored.row.with_cells(eval_id=row["eval_id"], **told))
-        self._parts[place] = self._written(scored)
+        cells = {name: row[name] for name in _FROM_MANIFEST if row[name]}
+        scored = scored._replace(row=scored.row.with_cells(eval_id=row["eval_id"], **cells))
+        self._parts[place] = self._store(scored)
         self.identities[place] = self.identities[place]._replace(key=row["eval_id"])
-        del self._told[place]
+        del self._keys[place]
 
-    def _written(self, scored: ScoredRow) -> tuple[int, int]:
+    def _store(self, scored: ScoredRow) -> tuple[int, int]:
         start = self._file.seek(0, 2)
         return start, self._file.write(pickle.dumps(scored))
 
 
-# Values of model arguments that say no more than their absence.
+# Model arguments whose default means the same as their absence.
 _DEFAULTS = {"dtype": "auto", "revision": "main"}
-
-
 # Arguments that change no score.
 _HARMLESS = ("trust_remote_code",)
-
-
 # What results of other tools tell besides the model; what they leave out has its default.
 _COLUMNS = (
     *("task_path", "n_shot", "limit", "eval_suite", "backend", "seed", "gen_kwargs"),
@@ -108,24 +113,24 @@ _COLUMNS = (
 )
 
 
-def of_row(row: Row) -> str:
-    """Return a key that two rows share if what a result of another tool tells is exactly equal.
+def row_key(row: Row) -> str:
+    """Return a key that two rows share if all that a result of another tool tells is equal.
 
-    That is the model with its arguments, and the cells of _COLUMNS:
-    `iter_1000` is not `iter_10000`, and shots that a row leaves to the task are no number of shots.
+    That is the model with its arguments, and the cells of _COLUMNS. `iter_1000` does not match
+    `iter_10000`, and a row that leaves the shots to its task matches no number of shots.
     """
     arguments = {"dtype": row["dtype"], **row.model_arguments}
-    told = sorted(
+    shown = sorted(
         (name, str(value))
         for name, value in arguments.items()
         if name not in _HARMLESS and value not in ("", _DEFAULTS.get(name))
     )
-    settings = [_plain(row.value(name)) for name in _COLUMNS]
-    return hashlib.sha256(repr((row.model.path, told, settings)).encode()).hexdigest()
+    settings = [_comparable(row.value(name)) for name in _COLUMNS]
+    return hashlib.sha256(repr((row.model.path, shown, settings)).encode()).hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """Return a value as it is compared: what is switched off is not there."""
+def _comparable(value: Any) -> Any:
+    """Return a value in the form that is compared; a switch that is off equals an empty cell."""
     if isinstance(value, dict):
         return sorted((name, str(item)) for name, item in value.items()) or None
     return None if value is False else value

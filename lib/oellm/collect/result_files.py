@@ -1,4 +1,4 @@
-"""Result files: of a run's rows, and of whatever made them."""
+"""Reads result files: those of a run's rows, and those of any tool."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.result_file import Result, check_result, parse_record, parse_result
 from oellm.runs.run_directory import RESULTS
 
-# Bytes that are read at a time: most results are smaller.
+# Bytes of one read; most results are smaller.
 _PART = 2**16
 
 
-def of_row(run_dir: str, eval_id: str) -> ScoredRow:
-    """Read the scores of a run's row; raises as `valid_result` does."""
-    return scored_rows.read_scored_row(valid_result(run_dir, eval_id), run_dir)
+def read_row(run_dir: str, eval_id: str) -> ScoredRow:
+    """Read the scores of a run's row; raises as `read_valid_result` does."""
+    return scored_rows.read_scored_row(read_valid_result(run_dir, eval_id), run_dir)
 
 
-def valid_result(run_dir: str, eval_id: str) -> Result:
+def read_valid_result(run_dir: str, eval_id: str) -> Result:
     """Read our part of the result of a run's row, without its provenance.
 
     Raises FileNotFoundError if there is none, and ValueError with the reason if it is not valid.
     """
-    result: Result = parse_record(_content(path_of(run_dir, eval_id)))
+    result: Result = parse_record(_content(result_path(run_dir, eval_id)))
     check_result(result, eval_id)
     return result
 
 
-def path_of(run_dir: str, eval_id: str) -> str:
+def result_path(run_dir: str, eval_id: str) -> str:
     """Return where the result of a run's row is."""
     return f"{run_dir}/{RESULTS}/{eval_id}.json"
 
 
-def of_file(path: str) -> list[ScoredRow] | None:
-    """Read a file that is in no run: a result of ours, or of another tool; None for other JSON.
+def read_file(path: str) -> list[ScoredRow] | None:
+    """Read a result outside of runs, ours or another tool's; return None for other JSON.
 
-    Raises OSError, and ValueError with the reason where it is not valid.
+    Raises OSError, and ValueError with the reason if it is not valid.
     """
     from oellm.frameworks.reading.detect import read_foreign_result
 

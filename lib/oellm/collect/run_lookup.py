@@ -188,12 +188,12 @@ class _RunSearch:
     def _look(self, run_dir: str, in_run: str, wanted: str, found: _RunFindings) -> None:
         """See whether a row has a valid result in a run, or a record of its failure."""
         try:
-            result_files.valid_result(run_dir, in_run)
+            result_files.read_valid_result(run_dir, in_run)
         except FileNotFoundError:
             if os.path.exists(f"{run_dir}/{FAILURES}/{in_run}.json"):
                 found.failed.add(wanted)
         except (OSError, ValueError) as error:
-            found.problems.append(f"{result_files.path_of(run_dir, in_run)}: left out, {error}")
+            found.problems.append(f"{result_files.result_path(run_dir, in_run)}: left out, {error}")
         else:
             found.done.add(wanted)
             if in_run != wanted:

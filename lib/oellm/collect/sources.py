@@ -1,10 +1,9 @@
-"""Where results are: the run directories and JSON files below the paths that a user names."""
+"""Finds results: the run directories and JSON files below the paths that a user names."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from oellm.core.log import Log
 from oellm.errors import InputError
@@ -13,29 +12,13 @@ from oellm.runs import run_directory
 from oellm.runs.run_directory import Run
 
 
-class Sources(NamedTuple):
-    """Run directories and files in none, in the order in which their results are collected."""
+def find_sources(paths: Iterable[str], log: Log) -> list[Run | str]:
+    """Return the runs, and the paths of files outside of them, at or below some paths, each once.
 
-    places: list[Run | str]
-
-    @property
-    def runs(self) -> list[Run]:
-        """The run directories."""
-        return [place for place in self.places if isinstance(place, Run)]
-
-    @property
-    def files(self) -> list[str]:
-        """The files that are in no run."""
-        return [place for place in self.places if isinstance(place, str)]
-
-
-def find_sources(paths: Iterable[str], log: Log) -> Sources:
-    """Return what is at or below some paths, each place once.
-
-    A run directory counts as a whole; elsewhere every file *.json may be a result, but for those in
-    hidden directories. `log` gets the run directories that cannot be used; their files count
-    on their own. Raises InputError for a path that is not there, that is itself a run directory
-    which cannot be used, or below which there is nothing.
+    A run directory counts as a whole. Elsewhere every file *.json may be a result, except in hidden
+    directories. `log` gets the run directories that cannot be used; their files count on their
+    own. Raises InputError for a path that does not exist, that is a run directory which cannot be
+    used, or that has neither runs nor JSON files below it.
     """
     places: dict[str, Run | str] = {}
     for path in paths:
@@ -43,7 +26,7 @@ def find_sources(paths: Iterable[str], log: Log) -> Sources:
         if not below:
             raise InputError("not a run directory, and no JSON file below it", path)
         places |= {name: place for name, place in below.items() if name not in places}
-    return Sources(list(places.values()))
+    return list(places.values())
 
 
 def find_runs(directories: Iterable[str], log: Log) -> list[Run]:
@@ -55,11 +38,11 @@ def find_runs(directories: Iterable[str], log: Log) -> list[Run]:
     """
     runs: dict[str, Run] = {}
     for top in directories:
-        if not os.path.exists(top):
-            log(f"{top}: does not exist yet")
-            continue
         try:
             os.scandir(top).close()
+        except FileNotFoundError:
+            log(f"{top}: does not exist yet")
+            continue
         except OSError as error:
             raise InputError(f"expected a directory: {error.strerror}", top) from None
         for directory in _run_directories(os.path.abspath(top), log):
@@ -70,13 +53,13 @@ def find_runs(directories: Iterable[str], log: Log) -> list[Run]:
                 except InputError as error:
                     log(f"{error}; this run is left out")
                 except OSError as error:
-                    log(f"{_told(error)}; this run is left out")
+                    log(f"{_describe(error)}; this run is left out")
     return list(runs.values())
 
 
 def _run_directories(top: str, log: Log) -> Iterator[str]:
     """Yield the directories at or below one that have a run.json, without looking into runs."""
-    for directory, folders, names in os.walk(top, onerror=lambda error: log(_told(error))):
+    for directory, folders, names in os.walk(top, onerror=lambda error: log(_describe(error))):
         if run_directory.RUN in names:
             folders.clear()
             yield directory
@@ -85,7 +68,7 @@ def _run_directories(top: str, log: Log) -> Iterator[str]:
 
 
 def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
-    """Yield the places at or below a path, by their real paths."""
+    """Yield the runs and files at or below a path, with their real paths."""
     if not os.path.exists(path):
         raise InputError("no such file or directory", path)
     if not os.path.isdir(path):
@@ -95,7 +78,7 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
         run = _run(path)
         yield os.path.realpath(run.path), run
         return
-    walk = os.walk(os.path.abspath(path), onerror=lambda error: log(_told(error)))
+    walk = os.walk(os.path.abspath(path), onerror=lambda error: log(_describe(error)))
     for directory, folders, names in walk:
         real = os.path.realpath(directory)
         folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_key)
@@ -113,7 +96,7 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
 
 
 def _run(directory: str) -> Run:
-    """Return a run whose manifest is there, too."""
+    """Return a run; raises InputError if its manifest is missing or has no eval_ids."""
     run = run_directory.load_run(directory)
     try:
         columns = run.columns()
@@ -125,5 +108,5 @@ def _run(directory: str) -> Run:
     return run
 
 
-def _told(error: OSError) -> str:
+def _describe(error: OSError) -> str:
     return f"{error.filename}: {error.strerror}"

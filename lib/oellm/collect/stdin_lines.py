@@ -1,6 +1,6 @@
-"""Lines on stdin: results and runs as JSON, or metric records that were printed before.
+"""Reads stdin: results and runs as JSON lines, or metric records that were printed before.
 
-oe-run-task prints results, oe-render and oe-submit runs, oe-collect records.
+oe-run-task prints results, oe-render and oe-submit print runs, and oe-collect prints records.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
 from oellm.runs.result_file import check_result
 
-# Characters of a file that tell what it holds.
+# The number of characters from which `holds_records` judges a file.
 _BEGIN = 2**16
 
 
 def read_lines(
     stream: Iterable[str], source: str, collection: Collection
 ) -> Iterator[MetricRecord] | None:
-    """Add the results and runs of lines to a collection, or return the records that they are.
+    """Add the results and runs of some lines to a collection, or return the metric records.
 
-    Raises InputError with the line for what is none of these, and for empty input.
+    The first line decides which of the two the text holds. Raises InputError with the line for
+    other text, and for empty input.
     """
     lines = iter(stream)
     begin = []
@@ -41,7 +42,7 @@ def read_lines(
         return reading.read_metric_records(everything, source)
     for number, line in enumerate(everything, 1):
         if line.strip():
-            _add(_object(line, source, number), source, number, collection)
+            _add(_parse_object(line, source, number), source, number, collection)
     return None
 
 
@@ -64,7 +65,7 @@ def _is_record(line: str) -> bool:
     return "metric" in record and "oellm" not in record
 
 
-def _object(line: str, source: str, number: int) -> dict[str, Any]:
+def _parse_object(line: str, source: str, number: int) -> dict[str, Any]:
     try:
         record = json_codec.loads(line.encode("utf-8", "replace"))
     except ValueError as error:
@@ -79,6 +80,7 @@ def _object(line: str, source: str, number: int) -> dict[str, Any]:
 
 
 def _add(record: dict[str, Any], source: str, number: int, collection: Collection) -> None:
+    """Add the run or result of a line to a collection."""
     if record == run_directory.NO_RUN:
         collection.add_no_run()
         return
