@@ -287,7 +287,7 @@ def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str)
         (["--models=empty", "--tasks=t"], "{here}/empty: no model here: no config.json and no "),
         # The comma is in the second model, when the first one could have been printed.
         (["--models=runs", "--tasks=t"], "'{here}/runs/iter_2,x': a model's path cannot have a "),
-        (["--models=./lists/three", "--tasks=t"], "{here}/lists/three: a file; a model is named "),
+        (["--models=./lists/three", "--tasks=t"], "{here}/lists/three: this is a file; name a m"),
         (["--models=@none", "--tasks=t"], "none: No such file or directory"),
         (["--models=@", "--tasks=t"], "--models: expected the name of a file after @"),
         (["--models=-", "--tasks=t"], "stdin: expected a model on each line, got none"),

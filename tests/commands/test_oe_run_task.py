@@ -333,4 +333,4 @@ def test_what_is_wrong_on_stdin_is_told_before_anything_runs(run: Run) -> None:
     homeless = run(
         "oe-run-task", stdin="model_path,task_path,n_shot,log_samples\na/b,t,5,true\n", status=2
     )
-    assert "give --output_dir" in homeless.stderr
+    assert "use --output_dir" in homeless.stderr

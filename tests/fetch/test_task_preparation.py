@@ -45,7 +45,7 @@ MADE_UP = {
         "import urllib.request\n"
         "def docs(data):\n    urllib.request.urlopen('http://127.0.0.1:9')\n    return data\n",
         {"process_docs": "docs"},
-        "calls_home: the cache does not have all of it: <urlopen error the network is refused",
+        "calls_home: the cache does not have all of it: <urlopen error the network is blocked",
         "oe-fetch",
     ),
     "leaves": (
@@ -125,7 +125,7 @@ def test_an_image_with_an_older_lm_eval_is_told(run: Run, tmp_path: Path) -> Non
     manifest = f"{HEADER}\na/b,hellaswag,0,\n"
     environment = {"PYTHONPATH": str(tmp_path / "old")}
     refused = run("oe-run-task", "--check_tasks", stdin=manifest, env=environment, status=3)
-    assert refused.stderr.startswith("oe-run-task: lm-eval 0.4.9 is too old, 0.4.12 is the first")
+    assert refused.stderr.startswith("oe-run-task: lm-eval 0.4.9 is too old, 0.4.12 is the oldest")
 
 
 @pytest.mark.parametrize(
