@@ -149,6 +149,22 @@ def test_a_link_counts_even_if_nfs_says_that_it_failed(
     assert files(tmp_path) == [f"results/{EVAL_ID}.json"]
 
 
+def test_the_quick_check_of_a_result_agrees_with_the_whole_one(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    assert not store.has_valid_result(EVAL_ID)
+    store.write_result(result())
+    whole = store.result_path(EVAL_ID).read_bytes()
+    contents = [whole, whole[:-1], whole[:-9], whole[5:], b"", b"\0" * len(whole), b"{}\n"]
+    contents.append(whole.replace(b"0.5", b"NaN"))
+    contents.append(whole.replace(EVAL_ID.encode(), b"f" * 16))
+    for content in contents:
+        store.result_path(EVAL_ID).write_bytes(content)
+        is_valid = store.valid_result(EVAL_ID) is not None
+        assert store.has_valid_result(EVAL_ID) == is_valid
+        # A line end at the end of the file is no part of the JSON.
+        assert is_valid == (content in (whole, whole[:-1]))
+
+
 def test_a_result_replaces_a_damaged_one_and_a_failure(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     damage(store)

@@ -115,7 +115,8 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         (
             make_run(job(0, [0], None)),
             {},
-            [("pending", "its submission was not confirmed; oe-submit looks it up")] * 2,
+            [("pending", "its submission is not confirmed yet; the next oe-submit looks for it")]
+            * 2,
         ),
         (
             SUBMITTED,
@@ -212,7 +213,7 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         (
             make_run(job(0, [0], 99, executor="local")),
             {"heartbeats": {1: beat("", ended="stopped by SIGTERM")}},
-            [("lost", "its worker stopped by SIGTERM")] * 2,
+            [("lost", "its worker was stopped by SIGTERM")] * 2,
         ),
         (
             make_run(job(0, [0], 99, executor="local")),

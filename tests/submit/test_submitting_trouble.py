@@ -163,7 +163,7 @@ def test_cancelling_touches_only_our_jobs(
     queue = (slurm.directory / "queue").read_text()
     slurm.has_queued("4711 0 acme normal another's")
     done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)
-    assert "job 4711 is left alone: its comment is not that of this run" in done.stderr
+    assert "job 4711 is left alone: its comment is not this run's" in done.stderr
     assert slurm.queue() == ["4711 0"]
     slurm.says("queue", queue + queue_line("5", "0"))
     done = run("oe-submit", "--cancel", rendered["run_dir"], env=slurm.env)

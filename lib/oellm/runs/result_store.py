@@ -125,6 +125,15 @@ class ResultStore:
             return None
         return result
 
+    def has_valid_result(self, eval_id: str) -> bool:
+        """Return whether a row has a valid result, without parsing the framework's part of it."""
+        try:
+            content = self.result_path(eval_id).read_bytes()
+            check_result(result_file.parse_record(content), eval_id)
+        except (OSError, InvalidResultError):
+            return False
+        return True
+
     def failure(self, eval_id: str) -> RecordedFailure | None:
         """Return what the failure file of a row says, or None if there is no readable one."""
         try:
@@ -187,7 +196,7 @@ class ResultStore:
         If another worker has evaluated the row by now, nothing is written.
         """
         eval_id = record[result_file.KEY]["eval_id"]
-        if self.valid_result(eval_id) is not None:
+        if self.has_valid_result(eval_id):
             return
         path = self.failure_path(eval_id)
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,7 @@ def parse_time_limit(text: str) -> int | None:
 
     Slurm reads `4` and `4:30` as minutes first, but `1-4` and `1-4:30` as hours first.
     """
-    if not (text[:1].isascii() and text[:1].isdigit()):
+    if not (text.isascii() and text[:1].isdigit()):
         return None
     days, dash, rest = text.rpartition("-")
     parts = [int(part) for part in rest.split(":")]

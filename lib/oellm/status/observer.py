@@ -134,8 +134,10 @@ class Observer:
 
     def _read_result(self, eval_id: str) -> bool:
         """Read the result of a row; return whether it is valid."""
+        if self._on_result is None:
+            return self._store.has_valid_result(eval_id)
         result = self._store.valid_result(eval_id)
-        if result is not None and self._on_result is not None:
+        if result is not None:
             self._on_result(result)
         return result is not None
 

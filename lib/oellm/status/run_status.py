@@ -53,7 +53,7 @@ def _find_activity(
     if job.is_local:
         return _find_local_activity(job, heartbeat, evidence)
     if job.task is None:
-        reason = "its submission was not confirmed; oe-submit looks it up"
+        reason = "its submission is not confirmed yet; the next oe-submit looks for it"
         return ShardActivity(ShardPhase.QUEUED, reason, since=job.submission.time)
     return _find_slurm_activity(job, job.task, heartbeat, evidence)
 
@@ -101,7 +101,8 @@ def _find_local_activity(
     since = job.submission.time
     if heartbeat is not None and heartbeat.attempt.update_time >= since:
         ended = heartbeat.state.ended or "ended without a message: see its log"
-        reason = f"its worker {ended}"
+        verb = "was " if ended.startswith("stopped") else ""
+        reason = f"its worker {verb}{ended}"
         return ShardActivity(ShardPhase.ENDED, reason, since, node=heartbeat.host)
     if job.submission.job_id in evidence.submitters_here:
         return ShardActivity(

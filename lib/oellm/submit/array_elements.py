@@ -64,7 +64,7 @@ class UnfinishedRows:
         rows = [
             eval_id
             for eval_id in self._rows_of_shard.get(shard, ())
-            if f"{eval_id}.json" not in self._names or self._store.valid_result(eval_id) is None
+            if f"{eval_id}.json" not in self._names or not self._store.has_valid_result(eval_id)
         ]
         self._rows_of_shard[shard] = rows
         return len(rows)

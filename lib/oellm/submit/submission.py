@@ -133,7 +133,7 @@ class SlurmSubmissions:
             else:
                 foreign.add(queued.job_id)
         for job_id in sorted(foreign):
-            self._log(f"job {job_id} is left alone: its comment is not that of this run")
+            self._log(f"job {job_id} is left alone: its comment is not this run's")
         return own
 
     def _elements_in(
