@@ -1,4 +1,4 @@
-"""oe-run-task: real rows on a real (tiny) model, what fails, what is kept, what is equal."""
+"""oe-run-task with real rows on a real, tiny model: failures, files, and equal scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ doc_to_target: "{{answer}}"
 metric_list: [{metric: acc}]
 """
 
-# As libraries do that put the request they sent into their error.
+# Like a library that includes the request it sent in its error.
 LEAK = """\
 import os
 
@@ -56,7 +56,7 @@ def manifest(*rows: dict[str, object]) -> str:
 
 
 class Session:
-    """What one process of oe-run-task did: its lines, its directory, its messages."""
+    """The outcome of one process of oe-run-task: lines, directory and messages."""
 
     def __init__(self, done: subprocess.CompletedProcess[str], directory: Path) -> None:
         self.status = done.returncode
@@ -71,7 +71,7 @@ class Session:
 
 @pytest.fixture(scope="module")
 def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
-    """Evaluate one manifest with everything in it, in one process."""
+    """Evaluate a manifest with rows of all kinds in one process."""
     home = tmp_path_factory.mktemp("session")
     tasks = home / "tasks"
     tasks.mkdir()
@@ -125,7 +125,7 @@ def evaluated(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ses
         input=text,
         capture_output=True,
         text=True,
-        # Launchers leave these behind; in a single process they would make lm-eval hang or go mute.
+        # Launchers leave these behind; in a single process, lm-eval would hang or write nothing.
         env=clean_environment(
             home, {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "HF_TOKEN": TOKEN}
         ),
@@ -146,11 +146,11 @@ def test_every_row_gives_one_line_and_a_failing_row_the_status(evaluated: Sessio
 
 def test_six_rows_of_one_model_load_it_once(evaluated: Session) -> None:
     records = [line["oellm"] for line in evaluated.lines if line["oellm"]["status"] == "done"]
-    # With other arguments it is another model.
+    # Other arguments make another model.
     done = [record for record in records if not record["row"]["model_args"]]
     assert len({record["provenance"]["pid"] for record in done}) == 1
     loads = [record["timing"]["model_load_s"] for record in done]
-    # Rows end in any order; the first that asks waits while the model loads.
+    # Rows end in any order; the first row that asks waits for the model to load.
     assert sorted(loads)[:-1] == [0, 0, 0, 0, 0]
     assert max(loads) > 0
     assert all(record["timing"]["scoring_s"] > 0 for record in done)
@@ -263,7 +263,7 @@ def test_sampled_texts_and_conversations_are_those_of_the_lm_eval_command_line(
     tasks.mkdir()
     for path in DEMO_TASKS.glob("*.*"):
         (tasks / path.name).symlink_to(path)
-    # Of two types of requests: the model is asked twice, and may answer another row in between.
+    # Two types of requests make two calls; the model may answer another row in between.
     (tasks / "both.yaml").write_text(
         "group: both\ntask: [oellm_choice, oellm_copy]\n"
         "aggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"

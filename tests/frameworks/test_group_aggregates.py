@@ -1,4 +1,4 @@
-"""Scores of groups in results of lm-eval: reported, derived, partial."""
+"""Scores of groups in lm-eval results: reported, derived and partial."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUBGROUPS = {"stem": 19, "humanities": 13, "social_sciences": 12, "other": 13}
 
 @pytest.fixture
 def mmlu() -> Native:
-    """The shape of mmlu in lm-eval 0.4.13: 57 tasks, 4 subgroups; what mmlu lacks is not there."""
+    """A result shaped like mmlu in lm-eval 0.4.13, with 57 tasks and 4 subgroups."""
     tasks = {f"mmlu_{g}": [f"mmlu_{g}_{i}" for i in range(n)] for g, n in SUBGROUPS.items()}
     leaves = [task for members in tasks.values() for task in members]
     sizes = {task: 100 + 7 * place for place, task in enumerate(leaves)}
@@ -48,7 +48,7 @@ def by_task(found: list[MetricScore]) -> dict[str, MetricScore]:
 
 
 def without_scores(native: Native, *groups: str) -> Native:
-    """Return a result in which lm-eval gives no score of these groups."""
+    """Return a result in which lm-eval gives no score for these groups."""
     changed = copy.deepcopy(native)
     for group in groups:
         changed["results"][group] = {"alias": group}
@@ -137,7 +137,7 @@ def test_a_tag_gets_the_score_that_lm_eval_does_not_give(mmlu: Native) -> None:
 
 
 def test_groups_known_from_indentation_are_those_of_group_subtasks() -> None:
-    """lm-eval 0.4.1 says only by indentation what 0.4.2 lists as group_subtasks."""
+    """lm-eval 0.4.1 shows by indentation what 0.4.2 lists as group_subtasks."""
     found = []
     for name in ("lm_eval-0.4.1-group", "lm_eval-0.4.2-group"):
         native = json.loads((GOLDEN / "native" / name / "results.json").read_text())

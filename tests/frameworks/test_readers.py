@@ -1,4 +1,4 @@
-"""Results of other tools: what real ones say, what is damaged, and names that nearly match."""
+"""Results of other tools: real ones, damaged ones, and similar names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ BIGCODEBENCH = next(NATIVE.glob("bigcodebench-*/*_pass_at_k.json"))
 EVALPLUS = next(NATIVE.glob("evalplus-*/*_eval_results.json"))
 BIGCODE = next(NATIVE.glob("nvidia-bigcode-eval-*/*.json"))
 
-# As lighteval 0.13 writes it, with an average of a group, and a task that is alone in its own.
+# As lighteval 0.13 writes it: a group with its average, and a group of a single task.
 LIGHTEVAL: dict[str, Any] = {
     "config_general": {
         "max_samples": 10,
@@ -59,7 +59,7 @@ LIGHTEVAL: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Read times without a zone as UTC, wherever the tests run."""
+    """Make UTC the local time zone."""
     monkeypatch.setenv("TZ", "UTC")
     time.tzset()
     yield
@@ -74,7 +74,7 @@ def read_json(document: Any, name: str = "results.json") -> list[ScoredRow]:
 
 
 def changed(path: Path, **keys: Any) -> dict[str, Any]:
-    """Return a golden result with some of its keys replaced, or merged where both are objects."""
+    """Return a golden result with keys replaced; if both values are objects, they are merged."""
     document: dict[str, Any] = json.loads(path.read_text())
     for key, value in keys.items():
         old = document.get(key)
@@ -269,7 +269,7 @@ def test_an_evaluation_of_bigcodebench_is_one_result(tmp_path: Path) -> None:
     scores.rename(tmp_path / "elsewhere.json")
     (alone,) = read_foreign_result(outcomes.read_bytes(), str(outcomes)) or []
     assert both.row.cells == alone.row.cells
-    # bigcodebench was asked for pass@2, which it does not compute by itself.
+    # The evaluation asked for pass@2, which bigcodebench does not compute by default.
     assert both.scores[0] == alone.scores[0]
     outcomes.unlink()
     (bare,) = read_foreign_result((tmp_path / "elsewhere.json").read_bytes(), str(scores)) or []
@@ -307,7 +307,7 @@ def test_bigcode_that_generated_says_how() -> None:
 
 
 def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield where each value of a document is, objects and lists included."""
+    """Yield the path of each value in a document, including objects and lists."""
     yield path
     inner = {list: enumerate, dict: dict.items}.get(type(value))
     for key, item in inner(value) if inner else ():

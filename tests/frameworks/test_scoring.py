@@ -1,4 +1,4 @@
-"""Requests through a model of a backend that shows no batches, and draws from all generators."""
+"""Scoring with a backend whose batches are hidden and that uses all random generators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROW = "0123456789abcdef"
 
 
 class Model:
-    """Takes a second for each request; remembers how many it was asked for at once."""
+    """Takes one second per request; notes how many requests each call has."""
 
     def __init__(self, clock: SimpleNamespace) -> None:
         self.clock = clock
@@ -77,7 +77,7 @@ def fail(message: str) -> None:
 def test_requests_are_asked_in_pieces_of_some_minutes_and_resumed_between_two(
     model: Model, tmp_path: Path
 ) -> None:
-    # Some more than once, as tasks have them.
+    # Some requests occur more than once, as in real tasks.
     requests = [(f"{'x' * (number % 1500)}", "y") for number in range(2000)]
     asked = call("loglikelihood", requests, generators=(0, 0, 0))
     expected, usage = scoring.Scoring(model, fail).score(asked, None, go_on)
@@ -96,7 +96,7 @@ def test_requests_are_asked_in_pieces_of_some_minutes_and_resumed_between_two(
     answers = Answers(tmp_path, ROW, "tiny", fail)
     replies, usage = scoring.Scoring(model, fail).score(asked, answers, go_on)
     assert replies == expected
-    # Those that were repeated have their answer, too.
+    # A repeated request has its answer, too.
     assert usage.kept == 1324 + 500
     assert model.pieces == [2000 - usage.kept]
 
@@ -110,7 +110,7 @@ def test_each_row_has_the_generators_to_itself(model: Model) -> None:
         replies, _ = served.score(first, None, go_on)
         generators = scoring.generator_states()
         if is_disturbed:
-            # Another row, between two calls of this one.
+            # Another row is served between two calls of this one.
             served.score(call("generate_until", texts, generators=(7, 7, 7)), None, go_on)
         second = call("generate_until", texts, generators=generators)
         return [*replies, *served.score(second, None, go_on)[0]]

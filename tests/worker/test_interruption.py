@@ -1,4 +1,4 @@
-"""oe-run-task: signals, kills and rivals; what was done stays, what was begun is resumed."""
+"""oe-run-task under signals, kills and rivals: finished rows stay, begun rows are resumed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.task_files import write_task
 pytestmark = pytest.mark.slow
 
 DOCUMENTS = 24
-# In seconds; whatever takes longer has gone wrong, even on a busy machine.
+# Seconds; anything that takes longer has failed, even on a busy machine.
 PATIENCE = 240.0
 CODE = f"""
 import pathlib
@@ -51,29 +51,29 @@ SAMPLED = "do_sample=true,temperature=1.0"
 
 
 class Interruption(NamedTuple):
-    """A row, how its batches are made slow, and what then happens to the worker."""
+    """A row, the pace of its batches, and the signal that the worker gets meanwhile."""
 
     note: str
     task: str
     batch_size: int
-    # Seconds of each call of the model.
+    # Seconds per call of the model.
     pace: float
     signal: signal.Signals
     status: int
-    # As Ctrl-C and scancel have it, all processes get the signal.
+    # Whether all processes get the signal, as from Ctrl-C and scancel.
     goes_to_all: bool = False
     gen_kwargs: str = ""
-    # The next attempt's.
+    # The batch size of the next attempt, if it is another one.
     later_batch_size: int | None = None
 
     @property
     def batches(self) -> int:
-        """How many batches the row is, where it is not interrupted."""
+        """The number of batches of the row if nothing interrupts it."""
         requests = 2 * DOCUMENTS if self.task == "multiple_choice" else DOCUMENTS
         return requests // self.batch_size
 
 
-# At these paces each row takes some ten seconds, and a batch less than two.
+# At these paces, each row takes about ten seconds, and a batch less than two.
 INTERRUPTIONS = (
     Interruption("choice", "multiple_choice", 1, 0.2, signal.SIGTERM, 75, goes_to_all=True),
     Interruption("choices", "multiple_choice", 4, 0.8, signal.SIGUSR1, 75),
@@ -83,14 +83,14 @@ INTERRUPTIONS = (
     Interruption("proses", "loglikelihood_rolling", 4, 1.6, signal.SIGTERM, 75),
     Interruption("resized", "multiple_choice", 4, 0.8, signal.SIGKILL, -9, later_batch_size=2),
 )
-# A row that is scored when the first signal comes, and still computes its metrics.
+# A row that is scored but still computes its metrics when the first signal arrives.
 SCORED = "scored"
-# Twice; its batch does not end.
+# This row gets the signal twice, because its batch does not end.
 URGENT = Interruption("sampled", "generate_until", 2, 1000, signal.SIGINT, 130, gen_kwargs=SAMPLED)
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str] | None = None) -> Any:
-    """Return what a condition says when it holds, which must be before a process ends."""
+    """Wait until a condition holds; return its value. The process must not end before that."""
     deadline = time.monotonic() + PATIENCE
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -101,7 +101,7 @@ def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str] | None
 
 @contextmanager
 def worker(rows: str, home: Path, log_name: str = "log") -> Iterator[subprocess.Popen[str]]:
-    """Start a worker with a session of its own; nothing of it is left behind."""
+    """Start a worker in its own session; kill it when the context ends."""
     with open(home / log_name, "a") as log:
         process = subprocess.Popen(
             [BIN / "oe-run-task", "--output_dir", home / "out"],
@@ -134,7 +134,7 @@ def samples(directory: Path, result: dict[str, Any]) -> str:
 
 
 def marks(directory: Path) -> dict[str, tuple[int, int]]:
-    """Return what changes when a file is written again."""
+    """Return inode and time of each file; writing a file again changes them."""
     paths = [*(directory / "results").glob("*"), *(directory / "samples").glob("*")]
     return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in paths}
 
@@ -145,14 +145,14 @@ def has_answers(directory: Path, eval_id: str) -> bool:
 
 
 class Chain(NamedTuple):
-    """What came of workers that were interrupted one after the other, each in another row."""
+    """The outcome of a chain of workers; each was interrupted in another row."""
 
     directory: Path
     models: dict[str, FaultyModel]
     statuses: dict[str, int]
-    # After each worker.
+    # The marks of all files after each worker.
     marks: list[dict[str, tuple[int, int]]]
-    # From the second SIGINT to the end.
+    # Seconds from the second SIGINT to the end.
     urgent_s: float
     messages: str
 
@@ -198,7 +198,7 @@ def row(each: Interruption, model: Path, tasks: Path, **more: object) -> dict[st
 def undisturbed(tiny_model: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of a worker that nobody interrupted."""
     home = tmp_path_factory.mktemp("undisturbed")
-    # An evaluation of its own: the batch size is no part of a row's identity.
+    # The limits differ to make the rows differ: the batch size is not part of the identity.
     rows = [
         row(each, tiny_model, tasks, limit=DOCUMENTS + number)
         for number, each in enumerate((*INTERRUPTIONS, URGENT))
@@ -239,7 +239,7 @@ def chain(tiny_model: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactor
                 os.killpg(process.pid, each.signal)
             else:
                 process.send_signal(each.signal)
-            # Rows that are not scored end at once.
+            # Rows that are not fully scored end at once.
             wait_for(lambda: not below <= children(process.pid))  # noqa: B023
             (tasks / "go").touch()
             made.statuses[each.note] = process.wait(PATIENCE)
@@ -259,16 +259,16 @@ def chain(tiny_model: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 def interrupt_twice(process: subprocess.Popen[str], model: FaultyModel) -> float:
-    """Send SIGINT, and again when it has had its effect; return the seconds until the end."""
+    """Send SIGINT, and again after it took effect; return the seconds until the end."""
     wait_for(model.batches, process)
     before = children(process.pid)
     process.send_signal(signal.SIGINT)
-    # The model has time to end its batch.
+    # The first SIGINT leaves the model time to finish its batch.
     wait_for(lambda: not before <= children(process.pid))
     assert process.poll() is None
     started = time.monotonic()
     while process.poll() is None:
-        # What comes within half a second would be the same Ctrl-C.
+        # A SIGINT within half a second counts as the same Ctrl-C.
         process.send_signal(signal.SIGINT)
         time.sleep(0.6)
         assert time.monotonic() < started + PATIENCE
@@ -284,7 +284,7 @@ def test_the_exit_status_tells_what_ended_the_worker(chain: Chain) -> None:
 
 
 def test_a_second_sigint_ends_the_worker_at_once(chain: Chain) -> None:
-    # Otherwise the model has twenty seconds.
+    # After one SIGINT, the model would have twenty seconds.
     assert chain.urgent_s < 12
 
 
@@ -292,8 +292,8 @@ def test_what_is_finished_is_not_touched_again(chain: Chain) -> None:
     assert len(chain.marks[-1]) == 2 + 2 * len(chain.models)
     for before, after in zip(chain.marks, chain.marks[1:], strict=False):
         assert before.items() <= after.items()
-    # The first worker finished the row that was scored, each other one that in which the worker
-    # before it was interrupted.
+    # The first worker finished the scored row. Each later worker finished the row in which the
+    # previous one was interrupted.
     assert [len(each) for each in chain.marks] == list(range(2, 3 + 2 * len(chain.models), 2))
 
 
@@ -316,7 +316,7 @@ def test_an_interrupted_row_is_resumed(chain: Chain, each: Interruption) -> None
     ids=lambda each: each.note,
 )
 def test_no_batch_is_computed_twice(chain: Chain, each: Interruption) -> None:
-    # One token is the next one of a text.
+    # A call with one token continues a generated text.
     batches = [batch for batch in chain.models[each.note].batches() if batch.tokens > 1]
     assert len(batches) == each.batches
     assert len({batch.pid for batch in batches}) == 2
@@ -333,7 +333,7 @@ def test_scores_are_those_of_a_worker_that_was_not_interrupted(
     ours, theirs = results(chain.directory)[each.note], results(undisturbed)[each.note]
     assert ours["results"] == theirs["results"]
     assert ours["oellm"]["metrics"] == theirs["oellm"]["metrics"]
-    # Each answer, to the last digit.
+    # Each answer is equal to the last digit.
     assert samples(chain.directory, ours) == samples(undisturbed, theirs)
 
 
@@ -368,7 +368,7 @@ def test_of_two_workers_with_the_same_rows_the_first_to_finish_one_keeps_it(
     rivals = [each for each in INTERRUPTIONS if each.note in kinds]
     rows = manifest(*(row(each, model.directory, tasks) for each in rivals))
     with worker(rows, tmp_path, "one log") as one, worker(rows, tmp_path, "other log") as other:
-        # Both have begun both rows, and finished none.
+        # Both workers have begun both rows and finished none.
         wait_for(lambda: len({batch.pid for batch in model.batches()}) == 2)
         model.set_pace(0)
         assert (one.wait(PATIENCE), other.wait(PATIENCE)) == (0, 0)

@@ -1,4 +1,4 @@
-"""How often a job may requeue itself."""
+"""The limit on how often a job may requeue itself."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_a_job_that_gets_nowhere_is_requeued_a_few_times_in_a_row(
     assert [stop(progress=False) for _ in range(4)] == [True, True, False, False]
     assert stop(progress=True)
     assert [stop(progress=False) for _ in range(3)] == [True, True, False]
-    # Submitted anew.
+    # A new submission has a new job number.
     job.setenv("SLURM_ARRAY_JOB_ID", "4712")
     assert [stop(progress=False) for _ in range(3)] == [True, True, False]
     assert count_timeout(tmp_path, 6, made_progress=False, limit=1)

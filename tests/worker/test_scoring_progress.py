@@ -1,4 +1,4 @@
-"""How far the worker is: a line on a terminal, one a minute in a log."""
+"""Progress of the worker: one line on a terminal, or one line a minute in a log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from oellm.worker.scoring_progress import ScoringProgress
 
 
 class Clock:
-    """A clock that is set by hand, in the place of time.monotonic."""
+    """A clock that tests set by hand, in place of time.monotonic."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""oe-run-task: what fails in a row or in a model takes that row, and nothing else."""
+"""oe-run-task: a failure in a row or in a model costs that row and nothing else."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def prints(**_):
     subprocess.run(["echo", "echoed"], check=True)
     return load()
 """
-# By the name of a task: what it has besides the keys of all, or in their place.
+# Tasks by name, with the keys that they add to the common keys or replace.
 TASKS = {
     "sound": {},
     "leaves": {"custom_dataset": "!function tasks.leaves"},
@@ -102,7 +102,7 @@ TASKS = {
     "cuda_error": {"dataset_kwargs": f"{{mark: {CUDA_ERROR}}}"},
     "never_fits": {"dataset_kwargs": f"{{mark: {NEVER_FITS}}}"},
 }
-# What the failure of a row says: class, a part of the message, and a part of the traceback.
+# The failure of each row: class, part of the message, and part of the traceback.
 REASONS = {
     "leaves": ("SystemExit", "enough of this", "in leaves"),
     "lacks_a_package": ("ModuleNotFoundError", "no_such_package", "needs_a_package.py"),
@@ -118,7 +118,7 @@ UNLOADABLE = {"unloadable", "unloadable, too"}
 
 
 class Session:
-    """One process of oe-run-task: its status, its messages, its records by the note of the row."""
+    """One process of oe-run-task: exit status, messages, and records by the notes of rows."""
 
     def __init__(self, rows: str, home: Path) -> None:
         self.directory = home / "out"
@@ -185,7 +185,7 @@ def tasks(models: dict[str, FaultyModel], tmp_path_factory: pytest.TempPathFacto
     }
     for name, keys in TASKS.items():
         write_task(directory, name, **{**common, **keys})
-    # Its process ends when the model has begun with a batch.
+    # The process of this row ends after the model has begun a batch.
     dying = {
         "custom_dataset": "!function tasks.dies_while_it_is_served",
         "dataset_kwargs": f"{{log: {models['slow'].log}}}",
@@ -198,7 +198,7 @@ def tasks(models: dict[str, FaultyModel], tmp_path_factory: pytest.TempPathFacto
 def faulty_rows(
     tiny_model: Path, tasks: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Session, Session]:
-    """Evaluate sound rows with faulty ones between them, twice."""
+    """Evaluate sound rows with faulty rows between them, twice."""
     common = {"model_path": tiny_model, "n_shot": 0, "include_path": tasks, "batch_size": 4}
     rows: list[Mapping[str, object]] = [{**common, "task_path": "sound", "note": "before"}]
     rows += [{**common, "task_path": name, "note": name} for name in REASONS]
@@ -236,7 +236,7 @@ def test_the_failure_of_a_row_has_its_reason(
 
 
 def test_what_a_task_prints_is_in_the_log(faulty_rows: tuple[Session, Session]) -> None:
-    # Records alone are on stdout: each line of it was read as one.
+    # There are only records on stdout: each line was parsed as one.
     for text in ("printed", "written", "echoed"):
         assert text in faulty_rows[0].messages
 
@@ -251,7 +251,7 @@ def test_a_metric_that_some_documents_lack_is_told(faulty_rows: tuple[Session, S
 def faulty_models(
     models: dict[str, FaultyModel], tasks: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Session:
-    """Evaluate rows on models that crash, and on some with little memory."""
+    """Evaluate rows on models that crash or have little memory."""
 
     def row(model: str, task: str, note: str, **more: object) -> dict[str, object]:
         place = DEMO_TASKS if task.startswith("oellm_") else tasks
@@ -303,13 +303,13 @@ def test_after_a_crash_the_model_is_loaded_again(
     model = models["crashing"]
     ((crashed, *_),) = model.noted("segfault")
     ((broken, *_),) = model.noted("cuda")
-    # Three processes: neither that which crashed nor that whose GPU is broken was asked again.
+    # Three processes: the one that crashed and the one with a broken GPU got no more requests.
     pids = [str(batch.pid) for batch in model.batches()]
     in_order = list(dict.fromkeys(pids))
     assert len(in_order) == len(model.noted("stdin"))
     assert {crashed, broken} <= set(in_order)
     assert crashed != broken
-    # Each process's batches come one after the other, the faulty one last.
+    # The batches of a process are consecutive, and its last one is the faulty one.
     assert pids == sorted(pids, key=in_order.index)
 
 
@@ -346,7 +346,7 @@ def test_batches_that_do_not_fit_are_halved_and_scores_are_those_of_the_size_tha
     for note in ("short", "texts"):
         reference = f"{note}, batches of 2"
         assert faulty_models.usage(note)["batch_size"] == 2
-        # To the last digit, for each document.
+        # The scores of each document are equal to the last digit.
         assert faulty_models.samples(note) == faulty_models.samples(reference)
         ours, theirs = faulty_models.records[note], faulty_models.records[reference]
         assert ours["results"] == theirs["results"]
@@ -360,7 +360,7 @@ def test_a_batch_size_that_did_not_fit_is_not_tried_again(
     notes = ("short", "as short", "longer")
     assert [faulty_models.usage(note)["batch_size"] for note in notes] == [2, 2, 2]
     too_large = [batch for batch in models["small"].batches() if batch.requests > 3]
-    # Eight and four requests; once more where the longer ones were asked first.
+    # Batches of eight and four requests; twice if the longer requests came first.
     assert len(too_large) in {2, 4}
     for number, batch in enumerate(too_large):
         for before in too_large[:number]:
@@ -374,7 +374,7 @@ def test_what_never_fits_is_one_failed_row(
     assert failure["class"] == "RuntimeError"
     assert failure["message"].startswith("HIP out of memory. Tried to allocate")
     assert faulty_models.usage("fits")["batch_size"] in (1, 3)
-    # The process goes on: that memory was full breaks nothing.
+    # The same process goes on: running out of memory breaks nothing.
     assert len(models["small_hip"].noted("stdin")) == 1
 
 
