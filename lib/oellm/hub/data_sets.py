@@ -3,8 +3,8 @@
 `datasets.load_dataset` finds its own cache offline except in two cases (seen in 5.2.0; a test fails
 when a release no longer needs this). It never finds a request with data_files or data_dir, whether
 they name files of the repository or `hf://` addresses. And without the name of a configuration it
-takes the one that was cached last. `install` replaces it by a loader that reads the former from a
-snapshot of the repository, and remembers the default configuration of a repository.
+does not know which of several cached ones is the default. `install` replaces it by a loader that
+reads files from a snapshot of the repository, and remembers a repository's default configuration.
 """
 
 from __future__ import annotations
