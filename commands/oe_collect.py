@@ -116,7 +116,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
 def _collect(arguments: cli.Arguments) -> int:
     from oellm.collect.record_source import RecordSource
-    from oellm.core import tables
+    from oellm.core import schema, tables
     from oellm.metrics import records
 
     options = _options(arguments)
@@ -125,7 +125,11 @@ def _collect(arguments: cli.Arguments) -> int:
         source.add_paths(options.paths)
     else:
         source.add_stream(cli.open_input(None), "stdin")
-    usual = records.shown_columns() if options.layout in tables.TABLES else records.column_names()
+    usual = (
+        schema.shown_columns("metric")
+        if options.layout in tables.TABLES
+        else records.column_names()
+    )
     source.write(options.columns or usual, options.layout, sys.stdout)
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED

@@ -91,7 +91,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
 def _compare(arguments: cli.Arguments) -> int:
     from oellm.collect import comparison, record_source
-    from oellm.core import tables
+    from oellm.core import schema, tables
 
     options = _options(arguments)
     is_whole, records = True, []
@@ -105,11 +105,11 @@ def _compare(arguments: cli.Arguments) -> int:
         is_whole &= source.is_whole
     compared = comparison.compare_records(records[0], records[1])
     for_people = options.layout in tables.TABLES
-    columns = comparison.shown_columns() if for_people else comparison.column_names()
+    columns = schema.shown_columns("comparison") if for_people else comparison.column_names()
     types = record_source.column_types("comparison", columns)
     rows = comparison.select_columns(compared.records, columns)
     record_source.write_rows(
-        rows, types, options.layout, sys.stdout, counts=comparison.count_columns()
+        rows, types, options.layout, sys.stdout, counts=schema.count_columns("comparison")
     )
     for text in compared.messages:
         cli.message(text)

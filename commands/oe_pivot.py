@@ -109,8 +109,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
 def _pivot(arguments: cli.Arguments) -> int:
     from oellm.collect import pivot, pivot_table, record_source
-    from oellm.core import tables
-    from oellm.metrics import records
+    from oellm.core import schema, tables
 
     options = _options(arguments)
     source = record_source.RecordSource(options.records, cli.message)
@@ -127,7 +126,7 @@ def _pivot(arguments: cli.Arguments) -> int:
     sheet = pivot_table.make_sheet(matrix, style)
     for note in (*matrix.notes, *sheet.notes):
         cli.message(note)
-    counts = records.count_columns()
+    counts = schema.count_columns("metric")
     record_source.write_rows(sheet.rows, sheet.types, options.layout, sys.stdout, counts=counts)
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED

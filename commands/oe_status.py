@@ -246,10 +246,9 @@ def _list(options: Options) -> int:
         records.append(status_records.run_record(run, status.totals))
     if len(runs) > _LISTED:
         cli.message(f"{len(runs) - _LISTED} older runs are not listed")
-    table = schema.table("totals")
-    shown = [name for name, spec in table.items() if spec.get("shown")]
     layout = "jsonl" if options.layout == "json" else options.layout
-    columns = shown if layout == "table" else list(table)
+    is_table = layout == "table"
+    columns = schema.shown_columns("totals") if is_table else list(schema.table("totals"))
     tables.write_rows(tables.select_values(records, columns), columns, layout, sys.stdout)
     return ExitStatus.DONE
 

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 from oellm.core import parquet, schema, tables
 from oellm.core.markup import MARKUPS, ScoreCell
 from oellm.errors import InputError
-from oellm.metrics import records as metric_records
 from support.golden_files import GOLDEN, assert_golden
 from support.processes import Run, on_a_terminal
 from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LINES, records
@@ -45,7 +44,7 @@ LATEX_TOKEN = re.compile("|".join([*map(re.escape, LATEX), r"[^&%$#_{}\\~^<>|\[*
 
 def written(found: list[dict[str, Any]], columns: list[str], layout: str) -> str:
     stream = io.StringIO()
-    rows, counts = tables.select_values(found, columns), metric_records.count_columns()
+    rows, counts = tables.select_values(found, columns), schema.count_columns("metric")
     tables.write_rows(rows, columns, layout, stream, counts=counts)
     return stream.getvalue()
 
@@ -101,7 +100,7 @@ def latex_cells(row: str) -> list[str]:
 def test_each_format_is_golden(layout: str) -> None:
     lines = (GOLDEN / "contract" / "results.jsonl").read_text().splitlines()
     done = [line for line in lines if json.loads(line)["oellm"]["status"] == "done"]
-    columns = metric_records.shown_columns()
+    columns = schema.shown_columns("metric")
     assert_golden(
         f"records.{layout}", written([each._asdict() for each in records(done)], columns, layout)
     )

@@ -11,7 +11,6 @@ from oellm.manifest.rows import Row
 from oellm.metrics.records import (
     MetricRecord,
     PrimaryMetrics,
-    count_columns,
     make_metric_records,
     select_columns,
 )
@@ -35,8 +34,8 @@ def test_the_fields_are_the_columns_of_the_schema() -> None:
     for name, empty in MetricRecord()._asdict().items():
         is_text = table[name]["type"] in ("text", "word", "eval_id")
         assert (empty == "") == is_text, name
-    assert {"n_shot", "n_samples", "limit", "step"} <= count_columns()
-    assert not count_columns() & {"value", "stderr"}
+    assert {"n_shot", "n_samples", "limit", "step"} <= schema.count_columns("metric")
+    assert not schema.count_columns("metric") & {"value", "stderr"}
 
 
 def test_columns_are_selected_in_the_order_asked_for() -> None:

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from oellm.collect import significance
 from oellm.collect.samples import DocumentScores, RowSamples
 from oellm.collect.significance import Difference
-from oellm.core import schema
 from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.metrics.records import PARTIAL, MetricRecord
@@ -109,16 +108,6 @@ class Comparison(NamedTuple):
 def column_names() -> list[str]:
     """Return the columns of a comparison record, in order."""
     return list(ComparisonRecord._fields)
-
-
-def shown_columns() -> list[str]:
-    """Return the columns that a table for people has."""
-    return [name for name, spec in schema.table("comparison").items() if spec.get("shown")]
-
-
-def count_columns() -> frozenset[str]:
-    """Return the columns of numbers that have a unit."""
-    return frozenset(name for name, spec in schema.table("comparison").items() if "unit" in spec)
 
 
 def select_columns(

@@ -107,7 +107,7 @@ class RecordSource:
         if self._saved or layout not in tables.BY_LINE or self._request.selection.keys:
             rows = metric_records.select_columns(self.records(), columns)
             types = column_types("metric", columns)
-            write_rows(rows, types, layout, stream, counts=metric_records.count_columns())
+            write_rows(rows, types, layout, stream, counts=schema.count_columns("metric"))
             return
         # The processes that read the results write the lines, too.
         stream.write(tables.format_head(columns, layout))

@@ -47,6 +47,16 @@ def required(name: str) -> list[str]:
     return [key for key, spec in table(name).items() if spec.get("required")]
 
 
+def shown_columns(name: str) -> list[str]:
+    """Return the columns of a table that people see; programs get all."""
+    return [key for key, spec in table(name).items() if spec.get("shown")]
+
+
+def count_columns(name: str) -> frozenset[str]:
+    """Return the columns of numbers with a unit, such as documents; scores have none."""
+    return frozenset(key for key, spec in table(name).items() if "unit" in spec)
+
+
 class Kind(NamedTuple):
     """A kind of values.
 

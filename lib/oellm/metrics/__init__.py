@@ -1,1 +1,1 @@
-"""Scores in one form, whatever they come from."""
+"""Scores in one form, whichever tool they come from."""

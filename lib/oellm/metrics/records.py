@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeGuard
 
-from oellm.core import schema
 from oellm.manifest.cells import read_cell
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import ModelSpec
@@ -54,16 +53,6 @@ class MetricRecord(NamedTuple):
 def column_names() -> list[str]:
     """Return the columns of a metric record, in order."""
     return list(MetricRecord._fields)
-
-
-def shown_columns() -> list[str]:
-    """Return the columns that a table for people has."""
-    return [name for name, spec in schema.table("metric").items() if spec.get("shown")]
-
-
-def count_columns() -> frozenset[str]:
-    """Return the columns of numbers that have a unit: counts and times, not scores."""
-    return frozenset(name for name, spec in schema.table("metric").items() if "unit" in spec)
 
 
 def select_columns(

@@ -1,1 +1,1 @@
-"""oe-report: metric records become a page and figures."""
+"""oe-report: makes a page and figures of metric records."""
