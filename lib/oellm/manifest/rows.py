@@ -122,22 +122,22 @@ def eval_id(row: Row) -> str:
 
 def identify_row(row: Row) -> Row:
     """Return the row with its eval_id; raises InputError if it carries another one."""
-    computed, given = eval_id(row), row["eval_id"]
+    computed, given = eval_id(row), row.cells.get("eval_id")
     if given and given != computed:
         hint = "the row was changed after it got its eval_id; empty the cell"
         raise row.error("eval_id", f"expected {computed}, got {given!r}: {hint}")
     if given:
         return row
     identified = row.with_cells(eval_id=computed)
-    # The eval_id is no part of the typed view, so the new row need not be parsed again.
-    identified._typed = row.typed
+    # The eval_id is no part of the typed view, so the new row has the same one.
+    identified._typed = row._typed
     return identified
 
 
 def check_row(row: Row) -> Row:
     """Check every cell of a row and return it; raises InputError for the first bad one."""
     for name in _NEVER_EMPTY:
-        if not row[name].strip():
+        if not row.cells.get(name, "").strip():
             raise row.error(name, "expected a value, got an empty cell")
     row.meanings()
     return row

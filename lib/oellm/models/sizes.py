@@ -26,7 +26,7 @@ class ModelSizes:
     """Sizes of models in bytes; looks into each directory once, and at each name once."""
 
     def __init__(self) -> None:
-        self._named: dict[tuple[str, ...], int] = {}
+        self._named: dict[tuple[str | None, ...], int] = {}
 
     def size(self, row: Row) -> int:
         """Return the bytes of a checked row's model, at least 1.
@@ -34,9 +34,9 @@ class ModelSizes:
         The size comes from the column model_bytes, else from the parameters in the model's name and
         the type of its weights, else from the files of its directory, else it is UNKNOWN.
         """
-        if (given := row.typed.model_bytes) is not None:
-            return min(max(1, given), _MOST)
-        key = (row["model_path"], row["model_args"], row["dtype"])
+        if row.cells.get("model_bytes"):
+            return min(max(1, row.typed.model_bytes or 0), _MOST)
+        key = tuple(map(row.cells.get, ("model_path", "model_args", "dtype")))
         if key not in self._named:
             self._named[key] = min(max(1, _named(row) or _stored(row) or UNKNOWN), _MOST)
         return self._named[key]

@@ -135,6 +135,36 @@ class _Factors(NamedTuple):
     n_requests: int | None
     request_types: str
 
+    @classmethod
+    def of(cls, row: Row, size: int) -> _Factors:
+        """Return the factors of a row, whose model has a size in bytes."""
+        typed = row.typed
+        setting = _Setting(
+            eval_suite=typed.eval_suite,
+            task_path=typed.task_path,
+            n_shot=typed.n_shot,
+            backend=typed.backend,
+            tp=typed.tp,
+        )
+        return cls(
+            setting=setting,
+            size=size,
+            dtype=typed.dtype,
+            limit=typed.limit,
+            batch_size=typed.batch_size,
+            gen_kwargs=row["gen_kwargs"],
+            n_docs=typed.n_docs,
+            n_requests=typed.n_requests,
+            request_types=typed.request_types,
+        )
+
+
+# The columns of the factors, without those that only tell the size.
+_COLUMNS = (
+    *("eval_suite", "task_path", "n_shot", "backend", "tp", "dtype", "limit", "batch_size"),
+    *("gen_kwargs", "n_docs", "n_requests", "request_types"),
+)
+
 
 class CostModel:
     """Estimates rows on one cluster; the same measurements and rows give the same estimates.
@@ -168,32 +198,24 @@ class CostModel:
         ratios = [seconds / _guessed_load(size) for _, size, seconds in self._loads]
         self._load_ratio = median(ratios) if ratios else 1.0
         # Most rows of a large manifest differ from others in nothing but the name of their model.
-        self._estimate = functools.lru_cache(_CACHED)(self._estimate_of)
+        self._estimate = functools.lru_cache(_CACHED)(self._estimate_cells)
         self._load = functools.lru_cache(_CACHED)(self._load_of)
 
     def row(self, row: Row) -> Estimate:
         """Return what a checked row adds to its worker once its model is loaded."""
-        return self._estimate(self._factors(row))
+        return self._estimate(self._sizes.size(row), *map(row.cells.get, _COLUMNS))
 
     def load(self, row: Row) -> float:
         """Return the seconds that loading a checked row's model takes."""
         return self._load(row.typed.tp, self._sizes.size(row))
 
     def _factors(self, row: Row) -> _Factors:
-        typed = row.typed
-        # Positional: this is called for every row.
-        setting = _Setting(typed.eval_suite, typed.task_path, typed.n_shot, typed.backend, typed.tp)
-        return _Factors(
-            setting,
-            self._sizes.size(row),
-            typed.dtype,
-            typed.limit,
-            typed.batch_size,
-            row["gen_kwargs"],
-            typed.n_docs,
-            typed.n_requests,
-            typed.request_types,
-        )
+        return _Factors.of(row, self._sizes.size(row))
+
+    def _estimate_cells(self, size: int, *texts: str | None) -> Estimate:
+        """Return the estimate of a row with these cells, in the order of _COLUMNS."""
+        cells = {name: text or "" for name, text in zip(_COLUMNS, texts, strict=True)}
+        return self._estimate_of(_Factors.of(Row(cells), size))
 
     def _estimate_of(self, row: _Factors) -> Estimate:
         counts = _request_counts(row)

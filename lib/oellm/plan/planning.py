@@ -120,10 +120,10 @@ def plan_run(
         estimate = costs.row(row)
         seconds.append(estimate.seconds)
         read.bases[estimate.basis] += 1
-        if include_path := row.typed.include_path:
+        if include_path := row["include_path"]:
             read.directories.add(include_path)
-        if "/" in row.typed.task_path:
-            read.directories.add(os.path.dirname(row.typed.task_path))
+        if "/" in (task_path := row["task_path"]):
+            read.directories.add(os.path.dirname(task_path))
         if spool is not None:
             spool.add(row, key, estimate)
     if not read.work:
@@ -228,7 +228,7 @@ def _drop_duplicates(rows: Iterable[Row], report: Log) -> Iterator[Row]:
     duplicates = 0
     for row in rows:
         # An integer takes less memory than the 16 digits that it is written with.
-        identity = int(row["eval_id"], 16)
+        identity = int(row.cells["eval_id"], 16)
         if identity not in first_rows:
             first_rows[identity] = None
             lines.append(row.line or 0)
