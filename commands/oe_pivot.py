@@ -10,8 +10,6 @@ Options:
                    [default: task]
   --stderr         Also print standard errors.
   --average        Add a last column: the mean over the complete columns.
-  --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
-                   booktabs), html or parquet. [default: csv]
   --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
                    nothing for an empty value) or COLUMN!=PATTERN; for numbers
                    also COLUMN<NUMBER, <=, > and >=. You may repeat it: all
@@ -23,6 +21,8 @@ Options:
                    that has it; other tasks have none.
   --all            Keep every result of an evaluation, not only the newest.
   --partial        Also keep scores of groups that lack some of their tasks.
+  --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
+                   booktabs), html or parquet. [default: csv]
   --help           Print this text.
   --version        Print the version.
 
