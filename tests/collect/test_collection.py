@@ -76,7 +76,7 @@ def test_the_newest_result_counts_and_the_others_are_named(run: Run, run_dir: Pa
         text = f"oe-collect: {older}: left out, {path} is a newer result of the same row\n"
         assert text in done.stderr
     assert len(rows(run("oe-collect", "--all", newer, run_dir).stdout)) == 6
-    # One that is damaged is no newer result.
+    # A damaged result is not a newer one.
     path.write_text("{")
     done = run("oe-collect", run_dir, newer, status=1)
     assert [row["run_dir"] for row in rows(done.stdout)] == [str(run_dir)] * 2 + [str(newer)]
@@ -140,7 +140,7 @@ HEADER = "model_path,task_path,n_shot,language\n"
 
 @pytest.fixture
 def tiny_run(run: Run, tmp_path: Path) -> Path:
-    """Render rows of which lm-eval's own result, in NATIVE, has the first and nearly others."""
+    """Render four rows; lm-eval's own result in NATIVE matches the first, and nearly the others."""
     models = ("models/tiny/iter_0001000,dtype=float32", "models/tiny/iter_00010000,dtype=float32")
     wanted = [(models[0], "2"), (models[1], "2"), (models[0], "5"), (models[0], "")]
     text = HEADER + "".join(f'"{model}",mini_copy,{shots},deu_Latn\n' for model, shots in wanted)
@@ -154,7 +154,7 @@ def test_a_result_of_lm_eval_counts_for_exactly_the_row_that_it_is_of(
     run: Run, tiny_run: Path
 ) -> None:
     missing = rows(run("oe-missing", tiny_run, NATIVE).stdout)
-    # Neither iter_00010000, nor other shots, nor shots that the row leaves open.
+    # Missing are iter_00010000, other shots, and a row that leaves the shots to its task.
     assert [(row["model_path"].count("0"), row["n_shot"]) for row in missing] == [
         (7, "2"),
         (6, "5"),

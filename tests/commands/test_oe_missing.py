@@ -28,7 +28,7 @@ def test_missing_and_failed_rows_are_a_manifest(run: Run, run_dir: Path, tmp_pat
     again = tmp_path / "again"
     record = run("oe-render", "--cluster=local", f"--run_dir={again}", stdin=done.stdout).stdout
     assert json.loads(record)["n_rows"] == 1
-    # No row fails without results of others, and none is missing.
+    # Without results and failures, all rows are missing and none has failed.
     for name in ("results", "failures"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
     assert len(rows(run("oe-missing", run_dir).stdout)) == 3
@@ -45,7 +45,7 @@ def test_check_says_by_its_status_whether_something_is_missing(run: Run, run_dir
     done = run("oe-missing", "--check", run_dir)
     assert done.stdout == table.splitlines(keepends=True)[0]
     assert done.stderr == "oe-missing: 0 of 2 rows have no valid result\n"
-    # What counts is whether a row is missing, not whether one that failed is printed.
+    # The status says whether a row is missing, not whether one is printed.
     (run_dir / "results" / f"{PROSE}.json").unlink()
     assert rows(run("oe-missing", "--check", "--failed", run_dir, status=1).stdout) == []
 

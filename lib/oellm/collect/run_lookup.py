@@ -1,6 +1,6 @@
-"""Looking a manifest's rows up in all runs below some directories, by eval_id.
+"""Looks a manifest's rows up, by eval_id, in all runs below some directories.
 
-Each run is read in a process of its own, so that thousands are looked through in seconds.
+Several processes read the runs, so that a thousand of them take seconds.
 """
 
 from __future__ import annotations
