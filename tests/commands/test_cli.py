@@ -1,4 +1,4 @@
-"""What every command does alike: help, bad command lines, streams that fail, interrupts."""
+"""Common behaviour of all commands: help, bad command lines, failing streams, interrupts."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_local_rows_pass_without_a_hub(tmp_path: Path, cut_off: Account, tasks: 
     model = write_model(tmp_path / "model")
     for name, member in (("quizzes", {"group": "more"}), ("more", "quiz")):
         (tasks / f"{name}.yaml").write_text(json.dumps({"group": name, "task": [member]}))
-    # What a task's code prints must not end up between the rows.
+    # The output of a task's code must not end up between the rows.
     (tasks / "noise.py").write_text("print('noise')\ndef docs(data):\n    return data\n")
     task = (tasks / "quiz.yaml").read_text()
     (tasks / "quiz.yaml").write_text(task[:-1] + ', "process_docs": !function noise.docs}')
@@ -142,7 +142,7 @@ def test_models_are_fetched_once_at_their_commit(
     fetched = account.fetch("", "--jobs=2", manifest)
     found = rows_of(fetched.stdout)
     assert [row["model_revision"] for row in found] == [late, early, old, late]
-    # The identity is over the commit: it goes where the commit came, and stays where it was.
+    # The identity depends on the commit, so a new commit empties it and a known one keeps it.
     assert [row["eval_id"] for row in found] == ["", "", pinned, ""]
     assert fetched.stdout.startswith("eval_id,model_path,model_revision,task_path,n_shot,include_")
     for commit in (late, early, old):

@@ -1,4 +1,4 @@
-"""Secrets: taken out of what is written, and refused where they would be kept."""
+"""Secrets are removed from everything that is written, and refused in settings."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ class Site:
         }
 
     def assert_sound(self, model: str, source: Path) -> None:
-        """All of the model is there, each content under its own name, and nothing else."""
+        """Assert that the cache has the whole model, each content under its digest, and no more."""
         held = self.held(model)
         assert held == {name: (source / name).read_bytes() for name in held}
         assert held.keys() >= {"config.json", "model.safetensors", "tokenizer.json"}
@@ -152,9 +152,9 @@ def test_passing_faults_are_outlasted(site: Site, hub: Hub, tmp_path: Path) -> N
         "8 of 8 rows fetched",
     ]:
         assert f"oe-fetch: {text}" in messages
-    # What the hub's library says of it comes as messages, too.
+    # Warnings of the hub's library become messages, too.
     assert not [line for line in messages.splitlines() if not line.startswith("oe-")], messages
-    # What had come was kept; the hub's library writes blocks of 10 MiB.
+    # The downloaded part is kept; the hub's library writes blocks of 10 MiB.
     for name in ("cut", "hanging"):
         assert len(hub.served(f"GET /acme/{name}/*/model.safetensors bytes=10485760-")) == 1
 
@@ -224,7 +224,7 @@ def test_killed_fetch_goes_on(site: Site, hub: Hub, tmp_path: Path) -> None:
     assert [re.sub(".*/", "", line) for line in hub.served("GET /acme/a/*")] == [
         "model.safetensors"
     ]
-    # What it left is removed once it is certain that nobody writes to it.
+    # Its unfinished file is removed once it is certain that nobody writes to it.
     [left] = blobs.glob("*.incomplete")
     os.utime(left, (0, 0))
     site.fetch("acme/a")
@@ -312,7 +312,7 @@ def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, 4096)
     except OSError:
-        # What a terminal gives when nobody writes to it any more.
+        # Reading a terminal fails so when no process can write to it any more.
         return b""
 
 

@@ -1,4 +1,4 @@
-"""What tasks need, fetched from a hub on loopback that may misbehave."""
+"""Fetching what tasks need, from a hub on loopback that may misbehave."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 def test_data_that_datasets_does_not_find_offline_is_found(
     preparing: Preparing, tmp_path: Path, hub: Hub
 ) -> None:
-    """Named files of a repository, hf:// addresses, and no configuration where two are cached."""
+    """Test named files, hf:// addresses, and no configuration although two are cached."""
     arc, tasks = tmp_path / "arc", tmp_path / "tasks"
     write_arc(arc)
     other = [{"question": "?", "choices": {"text": ["x"], "label": ["A"]}, "answerKey": "A"}]
@@ -128,7 +128,7 @@ def test_what_was_lost_from_the_cache_is_made_anew(
         assert arrow.read_bytes() == whole
 
 
-# What nltk.download does, which itself refuses addresses of this machine.
+# Does what nltk.download does, which itself refuses addresses of this machine.
 NLTK_CODE = """
 import pathlib
 import urllib.request
@@ -167,7 +167,7 @@ def test_packages_of_nltk_go_where_the_jobs_look_for_them(
         manifest = f"{HEADER}\n{model},wording,0,{tmp_path}/tasks\n"
         stuck = run("oe-fetch", "--check", stdin=manifest, env=environment, status=1)
         assert rows_of(stuck.stdout)[0]["remedy"] == "oe-fetch MANIFEST"
-        # What --check prints is a manifest of what is to be fetched.
+        # --check prints a manifest of the rows that must be fetched.
         fetched = run("oe-fetch", stdin=stuck.stdout, env=environment)
         server.shutdown()
     assert (tmp_path / "hf/nltk_data/corpora/terms/terms").read_text() == "a\nb\n"

@@ -13,7 +13,7 @@ from oellm.manifest.model_spec import ModelSpec, split_models
 
 # Examples take as long as a busy machine makes them take.
 PATIENT = settings(deadline=None)
-# What a cell keeps as it is: no comma, no blanks at the ends, no equals sign in a name.
+# Texts that a cell keeps unchanged: without commas, blanks at the ends, or = in a name.
 PART = st.text("aZ09/._-=:{}[] '\"\n\t\u00e9", max_size=9).map(str.strip)
 NAME = st.sampled_from(["revision", "dtype", "_x", "B2"])
 ARGUMENTS = st.dictionaries(NAME, PART).map(lambda found: tuple(found.items()))
@@ -124,7 +124,7 @@ def test_no_two_paths_are_equal_in_order(paths: list[str]) -> None:
         ("/m/iter_5", "step7", 7),
         ("/m/iter_5", "main", 5),
         ("/step1/iter_5/hf", "", 5),
-        # A unit ends the name; another letter is none.
+        # A unit ends the name; other letters are no units.
         ("allenai/OLMo-7B", "step-100k", 100_000),
         ("/m/iter_20K", "", 20_000),
         ("/m/checkpoint-3M/hf", "", 3_000_000),

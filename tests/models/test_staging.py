@@ -20,7 +20,7 @@ from oellm.models.staging import Source, Stage, resolve_stage_dir
 from support.model_directories import write_model
 from support.processes import DEMO_TASKS, Run, clean_environment
 
-# Stages a model, says where it is and what it had to say, and keeps it until its stdin ends.
+# Stages a model, prints its path and the messages, and keeps it until stdin ends.
 HOLD = """
 import json, sys
 from oellm.manifest.rows import Row
@@ -94,7 +94,7 @@ def test_what_dead_workers_left_the_next_one_removes(tmp_path: Path) -> None:
     stage = Stage(str(tmp_path), print)
     other = Path(stage.copy_model(row(models[1])).path)
     assert own(tmp_path) == [other.name, f"{other.name}.lock"]
-    # The one before goes when the next is staged.
+    # Staging a model releases the previous one.
     again = stage.copy_model(row(models[0]))
     assert own(tmp_path) == [Path(again.path).name, f"{Path(again.path).name}.lock"]
     assert again.staged_s is not None

@@ -1,1 +1,1 @@
-"""What knows no evaluation: files, processes, formats, and the list of all columns."""
+"""Files, processes, formats, and the list of all columns; nothing here knows evaluations."""

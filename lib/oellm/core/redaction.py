@@ -9,8 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 MARK = "[redacted]"
 
-# Names of environment variables whose values are secret, and endings of names that only say where
-# a secret is.
+# Names of environment variables whose values are secret, except those that give its place.
 _SECRET = re.compile(
     r"(TOKEN|API_?KEY|ACCESS_?KEY|ACCESS_KEY_ID|PRIVATE_?KEY|PASSWD|PASSPHRASE|JWT|_PAT)$"
     r"|SECRET|PASSWORD",

@@ -1,4 +1,4 @@
-"""What is known about the task of a row, as `oe-run-task --check_tasks` prints it for oe-fetch."""
+"""Facts about the task of a row, as `oe-run-task --check_tasks` prints them for oe-fetch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the errors of the hub's libraries mean for the user, and which may pass by themselves.
+"""Explains errors of the hub's libraries to the user, and tells which may pass by themselves.
 
 An error is recognised by its class. A library that is not imported has raised nothing, so that
 explaining an error imports nothing.
@@ -53,7 +53,7 @@ _NO_DATA_SET = ("datasets.exceptions.DatasetNotFoundError",)
 
 
 class _Meaning(NamedTuple):
-    """What errors of these classes mean if their text has these words."""
+    """The meaning of errors of these classes whose text has these words."""
 
     classes: Sequence[str]
     words: str
@@ -230,6 +230,6 @@ def _is_any(error: BaseException, classes: Iterable[str]) -> bool:
 
 def _is_silence(error: BaseException) -> bool:
     """Return whether an error says that no answer came."""
-    # `datasets` says so, offline, of a data set of which another part is in the cache.
+    # `datasets` says so offline if another part of the data set is in the cache.
     is_partly_cached = str(error).startswith("Couldn't find cache for")
     return is_partly_cached or _is_any(error, _CONNECTION_ERRORS)

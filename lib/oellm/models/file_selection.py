@@ -26,7 +26,7 @@ _FOREIGN = (
     ".pkl",
 )
 _WEIGHTS = (*(ending for endings in _LOADED for ending in endings), *_FOREIGN)
-# What training leaves behind beside the weights.
+# Files that training leaves behind beside the weights.
 _LEFT_BEHIND = (
     "optimizer*",
     "scheduler.*",

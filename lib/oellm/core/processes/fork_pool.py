@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Crash(NamedTuple):
-    """How a child ended that returned nothing."""
+    """The end of a child that returned nothing."""
 
     # Negative: the number of a signal.
     exit_code: int
