@@ -1,4 +1,4 @@
-"""The image that a run will use is known by its digest, worked out once."""
+"""A run names its image by a digest, which is computed once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from support.processes import Run
 
-# Many processes, some of which wait.
+# It starts many processes, some of which wait.
 pytestmark = pytest.mark.slow
 
 MANIFEST = "model_path,task_path,n_shot\nacme/tiny,mmlu,5\n"
@@ -22,7 +22,7 @@ Render = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def render(run: Run, tmp_path: Path) -> Render:
-    """Render a run for an image, with a cache of the test's own; return its run object."""
+    """Render a run for an image, with its own cache; return its run object."""
 
     def call(image: Path, *options: str, cache: Path = tmp_path / "cache") -> dict[str, Any]:
         done = run(
@@ -59,7 +59,7 @@ def test_a_run_names_its_image_by_a_digest_that_is_worked_out_once(
     first = render(image)
     assert first["images"] == entry(image, b"one")
     assert "SHA-256" not in first["messages"]
-    # Neither size nor time of change tells: whatever it is, it was not read again.
+    # Size and time of change are the same, so the file is not read again.
     rewrite(image, b"two", 10**18)
     assert render(link)["images"] == entry(link, b"one")
     rewrite(image, b"two", 10**18 + 1)
@@ -69,7 +69,7 @@ def test_a_run_names_its_image_by_a_digest_that_is_worked_out_once(
     assert len(list((tmp_path / "cache").glob("image-*"))) == 1
 
 
-def test_a_damaged_cache_is_none(render: Render, tmp_path: Path) -> None:
+def test_a_damaged_cache_is_ignored(render: Render, tmp_path: Path) -> None:
     image = tmp_path / "x.sif"
     image.write_bytes(b"one")
     render(image)
@@ -98,7 +98,7 @@ def test_a_sandbox_has_no_digest_and_a_venv_no_image(render: Render, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_large_image_is_told_and_only_where_a_run_is_written(
+def test_a_large_image_is_reported_only_if_a_run_is_written(
     run: Run, render: Render, tmp_path: Path
 ) -> None:
     image = tmp_path / "x.sif"

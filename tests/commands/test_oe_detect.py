@@ -159,14 +159,14 @@ def test_a_machine_that_no_cluster_knows_is_local_only_without_slurm(
 
 UNSET = "which is not set: set it with --set qos=… or OELLM_QOS"
 BAD_SETTINGS = [
-    # Texts of --set for the cluster `local`, and what is said of them.
+    # Texts of --set for the cluster `local`, and the message about them.
     (["acount=x"], "--set acount: unknown setting 'acount', did you mean account?"),
     (["account"], "--set: expected key=value, got 'account'"),
     (["account.x=1"], "--set: 'account' is not a map, so it has no member 'x'"),
     (["mem=64\nG"], "--set mem: mem: expected no line ends or control characters"),
     (["binds=/a,/b\x1b[0m"], "--set binds: binds: expected no line ends or control "),
     (["env.A\nB=1"], "--set env.A\nB: env: expected names of variables, got 'A\\nB'"),
-    # env itself would take that for an option of its own.
+    # The program env would take that for an option.
     (["env.-Stouch x=1"], "--set env.-Stouch x: env: expected names of variables, got '-Stouch x'"),
     (["whole_node=yes"], "--set: whole_node: expected true or false, got 'yes'"),
     (
@@ -174,7 +174,7 @@ BAD_SETTINGS = [
         "--set sbatch.array: sbatch: --array must not be changed: "
         "oe-submit chooses the elements of each job array",
     ),
-    # sbatch takes the beginning of a name for it.
+    # sbatch accepts the beginning of a name for the whole.
     (
         ["sbatch.expor=ALL"],
         "--set sbatch.expor: sbatch: --export must not be changed: nothing from",
@@ -213,7 +213,7 @@ BAD_SETTINGS = [
 def refusal(
     tmp_path: Path, name: str | None, overrides: Iterable[str] = (), **variables: str
 ) -> str:
-    """Return the message of the error for bad settings, which is the user's to put right."""
+    """Return the message about bad settings; its exit status says that the user can fix them."""
     environ = {"XDG_CONFIG_HOME": str(tmp_path), **variables}
     with pytest.raises(OellmError) as error:
         cluster.resolve_cluster(name, overrides, environ, hostname="nowhere")
@@ -306,7 +306,7 @@ def test_a_bad_file_of_the_user_is_refused_by_its_name(
         ),
     ],
 )
-def test_what_is_wrong_is_told_on_stderr_alone(
+def test_errors_go_to_stderr_alone(
     run: Run, arguments: list[str], env: dict[str, str], message: str
 ) -> None:
     refused = run("oe-detect", *arguments, env=env, status=2)
@@ -329,7 +329,7 @@ def test_every_packaged_cluster_is_complete_but_for_the_directory_of_a_generic_o
 def test_what_it_prints_describes_the_same_cluster_anywhere(run: Run, tmp_path: Path) -> None:
     printed = run("oe-detect", "--cluster=lumi", "--set=setup=module load {x}").stdout
     (tmp_path / "f.json").write_text(printed)
-    # The file was resolved where it was written; the environment has no say in it any more.
+    # The file was resolved when it was written, so the environment no longer matters.
     env = {"OELLM_ACCOUNT": "other", "HF_HOME": "/other", "OELLM_CLUSTER": "local"}
     assert run("oe-detect", "--cluster=f.json", env=env).stdout == printed
     changed = detect(run, "--cluster=./f.json", "--set=account=other", env=env)

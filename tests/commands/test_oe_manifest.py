@@ -20,7 +20,7 @@ from support.hub_content import write_task
 from support.model_directories import weights, write_model
 from support.processes import Run
 
-# Most tests are not about names of tasks, and take short ones.
+# Most tests are not about names of tasks and use short ones.
 COMMAND = ("oe-manifest", "--unchecked_tasks")
 
 
@@ -132,7 +132,7 @@ def test_broken_checkpoints_are_named_and_left_out(run: Run, tmp_path: Path) -> 
     assert names == ["a/hf/iter_1", "a/hf/iter_3", "a/hf/iter_4", "b/hf/iter_7"]
     assert messages == [f"oe-manifest: {index}", f"oe-manifest: {cut}"]
     assert printed("--skip_broken", status=0) == (names, messages)
-    # The last one that is whole of each run; every=2 counts the broken ones.
+    # The last checkpoint of each run that is not broken; every=2 counts broken ones, too.
     last = (["a/hf/iter_4", "b/hf/iter_7"], messages[1:])
     assert printed("--checkpoints=last", status=1) == last
     assert printed("--checkpoints=every=2", status=1) == (["a/hf/iter_4"], messages[:1])
@@ -145,12 +145,12 @@ def test_broken_checkpoints_are_named_and_left_out(run: Run, tmp_path: Path) -> 
     assert rows(run, *given, "--models=a/b")[0]["model_path"] == "a/b"
 
 
-def test_what_may_not_be_read_is_named(run: Run, tmp_path: Path) -> None:
+def test_an_unreadable_directory_is_named(run: Run, tmp_path: Path) -> None:
     make_checkpoints(tmp_path / "runs", "iter_1", "iter_2", "iter_3", "other/iter_4")
     (tmp_path / "runs" / "iter_2").chmod(0)
     (tmp_path / "runs" / "iter_3" / "model.safetensors").chmod(0)
     (tmp_path / "runs" / "other").chmod(0)
-    # Root may read everything, unless it gives that up.
+    # Root may read everything unless it drops that right.
     power = "-dac_override,-dac_read_search"
     given_up = ["setpriv", f"--bounding-set={power}"] if os.geteuid() == 0 else []
     done = run(*given_up, *COMMAND, "--models=runs", "--tasks=t", status=1)
@@ -198,7 +198,7 @@ def test_an_option_goes_before_the_setting_of_a_suite(run: Run, tmp_path: Path) 
     assert [(row["limit"], row["seed"]) for row in found] == [("", "8"), ("5", "8")]
 
 
-# For each setting: cells that it takes, and one that it refuses, with what it expects instead.
+# For each setting: cells that it accepts, and one that it refuses, with what it expects instead.
 SETTINGS = {
     "backend": (["vllm"], "hf vllm", "one word"),
     "dtype": (["bfloat16"], "float 16", "one word"),
@@ -308,7 +308,7 @@ def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str)
         (["--models=a/b", "--tasks=\udcff"], "task_path: expected UTF-8 text without NUL, got '"),
     ],
 )
-def test_what_cannot_be_evaluated_is_refused_before_the_first_row(
+def test_a_mistake_is_found_before_the_first_row_is_printed(
     run: Run, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     make_checkpoints(tmp_path, "runs/iter_1", "runs/iter_2,x")

@@ -74,7 +74,7 @@ def test_more_models_than_the_queue_takes_share_shards(run: Run) -> None:
     assert sorted(shard["rows"] for shard in record["shards"]) == [9, 9, 10]
 
 
-def test_the_same_evaluation_twice_is_done_once_and_said(run: Run) -> None:
+def test_a_duplicate_row_is_evaluated_once_and_reported(run: Run) -> None:
     done = run(
         *("oe-render", "--cluster=local"),
         stdin=HEADER + "acme/tiny,mmlu,5\nacme/tiny,arc_easy,5\nacme/tiny,mmlu,05\n",
@@ -83,7 +83,7 @@ def test_the_same_evaluation_twice_is_done_once_and_said(run: Run) -> None:
     assert "stdin:4: the same evaluation as line 2, left out" in done.stderr
 
 
-def test_of_very_many_rows_that_are_there_twice_only_the_first_are_named(run: Run) -> None:
+def test_only_the_first_of_many_duplicate_rows_are_named(run: Run) -> None:
     rows = "".join(f"acme/tiny,task{n % 1000},5\n" for n in range(2500))
     done = run("oe-render", "--cluster=local", stdin=HEADER + rows)
     assert json.loads(done.stdout)["n_rows"] == 1000
@@ -114,11 +114,11 @@ def test_jobs_are_the_rows_in_their_order_each_with_the_shard_of_its_model(run: 
     assert [job[5] for job in jobs] == ["0", "1", "0", "0"]
 
 
-def test_no_room_for_the_rows_is_told_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
     rows = "".join(f"acme/tiny,task{n},5\n" for n in range(5_000))
     done = run(
-        # A limit on the size of files stands for a file system that is full.
+        # A limit on the size of files stands in for a full file system.
         *("bash", "-c", "ulimit -f 64; exec oe-render --cluster=local"),
         stdin=HEADER + rows,
         env={"TMPDIR": str(tmp_path / "small")},
@@ -219,9 +219,7 @@ def test_bad_manifest_is_named_by_line_and_column(
 
 
 @pytest.mark.slow
-def test_what_the_machine_lacks_is_told_before_anything_is_written(
-    run: Run, tmp_path: Path
-) -> None:
+def test_what_is_missing_is_reported_before_anything_is_written(run: Run, tmp_path: Path) -> None:
     base = [f"--set=eval_base_dir={tmp_path}/base", "--cluster=slurm"]
     image = run("oe-render", *base, "--set=images.lm_eval=x.sif", stdin=MANIFEST, status=3)
     assert image.stderr == (

@@ -18,7 +18,7 @@ from oellm.manifest.rows import Row
 from support.processes import Run
 
 HEADER = "model_path,task_path,n_shot"
-# Examples take as long as a busy machine makes them take.
+# A busy machine may take any time for an example.
 PATIENT = settings(deadline=None)
 
 
@@ -61,7 +61,7 @@ def message(path: Path, content: str | bytes) -> str:
             f'{HEADER}\n"a/b,float16",t,5\n',
             "jobs.csv:2: model_path: expected key=value after the model's path, got 'float16'",
         ),
-        # Rows before the bad one are good: the line is that of the bad one.
+        # The error names the line of the bad row, not that of a good row before it.
         (
             f'{HEADER}\na/b,"t\n\nu",5\n\n"a/b\n",t,five\n',
             "jobs.csv:6: n_shot: expected a non-negative integer, got 'five'",
@@ -72,7 +72,7 @@ def message(path: Path, content: str | bytes) -> str:
         ),
         (
             f"{HEADER}\na/b,t\0,5\n",
-            # Python 3.10's csv does not take it in the first place.
+            # Python 3.10's csv refuses it itself.
             ("jobs.csv:2: task_path: expected UTF-8 text without NUL", "jobs.csv:2: expected CSV"),
         ),
         (f"{HEADER}\na/b,t,5\n".encode("utf-16"), "jobs.csv:1: expected UTF-8 text, got byte 0xff"),
@@ -80,14 +80,14 @@ def message(path: Path, content: str | bytes) -> str:
             f"{HEADER}\na/b,t,5\n".encode() + b"a/b,t\xe9,5\n",
             "jobs.csv:3: expected UTF-8 text, got byte 0xe9",
         ),
-        # Far behind the block of text that is decoded first, and after line ends in cells.
+        # The byte is far behind the block that is decoded first, and after line ends in cells.
         (
             f'{HEADER}\na/b,"t\nu",5\n'.encode() + b"a/b,t,5\n" * 2_000 + b"\xff",
             "jobs.csv:2004: expected UTF-8 text, got byte 0xff",
         ),
     ],
 )
-def test_what_is_no_manifest_is_refused_by_its_place(
+def test_a_bad_manifest_is_refused_with_its_place(
     tmp_path: Path, content: str | bytes, expected: str | tuple[str, ...]
 ) -> None:
     assert message(tmp_path / "f", content).startswith(expected)
@@ -117,7 +117,7 @@ def test_what_is_no_manifest_is_refused_by_its_place(
         ("seed", "-1", "one seed, or four separated by commas"),
     ],
 )
-def test_a_cell_that_is_no_value_of_its_column_is_refused_by_line_and_column(
+def test_a_bad_cell_is_refused_with_line_and_column(
     tmp_path: Path, column: str, text: str, expected: str
 ) -> None:
     row = {"model_path": "a/b", "task_path": "t", "n_shot": "", column: ""}
@@ -148,7 +148,7 @@ def test_a_row_is_passed_on_before_the_next_one_is_read() -> None:
     assert next(lines) == "a/b,t,five\n"
 
 
-def test_a_command_tells_the_place_and_prints_nothing(run: Run, tmp_path: Path) -> None:
+def test_a_command_names_the_place_and_prints_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "jobs.csv").write_text(f"{HEADER}\na/b,t,5\na/b,t,five\n")
     text = "n_shot: expected a non-negative integer, got 'five'"
     for source, arguments, stdin in (
@@ -159,7 +159,7 @@ def test_a_command_tells_the_place_and_prints_nothing(run: Run, tmp_path: Path) 
         assert (refused.stdout, refused.stderr) == ("", f"oe-render: {source}:3: {text}\n")
 
 
-# All that a cell may hold: not NUL, nor half of a surrogate pair, which no UTF-8 stands for.
+# Everything that a cell may hold: no NUL, and no half of a surrogate pair, which UTF-8 lacks.
 TEXT = st.text("ab ,;\"'\\\r\n\t\x1a\u00e9\u2028\ufeff\U0001f600", max_size=8)
 CELLS = st.fixed_dictionaries(
     {
@@ -198,7 +198,7 @@ def test_local_paths_become_absolute_and_names_and_model_arguments_stay(
 
 
 @pytest.mark.parametrize("text", ['{"until": "\\ud83d"}', '{"\\udcff": "x"}'])
-def test_json_in_a_cell_cannot_smuggle_in_what_is_no_text(text: str) -> None:
+def test_json_in_a_cell_cannot_escape_forbidden_characters(text: str) -> None:
     with pytest.raises(InputError, match="gen_kwargs: expected UTF-8 text without NUL"):
         manifest.check_row(Row({"model_path": "a/b", "task_path": "t", "gen_kwargs": text}))
 

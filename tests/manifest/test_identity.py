@@ -18,9 +18,9 @@ from oellm.manifest.rows import Row, eval_id
 
 # Rows with the eval_id that the first version gave them.
 IDENTITIES = Path(__file__).with_name("identities.csv")
-# Examples take as long as a busy machine makes them take.
+# A busy machine may take any time for an example.
 PATIENT = settings(deadline=None)
-# For each column that is part of the identity: different values, each with equal spellings of it.
+# For each column of the identity: different values, each with its equivalent spellings.
 EXAMPLES = {
     "model_path": [
         [
@@ -77,7 +77,7 @@ RANDOM = st.randoms(use_true_random=False)
 
 
 def spelled(choice: dict[str, list[str]], rng: random.Random) -> Row:
-    """Return a row of these values: each in any spelling, the columns in any order."""
+    """Return a row with these values, each in any spelling, and the columns in any order."""
     cells = {name: rng.choice(spellings) for name, spellings in choice.items()}
     # An empty cell and no column are the same.
     kept = [name for name in cells if cells[name] or rng.random() < 0.5]
@@ -208,7 +208,7 @@ def test_arguments_count_by_name_and_value_and_not_by_their_order(
         assert not with_arguments(arguments) & with_arguments(others)
 
 
-def test_it_stays_the_same_when_more_texts_are_met_than_are_remembered() -> None:
+def test_it_stays_the_same_if_the_cache_of_cells_overflows() -> None:
     rows = [Row({"model_path": "m", "task_path": f"task{number}"}) for number in range(80_000)]
     first = [eval_id(row) for row in rows]
     assert len(set(first)) == len(rows)
@@ -220,7 +220,7 @@ def test_it_stays_the_same_when_more_texts_are_met_than_are_remembered() -> None
     assert cells._cached_cell.cache_info().misses == misses
 
 
-def test_who_changes_a_value_changes_no_other_row() -> None:
+def test_changing_a_value_changes_no_other_row() -> None:
     cells = {"gen_kwargs": '{"until": ["Q:"]}', "seed": "7"}
     Row(cells).value("gen_kwargs")["until"].append("A:")
     Row(cells).value("seed").clear()
@@ -236,7 +236,7 @@ def test_rows_have_the_identity_that_they_had_in_the_first_version() -> None:
 
 
 def test_it_is_the_one_that_existing_results_have() -> None:
-    """A new value here makes all results so far count as missing: it needs a new version."""
+    """If a value here changes, all earlier results count as missing: that needs a new version."""
     assert manifest.IDENTITY_VERSION == 1
     plain = {"model_path": "EleutherAI/pythia-160m", "task_path": "hellaswag", "n_shot": "5"}
     assert eval_id(Row(plain)) == "5ee25f64f320396c"

@@ -1,4 +1,4 @@
-"""The batch script: it tells the worker what it is told, waits for it, and requeues its job.
+"""The batch script: it passes signals to the worker, waits for it, and requeues its job.
 
 A stub stands in for the worker, and for scontrol; tests/real_slurm/ has the real ones.
 """
@@ -16,12 +16,12 @@ import pytest
 
 from support.processes import Run, clean_environment
 
-# Many processes, some of which wait.
+# It starts many processes, some of which wait.
 pytestmark = pytest.mark.slow
 
 HEADER = "model_path,task_path,n_shot\n"
 
-# Notes each signal in the file `told`; after as many as SIGNALS says it ends with STATUS.
+# Notes each signal in the file `told`, and ends with STATUS after SIGNALS of them.
 WORKER = f"""#!{sys.executable}
 import os, signal, sys
 names = ("USR1", "TERM", "INT", "HUP")
@@ -30,7 +30,7 @@ signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 with open("told", "w", buffering=1) as told:
     print("ready", os.getpid(), *sys.argv[1:], file=told)
     for _ in range(int(os.environ["SIGNALS"])):
-        # Not for ever: where a test has failed, nobody stops it.
+        # Not for ever: if a test fails, nobody stops this process.
         number = signal.sigtimedwait(signals, 60).si_signo
         print(signal.Signals(number).name, file=told)
 sys.exit(int(os.environ["STATUS"]))
@@ -38,7 +38,7 @@ sys.exit(int(os.environ["STATUS"]))
 
 SCONTROL = """#!/bin/bash
 echo "$@" >>"$SCONTROL_CALLS"
-# Slurm ends the job meanwhile, and with it all of its processes.
+# Slurm ends the job in the meantime, with all its processes.
 kill -TERM $PPID $$
 exit "$SCONTROL_STATUS"
 """
@@ -86,7 +86,7 @@ class Job:
         given |= slurm | scontrol | worker | environment | {"PATH": f"{base}/bin:{given['PATH']}"}
         with open(self._log, "w", encoding="utf-8") as log:
             self._process = subprocess.Popen(
-                # Below nohup HUP would be ignored, and bash cannot trap what is.
+                # nohup would make HUP ignored, and Bash cannot trap an ignored signal.
                 ["env", "--default-signal=HUP", "bash", run_dir / "submit_evals.sbatch"],
                 env={name: value for name, value in given.items() if value},
                 stderr=log,
@@ -94,7 +94,7 @@ class Job:
         self.worker = int(self._line(0).split()[1])
 
     def tell(self, *names: str) -> None:
-        """Send signals to the script, each when the worker has the one before it."""
+        """Send signals to the script, each after the worker has received the one before."""
         for position, name in enumerate(names, 1):
             self._process.send_signal(getattr(signal, f"SIG{name}"))
             assert self._line(position) == f"SIG{name}"
@@ -109,7 +109,7 @@ class Job:
         deadline = time.monotonic() + 20
         while True:
             text = self._told.read_text() if self._told.exists() else ""
-            # A line whose end is not there yet is not counted.
+            # A line without its end is not complete yet.
             lines = text.split("\n")[:-1]
             if len(lines) > number:
                 return lines[number]
@@ -123,10 +123,10 @@ class Job:
         (["USR1"], 75, True),
         (["USR1", "USR1", "USR1"], 75, True),
         (["INT", "HUP", "USR1"], 75, True),
-        # The worker is through, or it is stuck.
+        # The worker has finished, or it is stuck.
         (["USR1"], 0, False),
         (["USR1"], 1, False),
-        # Cancelled, maybe while it was stopping.
+        # The job was cancelled, perhaps while it was stopping.
         (["TERM"], 75, False),
         (["TERM", "TERM"], 75, False),
         (["USR1", "TERM"], 75, False),
@@ -164,7 +164,7 @@ def test_a_job_that_cannot_be_requeued_says_what_goes_on(run_dir: Path) -> None:
     assert log.endswith(f"not requeued: oe-submit {run_dir} continues it\n")
 
 
-def test_nothing_is_requeued_where_there_is_no_slurm(run_dir: Path) -> None:
+def test_nothing_is_requeued_without_slurm(run_dir: Path) -> None:
     job = Job(run_dir, 1, 75, SLURM_ARRAY_JOB_ID="")
     job.tell("USR1")
     assert job.end() == (75, "", "")
@@ -194,7 +194,7 @@ def test_the_local_executor_says_how_a_stopped_shard_goes_on(run: Run, run_dir: 
         (["time_limit=0-0:0:30"], "B:USR1@15"),
     ],
 )
-def test_a_job_is_told_in_time_but_never_in_its_first_half(
+def test_a_job_gets_its_signal_in_time_but_never_in_its_first_half(
     run: Run, settings: list[str], directive: str
 ) -> None:
     given = [f"--set={setting}" for setting in ("venv=/v", "eval_base_dir=/b", *settings)]
@@ -210,7 +210,7 @@ def test_a_job_is_told_in_time_but_never_in_its_first_half(
     assert (f" s before their end, not {wanted}: that is half" in done.stderr) == is_shortened
 
 
-def test_the_worker_knows_when_its_job_is_told(run: Run) -> None:
+def test_the_worker_knows_when_its_job_gets_its_signal(run: Run) -> None:
     given = ["--cluster=local", "--set=time_limit=00:04:00"]
     record = json.loads(run("oe-render", *given, stdin=HEADER + "acme/a,mmlu,0\n").stdout)
     assert record["cluster"]["stop_before"] == 120

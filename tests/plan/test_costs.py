@@ -131,7 +131,7 @@ def test_a_measured_time_replaces_the_guess_also_with_another_limit() -> None:
     uncounted = {"n_docs": "", "n_requests": "", "request_types": ""}
     assert costs.row(row(limit=100, **uncounted)) == (40.0, "measured")
     assert costs.row(row(limit=50, **uncounted)) == (20.0, "measured")
-    # 2000 documents are a guess, four requests for each of them are not.
+    # The 2000 documents are guessed; the four requests for each of them are not.
     assert costs.row(row(**uncounted)) == (800.0, "measured")
     others: list[dict[str, object]] = [
         {"model_bytes": 2 * 10**9},
@@ -144,11 +144,11 @@ def test_a_measured_time_replaces_the_guess_also_with_another_limit() -> None:
         assert costs.row(row(**other)).basis == "calibrated"
 
 
-def test_what_is_not_scoring_runs_beside_it() -> None:
+def test_other_work_runs_beside_scoring() -> None:
     slow = measured(row(), 10.0, building_s=30.0, beside_s=50.0)
     costs = CostModel([slow], "leonardo")
     assert costs.row(row()).seconds == 40.0
-    # The task is built once however little is asked.
+    # The task is built once, however few requests there are.
     assert costs.row(row(request_types="loglikelihood=4")).seconds == 15.25
 
 
@@ -165,7 +165,7 @@ def test_guesses_are_scaled_by_what_was_measured_on_this_gpu() -> None:
     fixed = 2 * calibrated(once)[0] - calibrated(twice)[0]
     assert calibrated(once)[1] == "calibrated"
     assert 0 <= fixed < 10
-    # One run that something else slowed down does not count.
+    # One run that was slowed down by something else does not count.
     assert calibrated([*once * 2, measured(row(**many), 1e6)]) == calibrated(once)
     generating = row(task_path="gsm8k", request_types="generate_until=400")
     assert calibrated(once, generating) == CostModel().row(generating)

@@ -45,13 +45,13 @@ def test_jobs_without_gpus_are_for_the_cpu_partition() -> None:
 
 
 def test_the_number_of_gpus_follows_from_the_workers() -> None:
-    # The setting once was a name with a number.
+    # In earlier versions the setting was a name with a number.
     old = options(2, gpu_gres="gpu:a100:1")
     assert (old["gres"], old["cpus-per-task"]) == ("gpu:a100:2", "16")
     assert "mem" not in old
 
 
-def test_a_whole_node_is_asked_for_with_all_that_it_has() -> None:
+def test_a_whole_node_is_requested_with_everything_on_it() -> None:
     node = {"whole_node": True, "gpus_per_node": 4}
     whole = options(3, **node)
     assert (whole["gres"], whole["cpus-per-task"], whole["mem"]) == ("gpu:4", "32", "0")
@@ -77,7 +77,7 @@ def test_as_many_workers_as_the_gpus_of_a_node_suffice_for(there: int, tp: int) 
     assert job_resources.count_workers(cluster(gpus_per_node=there), tp) == 1
 
 
-def test_each_array_has_its_own_time_limit_and_is_told_within_it() -> None:
+def test_each_array_has_its_own_time_limit_and_a_signal_within_it() -> None:
     described = cluster(time_limit="24:00:00", stop_before=300)
     made = Array("s", "lm_eval", 1, 1, 1, 0, time_limit="00:08:00")
     lines = batch_script.render_script(described, RUN_DIR, made, 1).splitlines()

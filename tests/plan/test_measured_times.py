@@ -1,4 +1,4 @@
-"""Times of earlier runs: what a result tells, what is no measurement, what is read only once."""
+"""Times of earlier runs: what a result tells, what is no measurement, what is read once."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_a_result_tells_what_its_row_took() -> None:
     assert found.load_s == timing["model_load_s"]
     assert found.start_s == pytest.approx(timing["start_s"] + timing["imports_s"])
     costs = CostModel([found], "local")
-    # What is done beside scoring counts by half.
+    # Half of the work beside scoring counts.
     expected = max(timing["scoring_s"], others / 2)
     assert costs.row(found.row) == (pytest.approx(expected), "measured")
 
@@ -122,7 +122,7 @@ DAMAGE: list[Any] = [
 ]
 
 
-def test_what_is_damaged_is_skipped(runs: Runs) -> None:
+def test_damaged_files_are_skipped(runs: Runs) -> None:
     run = runs.add("2026-01-01-00-00-00")
     for number, content in enumerate(DAMAGE):
         (run / "results" / f"{number}.json").write_text(json.dumps(content))
@@ -137,7 +137,7 @@ def test_what_is_damaged_is_skipped(runs: Runs) -> None:
     (unreadable / "run.json").write_text("{")
     write(unreadable, "piqa")
     write(run, "arc")
-    # A run is of no known cluster where its run.json says none.
+    # If run.json names no cluster, the run belongs to none.
     assert runs.tasks() == ["arc", "piqa"]
     assert (
         read_measurements(str(runs.root / "gone"), "local", {"OELLM_CACHE_DIR": str(runs.cache)})

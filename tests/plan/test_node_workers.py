@@ -1,4 +1,4 @@
-"""The batch script of whole nodes: several workers, each with GPUs and CPUs of its own.
+"""The batch script of whole nodes: several workers, each with its own GPUs and CPUs.
 
 A stub stands in for the worker, and for scontrol; tests/real_slurm/ has the real ones.
 """
@@ -18,10 +18,10 @@ import pytest
 
 from support.processes import clean_environment
 
-# Many processes, some of which wait.
+# It starts many processes, some of which wait.
 pytestmark = pytest.mark.slow
 
-# Says what it was given; then it waits for a signal, where the test says so, and ends.
+# Notes what it was given, waits for a signal if the test says so, and ends.
 WORKER = f"""#!{sys.executable}
 import json, os, signal, sys
 signals = [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
@@ -41,7 +41,7 @@ def note():
     os.rename(stream.name, f"shard.{{shard}}")
 note()
 if told:
-    # Not for ever: where a test has failed, nobody stops it.
+    # Not for ever: if a test fails, nobody stops this process.
     seen["signal"] = signal.sigtimedwait(signals, 60).si_signo
     note()
 if status < 0:
@@ -109,7 +109,7 @@ class Job:
         stubs = {"SCONTROL_CALLS": str(self._calls), "ENDS": json.dumps(ends or {})}
         given |= slurm | stubs | environment | {"PATH": f"{base}/bin:{given['PATH']}"}
         self._process = subprocess.Popen(
-            # Below nohup HUP would be ignored, and bash cannot trap what is.
+            # nohup would make HUP ignored, and Bash cannot trap an ignored signal.
             ["env", "--default-signal=HUP", "bash", run_dir / "submit_evals.sbatch", *arguments],
             env=given,
             stderr=subprocess.PIPE,
@@ -152,7 +152,7 @@ def test_workers_share_the_cpus_of_the_job_evenly(pairs: Path) -> None:
     job = Job(pairs, **CUDA)
     assert job.end()[0] == 0
     first, second = (set(seen["cpus"]) for _, seen in sorted(job.seen().items()))
-    # Of an odd number the last CPU is left over.
+    # The last CPU of an odd number is left over.
     assert len(first) == len(second) == len(allowed) // 2
     assert (first | second <= allowed, first & second) == (True, set())
 

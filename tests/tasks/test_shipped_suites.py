@@ -76,7 +76,7 @@ def test_lm_eval_has_every_shipped_task_and_its_metric(index: Mapping[str, Any])
         assert tasks, row
         for task in tasks:
             assert row["primary_metric"] in metrics(task), (row, task.name)
-            # Some tasks fix their shots at 0, whatever is asked for.
+            # Some tasks fix their shots at 0, whatever the row says.
             assert task.cfg.get("num_fewshot") != 0 or row["n_shot"] == "0", (row, task.name)
 
 
@@ -90,7 +90,7 @@ def test_lm_eval_lacks_what_is_left_out_and_has_the_relatives(index: Mapping[str
                 expression = re.compile(re.sub(r"\\{\w+\\}", r"\\w+", re.escape(pattern)))
                 assert not [name for name in index if expression.fullmatch(name)]
         assert set(re.findall(r"`(.*?)`", relatives)) <= index.keys()
-    # The reason why the 3-shot rows of dclm-core-22 cannot run: a list, where a text must be.
+    # Why the 3-shot rows of dclm-core-22 cannot run: they have a list instead of a text.
     assert index["agieval_lsat_ar"].cfg["doc_to_target"] == "{{gold}}"
 
 

@@ -31,7 +31,7 @@ from support.processes import BIN, ROOT, Run, clean_environment
 # The environment of a user without suites of their own.
 NO_FILE = {"XDG_CONFIG_HOME": "/nonexistent"}
 SHIPPED = task_suites.load_suites([], NO_FILE)
-# Examples take as long as a busy machine makes them take.
+# A busy machine may take any time for an example.
 PATIENT = settings(deadline=None, max_examples=50)
 PAGE = (ROOT / "docs" / "SUITES.md").read_text(encoding="utf-8")
 EXAMPLE = re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)[0]
@@ -51,7 +51,7 @@ def refusal(run: Run, *arguments: str | Path) -> str:
 def on_terminal(home: Path, *arguments: str, width: int = 100) -> list[str]:
     """Return the lines that `oe-manifest --list` prints on a terminal."""
     environment = clean_environment(home)
-    # Shells set it for themselves; a program that it reaches would not ask the terminal.
+    # If a program inherits this from a shell, it does not ask the terminal for its size.
     environment.pop("COLUMNS", None)
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
@@ -68,7 +68,7 @@ def on_terminal(home: Path, *arguments: str, width: int = 100) -> list[str]:
             while block := screen.read1(4096):
                 text += block
         except OSError:
-            pass  # Linux says so where the other end of a terminal is closed.
+            pass  # Linux raises it if the other end of a terminal is closed.
         assert done.wait() == 0
     return text.decode().splitlines()
 
@@ -150,7 +150,7 @@ def test_any_text_selects_rows_or_is_refused(text: str) -> None:
         ("mgsm-eu[de]]", "expected SUITE or SUITE[language|…], got 'mgsm-eu[de]]'"),
     ],
 )
-def test_what_selects_nothing_is_refused(selection: str, message: str) -> None:
+def test_a_selection_of_nothing_is_refused(selection: str, message: str) -> None:
     with pytest.raises(UsageError) as refused:
         task_suites.select_rows(selection, SHIPPED)
     assert str(refused.value) == f"--task_groups: {message}"
@@ -307,7 +307,7 @@ def test_a_mistake_in_a_file_is_refused_with_its_place(
     assert str(refused.value).startswith(f"{path}{expected}")
 
 
-def test_a_file_that_is_not_there_or_not_right_is_refused(run: Run, tmp_path: Path) -> None:
+def test_a_missing_or_bad_file_is_refused(run: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(EXAMPLE.replace("[0, 5]", '"5"'))
     # The page shows this message.
     assert refusal(run, "--suites=mine.json") in PAGE
