@@ -109,12 +109,15 @@ SHARDED = [
     (write("tokenizer.json", ""), "tokenizer.json: the file is empty"),
     (only("config.json", "tokenizer.json"), "no weights: neither *.safetensors nor pytorch_model"),
     (only("config.json", "model.gguf"), "add `,gguf_file=NAME` to say which GGUF file"),
-    (only("adapter_config.json", "adapter_model.safetensors"), "a PEFT adapter, not a model: nam"),
+    (only("adapter_config.json", "adapter_model.safetensors"), "a PEFT adapter, not a model: "),
     (only(), "no config.json"),
 ]
 WHOLE = [
     (lambda path: torch_model(path, b""), "pytorch_model.bin: the file is empty"),
-    (lambda path: torch_model(path, archive()[:-9]), "pytorch_model.bin: the zip archive is trun"),
+    (
+        lambda path: torch_model(path, archive()[:-9]),
+        "pytorch_model.bin: the zip archive is truncated",
+    ),
     (lambda path: torch_model(path, b"PK"), "pytorch_model.bin: this is not a PyTorch file"),
     (lambda path: torch_model(path, b"\0" * 99), "pytorch_model.bin: this is not a PyTorch file"),
     (write("config.json", '{"transformers_weights": "x.safetensors"}'), "x.safetensors: No such f"),

@@ -1,4 +1,4 @@
-"""Counts consecutive time-outs without progress, to bound requeueing.
+"""Counts consecutive time-outs without progress, to bound requeuing.
 
 The file RUN_DIR/stops/SHARD holds the job's number and the count: `4711 2`.
 """
