@@ -180,7 +180,7 @@ def _write_records(statuses: list[RunStatus], options: Options) -> None:
     )
     columns = list(schema.table("shard_status" if options.shards else "status"))
     rows = tables.select_values(records, columns)
-    tables.write_rows(rows, columns, options.layout, sys.stdout)
+    tables.write_rows(rows, columns, options.layout, stream=sys.stdout)
 
 
 def _write_object(status: RunStatus) -> None:
@@ -249,7 +249,7 @@ def _list(options: Options) -> int:
     layout = "jsonl" if options.layout == "json" else options.layout
     is_table = layout == "table"
     columns = schema.shown_columns("totals") if is_table else list(schema.table("totals"))
-    tables.write_rows(tables.select_values(records, columns), columns, layout, sys.stdout)
+    tables.write_rows(tables.select_values(records, columns), columns, layout, stream=sys.stdout)
     return ExitStatus.DONE
 
 

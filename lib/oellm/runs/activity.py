@@ -85,7 +85,7 @@ def find_activity(run: Run, queue: Queue) -> dict[int, Activity]:
     heartbeats = read_heartbeats(run.path)
     # A newer submission of a shard replaces an older one, which had ended by then.
     activities = {
-        shard: _find_shard_activity(run, job, heartbeats.get(shard), queue)
+        shard: _find_shard_activity(run, job, heartbeats.get(shard), queue=queue)
         for shard, job in newest_jobs(run).items()
     }
     return {shard: activity for shard, activity in activities.items() if activity is not None}

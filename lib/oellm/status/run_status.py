@@ -9,6 +9,7 @@ from oellm.manifest.rows import Row
 from oellm.runs.heartbeat import Heartbeat, RowAtWork, RowPhase
 from oellm.runs.result_store import RecordedFailure
 from oellm.runs.run_directory import Run
+from oellm.runs.run_record import Shard
 from oellm.runs.shard_jobs import ShardJob, newest_jobs
 from oellm.slurm import job_states
 from oellm.slurm.job_states import ArrayTask, JobState
@@ -37,9 +38,9 @@ def join_evidence(evidence: Evidence) -> RunStatus:
     statuses = []
     for shard in evidence.run.shards:
         heartbeat = evidence.heartbeats.get(shard.index)
-        activity = _find_activity(jobs.get(shard.index), shard.index, heartbeat, evidence)
+        activity = _find_activity(jobs.get(shard.index), shard.index, heartbeat, evidence=evidence)
         rows = [_row_status(row, activity, evidence) for row in rows_of[shard.index]]
-        statuses.append(_measure(shard.index, rows, activity, shard.estimate_s, heartbeat))
+        statuses.append(_measure(shard, rows, activity, heartbeat=heartbeat))
     return RunStatus(evidence.run, statuses, _sum_up(evidence.run, statuses))
 
 
@@ -55,7 +56,7 @@ def _find_activity(
     if job.task is None:
         reason = "its submission is not confirmed yet; the next oe-submit looks for it"
         return ShardActivity(ShardPhase.QUEUED, reason, since=job.submission.time)
-    return _find_slurm_activity(job, job.task, heartbeat, evidence)
+    return _find_slurm_activity(job, job.task, heartbeat, evidence=evidence)
 
 
 def _find_slurm_activity(
@@ -92,7 +93,7 @@ def _find_slurm_activity(
 
 def _running(heartbeat: Heartbeat, job: str, node: str) -> ShardActivity:
     since = heartbeat.attempt.start_time
-    return ShardActivity(ShardPhase.RUNNING, "", since, job, node, heartbeat)
+    return ShardActivity(ShardPhase.RUNNING, "", since, job=job, node=node, heartbeat=heartbeat)
 
 
 def _find_local_activity(
@@ -121,9 +122,9 @@ def _explain_waiting(job: JobState, log: str) -> str:
 def _row_status(row: Row, activity: ShardActivity, evidence: Evidence) -> RowStatus:
     eval_id = row["eval_id"]
     if eval_id in evidence.done:
-        return RowStatus(row, EvalState.DONE, "", activity)
+        return RowStatus(row, EvalState.DONE, "", shard=activity)
     failure = evidence.failures.get(eval_id)
-    state, reason, at_work = _row_state(eval_id, failure, activity, evidence)
+    state, reason, at_work = _row_state(eval_id, failure, activity, evidence=evidence)
     return RowStatus(
         row=row,
         state=state,
@@ -164,10 +165,10 @@ def _describe_work(row: RowAtWork, heartbeat: Heartbeat, evidence: Evidence) -> 
 
 
 def _measure(
-    index: int,
+    shard: Shard,
     rows: list[RowStatus],
     activity: ShardActivity,
-    estimate_s: float,
+    *,
     heartbeat: Heartbeat | None,
 ) -> ShardStatus:
     attempts = heartbeat.attempts if heartbeat is not None else ()
@@ -182,13 +183,13 @@ def _measure(
         left_s = 0.0
     elif taken_s and progress:
         left_s = taken_s * (len(rows) - progress) / progress
-    elif estimate_s:
-        left_s = max(0.0, estimate_s - taken_s)
+    elif shard.estimate_s:
+        left_s = max(0.0, shard.estimate_s - taken_s)
     return ShardStatus(
-        index=index,
+        index=shard.index,
         rows=rows,
         activity=activity,
-        estimate_s=estimate_s,
+        estimate_s=shard.estimate_s,
         measured_s=taken_s,
         scoring_s=sum(attempt.scoring_s for attempt in attempts),
         gpu_s=sum(attempt.seconds * attempt.gpus for attempt in attempts),

@@ -91,7 +91,7 @@ class LocalExecutor:
     def _start(self, element: Element) -> None:
         gpus = self._gpus.take(self._needed_gpus(element.array))
         variables = self._gpus.variables(gpus)
-        started = LocalElement(self._run, element, self._shards[element], variables)
+        started = LocalElement(self._run, element, self._shards[element], variables=variables)
         self._running[started] = gpus
         self._selector.register(started, selectors.EVENT_READ)
 
