@@ -11,10 +11,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, BinaryIO, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from oellm import __version__
 from oellm.errors import ExitStatus, OellmError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from oellm.core.log import Log
 
 Arguments = dict[str, Any]
 
@@ -45,7 +48,7 @@ def relay(line: str) -> None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
-def status_line() -> Callable[[str], None] | None:
+def status_line() -> Log | None:
     """Return a function that shows a line below the messages, or None without a terminal.
 
     The next line replaces it; an empty line removes it.

@@ -41,10 +41,12 @@ class CsvReader:
             if name not in self.header:
                 shown = ",".join(self.header)[:120]
                 text = f"required column is missing; the header is {shown!r}"
-                raise InputError(text, source, 1, name)
+                raise InputError(text, source, line=1, column=name)
         for name in self.header:
             if self.header.count(name) > 1:
-                raise InputError("the column occurs twice in the header", source, 1, name)
+                raise InputError(
+                    "the column occurs twice in the header", source, line=1, column=name
+                )
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         return self._records

@@ -117,7 +117,7 @@ class Fetcher:
         status: Log | None,
     ) -> None:
         self._models = ModelDownloads(address, hub_problem, jobs, log=log, status=status)
-        self._tasks = TaskProcess(cluster, hub_problem is None, jobs, relay)
+        self._tasks = TaskProcess(cluster, fetch=hub_problem is None, jobs=jobs, relay=relay)
 
     def fetch(self, rows: list[Row]) -> FetchOutcome:
         """Fetch what the rows need; return them with what was learned about them.

@@ -163,7 +163,7 @@ class Preparation:
             return Obstacle(error.column, Problem(error.message), is_final=True)
         problem = self._problem(task, error, online)
         is_final = isinstance(error, (ImportError, NotPermittedError))
-        return Obstacle("task_path", problem, is_final, _remedy(error, problem))
+        return Obstacle("task_path", problem, is_final, remedy=_remedy(error, problem))
 
     def _problem(self, task: str, error: BaseException, online: bool) -> Problem:
         problem = errors.explain_error(error, self._address)

@@ -165,7 +165,7 @@ def _remove_wrong_files(repository: str, commit: str) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    cached = CachedCommit(HF_HUB_CACHE, repository, commit, "datasets")
+    cached = CachedCommit(HF_HUB_CACHE, repository, commit, kind="datasets")
     names = cached.names()
     try:
         listed = HfApi().get_paths_info(repository, names, repo_type="dataset", revision=commit)

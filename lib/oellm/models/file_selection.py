@@ -38,7 +38,8 @@ _LEFT_BEHIND = (
 )
 # A copy in another precision: model.fp16.safetensors, model.fp16-00001-of-00002.safetensors.
 _VARIANT = re.compile(
-    r"(?:pytorch_)?model(?:-\d+-of-\d+)?\.(?P<name>[^.]+?)(?:-\d+-of-\d+)?\.(?:safetensors|bin)"
+    r"(?:pytorch_)?model(?:-[0-9]+-of-[0-9]+)?\.(?P<name>[^.]+?)(?:-[0-9]+-of-[0-9]+)?"
+    r"\.(?:safetensors|bin)"
 )
 
 
