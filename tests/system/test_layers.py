@@ -49,13 +49,9 @@ LIGHT = {"docopt", "orjson"}
 # The worker's archive brings docopt; orjson is used if the Python of the job has it.
 TRAVELS_WITH_WORKER = {"docopt"}
 
-# What only the framework's own folder may say, and the lists of frameworks and their spellings.
+# What only the framework's own folder may say, and the registry of frameworks.
 FRAMEWORK_NAMES = ("lm_eval", "lm-eval")
-FRAMEWORK_LISTS = (
-    "lib/oellm/frameworks/__init__.py",
-    "lib/oellm/frameworks/reading/detect.py",
-    "lib/oellm/manifest/cells.py",
-)
+REGISTRY = "lib/oellm/frameworks/__init__.py"
 
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
@@ -125,9 +121,9 @@ def imports_that_a_job_lacks(modules: Modules) -> Iterator[str]:
 
 
 def names_of_lm_eval(modules: Modules) -> Iterator[str]:
-    """Only lm-eval's own folder and the lists of frameworks name it. Docstrings do not count."""
+    """Only lm-eval's own folder and the registry name it. Docstrings do not count."""
     for module in modules.values():
-        if "frameworks.lm_eval" in module.name or module.file in FRAMEWORK_LISTS:
+        if "frameworks.lm_eval" in module.name or module.file == REGISTRY:
             continue
         for text, line in words(module):
             if any(name in text for name in FRAMEWORK_NAMES):
