@@ -190,6 +190,8 @@ def work_of(*models: tuple[float, list[float]]) -> list[ModelWork]:
         (work_of((0, [18000]), (9, [900] * 8)), Room(None, 3600, 0), 1, [18000, 7209]),
         # Rows of all models go longest first: 13 + 13 and 13 + 5 + 5.
         (work_of((0, [0, 5, 13]), (0, [13]), (0, [5, 13])), Room(2, 1, 0), 1, [26, 23]),
+        # A long load counts: 19 + 12 and 25 + 3 + 3.
+        (work_of((10, [15]), (0, [19, 3, 3]), (12, [0])), Room(2, 1, 0), 1, [31, 31]),
         # There is no room for the fifth shard.
         (work_of((0, [60] * 300)), Room(2, 3600, 0), 1, [9000] * 2),
         # A node's GPUs are all paid for.
