@@ -175,6 +175,46 @@ def test_places_that_cannot_be_read_are_named_and_the_others_count(
     assert missing(MANIFEST, *twice)[0] == ["c", "d"]
 
 
+@pytest.mark.parametrize(
+    ("key", "damage"),
+    [("jobs", [{}]), ("jobs", "x"), ("arrays", []), ("shards", [[]]), ("cluster", [])],
+)
+def test_a_damaged_record_of_a_run_stops_nobody(
+    run: Run, output: Path, missing: Any, key: str, damage: object
+) -> None:
+    good, damaged = render(run, MANIFEST), render(run, MANIFEST)
+    write_result(good, "a")
+    path = damaged / "run.json"
+    record = json.loads(path.read_text())
+    entry = {"executor": "local", "job_id": 1, "array": 0, "elements": [0], "offset": 0}
+    record["jobs"] = [entry | {"submitted": "2024-01-15T14:30:45+00:00"}]
+    path.write_text(json.dumps(record | {key: damage}))
+    found, said = missing()
+    assert found == ["b", "c", "d"]
+    assert f"{path}: " in said
+    assert (
+        "; what this run still evaluates is not known" in said or "; this run is left out" in said
+    )
+
+
+def test_parts_of_a_run_that_cannot_be_listed_stop_nobody(
+    run: Run, output: Path, missing: Any
+) -> None:
+    good, no_results, no_progress = (render(run, MANIFEST) for _ in range(3))
+    write_result(good, "a")
+    shutil.rmtree(no_results / "results")
+    (no_results / "results").touch()
+    record = json.loads((no_progress / "run.json").read_text())
+    entry = {"executor": "local", "job_id": 1, "array": 0, "elements": [0], "offset": 0}
+    record["jobs"] = [entry | {"submitted": "2024-01-15T14:30:45+00:00"}]
+    (no_progress / "run.json").write_text(json.dumps(record))
+    (no_progress / "progress").touch()
+    found, said = missing()
+    assert found == ["b", "c", "d"]
+    assert f"{no_results}/results: Not a directory; this run is left out\n" in said
+    assert f"{no_progress}/progress: Not a directory; what this run still evaluates is" in said
+
+
 def test_a_directory_that_cannot_be_listed_is_passed_over_below_and_refused_above() -> None:
     """As nobody, since nothing is closed to root."""
     if os.geteuid() != 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import subprocess
@@ -122,3 +123,19 @@ def test_a_worker_tells_how_far_it_is(run: Run, tiny_model: Path, tmp_path: Path
     phases = {row.phase for beat in seen for row in beat.state.rows}
     assert phases >= {RowPhase.WAITING, RowPhase.SCORING}
     assert os.listdir(tmp_path / "run" / "progress") == ["0.json"]
+
+
+def test_a_heartbeat_without_a_time_counts_as_none_and_without_a_zone_as_utc(
+    tmp_path: Path,
+) -> None:
+    HeartbeatWriter(tmp_path, shard=0, gpus=1).beat(IDLE)
+    path = tmp_path / "progress" / "0.json"
+    content = in_file(path)
+    for damaged in ("yesterday", None, 5):
+        content["attempts"][0]["updated"] = damaged
+        path.write_text(json.dumps(content))
+        assert heartbeat.read_heartbeats(tmp_path) == {}
+    content["attempts"][0]["updated"] = "2024-01-15T14:30:45"
+    path.write_text(json.dumps(content))
+    moment = datetime.datetime(2024, 1, 15, 14, 30, 45, tzinfo=datetime.timezone.utc)
+    assert heartbeat.read_heartbeats(tmp_path)[0].attempt.update_time == moment

@@ -69,6 +69,53 @@ def test_submissions_are_written_as_they_are_read(run_dir: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("key", "damage", "reason"),
+    [
+        ("arrays", {"workers": 0}, "workers: expected a positive number, got 0"),
+        ("arrays", {"elements": "1"}, "elements: expected int, got '1'"),
+        ("arrays", None, "expected an object, got None"),
+        ("shards", {"index": True}, "index: expected int, got True"),
+        ("jobs", {"elements": [[]]}, "expected an integer, got []"),
+        ("jobs", {"submitted": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
+        ("jobs", {"executor": "cloud"}, "'cloud' is not a valid Executor"),
+        ("jobs", {"command": None}, "'NoneType' object is not iterable"),
+        ("jobs", [], "list indices must be integers or slices, not str"),
+    ],
+)
+def test_a_damaged_part_of_the_record_is_bad_input(
+    run_dir: Path, key: str, damage: object, reason: str
+) -> None:
+    path = run_dir / "run.json"
+    content = json.loads(path.read_text())
+    content[key] = [content[key][0] | damage if isinstance(damage, dict) else damage]
+    path.write_text(json.dumps(content))
+    run = run_directory.load_run(run_dir)
+    with pytest.raises(InputError) as error:
+        _ = run.arrays, run.shards, run.submissions
+    assert str(error.value) == f"{path}: {key}: damaged: {reason}"
+
+
+def test_a_record_that_lacks_a_key_or_names_no_array_is_bad_input(run_dir: Path) -> None:
+    path = run_dir / "run.json"
+    whole = json.loads(path.read_text())
+    for key, part, reason in (
+        ("shards", "rows", "the key 'rows' is missing"),
+        ("jobs", "offset", "the key 'offset' is missing"),
+    ):
+        lacking = {name: value for name, value in whole[key][0].items() if name != part}
+        path.write_text(json.dumps({**whole, key: [lacking]}))
+        run = run_directory.load_run(run_dir)
+        with pytest.raises(InputError, match=f"{key}: damaged: {reason}"):
+            _ = run.shards, run.submissions
+    path.write_text(json.dumps({**whole, "arrays": []}))
+    with pytest.raises(InputError, match="jobs: expected the number of an array, got 0"):
+        _ = run_directory.load_run(run_dir).submissions
+    path.write_text(json.dumps({**whole, "cluster": []}))
+    with pytest.raises(InputError, match="cluster: expected an object"):
+        run_directory.load_run(run_dir)
+
+
 def test_parts_of_the_record_that_a_later_version_extends_are_read(run_dir: Path) -> None:
     path = run_dir / "run.json"
     content = json.loads(path.read_text())

@@ -6,6 +6,7 @@ Several processes read the runs, so that a thousand of them take seconds.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -23,6 +24,8 @@ from oellm.runs import activity
 from oellm.runs.activity import Activity
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import FAILURES, JOBS, Run
+
+_SHARD = re.compile(r"[0-9]{1,9}")
 
 
 class RowState(str, Enum):
@@ -113,18 +116,36 @@ def _active_states(
     unfinished = []
     for run, findings in found:
         shards = {row: shard for row, shard in findings.shards.items() if row not in done}
-        if shards and run.submissions:
-            unfinished.append((run, shards))
+        try:
+            if shards and run.submissions:
+                unfinished.append((run, shards))
+        except InputError as error:
+            log(_is_unknown(error))
     queue = activity.ask_queue_of_runs([run for run, _ in unfinished], cluster, log)
     states: dict[str, RowState] = {}
     for run, shards in unfinished:
-        active = activity.find_activity(run, queue)
+        try:
+            active = activity.find_activity(run, queue)
+        except (InputError, OSError) as error:
+            log(_is_unknown(error))
+            continue
         for row, shard in shards.items():
             if active.get(shard) is Activity.ACTIVE:
                 states[row] = RowState.ACTIVE
             elif shard in active:
                 states.setdefault(row, RowState.PROBABLE)
     return states
+
+
+def _is_unknown(error: InputError | OSError) -> str:
+    """Return the message that nobody can tell what a run still evaluates."""
+    return f"{_describe(error)}; what this run still evaluates is not known"
+
+
+def _describe(error: InputError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 class _RunSearch:
@@ -136,12 +157,14 @@ class _RunSearch:
     def __call__(self, run: Run) -> _RunFindings:
         found = _RunFindings(set(), set(), set(), {}, [])
         run_dir = str(run.path)
+        try:
+            names = ResultStore(run.path).result_names()
+        except OSError as error:
+            found.problems.append(f"{_describe(error)}; this run is left out")
+            return found
         # By the eval_id that a row has in this run, which may be at a commit.
-        wanted = {
-            name[: -len(".json")]: name[: -len(".json")]
-            for name in ResultStore(run.path).result_names()
-            if name.endswith(".json") and name[: -len(".json")] in self._wanted.eval_ids
-        }
+        stems = (name[: -len(".json")] for name in names if name.endswith(".json"))
+        wanted = {stem: stem for stem in stems if stem in self._wanted.eval_ids}
         shards = {}
         try:
             for eval_id, in_run, shard in self._rows(run_dir):
@@ -150,9 +173,9 @@ class _RunSearch:
         except FileNotFoundError as error:
             # The run may have been deleted since it was found.
             if run.path.exists():
-                found.problems.append(f"{error.filename}: {error.strerror}")
+                found.problems.append(_is_unknown(error))
         except (OSError, InputError) as error:
-            found.problems.append(f"{error}; what this run still evaluates is not known")
+            found.problems.append(_is_unknown(error))
         for in_run, eval_id in wanted.items():
             self._look(run_dir, in_run, eval_id, found)
         found.shards.update({row: n for row, n in shards.items() if row not in found.done})
@@ -169,7 +192,7 @@ class _RunSearch:
                 is_wanted = in_run in self._wanted.eval_ids
                 eval_id = in_run if is_wanted else self._without_commit(cells)
                 if eval_id:
-                    if not (cells["shard"].isascii() and cells["shard"].isdecimal()):
+                    if not _SHARD.fullmatch(cells["shard"]):
                         raise InputError("expected a shard", path, line, "shard")
                     yield eval_id, in_run, int(cells["shard"])
 

@@ -72,3 +72,12 @@ def format_duration(seconds: float) -> str:
 def utc_now() -> str:
     """Return the present time in UTC, in ISO 8601 with milliseconds."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def parse_time(text: str) -> datetime.datetime:
+    """Return the time that an ISO 8601 text tells; it is UTC if the text names no zone.
+
+    Raises ValueError for other text, and TypeError for what is no text.
+    """
+    moment = datetime.datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)

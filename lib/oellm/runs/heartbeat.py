@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import json_codec
-from oellm.core.display import utc_now
+from oellm.core.display import parse_time, utc_now
 from oellm.runs import provenance
 from oellm.runs.run_directory import PROGRESS
 
@@ -136,6 +136,8 @@ class Attempt:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Attempt:
         """Read an entry of `attempts` in a heartbeat."""
+        for key in ("started", "updated"):
+            parse_time(content[key])
         return cls(**{field.name: content[field.name] for field in dataclasses.fields(cls)})
 
     def to_json(self) -> dict[str, Any]:
@@ -145,12 +147,12 @@ class Attempt:
     @property
     def start_time(self) -> datetime.datetime:
         """When the process started."""
-        return datetime.datetime.fromisoformat(self.started)
+        return parse_time(self.started)
 
     @property
     def update_time(self) -> datetime.datetime:
         """When it last wrote a heartbeat."""
-        return datetime.datetime.fromisoformat(self.updated)
+        return parse_time(self.updated)
 
     @property
     def seconds(self) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
@@ -17,6 +17,8 @@ from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
 from oellm.runs.run_record import Array, Shard, Submission
+
+Entry = TypeVar("Entry")
 
 # The manifest: its rows with eval_id and shard.
 JOBS = "jobs.csv"
@@ -65,17 +67,32 @@ class Run:
     @functools.cached_property
     def arrays(self) -> tuple[Array, ...]:
         """The job arrays; other parts of the record refer to them by their position."""
-        return tuple(map(Array.from_json, self.content["arrays"]))
+        return tuple(self._read_entries("arrays", Array.from_json))
 
     @functools.cached_property
     def shards(self) -> tuple[Shard, ...]:
         """The shards, by their index."""
-        return tuple(map(Shard.from_json, self.content["shards"]))
+        return tuple(self._read_entries("shards", Shard.from_json))
 
     @functools.cached_property
     def submissions(self) -> list[Submission]:
         """The submissions, oldest first. `save` writes what was changed in this list."""
-        return list(map(Submission.from_json, self.content["jobs"]))
+        submissions = self._read_entries("jobs", Submission.from_json)
+        for submission in submissions:
+            if not 0 <= submission.array < len(self.arrays):
+                reason = f"expected the number of an array, got {submission.array}"
+                raise InputError(reason, str(self.path / RUN), column="jobs")
+        return submissions
+
+    def _read_entries(self, key: str, read: Callable[[Any], Entry]) -> list[Entry]:
+        """Return the entries of a list of run.json; raises InputError if one is damaged."""
+        try:
+            return list(map(read, self.content[key]))
+        except KeyError as error:
+            reason = f"the key {error} is missing"
+        except (AttributeError, TypeError, ValueError) as error:
+            reason = str(error)
+        raise InputError(f"damaged: {reason}", str(self.path / RUN), column=key)
 
     @property
     def created(self) -> str:
@@ -216,6 +233,8 @@ def _checked(content: Any, source: str) -> dict[str, Any]:
     for key, spec in schema.table("run").items():
         if key not in content and not spec.get("optional"):
             raise InputError(f"expected a run object with the key {key!r}", source)
+    if not isinstance(content["cluster"], dict):
+        raise InputError("expected an object", source, column="cluster")
     if content["schema_version"] != schema.VERSION:
         raise InputError(
             f"expected schema version {schema.VERSION}, got {content['schema_version']!r}: "

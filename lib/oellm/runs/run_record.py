@@ -7,7 +7,13 @@ import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar
+
+from oellm.core.display import parse_time
+
+_Part = TypeVar("_Part", "Array", "Shard")
+# The values that a field may have, by its annotation.
+_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str}
 
 
 class Executor(str, Enum):
@@ -47,8 +53,11 @@ class Array:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Array:
-        """Read an entry of `arrays` in run.json."""
-        return cls(**_known_fields(cls, content))
+        """Read an entry of `arrays` in run.json; raises ValueError if it is damaged."""
+        array = _read_fields(cls, content)
+        if array.workers < 1:
+            raise ValueError(f"workers: expected a positive number, got {array.workers}")
+        return array
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `arrays` in run.json."""
@@ -77,8 +86,8 @@ class Shard:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Shard:
-        """Read an entry of `shards` in run.json."""
-        return cls(**_known_fields(cls, content))
+        """Read an entry of `shards` in run.json; raises ValueError if it is damaged."""
+        return _read_fields(cls, content)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `shards` in run.json."""
@@ -111,7 +120,17 @@ class Submission:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Submission:
-        """Read an entry of `jobs` in run.json."""
+        """Read an entry of `jobs` in run.json.
+
+        Raises KeyError, TypeError or ValueError if it is damaged.
+        """
+        numbers = [content["array"], content["offset"], *content["elements"]]
+        if content["job_id"] is not None:
+            numbers.append(content["job_id"])
+        for number in numbers:
+            if type(number) is not int:
+                raise ValueError(f"expected an integer, got {number!r}")
+        parse_time(content["submitted"])
         return cls(
             executor=Executor(content["executor"]),
             job_id=content["job_id"],
@@ -134,13 +153,22 @@ class Submission:
     @property
     def time(self) -> datetime.datetime:
         """When it was submitted."""
-        return datetime.datetime.fromisoformat(self.submitted)
+        return parse_time(self.submitted)
 
 
-def _known_fields(kind: type[Array] | type[Shard], content: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of a class's fields; a later version may have written more."""
-    return {
-        field.name: content[field.name]
-        for field in dataclasses.fields(kind)
-        if field.name in content
-    }
+def _read_fields(kind: type[_Part], content: Mapping[str, Any]) -> _Part:
+    """Return an object with the values of its class's fields; a later version may have more.
+
+    Raises ValueError if one is missing, or of another type.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"expected an object, got {content!r}")
+    values = {}
+    for field in dataclasses.fields(kind):
+        if field.name in content:
+            value = values[field.name] = content[field.name]
+            if isinstance(value, bool) or not isinstance(value, _TYPES[str(field.type)]):
+                raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"the key {field.name!r} is missing")
+    return kind(**values)
