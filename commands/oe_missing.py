@@ -89,6 +89,9 @@ def _options(arguments: cli.Arguments) -> Options:
         for option in ("--also_running", "--cluster", "--set"):
             if arguments[option]:
                 raise UsageError(f"{option} needs --in")
+    elif "" in arguments["--in"]:
+        # An unset variable in a script; without this error, all rows would count as missing.
+        raise UsageError("--in: expected a directory, got nothing")
     elif len(arguments["PATH"]) > 1:
         raise UsageError(
             f"--in: expected one manifest at most, got {len(arguments['PATH'])} paths; "

@@ -45,7 +45,8 @@ Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
 Examples:
   oe-manifest --models acme/tiny --tasks hellaswag | oe-render | oe-submit
   oe-render --dry_run --cluster leonardo --sbatch mail-type=FAIL evals.csv
-  oe-render --explain evals.csv | sort -t, -k7 -g | tail
+  oe-render --explain evals.csv | csvcut -c seconds,task_path,model_path |
+      sort -gr | head
 """
 
 from __future__ import annotations

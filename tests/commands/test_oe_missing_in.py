@@ -91,6 +91,12 @@ def test_all_rows_are_missing_before_the_first_run(run: Run, output: Path, missi
     )
 
 
+def test_an_unset_variable_is_no_directory(run: Run) -> None:
+    done = run("oe-missing", "--in=", stdin=MANIFEST, status=2)
+    assert done.stderr == "oe-missing: --in: expected a directory, got nothing\n"
+    assert done.stdout == ""
+
+
 def test_a_row_is_done_in_whichever_run_has_its_result(run: Run, missing: Any) -> None:
     first, second = render(run, MANIFEST), render(run, MANIFEST)
     write_result(first, "a")

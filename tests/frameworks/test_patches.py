@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 import inspect
 import logging
+import os
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,28 @@ def test_a_message_that_differs_in_numbers_only_is_shown_once(
         logger.warning("request %d is too long", number)
     logger.warning("Overwriting default num_fewshot of task from 0 to 5")
     assert capsys.readouterr().err == "lm_eval: request 1 is too long\n"
+
+
+def test_lm_eval_shows_the_complaints_of_git_and_we_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    import lm_eval.evaluator
+    import lm_eval.loggers.utils
+
+    theirs = lm_eval.loggers.utils.get_git_commit_hash
+    monkeypatch.setattr(lm_eval.evaluator, "get_git_commit_hash", theirs)
+    patches.patch_libraries()
+    git = tmp_path / "git"
+    git.write_text("#!/bin/sh\necho 'fatal: not a git repository' >&2\nexit 128\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.chdir(tmp_path)
+    assert theirs() is None
+    assert capfd.readouterr().err == "fatal: not a git repository\n"
+    assert lm_eval.evaluator.get_git_commit_hash() is None
+    assert capfd.readouterr().err == ""
+    git.write_text("#!/bin/sh\necho v1.2-3-gabcdef\n")
+    assert lm_eval.evaluator.get_git_commit_hash() == theirs() == "v1.2-3-gabcdef"
 
 
 def test_lm_eval_describes_the_machine_anew_in_each_evaluation(

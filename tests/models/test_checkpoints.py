@@ -184,7 +184,7 @@ def test_a_longer_run_keeps_the_selection_it_had(
             (bad, f"expected every=N, last or a training step, got {bad!r}")
             for bad in ("first", "every=0", "every=", "every=-1", "1k", "-5", "", "\u0663")
         ),
-        ("every=4", "every=4 selects nothing: the longest training run has 3"),
+        ("every=4", "every=4 selects nothing: the longest training run has 3 checkpoints"),
         ("2,30", "no checkpoint has step 30; the nearest are 1, 2, 10"),
     ],
 )

@@ -333,7 +333,7 @@ def test_without_a_selection_the_pipe_has_the_rows_of_all_suites(run: Run) -> No
 
 
 def test_the_terminal_has_a_line_or_more_for_each_suite_and_fits(tmp_path: Path) -> None:
-    for width in (100, 130):
+    for width in (80, 100, 130):
         lines = on_terminal(tmp_path, width=width)
         assert max(map(len, lines)) <= width
         names = [line.split()[0] for line in lines[2:] if not line.startswith(" ")]

@@ -96,7 +96,7 @@ class CheckpointSelection(NamedTuple):
         longest = max(map(len, runs))
         for number in self.every:
             if number > longest:
-                there = f"the longest training run has {longest}"
+                there = f"the longest training run has {longest} checkpoints"
                 raise UsageError(f"--checkpoints: every={number} selects nothing: {there}")
         given = [training_step(checkpoint.path) for run in runs for checkpoint in run]
         known = {step for step in given if step is not None}

@@ -15,11 +15,11 @@ from oellm.tasks.suite_files import Cells, KnownSuites
 ROW_COLUMNS = ("task_group", "task_path", "n_shot", "eval_suite", "language", "primary_metric")
 
 # Most languages of a suite that are named; more are counted.
-_NAMED = 6
+_NAMED = 4
 # Gap between columns of a table; padding of a header.
 _GAP = _PADDING = 2
-# Least width of the description.
-_NARROWEST = 24
+# Least width of the description: with it, the shipped suites fit a terminal of 80 columns.
+_NARROWEST = 20
 
 
 class SuiteSummary(NamedTuple):
@@ -99,7 +99,7 @@ def list_suites(known: KnownSuites, width: int) -> list[SuiteSummary]:
 
 def _summarize(name: str, known: KnownSuites) -> SuiteSummary:
     suite, rows = known.suites[name], suites.select_rows(name, known)
-    members = f"Super-suite: {', '.join(suite.members)}." if suite.members else ""
+    members = f"Super-suite of {' '.join(suite.members)}" if suite.members else ""
     shots = sorted({row["n_shot"] or "default" for row in rows}, key=lambda text: (len(text), text))
     return SuiteSummary(
         suite=name,

@@ -218,7 +218,8 @@ class RowScheduler:
             self._skip(result)
             return
         label = f"{self._begun}/{self._total} {row['model_path']} {row['task_path']}"
-        label += f" n_shot={row['n_shot']}"
+        if row["n_shot"]:
+            label += f" n_shot={row['n_shot']}"
         job = self._make_job(row, self._booked)
         self._booked = {}
         if key in self._model.unloadable:
