@@ -30,7 +30,8 @@ Output: records of differences, B minus A (schema.json, table `comparison`), one
   like two checkpoints. The column method says how the noise is known: `paired`
   from the samples of both (rows with log_samples), document by document, or
   `independent` from the two standard errors. stderr says what only one side
-  has, and how many differences are significant. Buffers.
+  has, and how many differences are significant. Tables leave out the directories
+  that all models have in common. Buffers.
 
 Exit status: 0 done; 1 a result is damaged; 2 bad input; 3 no pyarrow for
   parquet.
@@ -107,7 +108,8 @@ def _compare(arguments: cli.Arguments) -> int:
     for_people = options.layout in tables.TABLES
     columns = schema.shown_columns("comparison") if for_people else comparison.column_names()
     types = record_source.column_types("comparison", columns)
-    rows = comparison.select_columns(compared.records, columns)
+    shown = comparison.shorten_models(compared.records) if for_people else compared.records
+    rows = comparison.select_columns(shown, columns)
     record_source.write_rows(
         rows, types, options.layout, sys.stdout, counts=schema.count_columns("comparison")
     )

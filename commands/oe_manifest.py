@@ -75,7 +75,8 @@ before iter_10000. Checkpoints beside each other are one training run:
 runs/a/hf/iter_*, runs/b/iter_*/hf. From each run, every=10 takes the 10th, the
 20th and so on. It also counts broken ones, so that the choice stays the same
 while training continues. last takes the last one that is not broken, and
-1000,2000 takes those of these training steps.
+1000,2000 takes those of these training steps. It is an error if no run is long
+enough for every=N, unless last is given too.
 
 A local model that cannot be loaded is left out, and stderr names it with the
 reason: config.json, weights or tokenizer are missing, a shard that its index

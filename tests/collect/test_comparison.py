@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from oellm.collect.comparison import ComparisonRecord, Verdict, compare_records
+from oellm.collect.comparison import (
+    ComparisonRecord,
+    Verdict,
+    compare_records,
+    shorten_models,
+)
 from oellm.core import schema
 from oellm.errors import InputError
 from oellm.frameworks.lm_eval.metrics import normalise_metrics
@@ -193,6 +198,14 @@ def test_models_match_by_name_or_if_each_side_has_one() -> None:
     shared = compare_records([a, b], [b])
     assert [r.model_a for r in shared.records] == ["m/iter_10000"]
     assert shared.messages[0].startswith("not compared, 1 only in A: m/iter_1000 ")
+
+
+def test_tables_show_models_without_their_common_directories() -> None:
+    a = record(model_path="/scratch/runs/tiny/iter_1000")
+    b = record(model_path="/scratch/runs/tiny/iter_2000,dtype=float16")
+    (found,) = shorten_models([one([a], [b])])
+    assert (found.model_a, found.model_b) == ("tiny/iter_1000", "tiny/iter_2000,dtype=float16")
+    assert shorten_models([]) == []
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,14 @@ def test_a_selection_that_fits_nothing_says_what_there_is(
         found(tmp_path, which)
 
 
+def test_a_young_training_run_may_be_too_short_for_every_if_its_last_is_selected(
+    tmp_path: Path,
+) -> None:
+    for name in ("iter_1", "iter_2", "iter_10"):
+        write_model(tmp_path / name)
+    assert found(tmp_path, "every=4,last") == ["iter_10"]
+
+
 def test_names_without_steps_are_said_to_have_none(tmp_path: Path) -> None:
     write_model(tmp_path / "best")
     with pytest.raises(UsageError, match="no checkpoint has step 5; no name has a step"):

@@ -13,6 +13,7 @@ from oellm.collect.samples import DocumentScores, RowSamples
 from oellm.collect.significance import Difference
 from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
+from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
 
 # Two records are compared if they agree in these columns, and in the model.
@@ -115,6 +116,16 @@ def select_columns(
 ) -> Iterator[tuple[Any, ...]]:
     """Yield the values of each record in two columns or more."""
     return map(attrgetter(*columns), records)
+
+
+def shorten_models(records: Iterable[ComparisonRecord]) -> list[ComparisonRecord]:
+    """Return the records with the names of models that tables show."""
+    records = list(records)
+    paths = [path for each in records for path in (each.model_a, each.model_b)]
+    names = {model.path: name for model, name in short_names(map(ModelName, paths)).items()}
+    return [
+        each._replace(model_a=names[each.model_a], model_b=names[each.model_b]) for each in records
+    ]
 
 
 def compare_records(

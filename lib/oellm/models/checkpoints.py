@@ -88,14 +88,18 @@ class CheckpointSelection(NamedTuple):
         return cls(tuple(every), tuple(steps), last)
 
     def require_fit(self, runs: Sequence[TrainingRun]) -> None:
-        """Raise UsageError if a part of the selection selects no checkpoint of any run."""
+        """Raise UsageError if a part of the selection selects no checkpoint of any run.
+
+        With `last`, runs may be too short for `every`: a pipeline that runs every night selects the
+        first checkpoints of a training run, too.
+        """
         if self == CheckpointSelection():
             return
         if not runs:
             raise UsageError("--checkpoints: none of the models is a directory of checkpoints")
         longest = max(map(len, runs))
         for number in self.every:
-            if number > longest:
+            if number > longest and not self.last:
                 there = f"the longest training run has {longest} checkpoints"
                 raise UsageError(f"--checkpoints: every={number} selects nothing: {there}")
         given = [training_step(checkpoint.path) for run in runs for checkpoint in run]
