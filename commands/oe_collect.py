@@ -90,7 +90,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-collect", __doc__, _collect, argv, moved=_MOVED)
+    return cli.run("oe-collect", doc=__doc__, command=_collect, argv=argv, moved=_MOVED)
 
 
 def _options(arguments: cli.Arguments) -> Options:

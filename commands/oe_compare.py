@@ -71,7 +71,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-compare", __doc__, _compare, argv)
+    return cli.run("oe-compare", doc=__doc__, command=_compare, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

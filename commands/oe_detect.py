@@ -55,7 +55,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-detect", __doc__, _detect, argv)
+    return cli.run("oe-detect", doc=__doc__, command=_detect, argv=argv)
 
 
 def _detect(arguments: cli.Arguments) -> int:

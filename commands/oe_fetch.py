@@ -107,7 +107,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-fetch", __doc__, _fetch, argv)
+    return cli.run("oe-fetch", doc=__doc__, command=_fetch, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

@@ -130,7 +130,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-manifest", __doc__, _manifest, argv)
+    return cli.run("oe-manifest", doc=__doc__, command=_manifest, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

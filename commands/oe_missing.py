@@ -81,7 +81,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-missing", __doc__, _missing, argv)
+    return cli.run("oe-missing", doc=__doc__, command=_missing, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

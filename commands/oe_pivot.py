@@ -79,7 +79,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-pivot", __doc__, _pivot, argv)
+    return cli.run("oe-pivot", doc=__doc__, command=_pivot, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

@@ -77,7 +77,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-render", __doc__, _run, argv)
+    return cli.run("oe-render", doc=__doc__, command=_run, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

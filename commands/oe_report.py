@@ -75,7 +75,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-report", __doc__, _report, argv)
+    return cli.run("oe-report", doc=__doc__, command=_report, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

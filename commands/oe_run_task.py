@@ -86,7 +86,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-run-task", __doc__, _run_task, argv)
+    return cli.run("oe-run-task", doc=__doc__, command=_run_task, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

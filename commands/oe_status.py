@@ -90,7 +90,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-status", __doc__, _status, argv)
+    return cli.run("oe-status", doc=__doc__, command=_status, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

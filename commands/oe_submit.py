@@ -89,7 +89,7 @@ class Options(NamedTuple):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oe-submit", __doc__, _oe_submit, argv)
+    return cli.run("oe-submit", doc=__doc__, command=_oe_submit, argv=argv)
 
 
 def _options(arguments: cli.Arguments) -> Options:

@@ -56,7 +56,7 @@ _MANIFEST_VALUES = ("--limit", "--include_path")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oellm", __doc__, _oellm, argv)
+    return cli.run("oellm", doc=__doc__, command=_oellm, argv=argv)
 
 
 def _oellm(arguments: cli.Arguments) -> int:

@@ -69,10 +69,10 @@ def _show_status(text: str) -> None:
 
 def run(
     program: str,
+    *,
     doc: str | None,
     command: Callable[[Arguments], int],
     argv: Sequence[str] | None = None,
-    *,
     moved: Mapping[str, str] = MappingProxyType({}),
 ) -> int:
     """Run one command: parse its arguments, call it, and turn errors into an exit status.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
-from enum import Enum
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from oellm.collect import significance
 from oellm.collect.samples import DocumentScores, RowSamples
 from oellm.collect.significance import Difference
 from oellm.core.processes.process_map import map_in_processes
+from oellm.core.text_enum import TextEnum
 from oellm.errors import InputError
 from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
@@ -25,18 +25,15 @@ _SCORES = ("value", "stderr", "n_samples", "finished", "is_primary")
 _MOST_NAMED = 3
 
 
-class NoiseMethod(str, Enum):
+class NoiseMethod(TextEnum):
     """How the standard error of a difference is known (column `method`)."""
 
     PAIRED = "paired"
     INDEPENDENT = "independent"
     NONE = ""
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class Verdict(str, Enum):
+class Verdict(TextEnum):
     """What a difference means (column `verdict`)."""
 
     BETTER = "better"
@@ -44,9 +41,6 @@ class Verdict(str, Enum):
     SAME = "same"
     DIFFERENT = "different"
     UNKNOWN = "unknown"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class RecordPair(NamedTuple):

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from enum import Enum
 from typing import NamedTuple
 
 from oellm.clusters.cluster import Cluster
@@ -17,6 +16,7 @@ from oellm.collect import result_files
 from oellm.core.csv_records import CsvReader
 from oellm.core.log import Log
 from oellm.core.processes.process_map import map_in_processes
+from oellm.core.text_enum import TextEnum
 from oellm.errors import InputError
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
@@ -28,7 +28,7 @@ from oellm.runs.run_directory import FAILURES, JOBS, Run
 _SHARD = re.compile(r"[0-9]{1,9}")
 
 
-class RowState(str, Enum):
+class RowState(TextEnum):
     """What the runs say of a row."""
 
     # It has a valid result.
@@ -40,9 +40,6 @@ class RowState(str, Enum):
     # It has neither, but a run has a record of its failure.
     FAILED = "failed"
     MISSING = "missing"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class _Wanted(NamedTuple):

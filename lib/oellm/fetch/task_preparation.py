@@ -148,7 +148,7 @@ class Preparation:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
         # A task's code is anybody's; one even raises SystemExit.
         try:
-            found = self._tasks.facts(request.task_path, request.include_path, demands)
+            found = self._tasks.describe_task(request.task_path, request.include_path, demands)
         except (Exception, SystemExit) as error:
             found = [error] * len(demands)
         return [

@@ -99,12 +99,15 @@ class Model(Protocol):
 class ModelClient(Protocol):
     """The model, as the process of a row sees it."""
 
-    def handle(self) -> Any:
+    def wait_for_model(self) -> Any:
         """Wait for the model; return what Model.load returned. Raises if it did not load."""
         ...
 
-    def ask(self, call: Any, last: bool) -> Any:
-        """Return what Model.answer returns. `last` says that the row makes no further call."""
+    def request_reply(self, call: Any, is_last: bool) -> Any:
+        """Send a call to the model; return what Model.answer returns.
+
+        `is_last` says that the row makes no further call.
+        """
         ...
 
 
@@ -181,7 +184,7 @@ class Tasks(Protocol):
         """
         ...
 
-    def facts(
+    def describe_task(
         self, task: str, include_path: str, demands: list[Demand]
     ) -> list[TaskFacts | BaseException]:
         """Build a task; return for each demand the facts, or the error that prevents it.

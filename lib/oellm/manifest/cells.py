@@ -166,7 +166,7 @@ def _parse_eval_id(text: str) -> str:
     return text
 
 
-# The kinds that only manifests have, beside those of core/kinds.py.
+# The kinds that only manifests have, beside those of core/schema.py.
 _PARSERS: dict[str, Callable[[str], Any]] = {
     "limit": _parse_limit,
     "batch_size": _parse_batch_size,

@@ -12,10 +12,10 @@ import datetime
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from enum import Enum
 from typing import NamedTuple
 
 from oellm.core.log import Log
+from oellm.core.text_enum import TextEnum
 from oellm.errors import OellmError
 from oellm.runs.heartbeat import Heartbeat, read_heartbeats
 from oellm.runs.run_directory import Run
@@ -35,7 +35,7 @@ _IDS_AT_ONCE = 1000
 _FINISHED = "finished"
 
 
-class Activity(str, Enum):
+class Activity(TextEnum):
     """Whether a shard is being evaluated.
 
     PROBABLE means that it was submitted, and nothing tells that it ended.
@@ -43,9 +43,6 @@ class Activity(str, Enum):
 
     ACTIVE = "active"
     PROBABLE = "probable"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 class Queue(NamedTuple):

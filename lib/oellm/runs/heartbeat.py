@@ -14,12 +14,12 @@ import socket
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from oellm.core import json_codec
 from oellm.core.display import parse_time, utc_now
+from oellm.core.text_enum import TextEnum
 from oellm.runs import provenance
 from oellm.runs.run_directory import PROGRESS
 
@@ -29,7 +29,7 @@ EVERY = 10.0
 _AT_LEAST = 1.0
 
 
-class RowPhase(str, Enum):
+class RowPhase(TextEnum):
     """What happens to a row that a worker has begun."""
 
     PREPARING = "preparing"
@@ -37,9 +37,6 @@ class RowPhase(str, Enum):
     WAITING = "waiting"
     SCORING = "scoring"
     FINISHING = "finishing"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

@@ -6,24 +6,21 @@ import dataclasses
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, TypeVar
 
 from oellm.core.display import parse_time
+from oellm.core.text_enum import TextEnum
 
 _Part = TypeVar("_Part", "Array", "Shard")
 # The values that a field may have, by its annotation.
 _TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str}
 
 
-class Executor(str, Enum):
+class Executor(TextEnum):
     """What runs the elements of a run."""
 
     SLURM = "slurm"
     LOCAL = "local"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 @dataclass(frozen=True)

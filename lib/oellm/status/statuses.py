@@ -6,9 +6,9 @@ import datetime
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import NamedTuple
 
+from oellm.core.text_enum import TextEnum
 from oellm.manifest.rows import Row
 from oellm.runs.heartbeat import Heartbeat, RowAtWork
 from oellm.runs.result_store import RecordedFailure
@@ -16,7 +16,7 @@ from oellm.runs.run_directory import Run
 from oellm.slurm.job_states import ArrayTask, JobState
 
 
-class EvalState(str, Enum):
+class EvalState(TextEnum):
     """The state of a row; a shard or a run has the state of its worst row, or RUNNING."""
 
     DONE = "done"
@@ -25,20 +25,14 @@ class EvalState(str, Enum):
     FAILED = "failed"
     LOST = "lost"
 
-    def __str__(self) -> str:
-        return self.value
 
-
-class ShardPhase(str, Enum):
+class ShardPhase(TextEnum):
     """What happens to a shard."""
 
     UNSUBMITTED = "unsubmitted"
     QUEUED = "queued"
     RUNNING = "running"
     ENDED = "ended"
-
-    def __str__(self) -> str:
-        return self.value
 
 
 def worst_state(counts: Mapping[EvalState, int]) -> EvalState:

@@ -125,7 +125,7 @@ class _ModelProxy:
         self._timing = timing
         self._handle: Any = None
 
-    def handle(self) -> Any:
+    def wait_for_model(self) -> Any:
         """Return the handle of the row's model; waits for it."""
         if self._handle is None:
             reply = self._exchange(AskHandle())
@@ -133,9 +133,9 @@ class _ModelProxy:
             self._handle = pickle.loads(reply.content)  # noqa: S301
         return self._handle
 
-    def ask(self, call: Any, last: bool) -> Any:
-        """Return the model's reply to a call; `last` says that the row makes no further call."""
-        reply = self._exchange(AskModel(pickle.dumps(call), is_last=last))
+    def request_reply(self, call: Any, is_last: bool) -> Any:
+        """Return the model's reply to a call; `is_last` says that the row makes no further call."""
+        reply = self._exchange(AskModel(pickle.dumps(call), is_last=is_last))
         return pickle.loads(reply.content)  # noqa: S301
 
     def _exchange(self, message: AskHandle | AskModel) -> Reply:

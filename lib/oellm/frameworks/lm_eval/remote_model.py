@@ -51,7 +51,7 @@ class RemoteModel(LM):  # type: ignore[misc]
         """The facts about the loaded model; waits for it."""
         if self._handle is None:
             started = time.perf_counter()
-            handle: Handle = self._client.handle()
+            handle: Handle = self._client.wait_for_model()
             self._handle = handle
             if not self.asked_at:
                 self.early_wait_s = time.perf_counter() - started
@@ -128,7 +128,9 @@ class RemoteModel(LM):  # type: ignore[misc]
         _ = self.handle
         # lm-eval makes one call for each type of requests.
         types = {each.request_type for task in self._tasks.values() for each in task.instances}
-        reply: CallReply = self._client.ask(call, last=len(self.replies) + 1 >= len(types))
+        reply: CallReply = self._client.request_reply(
+            call, is_last=len(self.replies) + 1 >= len(types)
+        )
         self.replies.append(reply)
         self._generators = reply.generators
         self.answered_at = time.perf_counter()
@@ -141,7 +143,7 @@ class RemoteModel(LM):  # type: ignore[misc]
         if model is not None:
             return getattr(model, method)(*arguments)
         call = Call(method=method, arguments=arguments, keys=[], batch_size=1, generators=b"")
-        return self._client.ask(call, last=False).answers
+        return self._client.request_reply(call, is_last=False).answers
 
     def _note_first_request(self) -> None:
         self.asked_at = self.asked_at or time.perf_counter()

@@ -60,7 +60,7 @@ class LmEvalTasks:
         self._managers.manager(task, include_path)
         return self._managers.data_sets(task, include_path)
 
-    def facts(
+    def describe_task(
         self, task: str, include_path: str, demands: list[Demand]
     ) -> list[TaskFacts | BaseException]:
         """Build a task, group or tag; return the facts for each demand, or the error.
