@@ -109,7 +109,7 @@ def _compare(arguments: cli.Arguments) -> int:
     columns = schema.shown_columns("comparison") if for_people else comparison.column_names()
     types = record_source.column_types("comparison", columns)
     shown = comparison.shorten_models(compared.records) if for_people else compared.records
-    rows = comparison.select_columns(shown, columns)
+    rows = tables.select_fields(shown, columns)
     record_source.write_rows(
         rows, types, options.layout, sys.stdout, counts=schema.count_columns("comparison")
     )

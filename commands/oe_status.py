@@ -57,8 +57,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, InputError, MachineError, UsageError
@@ -168,28 +168,28 @@ def _write_records(statuses: list[RunStatus], options: Options) -> None:
     from oellm.core import schema, tables
     from oellm.status import records as status_records
 
-    records = (
+    records: Iterable[tuple[Any, ...]] = (
         record
         for status in statuses
         for shard in status.shards
         for record in (
-            [status_records.shard_record(status.run, shard)]
+            [status_records.describe_shard(status.run, shard)]
             if options.shards
-            else (status_records.row_record(status.run, row) for row in shard.rows)
+            else (status_records.describe_row(status.run, row) for row in shard.rows)
         )
     )
     columns = list(schema.table("shard_status" if options.shards else "status"))
-    rows = tables.select_values(records, columns)
-    tables.write_rows(rows, columns, options.layout, stream=sys.stdout)
+    tables.write_rows(records, columns, options.layout, stream=sys.stdout)
 
 
 def _write_object(status: RunStatus) -> None:
     from oellm.core import json_codec
     from oellm.status import records as status_records
 
-    shards = [status_records.shard_record(status.run, shard) for shard in status.shards]
-    record = {**status_records.run_record(status.run, status.totals), "shards": shards}
-    print(json_codec.dumps(record).decode())
+    shards = [status_records.describe_shard(status.run, shard) for shard in status.shards]
+    record = status_records.describe_run(status.run, status.totals)
+    content = {**record.to_json(), "shards": [shard.to_json() for shard in shards]}
+    print(json_codec.dumps(content).decode())
 
 
 def _watch(observer: Observer, poll_s: float) -> int:
@@ -243,13 +243,13 @@ def _list(options: Options) -> int:
     records = []
     for run in runs[:_LISTED]:
         status = _look(Observer(run, cli.message))
-        records.append(status_records.run_record(run, status.totals))
+        records.append(status_records.describe_run(run, status.totals))
     if len(runs) > _LISTED:
         cli.message(f"{len(runs) - _LISTED} older runs are not listed")
     layout = "jsonl" if options.layout == "json" else options.layout
     is_table = layout == "table"
     columns = schema.shown_columns("totals") if is_table else list(schema.table("totals"))
-    tables.write_rows(tables.select_values(records, columns), columns, layout, stream=sys.stdout)
+    tables.write_rows(tables.select_fields(records, columns), columns, layout, stream=sys.stdout)
     return ExitStatus.DONE
 
 

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oellm.core import schema
 from oellm.manifest.rows import Row
 from oellm.runs.heartbeat import Heartbeat
 from oellm.runs.result_store import RecordedFailure
 from oellm.runs.run_directory import Run
 from oellm.runs.shard_jobs import newest_jobs
 from oellm.slurm.job_states import RUNNING, WAITING, ArrayTask, JobState
+from oellm.status.records import RowRecord, RunRecord, ShardRecord
 from oellm.status.run_status import join_evidence
 from oellm.status.statuses import EvalState, Evidence
 
@@ -99,6 +101,14 @@ def slurm(state: str, **more: Any) -> dict[ArrayTask, JobState]:
 
 
 SUBMITTED = make_run(job(0, [0], 7))
+
+
+@pytest.mark.parametrize(
+    ("record", "name"),
+    [(RowRecord, "status"), (ShardRecord, "shard_status"), (RunRecord, "totals")],
+)
+def test_the_fields_of_records_are_the_columns_of_the_schema(record: Any, name: str) -> None:
+    assert record._fields == tuple(schema.table(name))
 
 
 def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:

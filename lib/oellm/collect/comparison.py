@@ -105,13 +105,6 @@ def column_names() -> list[str]:
     return list(ComparisonRecord._fields)
 
 
-def select_columns(
-    records: Iterable[ComparisonRecord], columns: Iterable[str]
-) -> Iterator[tuple[Any, ...]]:
-    """Yield the values of each record in two columns or more."""
-    return map(attrgetter(*columns), records)
-
-
 def shorten_models(records: Iterable[ComparisonRecord]) -> list[ComparisonRecord]:
     """Return the records with the names of models that tables show."""
     records = list(records)

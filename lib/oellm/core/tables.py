@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, TextIO
 
 from oellm.core import json_codec
@@ -49,6 +50,15 @@ def write_rows(
 def select_values(objects: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[Values]:
     """Yield the values that each object has in these columns."""
     return ([each[column] for column in columns] for each in objects)
+
+
+def select_fields(
+    records: Iterable[tuple[Any, ...]], columns: Sequence[str]
+) -> Iterator[tuple[Any, ...]]:
+    """Yield the values that each of some NamedTuples has in these columns."""
+    if len(columns) == 1:
+        return ((getattr(record, columns[0]),) for record in records)
+    return map(attrgetter(*columns), records)
 
 
 def format_head(columns: Sequence[str], layout: str) -> str:

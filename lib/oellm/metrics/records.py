@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeGuard
 
+from oellm.core import tables
 from oellm.manifest.cells import read_cell
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import ModelSpec
@@ -61,9 +62,7 @@ def select_columns(
     """Return the values of each record in some columns."""
     if tuple(columns) == MetricRecord._fields:
         return records
-    if len(columns) == 1:
-        return ((getattr(record, columns[0]),) for record in records)
-    return map(attrgetter(*columns), records)
+    return tables.select_fields(records, columns)
 
 
 def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[MetricRecord]:

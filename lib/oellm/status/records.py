@@ -1,71 +1,144 @@
-"""The state of a run as records (schema.json, tables `status`, `shard_status` and `totals`)."""
+"""The state of a run as records: of its rows, of its shards, and of the whole run.
+
+The fields of each record are the columns of a table of schema.json, in its order; the schema
+describes them. Values that are not known are None, and texts are empty.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm.runs.run_directory import Run
 from oellm.status import table
 from oellm.status.statuses import EvalState, RowStatus, ShardStatus, Totals
 
-StatusRecord = dict[str, Any]
+
+class RowRecord(NamedTuple):
+    """The state of a row (schema.json, table `status`)."""
+
+    run_dir: str
+    shard: int
+    eval_id: str
+    model_path: str
+    task_path: str
+    n_shot: str
+    state: EvalState
+    reason: str
+    attempts: int
+    log: str
+    requests_done: int | None
+    requests_total: int | None
+    job: str
+    node: str
 
 
-def row_record(run: Run, status: RowStatus) -> StatusRecord:
+class ShardRecord(NamedTuple):
+    """The state of a shard (schema.json, table `shard_status`)."""
+
+    run_dir: str
+    shard: int
+    state: EvalState
+    rows: int
+    done: int
+    running: int
+    pending: int
+    failed: int
+    lost: int
+    current: str
+    progress: float | None
+    rows_per_h: float | None
+    left_s: float | None
+    estimate_s: float
+    measured_s: float | None
+    gpu_hours: float
+    scoring_share: float | None
+    job: str
+    node: str
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as an object."""
+        return self._asdict()
+
+
+class RunRecord(NamedTuple):
+    """The state of a run (schema.json, table `totals`)."""
+
+    run_dir: str
+    created: str
+    rows: int
+    done: int
+    running: int
+    pending: int
+    failed: int
+    lost: int
+    unsubmitted: int
+    state: EvalState
+    rows_per_h: float | None
+    left_s: float | None
+    gpu_hours: float
+    gpu_hours_planned: float | None
+    scoring_share: float | None
+    estimate_s: float
+    measured_s: float
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as an object."""
+        return self._asdict()
+
+
+def describe_row(run: Run, status: RowStatus) -> RowRecord:
     """Return the record of a row."""
-    cells = {name: status.row[name] for name in ("eval_id", "model_path", "task_path", "n_shot")}
     at_work = status.at_work
-    return {
-        "run_dir": str(run.path),
-        "shard": int(status.row["shard"]),
-        **cells,
-        "state": status.state.value,
-        "reason": status.reason,
-        "attempts": status.attempts,
-        "log": status.log,
-        "requests_done": at_work.requests_done if at_work is not None else None,
-        "requests_total": at_work.requests_total if at_work is not None else None,
-        "job": status.shard.job,
-        "node": status.shard.node,
-    }
+    return RowRecord(
+        run_dir=str(run.path),
+        shard=int(status.row["shard"]),
+        eval_id=status.row["eval_id"],
+        model_path=status.row["model_path"],
+        task_path=status.row["task_path"],
+        n_shot=status.row["n_shot"],
+        state=status.state,
+        reason=status.reason,
+        attempts=status.attempts,
+        log=status.log,
+        requests_done=at_work.requests_done if at_work is not None else None,
+        requests_total=at_work.requests_total if at_work is not None else None,
+        job=status.shard.job,
+        node=status.shard.node,
+    )
 
 
-def shard_record(run: Run, shard: ShardStatus) -> StatusRecord:
+def describe_shard(run: Run, shard: ShardStatus) -> ShardRecord:
     """Return the record of a shard."""
     row = table.current_row(shard)
     is_scored = row is not None and row.at_work is not None and row.at_work.requests_total
-    return {
-        "run_dir": str(run.path),
-        "shard": shard.index,
-        "state": shard.state.value,
-        "rows": len(shard.rows),
+    return ShardRecord(
+        run_dir=str(run.path),
+        shard=shard.index,
+        state=shard.state,
+        rows=len(shard.rows),
         **{state.value: shard.count(state) for state in EvalState},
-        "current": table.row_title(row.row) if row is not None else "",
-        "progress": round(row.share_answered, 4) if row is not None and is_scored else None,
-        "rows_per_h": _rounded(shard.rows_per_h),
-        "left_s": _rounded(shard.left_s),
-        "estimate_s": shard.estimate_s,
-        "measured_s": _rounded(shard.measured_s),
-        "gpu_hours": round(shard.gpu_s / 3600, 4),
-        "scoring_share": round(shard.scoring_s / shard.measured_s, 4) if shard.measured_s else None,
-        "job": shard.activity.job,
-        "node": shard.activity.node,
-        "reason": shard.activity.reason if shard.state is not EvalState.DONE else "",
-    }
+        current=table.row_title(row.row) if row is not None else "",
+        progress=round(row.share_answered, 4) if row is not None and is_scored else None,
+        rows_per_h=_rounded(shard.rows_per_h),
+        left_s=_rounded(shard.left_s),
+        estimate_s=shard.estimate_s,
+        measured_s=_rounded(shard.measured_s),
+        gpu_hours=round(shard.gpu_s / 3600, 4),
+        scoring_share=round(shard.scoring_s / shard.measured_s, 4) if shard.measured_s else None,
+        job=shard.activity.job,
+        node=shard.activity.node,
+        reason=shard.activity.reason if shard.state is not EvalState.DONE else "",
+    )
 
 
-def run_record(run: Run, total: Totals) -> StatusRecord:
+def describe_run(run: Run, total: Totals) -> RunRecord:
     """Return the record of a run."""
-    values = {
+    values: dict[str, Any] = {
         name: round(value, 4) if isinstance(value, float) else value
         for name, value in total._asdict().items()
     }
-    return {
-        "run_dir": str(run.path),
-        "created": run.created,
-        **values,
-        "state": total.state.value,
-    }
+    return RunRecord(run_dir=str(run.path), created=run.created, **values)
 
 
 def _rounded(value: float | None) -> float | None:
