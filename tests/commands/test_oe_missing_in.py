@@ -250,6 +250,8 @@ def test_a_directory_that_cannot_be_listed_is_passed_over_below_and_refused_abov
     ("arguments", "message"),
     [
         (["--in=.", "a.csv", "b.csv"], "--in: expected one manifest at most, got 2 paths"),
+        # As with an unset variable: everything would be computed again, every night.
+        (["--in=", "a.csv"], "--in: expected a directory, got ''"),
         (["--in=a.csv", "a.csv"], "a.csv: expected a directory: Not a directory"),
         (["--also_running", "."], "--also_running needs --in"),
         (["--cluster=local", "."], "--cluster needs --in"),
