@@ -88,7 +88,8 @@ class TaskProcess:
             try:
                 output, _ = process.communicate(_manifest(rows))
             except BaseException:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
                 raise
         if process.returncode in _COMPLETE:
             records = map(TaskRecord.from_json, map(json_codec.loads, output.splitlines()))
