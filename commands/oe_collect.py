@@ -107,7 +107,7 @@ def _options(arguments: cli.Arguments) -> Options:
         partial=arguments["--partial"],
     )
     return Options(
-        paths=[path for path in arguments["PATH"] if path != "-"],
+        paths=cli.input_paths(arguments),
         layout=arguments["--format"],
         columns=split_columns("--columns", arguments["--columns"] or ""),
         request=request,

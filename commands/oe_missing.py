@@ -100,7 +100,7 @@ def _options(arguments: cli.Arguments) -> Options:
     if "" in arguments["--in"]:
         raise UsageError("--in: expected a directory, got ''")
     return Options(
-        paths=[path for path in arguments["PATH"] if path != "-"],
+        paths=cli.input_paths(arguments),
         directories=arguments["--in"],
         also_running=arguments["--also_running"],
         failed=arguments["--failed"],

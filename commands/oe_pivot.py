@@ -98,7 +98,7 @@ def _options(arguments: cli.Arguments) -> Options:
     if arguments["--average"] and matrix.scores_in_rows:
         raise UsageError("--average: expected tasks in the columns of the matrix, not in its rows")
     return Options(
-        paths=[path for path in arguments["PATH"] if path != "-"],
+        paths=cli.input_paths(arguments),
         layout=arguments["--format"],
         matrix=matrix,
         records=records,

@@ -83,7 +83,7 @@ def _options(arguments: cli.Arguments) -> Options:
     if output is None and sys.stdout.isatty():
         raise UsageError("stdout is a terminal: give --output FILE, or > FILE")
     return Options(
-        paths=[path for path in arguments["PATH"] if path != "-"],
+        paths=cli.input_paths(arguments),
         output=output,
         title=arguments["--title"],
         figures=arguments["--figures"],

@@ -101,6 +101,19 @@ def open_input(path: str | None) -> TextIO:
     return open(path, encoding="utf-8-sig", newline="")
 
 
+def input_paths(arguments: Arguments) -> list[str]:
+    """Return the paths of the command line, none if the input is stdin.
+
+    Raises UsageError for an empty path, and for `-` beside other paths.
+    """
+    paths: list[str] = arguments["PATH"]
+    if "" in paths:
+        raise UsageError("expected a path, got ''")
+    if "-" in paths and len(paths) > 1:
+        raise UsageError("-: stdin cannot be combined with other paths")
+    return [path for path in paths if path != "-"]
+
+
 def input_name(path: str | None) -> str:
     """Return the name of an input for error messages."""
     return "stdin" if path is None or path == "-" else path

@@ -139,6 +139,15 @@ def test_a_number_has_ascii_digits_only(run: Run, command: list[str], expected: 
     assert expected in done.stderr
 
 
+@pytest.mark.parametrize("script", ["oe-collect", "oe-missing", "oe-pivot", "oe-report"])
+def test_stdin_is_never_dropped_because_of_another_path(run: Run, script: str) -> None:
+    refused = run(script, "-", ".", stdin="x", status=2)
+    assert refused.stderr == f"{script}: -: stdin cannot be combined with other paths\n"
+    # As with an unset variable.
+    assert run(script, "", ".", status=2).stderr == f"{script}: expected a path, got ''\n"
+    assert "stdin" in run(script, "-", stdin="", status=2).stderr
+
+
 def test_hyphens_and_underscores_in_option_names_mean_the_same(run: Run) -> None:
     words = ["--models=a/b", "--tasks=t", "--task_groups=mgsm-eu", "--n_shot", "3"]
     words += ["--unchecked_tasks", "--system_instruction=be_brief-please"]
