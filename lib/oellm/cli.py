@@ -246,6 +246,8 @@ def _parse(doc: str, argv: Sequence[str], moved: Mapping[str, str]) -> Arguments
         return dict(docopt.docopt(f"{before}Options:\n{options}\n", words, default_help=False))
     except docopt.DocoptExit:
         usage = " ".join(before.partition("Usage:\n")[2].split())
+        program = usage.partition(" ")[0]
+        usage = usage.replace(f" {program} ", f", or {program} ")
         raise UsageError(f"the arguments do not match the usage: {usage}") from None
 
 

@@ -103,6 +103,13 @@ def test_a_bad_command_line_is_refused_in_one_line(
     assert only_message("oe-render", refused.stderr).startswith(message)
 
 
+def test_a_message_tells_several_usages_apart(run: Run) -> None:
+    refused = run("oellm", "collect-results", status=2)
+    said = only_message("oellm", refused.stderr)
+    assert said.startswith("the arguments do not match the usage: oellm schedule-eval [options] ")
+    assert said.endswith("[--set=KEY=VALUE]..., or oellm collect-results [--] RUN_DIR...")
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: str) -> None:
     usage, _, options = manual(script).partition("Options:\n")
