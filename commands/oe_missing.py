@@ -97,8 +97,6 @@ def _options(arguments: cli.Arguments) -> Options:
             f"--in: expected one manifest at most, got {len(arguments['PATH'])} paths; "
             "repeat --in for several directories"
         )
-    if "" in arguments["--in"]:
-        raise UsageError("--in: expected a directory, got ''")
     return Options(
         paths=cli.input_paths(arguments),
         directories=arguments["--in"],

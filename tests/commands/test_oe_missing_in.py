@@ -155,6 +155,8 @@ def test_a_row_without_a_commit_is_done_at_any_commit(run: Run, missing: Any) ->
         assert missing(f"{fetched}{row}\n")[0] == ["a"]
     for row in ('"acme/m,revision=step1",a,0,', f"acme/m,a,0,{PINNED}"):
         assert missing(f"{fetched}{row}\n")[0] == []
+    # The result of a row at a commit is also one of the row without it in the same manifest.
+    assert missing(f"{fetched}acme/m,a,0,{PINNED}\nacme/m,a,0,\n")[0] == []
 
 
 def test_places_that_cannot_be_read_are_named_and_the_others_count(
@@ -250,8 +252,6 @@ def test_a_directory_that_cannot_be_listed_is_passed_over_below_and_refused_abov
     ("arguments", "message"),
     [
         (["--in=.", "a.csv", "b.csv"], "--in: expected one manifest at most, got 2 paths"),
-        # As with an unset variable: everything would be computed again, every night.
-        (["--in=", "a.csv"], "--in: expected a directory, got ''"),
         (["--in=a.csv", "a.csv"], "a.csv: expected a directory: Not a directory"),
         (["--also_running", "."], "--also_running needs --in"),
         (["--cluster=local", "."], "--cluster needs --in"),
@@ -391,6 +391,22 @@ def test_what_is_queued_or_running_is_not_missing(submitted: SubmittedRun) -> No
     assert submitted.missing("--check", status=1)[0] == "cd"
     submitted.queue(*["COMPLETED"] * 4)
     assert submitted.missing("--failed")[0] == "a"
+
+
+def test_a_row_without_a_commit_is_queued_at_any_commit(submitted: SubmittedRun) -> None:
+    lines = [
+        f"acme/a,a,0,{commit},{shard:016x},{shard}\n"
+        for shard, commit in enumerate((PINNED, PINNED[::-1]))
+    ]
+    header = "model_path,task_path,n_shot,model_revision,eval_id,shard\n"
+    (submitted.path / "jobs.csv").write_text(header + "".join(lines))
+    for states, found in (
+        (("RUNNING", "COMPLETED"), "bcd"),
+        (("COMPLETED", "RUNNING"), "bcd"),
+        (("COMPLETED", "COMPLETED"), "abcd"),
+    ):
+        submitted.queue(*states)
+        assert submitted.missing()[0] == found
 
 
 def test_a_row_may_run_if_slurm_does_not_answer(submitted: SubmittedRun, slurm: FakeSlurm) -> None:

@@ -70,7 +70,7 @@ class _RunFindings(NamedTuple):
     done: set[str]
     pinned: set[str]
     failed: set[str]
-    shards: dict[str, int]
+    shards: dict[str, set[int]]
     problems: list[str]
 
 
@@ -112,7 +112,7 @@ def _active_states(
     """Return the rows without a result that are being evaluated, or may be."""
     unfinished = []
     for run, findings in found:
-        shards = {row: shard for row, shard in findings.shards.items() if row not in done}
+        shards = {row: numbers for row, numbers in findings.shards.items() if row not in done}
         try:
             if shards and run.submissions:
                 unfinished.append((run, shards))
@@ -126,10 +126,11 @@ def _active_states(
         except (InputError, OSError) as error:
             log(_is_unknown(error))
             continue
-        for row, shard in shards.items():
-            if active.get(shard) is Activity.ACTIVE:
+        for row, numbers in shards.items():
+            activities = {active[number] for number in numbers if number in active}
+            if Activity.ACTIVE in activities:
                 states[row] = RowState.ACTIVE
-            elif shard in active:
+            elif activities:
                 states.setdefault(row, RowState.PROBABLE)
     return states
 
@@ -159,22 +160,22 @@ class _RunSearch:
         except OSError as error:
             found.problems.append(f"{_describe(error)}; this run is left out")
             return found
-        # By the eval_id that a row has in this run, which may be at a commit.
+        # By the eval_id that a row has in this run, at a commit or not, those that it answers.
         stems = (name[: -len(".json")] for name in names if name.endswith(".json"))
-        wanted = {stem: stem for stem in stems if stem in self._wanted.eval_ids}
-        shards = {}
+        wanted = {stem: {stem} for stem in stems if stem in self._wanted.eval_ids}
+        shards: dict[str, set[int]] = {}
         try:
             for eval_id, in_run, shard in self._rows(run_dir):
-                wanted[in_run] = eval_id
-                shards[eval_id] = shard
+                wanted.setdefault(in_run, set()).add(eval_id)
+                shards.setdefault(eval_id, set()).add(shard)
         except FileNotFoundError as error:
             # The run may have been deleted since it was found.
             if run.path.exists():
                 found.problems.append(_is_unknown(error))
         except (OSError, InputError) as error:
             found.problems.append(_is_unknown(error))
-        for in_run, eval_id in wanted.items():
-            self._look(run_dir, in_run, eval_id, found)
+        for in_run, eval_ids in wanted.items():
+            self._look(run_dir, in_run, eval_ids, found)
         found.shards.update({row: n for row, n in shards.items() if row not in found.done})
         return found
 
@@ -186,9 +187,8 @@ class _RunSearch:
             for line, texts in reader:
                 cells = dict(zip(reader.header, texts, strict=True))
                 in_run = cells["eval_id"]
-                is_wanted = in_run in self._wanted.eval_ids
-                eval_id = in_run if is_wanted else self._without_commit(cells)
-                if eval_id:
+                candidates = (in_run, self._without_commit(cells))
+                for eval_id in self._wanted.eval_ids.intersection(candidates):
                     if not _SHARD.fullmatch(cells["shard"]):
                         raise InputError("expected a shard", path, line, "shard")
                     yield eval_id, in_run, int(cells["shard"])
@@ -205,16 +205,15 @@ class _RunSearch:
             return ""
         return found if found in self._wanted.unpinned else ""
 
-    def _look(self, run_dir: str, in_run: str, wanted: str, found: _RunFindings) -> None:
+    def _look(self, run_dir: str, in_run: str, wanted: set[str], found: _RunFindings) -> None:
         """See whether a row has a valid result in a run, or a record of its failure."""
         try:
             result_files.read_valid_result(run_dir, in_run)
         except FileNotFoundError:
             if os.path.exists(f"{run_dir}/{FAILURES}/{in_run}.json"):
-                found.failed.add(wanted)
+                found.failed.update(wanted)
         except (OSError, ValueError) as error:
             found.problems.append(f"{result_files.result_path(run_dir, in_run)}: left out, {error}")
         else:
-            found.done.add(wanted)
-            if in_run != wanted:
-                found.pinned.add(wanted)
+            found.done.update(wanted)
+            found.pinned.update(wanted - {in_run})
