@@ -221,6 +221,17 @@ def test_ctrl_c_ends_watching(made: Fixture) -> None:
 
 
 @pytest.mark.slow
+def test_a_failure_that_names_no_log_has_that_of_its_shard(run: Run, made: Fixture) -> None:
+    log = made.path / "slurm_logs" / "4711_2.log"
+    log.write_text("the failure\n")
+    for eval_id in made.of_shard(2):
+        path = made.path / "failures" / f"{eval_id}.json"
+        path.write_text(path.read_text().replace("/shared/run/slurm_logs/4711_2.log", ""))
+    done = run("oe-status", made.path, env=made.env, status=75)
+    found = [row for row in csv.DictReader(io.StringIO(done.stdout)) if row["state"] == "failed"]
+    assert [row["log"] for row in found] == [str(log)] * 2
+
+
 def test_logs_are_found_by_shard_and_by_row(run: Run, made: Fixture) -> None:
     logs = made.path / "slurm_logs"
     (logs / "4711_3.log").write_text("".join(f"line {n}\n" for n in range(100)))

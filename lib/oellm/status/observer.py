@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from oellm.core.log import Log
@@ -68,7 +69,7 @@ class Observer:
             now=datetime.datetime.now(datetime.timezone.utc),
             rows=self._rows,
             done=done,
-            failures=self._read_failures(done),
+            failures=self._read_failures(done, jobs),
             heartbeats=heartbeats,
             jobs=states,
             logs={job.shard: self._log_end(job) for job in ended},
@@ -141,7 +142,13 @@ class Observer:
             self._on_result(result)
         return result is not None
 
-    def _read_failures(self, done: frozenset[str]) -> dict[str, RecordedFailure]:
+    def _read_failures(
+        self, done: frozenset[str], jobs: Mapping[int, ShardJob]
+    ) -> dict[str, RecordedFailure]:
+        """Return the failures of rows that are not done, each with the log if there is one.
+
+        A worker whose output goes through the executor `local` does not know its log.
+        """
         failures = {}
         names = self._store.failure_names()
         for row in self._rows:
@@ -149,7 +156,9 @@ class Observer:
             if eval_id not in done and f"{eval_id}.json" in names:
                 failure = self._store.failure(eval_id)
                 if failure is not None:
-                    failures[eval_id] = failure
+                    job = None if failure.log else jobs.get(int(row["shard"]))
+                    path = job.find_log(self._path) if job is not None else None
+                    failures[eval_id] = replace(failure, log=str(path)) if path else failure
         return failures
 
     def _log_end(self, job: ShardJob) -> str:
