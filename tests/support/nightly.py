@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -40,9 +41,8 @@ class Nightly:
         self.output = base / "evals"
         self.checkpoints = base / "checkpoints"
         self.tasks = base / "tasks"
-        self.tasks.mkdir(parents=True)
-        for path in DEMO_TASKS.iterdir():
-            (self.tasks / path.name).write_bytes(path.read_bytes())
+        # A worker of another test may have left compiled code beside the tasks.
+        shutil.copytree(DEMO_TASKS, self.tasks, ignore=shutil.ignore_patterns("__pycache__"))
         (self.tasks / "tasks.py").write_text(LOAD)
         write_task(self.tasks, "moody", doc_to_choice='["a", "b"]')
 
