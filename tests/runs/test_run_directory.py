@@ -111,9 +111,10 @@ def test_a_record_that_lacks_a_key_or_names_no_array_is_bad_input(run_dir: Path)
     path.write_text(json.dumps({**whole, "arrays": []}))
     with pytest.raises(InputError, match="jobs: expected the number of an array, got 0"):
         _ = run_directory.load_run(run_dir).submissions
-    path.write_text(json.dumps({**whole, "cluster": []}))
-    with pytest.raises(InputError, match="cluster: expected an object"):
-        run_directory.load_run(run_dir)
+    for key in ("cluster", "plan"):
+        path.write_text(json.dumps({**whole, key: []}))
+        with pytest.raises(InputError, match=f"{key}: expected an object"):
+            run_directory.load_run(run_dir)
 
 
 def test_parts_of_the_record_that_a_later_version_extends_are_read(run_dir: Path) -> None:

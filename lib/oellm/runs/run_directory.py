@@ -233,8 +233,9 @@ def _checked(content: Any, source: str) -> dict[str, Any]:
     for key, spec in schema.table("run").items():
         if key not in content and not spec.get("optional"):
             raise InputError(f"expected a run object with the key {key!r}", source)
-    if not isinstance(content["cluster"], dict):
-        raise InputError("expected an object", source, column="cluster")
+    for key in ("cluster", "plan"):
+        if not isinstance(content[key], dict):
+            raise InputError("expected an object", source, column=key)
     if content["schema_version"] != schema.VERSION:
         raise InputError(
             f"expected schema version {schema.VERSION}, got {content['schema_version']!r}: "
