@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
-from oellm.models.identity import identify_model
+from oellm.models.identity import ModelIdentity, identify_model
 from support.model_directories import write_model
 from support.processes import Run
 
 
-def answers_of(identity: dict[str, Any]) -> dict[str, Any]:
+def answers_of(identity: ModelIdentity) -> dict[str, Any]:
     """Return what decides a model's answers: all of its identity but the step, which is a name."""
-    return {name: value for name, value in identity.items() if name != "step"}
+    return {name: value for name, value in identity.to_json().items() if name != "step"}
 
 
 def identity_of(directory: Path) -> dict[str, Any]:
@@ -33,7 +33,7 @@ def test_a_local_model_is_known_by_its_files(tmp_path: Path) -> None:
     directory = write_model(tmp_path / "m" / "iter_0001000", shards=2)
     (directory / "optimizer.bin").write_bytes(b"x")
     (directory / "tokenizer").mkdir()
-    found = identify_model(str(directory), "")
+    found = identify_model(str(directory), "").to_json()
     names = ["config.json", "model.safetensors.index.json", "tokenizer.json"]
     assert found["files"] == {
         name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names
@@ -101,7 +101,7 @@ def test_other_weights_in_files_of_the_same_sizes_are_another_model(
     for path in paths:
         (path / "config.json").write_text("{}")
     first, second = (identify_model(str(path), "") for path in paths)
-    assert first["weights"] == second["weights"]
+    assert first.to_json()["weights"] == second.to_json()["weights"]
     assert answers_of(first) != answers_of(second)
 
 
@@ -116,7 +116,11 @@ def test_two_hundred_shards_take_milliseconds(tmp_path: Path) -> None:
 
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-PRINT = "import sys; from oellm.models.identity import identify_model as f; print(f(*sys.argv[1:]))"
+PRINT = """
+import sys
+from oellm.models.identity import identify_model
+print(identify_model(*sys.argv[1:]).to_json())
+"""
 
 
 def test_a_model_of_the_hub_is_known_by_its_commit(run: Run, tmp_path: Path) -> None:

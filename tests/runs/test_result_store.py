@@ -182,6 +182,18 @@ def test_a_result_replaces_a_damaged_one_and_a_failure(tmp_path: Path) -> None:
     assert there == f"results/{EVAL_ID}.json"
 
 
+@pytest.mark.parametrize("damaged", [[], {}, {"failure": []}, {"failure": {"attempts": "x"}}])
+def test_a_damaged_failure_file_is_replaced(tmp_path: Path, damaged: Any) -> None:
+    store = ResultStore(tmp_path)
+    path = store.failure_path(EVAL_ID)
+    path.parent.mkdir()
+    path.write_text(json.dumps({"oellm": damaged}))
+    assert store.failure(EVAL_ID) is None
+    content = store.write_failure(failure())
+    assert path.read_bytes() == content
+    assert json.loads(content)["oellm"]["failure"]["attempts"] == 1
+
+
 def test_a_valid_result_is_never_set_aside(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     assert store.set_aside(EVAL_ID) is None

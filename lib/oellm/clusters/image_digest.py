@@ -8,7 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
@@ -16,6 +16,32 @@ from oellm.core.paths import cache_directory
 # An image of this many bytes takes seconds to read, so the user is told.
 _LARGE = 10**9
 _CHUNK = 2**20
+
+
+class ImageRecord(NamedTuple):
+    """A container image as it is when a run is written (`images` in run.json).
+
+    Attributes:
+        eval_suite: The framework that runs in it.
+        path: Its path.
+        size_bytes: Its size. None, like the digest, for a directory (a sandbox), for an image that
+            is missing or cannot be read, and for one that changes while it is read.
+        sha256: The SHA-256 of its content.
+    """
+
+    eval_suite: str
+    path: str
+    size_bytes: int | None
+    sha256: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `images` in run.json."""
+        return {
+            "eval_suite": self.eval_suite,
+            "path": self.path,
+            "bytes": self.size_bytes,
+            "sha256": self.sha256,
+        }
 
 
 class ImageDigests:
@@ -28,14 +54,10 @@ class ImageDigests:
         self._cache = cache_directory(environ)
         self._report = report
 
-    def record(self, eval_suite: str, image: Path) -> dict[str, Any]:
-        """Return what a run says of an image: eval_suite, path, bytes and sha256.
-
-        The last two are None for a directory (a sandbox), for an image that is missing or cannot be
-        read, and for one that changes while it is read.
-        """
+    def describe_image(self, eval_suite: str, image: Path) -> ImageRecord:
+        """Return the record of an image."""
         size, digest = self._facts(os.path.realpath(image)) or (None, None)
-        return {"eval_suite": eval_suite, "path": str(image), "bytes": size, "sha256": digest}
+        return ImageRecord(eval_suite, str(image), size_bytes=size, sha256=digest)
 
     def _facts(self, path: str) -> tuple[int, str] | None:
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ from oellm.errors import InputError
 from oellm.metrics import reading, scored_rows
 from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
-from oellm.runs.result_file import check_result
+from oellm.runs.result_file import check_result, read_record
 
 # The number of characters from which `holds_records` judges a file.
 _BEGIN = 2**16
@@ -89,16 +89,13 @@ def _add(record: dict[str, Any], source: str, number: int, collection: Collectio
             raise InputError("expected a result object or a run object", source, number)
         collection.add_run(run_directory.load_run(record["run_dir"]))
         return
-    ours = record["oellm"]
+    ours = read_record(record)
     try:
         check_result(record)
-        provenance = ours.get("provenance")
-        place = provenance.get("run_dir") if isinstance(provenance, dict) else ""
-        collection.add(scored_rows.read_scored_row(record, str(place or "")))
+        collection.add(scored_rows.read_scored_row(record, ours.run_dir))
         return
     except ValueError as error:
         reason = str(error)
-    failure, row = ours.get("failure"), ours.get("row")
-    message = failure.get("message") if isinstance(failure, dict) else ""
-    task = row.get("task_path") if isinstance(row, dict) else ""
-    collection.fail(f"{source}:{number}: {task} has no result: {message or reason}")
+    if ours.failure is not None:
+        reason = ours.failure.message or reason
+    collection.fail(f"{source}:{number}: {ours.task_path} has no result: {reason}")

@@ -17,6 +17,7 @@ from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.models.staging import Source
 from oellm.runs.answers import Answers
+from oellm.runs.result_record import Facts, RowTiming, RowUsage
 
 # The types of requests: the likelihood of a continuation, the likelihood of a whole text, and
 # generated text. The column request_types and the table `task` of schema.json use these names.
@@ -43,19 +44,19 @@ class Evaluation:
         native: The framework's own result, JSON-like.
         scores: The scores in the native result, in our form.
         samples: The documents with their prompts and answers, by task.
+        timing: The seconds of the steps that the framework took.
+        usage: What the model did.
         remarks: What the user should know about the scores.
-        timing: Seconds by step (schema.json, table `result`).
-        usage: What the model did (schema.json, table `result`).
         provenance: Where the numbers come from: versions, data sets, tasks, model.
     """
 
     native: dict[str, Any]
     scores: list[MetricScore]
     samples: Mapping[str, list[Any]]
+    timing: RowTiming
+    usage: RowUsage
     remarks: list[str] = field(default_factory=list)
-    timing: dict[str, float] = field(default_factory=dict)
-    usage: dict[str, Any] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
+    provenance: Facts = field(default_factory=dict)
 
 
 class StoppedError(Exception):

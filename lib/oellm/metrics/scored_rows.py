@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from oellm.manifest.cells import read_cell
 from oellm.manifest.rows import Row
-from oellm.runs.result_file import Result
+from oellm.runs.result_file import Result, read_record
 
 # Keys that a metric of a result may lack, with their values then.
 _OPTIONAL: dict[str, Any] = {
@@ -91,19 +91,16 @@ def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
 
     Raises ValueError if a part is damaged that the check for validity does not look at.
     """
-    ours = result["oellm"]
-    cells, timing = ours.get("row"), ours.get("timing")
-    if not isinstance(cells, dict) or set(map(type, cells.values())) - {str}:
-        raise ValueError("its row is not a manifest row")
-    cells["eval_id"] = ours["eval_id"]
+    record = read_record(result)
+    cells = record.cells
+    cells["eval_id"] = record.eval_id
     try:
         for name in _PARSED:
             read_cell(name, cells.get(name, ""))
     except ValueError as error:
         raise ValueError(f"its row: {name}: {error}") from None
-    scores = list(map(MetricScore.from_json, ours["metrics"]))
-    finished = timing.get("finished") if isinstance(timing, dict) else ""
-    return ScoredRow(row=Row(cells), scores=scores, finished=str(finished or ""), run_dir=run_dir)
+    scores = list(map(MetricScore.from_json, record.metrics))
+    return ScoredRow(row=Row(cells), scores=scores, finished=record.finished, run_dir=run_dir)
 
 
 def _nameless(members: Mapping[str, Any]) -> ValueError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import looks_local
@@ -22,18 +22,49 @@ _BLOCKS = 64
 _BLOCK = 4096
 
 
-def identify_model(path: str, revision: str, subfolder: str = "") -> dict[str, Any]:
-    """Return what tells a model from others that have, or had, the same name.
+class HubIdentity(NamedTuple):
+    """What tells a model of the hub from others that have, or had, the same name."""
 
-    For a model of the hub this is the `commit` in the cache, empty if it is not known. For a local
-    directory: `files`, the SHA-256 of each small file that changes answers; `weights`, the bytes of
-    each file of weights; `total_bytes` of these; `sample_sha256` over blocks of 4 kB from all of
-    them, because a training run may write new weights into files of the same sizes; and `step`, the
-    training step that the path gives. Everything but the step depends only on the content of files.
-    Raises OSError if a file cannot be read.
+    # The commit in the cache; empty if it is not known.
+    commit: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `model` of a result's provenance."""
+        return self._asdict()
+
+
+class LocalIdentity(NamedTuple):
+    """What tells a local model from others that have, or had, the same path.
+
+    Everything but the step depends only on the content of files.
+
+    Attributes:
+        files: The SHA-256 of each small file that changes answers.
+        weights: The bytes of each file of weights.
+        total_bytes: The bytes of all of these.
+        sample_sha256: The SHA-256 of blocks of 4 kB from all files of weights, because a training
+            run may write new weights into files of the same sizes.
+        step: The training step that the path gives.
     """
+
+    files: dict[str, str]
+    weights: dict[str, int]
+    total_bytes: int
+    sample_sha256: str
+    step: int | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `model` of a result's provenance."""
+        return self._asdict()
+
+
+ModelIdentity = HubIdentity | LocalIdentity
+
+
+def identify_model(path: str, revision: str, subfolder: str = "") -> ModelIdentity:
+    """Return what tells a model from others; raises OSError if a file cannot be read."""
     if not looks_local(path):
-        return {"commit": _commit(path, revision)}
+        return HubIdentity(_commit(path, revision))
     directory = os.path.join(path, subfolder)
     with os.scandir(directory) as entries:
         found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
@@ -46,13 +77,13 @@ def identify_model(path: str, revision: str, subfolder: str = "") -> dict[str, A
         if name not in held and (_FILES.fullmatch(name) or is_tokenizer_file(name))
     ]
     sizes = {name: found[name] for name in sorted(held)}
-    return {
-        "files": {name: _sha256(os.path.join(directory, name)) for name in small},
-        "weights": sizes,
-        "total_bytes": sum(sizes.values()),
-        "sample_sha256": _sample(directory, sizes),
-        "step": training_step(path),
-    }
+    return LocalIdentity(
+        files={name: _sha256(os.path.join(directory, name)) for name in small},
+        weights=sizes,
+        total_bytes=sum(sizes.values()),
+        sample_sha256=_sample(directory, sizes),
+        step=training_step(path),
+    )
 
 
 def _commit(path: str, revision: str) -> str:

@@ -25,7 +25,7 @@ from oellm.manifest import rows
 from oellm.manifest.rows import Row
 from oellm.plan.costs import Measurement
 from oellm.runs import run_directory
-from oellm.runs.result_file import check_result
+from oellm.runs.result_file import check_result, read_record
 
 # Runs whose results count, this cluster's before others'; and runs, latest first by their names,
 # that are looked at to find these.
@@ -68,37 +68,44 @@ def parse_measurement(result: Any) -> Measurement | None:
     result.
     """
     check_result(result)
-    record = result["oellm"]
-    timing, usage, provenance = record["timing"], record["usage"], record["provenance"]
-    if usage["requests_kept"] or not usage["requests"] or not usage["documents"]:
+    record = read_record(result)
+    timing, usage, provenance = record.timing, record.usage, record.provenance
+    if usage.requests_kept or not usage.requests or not usage.documents:
         return None
-    gpus = sorted({gpu["name"] for gpu in provenance["accelerator"]["gpus"]})
-    building_s = timing["task_index_s"] + timing["task_build_s"]
+    if provenance.gpus is None:
+        raise ValueError("the hardware is not known")
+    scoring_s = _known(timing.scoring_s)
+    building_s = _known(timing.task_index_s) + _known(timing.task_build_s)
+    working_s = _known(timing.row_s) - _known(timing.wait_s)
     return _check(
         Measurement(
             row=Row(_cells(result)),
-            gpu=", ".join(gpus) or provenance["cpu"]["model"],
-            cluster=provenance.get("cluster", ""),
-            finished=timing["finished"],
-            scoring_s=timing["scoring_s"],
+            gpu=", ".join(sorted(set(provenance.gpus))) or provenance.cpu,
+            cluster=provenance.cluster,
+            finished=timing.finished,
+            scoring_s=scoring_s,
             building_s=building_s,
-            beside_s=max(
-                0.0, timing["row_s"] - timing["wait_s"] - timing["scoring_s"] - building_s
-            ),
-            load_s=timing.get("model_load_s", 0.0),
-            start_s=timing.get("start_s", 0.0) + timing.get("imports_s", 0.0),
+            beside_s=max(0.0, working_s - scoring_s - building_s),
+            load_s=timing.model_load_s or 0.0,
+            start_s=(timing.start_s or 0.0) + (timing.imports_s or 0.0),
         )
     )
 
 
+def _known(seconds: float | None) -> float:
+    if seconds is None:
+        raise ValueError("the time of a step is not known")
+    return seconds
+
+
 def _cells(result: Any) -> dict[str, str]:
     """Return the cells of a result's row that times depend on, with its measured sizes."""
-    record = result["oellm"]
-    cells = {name: record["row"][name] for name in _COLUMNS if record["row"].get(name)}
-    cells["n_shot"] = record["row"]["n_shot"]
-    cells["n_docs"] = str(record["usage"]["documents"])
-    cells["n_requests"] = str(record["usage"]["requests"])
-    if total := record["provenance"]["model"].get("total_bytes"):
+    record = read_record(result)
+    evaluated, usage = record.cells, record.usage
+    cells = {name: evaluated[name] for name in _COLUMNS if evaluated.get(name)}
+    cells["n_shot"] = evaluated["n_shot"]
+    cells["n_docs"], cells["n_requests"] = str(usage.documents), str(usage.requests)
+    if total := record.provenance.model_bytes:
         cells.setdefault("model_bytes", str(total))
     framework = frameworks.native_results(Row(cells).value("eval_suite"))
     types = framework.request_types(result) if framework is not None else frozenset()

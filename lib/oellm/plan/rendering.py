@@ -7,11 +7,10 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from oellm import __version__
 from oellm.clusters.cluster import Cluster
-from oellm.clusters.image_digest import ImageDigests
+from oellm.clusters.image_digest import ImageDigests, ImageRecord
 from oellm.clusters.runtime import list_binds, require_launcher
 from oellm.core import atomic, schema
 from oellm.core.paths import user_name
@@ -50,7 +49,7 @@ def write_run(
     for eval_suite in dict.fromkeys(array.eval_suite for array in plan.arrays):
         image, _ = require_launcher(cluster, eval_suite)
         if image:
-            images.append(digests.record(eval_suite, image))
+            images.append(digests.describe_image(eval_suite, image))
     path = run_directory.create_run_directory(_output_dir(cluster), user_name(), explicit_dir)
     try:
         return _fill_directory(path, plan, spool, cluster=cluster, images=images)
@@ -60,7 +59,7 @@ def write_run(
 
 
 def _fill_directory(
-    path: Path, plan: RunPlan, spool: RowSpool, *, cluster: Cluster, images: list[dict[str, Any]]
+    path: Path, plan: RunPlan, spool: RowSpool, *, cluster: Cluster, images: list[ImageRecord]
 ) -> Run:
     for name in (run_directory.LOGS, run_directory.RESULTS):
         (path / name).mkdir()
@@ -88,7 +87,7 @@ def _fill_directory(
                 "file": run_directory.WORKER,
                 "sha256": hashlib.sha256(worker).hexdigest(),
             },
-            "images": images,
+            "images": [image.to_json() for image in images],
             "n_rows": plan.count,
             "plan": plan.to_json(),
             "arrays": [array.to_json() for array in plan.arrays],

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from oellm.core.log import Log
 from oellm.errors import InputError
 from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
-from oellm.runs.result_file import KEY, Result
+from oellm.runs.result_file import Result, read_record
+from oellm.runs.result_record import RowTiming
 from oellm.runs.run_directory import Run
 from oellm.status.observer import Observer
 from oellm.status.run_status import join_evidence
 from oellm.status.statuses import EvalState, RowStatus, Totals
 
-# The phases of an evaluation, each with the keys of a result's `timing` that add up to it. The time
+# The phases of an evaluation, each with the steps of RowTiming that add up to it. The time
 # that a row waits for the model (wait_s) is missing: then the model loads, or scores other rows,
 # and that time is counted there.
 _PHASES = {
@@ -114,24 +115,23 @@ class _ResultFacts:
 
     def add(self, result: Result) -> None:
         """Add a valid result."""
-        record = result[KEY]
-        if isinstance(timing := record.get("timing"), dict):
-            self._add_times(timing)
-        provenance = record.get("provenance") or {}
-        versions = provenance.get("versions") or {}
-        if versions:
-            self.versions[", ".join(f"{name} {text}" for name, text in versions.items())] += 1
-        gpus = (provenance.get("accelerator") or {}).get("gpus") or []
-        cpu = (provenance.get("cpu") or {}).get("model", "")
-        if hardware := f"{len(gpus)} × {gpus[0]['name']}" if gpus else cpu:
+        record = read_record(result)
+        self._add_times(record.timing)
+        provenance = record.provenance
+        if provenance.versions:
+            versions = (f"{name} {text}" for name, text in provenance.versions.items())
+            self.versions[", ".join(versions)] += 1
+        gpus = provenance.gpus
+        if hardware := f"{len(gpus)} × {gpus[0]}" if gpus else provenance.cpu:
             self.hardware[hardware] += 1
 
-    def _add_times(self, timing: Mapping[str, Any]) -> None:
-        for phase, keys in _PHASES.items():
-            self.seconds[phase] += sum(timing.get(key) or 0 for key in keys)
-        for key, times in (("started", self.started), ("finished", self.finished)):
-            if time := timing.get(key):
-                times.append(time)
+    def _add_times(self, timing: RowTiming) -> None:
+        for phase, steps in _PHASES.items():
+            self.seconds[phase] += sum(getattr(timing, step) or 0 for step in steps)
+        if timing.started:
+            self.started.append(timing.started)
+        if timing.finished:
+            self.finished.append(timing.finished)
 
     def phases(self) -> list[PhaseShare]:
         """Return the phases that took time, with their shares."""

@@ -15,10 +15,10 @@ import re
 import socket
 import sys
 import time
-from typing import Any
 
 from oellm import __version__
 from oellm.core.redaction import redact
+from oellm.runs.result_record import Facts
 
 # They lead to the job in the accounting, and to the kind of node that it ran on.
 SLURM_VARIABLES = (
@@ -32,7 +32,7 @@ SLURM_VARIABLES = (
 _LABELS = ("org.opencontainers.image.title", "org.opencontainers.image.description")
 
 
-def process_facts() -> dict[str, Any]:
+def process_facts() -> Facts:
     """Return the facts about this process and its machine (schema.json, `provenance`)."""
     return {
         "pid": os.getpid(),
@@ -64,7 +64,7 @@ def boot_id() -> str:
     return _text("/", "proc/sys/kernel/random/boot_id").strip()
 
 
-def accelerator_facts(root: str = "/") -> dict[str, Any]:
+def accelerator_facts(root: str = "/") -> Facts:
     """Return the GPUs that torch sees in this process, and the versions of driver and runtime.
 
     `root` is the root of the system's files. Imports torch. On a machine without a GPU the list and
@@ -83,7 +83,7 @@ def accelerator_facts(root: str = "/") -> dict[str, Any]:
 
 
 @functools.cache
-def _machine() -> dict[str, Any]:
+def _machine() -> Facts:
     """Return the facts that are the same in all forks of this process."""
     return {
         "host": socket.gethostname(),

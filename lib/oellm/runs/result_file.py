@@ -12,8 +12,10 @@ from typing import Any
 
 from oellm.core import json_codec
 from oellm.core.redaction import redact_json
+from oellm.runs.result_record import ResultRecord, ResultStatus
 
-# A result: what a framework returns, and our record under KEY (schema.json, table `result`).
+# A result: what a framework returns, which only the framework's own reader knows, and our record
+# under KEY (`read_record`).
 Result = dict[str, Any]
 KEY = "oellm"
 
@@ -27,6 +29,11 @@ _PROVENANCE, _METRICS = b'\n    "provenance": {', b'\n    "metrics": ['
 
 class InvalidResultError(ValueError):
     """A result that does not count; the text says why."""
+
+
+def read_record(result: Result) -> ResultRecord:
+    """Return our record of a result."""
+    return ResultRecord(result[KEY])
 
 
 def encode_native(native: Mapping[str, Any]) -> bytes:
@@ -98,7 +105,7 @@ def check_result(result: Any, eval_id: str | None = None) -> None:
         raise InvalidResultError("it has no key oellm")
     if eval_id is not None and record.get("eval_id") != eval_id:
         raise InvalidResultError(f"its eval_id is {record.get('eval_id')!r}")
-    if record.get("status") != "done":
+    if record.get("status") != ResultStatus.DONE:
         raise InvalidResultError(f"its status is {record.get('status')!r}")
     metrics = record.get("metrics")
     if not isinstance(metrics, list) or not metrics:

@@ -21,6 +21,7 @@ from oellm.core import atomic, json_codec
 from oellm.core.redaction import redact_json
 from oellm.runs import result_file
 from oellm.runs.result_file import InvalidResultError, Result, check_result
+from oellm.runs.result_record import ResultRecord
 from oellm.runs.run_directory import FAILURES, RESULTS, SAMPLES
 
 T = TypeVar("T")
@@ -68,14 +69,15 @@ class RecordedFailure:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RecordedFailure:
         """Read a failure file; raises KeyError, TypeError or ValueError if it is none."""
-        record = content[result_file.KEY]
-        failure = record["failure"]
+        record = result_file.read_record(dict(content))
+        if (failure := record.failure) is None:
+            raise ValueError("it does not say why the row failed")
         return cls(
-            error=str(failure.get("class")),
-            message=str(failure.get("message")),
-            attempts=int(failure.get("attempts", 0)),
-            log=str(failure.get("log", "")),
-            finished=datetime.datetime.fromisoformat(record["timing"]["finished"]),
+            error=failure.error,
+            message=failure.message,
+            attempts=failure.attempts,
+            log=failure.log,
+            finished=datetime.datetime.fromisoformat(record.finished),
         )
 
 
@@ -170,7 +172,7 @@ class ResultStore:
         task's name. If the result has a timing, that gets as writing_s the seconds in which the
         samples were written and the framework's part of the result was encoded.
         """
-        eval_id = result[result_file.KEY]["eval_id"]
+        eval_id = result_file.read_record(result).eval_id
         written = _retry_missing_files(lambda: self._write_first(eval_id, result, samples))
         if written.is_ours:
             self.failure_path(eval_id).unlink(missing_ok=True)
@@ -190,20 +192,27 @@ class ResultStore:
                         os.replace(staged.samples, self.samples_path(eval_id))
                 staged.remove()
 
-    def write_failure(self, record: Result) -> None:
+    def write_failure(self, result: Result) -> bytes:
         """Write the record of a failed attempt, counting the attempts before it.
 
-        If another worker has evaluated the row by now, nothing is written.
+        Returns the content of the failure file. If another worker has evaluated the row by now,
+        the file is not written.
         """
-        eval_id = record[result_file.KEY]["eval_id"]
-        if self.has_valid_result(eval_id):
-            return
-        path = self.failure_path(eval_id)
+        record = result_file.read_record(result)
+        if self.has_valid_result(record.eval_id):
+            return result_file.encode_result(result)
+        path = self.failure_path(record.eval_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = _read_object(path) or {}
-        attempts = before.get(result_file.KEY, {}).get("failure", {}).get("attempts", 0)
-        record[result_file.KEY]["failure"]["attempts"] = attempts + 1
-        atomic.write_file(path, result_file.encode_result(record))
+        record.set_attempts(self._count_attempts(path) + 1)
+        content = result_file.encode_result(result)
+        atomic.write_file(path, content)
+        return content
+
+    def _count_attempts(self, path: Path) -> int:
+        """Return how often a row has failed, as its failure file says."""
+        ours = (_read_object(path) or {}).get(result_file.KEY)
+        failure = ResultRecord(ours).failure if isinstance(ours, dict) else None
+        return failure.attempts if failure is not None else 0
 
     def _names(self, directory: str) -> frozenset[str]:
         try:
@@ -302,10 +311,9 @@ def _encode_timed(result: Result, started: float) -> bytes:
     """Return the content of a result file; its timing gets the seconds since `started`."""
     native = {key: value for key, value in result.items() if key != result_file.KEY}
     encoded = result_file.encode_native(native)
-    record = result[result_file.KEY]
-    if "timing" in record:
-        record["timing"]["writing_s"] = round(time.perf_counter() - started, 6)
-    return result_file.join_result(encoded, record)
+    record = result_file.read_record(result)
+    record.set_writing_time(time.perf_counter() - started)
+    return result_file.join_result(encoded, record.content)
 
 
 def _is_valid(content: bytes, eval_id: str) -> bool:

@@ -16,6 +16,7 @@ from oellm.core.csv_records import CsvReader
 from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
+from oellm.runs.result_record import Facts
 from oellm.runs.run_record import Array, Shard, Submission
 
 Entry = TypeVar("Entry")
@@ -111,9 +112,12 @@ class Run:
         return hours
 
     @property
-    def images(self) -> list[dict[str, Any]]:
-        """The container images as they were then, as each result's provenance has them."""
-        images: list[dict[str, Any]] = self.content.get("images", [])
+    def images(self) -> list[Facts]:
+        """The container images as they were then (ImageRecord).
+
+        Nothing reads them again: the provenance of each result repeats them as they are.
+        """
+        images: list[Facts] = self.content.get("images", [])
         return images
 
     def setting(self, key: str) -> Any:

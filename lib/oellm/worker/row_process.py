@@ -16,6 +16,7 @@ from oellm.core.processes.children import Child
 from oellm.frameworks.interface import Evaluator
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
+from oellm.runs.result_record import RowTiming
 from oellm.runs.result_store import ResultStore
 from oellm.worker.row_record import Ended, FailedElsewhereError, Job, RowFailure, RowRecorder
 
@@ -109,18 +110,19 @@ def _evaluate_row(
     clock = time.perf_counter()
     try:
         evaluation = evaluator.evaluate(job.row, model, job.bootstrap_iters)
-        recorder.timing |= evaluation.timing | {"row_s": time.perf_counter() - clock}
+        recorder.timing.add(evaluation.timing)
+        recorder.timing.row_s = time.perf_counter() - clock
         return recorder.write_result(evaluation)
     # A task may call sys.exit, and a framework may raise anything: only this row fails.
     except BaseException as error:
-        recorder.timing["row_s"] = time.perf_counter() - clock
+        recorder.timing.row_s = time.perf_counter() - clock
         return recorder.write_failure(RowFailure.from_error(error))
 
 
 class _ModelProxy:
     """The model as its row sees it; adds the time of loading to the row's timing."""
 
-    def __init__(self, connection: Connection, timing: dict[str, float]) -> None:
+    def __init__(self, connection: Connection, timing: RowTiming) -> None:
         self._connection = connection
         self._timing = timing
         self._handle: Any = None
@@ -129,7 +131,7 @@ class _ModelProxy:
         """Return the handle of the row's model; waits for it."""
         if self._handle is None:
             reply = self._exchange(AskHandle())
-            self._timing["model_load_s"] = reply.load_s
+            self._timing.model_load_s = reply.load_s
             self._handle = pickle.loads(reply.content)  # noqa: S301
         return self._handle
 

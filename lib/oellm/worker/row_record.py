@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import traceback
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from oellm.core import schema
 from oellm.core.display import utc_now
 from oellm.frameworks.interface import Evaluation
 from oellm.manifest.rows import Row
 from oellm.runs import answers, result_file
-from oellm.runs.result_file import InvalidResultError, Result, check_result
+from oellm.runs.result_file import KEY, InvalidResultError, Result, check_result
+from oellm.runs.result_record import Facts, FailureRecord, ResultRecord, RowTiming
 from oellm.runs.result_store import ResultStore, WrittenResult
 from oellm.runs.run_directory import ANSWERS
 
@@ -29,8 +29,8 @@ class Job(NamedTuple):
     """
 
     row: Row
-    booked: Mapping[str, float]
-    provenance: Mapping[str, Any]
+    booked: RowTiming
+    provenance: Facts
     bootstrap_iters: int
 
 
@@ -87,18 +87,23 @@ class RowRecorder:
     def __init__(self, job: Job, store: ResultStore | None, started: str) -> None:
         self._job = job
         self._store = store
-        self._started = started
-        self.timing = dict(job.booked)
+        self.timing = dataclasses.replace(job.booked, started=started)
 
     def write_result(self, evaluation: Evaluation) -> Ended:
         """Write the result; raises ValueError if it is not valid."""
         shared = self._job.provenance
         provenance = {**shared, **evaluation.provenance}
         provenance["versions"] = {**shared["versions"], **provenance["versions"]}
-        record = self._record("done", provenance)
-        record["metrics"] = [score.to_json() for score in evaluation.scores]
-        record["remarks"], record["usage"] = evaluation.remarks, evaluation.usage
-        result: Result = {**evaluation.native, "oellm": record}
+        self.timing.finished = utc_now()
+        record = ResultRecord.of_scores(
+            self._job.row,
+            self.timing,
+            provenance,
+            metrics=[score.to_json() for score in evaluation.scores],
+            remarks=evaluation.remarks,
+            usage=evaluation.usage,
+        )
+        result: Result = {**evaluation.native, KEY: record.content}
         try:
             check_result(result)
         except InvalidResultError as error:
@@ -107,29 +112,31 @@ class RowRecorder:
         written = self._store_result(result, evaluation)
         if not written.is_ours:
             remarks.append("another worker was faster; its result stays")
-        seconds = self.timing["row_s"] - self.timing.get("wait_s", 0.0)
+        seconds = (self.timing.row_s or 0.0) - (self.timing.wait_s or 0.0)
         summary = f"done in {seconds:.1f} s: {_headline(evaluation)}"
         line = result_file.one_line(written.content)
         return Ended(is_done=True, line=line, summary=summary, remarks=remarks)
 
     def write_failure(self, failure: RowFailure) -> Ended:
         """Write the failure file."""
-        record = self._record("failed", self._job.provenance)
-        record["failure"] = {
-            "class": failure.kind,
-            "message": failure.message,
-            "traceback": failure.traceback,
-            "attempts": 1,
-            "log": _log_file(),
-        }
-        result: Result = {"oellm": record}
+        self.timing.finished = utc_now()
+        described = FailureRecord(
+            error=failure.kind,
+            message=failure.message,
+            traceback=failure.traceback,
+            attempts=1,
+            log=_log_file(),
+        )
+        record = ResultRecord.of_failure(
+            self._job.row, self.timing, self._job.provenance, failure=described
+        )
+        result: Result = {KEY: record.content}
         if self._store is not None:
-            # This may change the failure: it counts the attempts.
-            self._store.write_failure(result)
-        described = result["oellm"]["failure"]
-        summary = f"failed: {described['class']}: {described['message']}"
-        line = result_file.one_line(result_file.encode_result(result))
-        return Ended(is_done=False, line=line, summary=summary, remarks=[])
+            content = self._store.write_failure(result)
+        else:
+            content = result_file.encode_result(result)
+        line = result_file.one_line(content)
+        return Ended(is_done=False, line=line, summary=f"failed: {failure}", remarks=[])
 
     def _store_result(self, result: Result, evaluation: Evaluation) -> WrittenResult:
         """Store the result, unless another worker stored one before."""
@@ -139,22 +146,6 @@ class RowRecorder:
         written = self._store.write_result(result, samples)
         answers.remove_answers(self._store.directory / ANSWERS, self._job.row["eval_id"])
         return written
-
-    def _record(self, status: str, provenance: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the record (schema.json, table `result`), without metrics or failure."""
-        row = self._job.row
-        return {
-            "schema_version": schema.VERSION,
-            "eval_id": row["eval_id"],
-            "status": status,
-            "row": {name: text for name, text in row.cells.items() if name != "shard"},
-            "timing": {
-                **{name: round(value, 6) for name, value in self.timing.items()},
-                "started": self._started,
-                "finished": utc_now(),
-            },
-            "provenance": dict(provenance),
-        }
 
 
 def _headline(evaluation: Evaluation) -> str:

@@ -6,10 +6,10 @@ import gc
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from oellm import frameworks
 from oellm.core import display, json_codec
@@ -19,7 +19,8 @@ from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.runs import answers
 from oellm.runs.heartbeat import HeartbeatWriter
-from oellm.runs.result_file import Result
+from oellm.runs.result_file import Result, read_record
+from oellm.runs.result_record import Facts, RowTiming
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
 from oellm.worker.model_service import ModelService
@@ -68,7 +69,7 @@ class RunOptions(NamedTuple):
     """
 
     bootstrap_iters: int
-    provenance: Mapping[str, Any]
+    provenance: Facts
     start_s: float
     notice_s: float = TIME_TO_STOP
     stage_dir: str = ""
@@ -114,7 +115,7 @@ class RowScheduler:
         self._idle: list[RowProcess] = []
         self._evaluators: dict[str, Evaluator] = {}
         # Seconds that count as those of the next row to begin.
-        self._booked = {"start_s": options.start_s}
+        self._booked = RowTiming(start_s=options.start_s)
         self._begun = 0
         self._total = 0
 
@@ -151,7 +152,7 @@ class RowScheduler:
                 failure = RowFailure.from_error(error)
                 self._model.unloadable |= {model_key(row): failure for row in rows}
             self._evaluators[suite] = evaluator
-        self._booked["imports_s"] = time.perf_counter() - started
+        self._booked.imports_s = time.perf_counter() - started
         # All row processes share the present objects; none of them should look at them for garbage.
         gc.collect()
         gc.freeze()
@@ -207,7 +208,7 @@ class RowScheduler:
         self.counts.skipped += 1
         if self._store is not None:
             # A worker may have been killed right after it wrote the result.
-            answers.remove_answers(self._store.directory / ANSWERS, result["oellm"]["eval_id"])
+            answers.remove_answers(self._store.directory / ANSWERS, read_record(result).eval_id)
         self._sinks.emit(json_codec.dumps(result))
 
     def _begin(self, key: ModelKey, row: Row) -> None:
@@ -221,7 +222,7 @@ class RowScheduler:
         if row["n_shot"]:
             label += f" n_shot={row['n_shot']}"
         job = self._make_job(row, self._booked)
-        self._booked = {}
+        self._booked = RowTiming()
         if key in self._model.unloadable:
             self._record_failure(label, job, self._model.unloadable[key], display.utc_now())
             return
@@ -229,7 +230,7 @@ class RowScheduler:
         self.busy.append(process)
         process.evaluate(key, label, job)
 
-    def _make_job(self, row: Row, booked: Mapping[str, float]) -> Job:
+    def _make_job(self, row: Row, booked: RowTiming) -> Job:
         return Job(
             row=row,
             booked=booked,
@@ -248,7 +249,7 @@ class RowScheduler:
         self._model.drop(process)
         failure = RowFailure("ProcessEnded", f"the row's process {process.child.wait()}")
         assert process.row is not None
-        job = self._make_job(process.row, {})
+        job = self._make_job(process.row, RowTiming())
         self._record_failure(process.label, job, failure, process.started)
 
     def _record_failure(self, label: str, job: Job, failure: RowFailure, started: str) -> None:

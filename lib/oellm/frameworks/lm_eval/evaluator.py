@@ -16,6 +16,7 @@ from oellm.frameworks.lm_eval.task_index import TaskIndices
 from oellm.frameworks.lm_eval.task_managers import TaskManagers
 from oellm.hub import data_sets
 from oellm.manifest.rows import Row
+from oellm.runs.result_record import Facts, RowTiming, RowUsage
 
 if TYPE_CHECKING:
     from oellm.frameworks.lm_eval.messages import Seeds
@@ -53,7 +54,8 @@ class LmEvalEvaluator:
         remote = RemoteModel(model, batch_size, _generator_seeds(row), manager.tasks)
         with data_sets.record_commits() as revisions:
             native = _run_lm_eval(row, remote, manager, bootstrap_iters)
-        timing = {"task_index_s": index_s, **_timing(manager, remote, time.perf_counter())}
+        timing = _timing(manager, remote, time.perf_counter())
+        timing.task_index_s = index_s
         samples = native.pop("samples")
         native["config"] |= {"model": remote.handle.backend, "model_args": remote.handle.arguments}
         native |= remote.handle.tokenizer_info
@@ -143,20 +145,20 @@ def _generator_seeds(row: Row) -> Seeds:
     return seeds[0], seeds[1], seeds[2]
 
 
-def _timing(manager: _ObservedManager, remote: RemoteModel, ended: float) -> dict[str, float]:
+def _timing(manager: _ObservedManager, remote: RemoteModel, ended: float) -> RowTiming:
     scoring_s = sum(reply.usage.seconds for reply in remote.replies)
     asking_s = remote.answered_at - remote.asked_at
-    return {
-        "task_build_s": manager.ended - manager.started,
-        "requests_s": remote.asked_at - manager.ended - remote.early_wait_s,
-        "tokenize_s": remote.tokenize_s,
-        "wait_s": max(0.0, asking_s - scoring_s - remote.tokenize_s) + remote.early_wait_s,
-        "scoring_s": scoring_s,
-        "metrics_s": ended - remote.answered_at,
-    }
+    return RowTiming(
+        task_build_s=manager.ended - manager.started,
+        requests_s=remote.asked_at - manager.ended - remote.early_wait_s,
+        tokenize_s=remote.tokenize_s,
+        wait_s=max(0.0, asking_s - scoring_s - remote.tokenize_s) + remote.early_wait_s,
+        scoring_s=scoring_s,
+        metrics_s=ended - remote.answered_at,
+    )
 
 
-def _usage(remote: RemoteModel, native: dict[str, Any]) -> dict[str, Any]:
+def _usage(remote: RemoteModel, native: dict[str, Any]) -> RowUsage:
     parts = [reply.usage for reply in remote.replies]
     seconds = sum(part.seconds for part in parts)
     requests, kept = sum(part.requests for part in parts), sum(part.kept for part in parts)
@@ -164,25 +166,25 @@ def _usage(remote: RemoteModel, native: dict[str, Any]) -> dict[str, Any]:
     documents = sum(int(count["effective"]) for count in native["n-samples"].values())
     # If an earlier attempt answered part of the requests, there is no rate of documents.
     answered = documents if seconds and not kept else None
-    return {
-        "documents": documents,
-        "documents_per_s": round(answered / seconds, 3) if answered else None,
-        "requests": requests,
-        "requests_kept": kept,
-        "requests_per_s": round((requests - kept) / seconds, 3) if seconds else None,
-        "tokens": tokens or None,
-        "tokens_per_s": round(tokens / seconds, 3) if tokens and seconds else None,
-        "batch_size": parts[-1].batch_size,
-        "peak_gpu_bytes": max(part.peak_bytes for part in parts) or None,
-    }
+    return RowUsage(
+        documents=documents,
+        documents_per_s=round(answered / seconds, 3) if answered else None,
+        requests=requests,
+        requests_kept=kept,
+        requests_per_s=round((requests - kept) / seconds, 3) if seconds else None,
+        tokens=tokens or None,
+        tokens_per_s=round(tokens / seconds, 3) if tokens and seconds else None,
+        batch_size=parts[-1].batch_size,
+        peak_gpu_bytes=max(part.peak_bytes for part in parts) or None,
+    )
 
 
 def _provenance(
     row: Row, remote: RemoteModel, manager: _ObservedManager, revisions: list[str]
-) -> dict[str, Any]:
+) -> Facts:
     provenance: dict[str, Any] = {
         "versions": environment.package_versions(),
-        "model": remote.handle.identity,
+        "model": remote.handle.identity.to_json(),
         "accelerator": remote.handle.accelerator,
         "datasets": _data_set_records(manager.tasks, revisions),
         "chat_template_sha256": _chat_template_sha256(remote, row),

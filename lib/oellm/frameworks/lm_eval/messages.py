@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from oellm.models.identity import ModelIdentity
+from oellm.runs.result_record import Facts
+
 
 class Handle(NamedTuple):
     """What rows know about a loaded model.
@@ -16,7 +19,7 @@ class Handle(NamedTuple):
         light_attributes: The model's attributes without weights, pickled: enough to tokenise.
             Empty if the model cannot be used without its weights.
         is_multimodal: Whether the model also takes images or sound.
-        identity: Which model it is (schema.json, table `result`, provenance).
+        identity: Which model it is.
         accelerator: The GPU or CPU that it is on.
         seconds: The duration of loading, including the copy to the node's disk.
         staged_s: The duration of that copy; None if there was none.
@@ -28,8 +31,8 @@ class Handle(NamedTuple):
     tokenizer_info: dict[str, Any]
     light_attributes: bytes
     is_multimodal: bool
-    identity: dict[str, Any]
-    accelerator: dict[str, Any]
+    identity: ModelIdentity
+    accelerator: Facts
     seconds: float
     staged_s: float | None
 

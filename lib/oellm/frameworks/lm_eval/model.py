@@ -65,7 +65,9 @@ class LmEvalModel:
             row["model_revision"] or str(row.model_arguments.get("revision", "")),
             str(row.model_arguments.get("subfolder", "")),
         )
-        self.origin = json.dumps([key, identity, environment.package_versions()], sort_keys=True)
+        self.origin = json.dumps(
+            [key, identity.to_json(), environment.package_versions()], sort_keys=True
+        )
         return Handle(
             backend=key.backend,
             arguments=",".join(f"{name}={value}" for name, value in arguments.items()),
