@@ -58,6 +58,16 @@ def test_a_row_is_missing_only_if_no_run_has_it(run: Run, run_dir: Path, tmp_pat
     assert [row["task_path"] for row in rows(done.stdout)] == [FAILED]
 
 
+def test_a_message_names_no_option_that_the_command_lacks(run: Run, tmp_path: Path) -> None:
+    for number in range(12):
+        make_run(tmp_path / "runs" / str(number))
+    said = run("oe-missing", tmp_path / "runs").stderr
+    # Eleven copies of two results are older, and twenty of them are named.
+    assert (
+        "oe-missing: and 2 more results with a newer one (oe-collect --all prints them)\n" in said
+    )
+
+
 def test_records_say_nothing_of_missing_rows(run: Run) -> None:
     refused = run("oe-missing", stdin=(CONTRACT / "metrics.csv").read_text(), status=2)
     assert refused.stderr == "oe-missing: stdin: expected runs, got metric records\n"

@@ -36,7 +36,8 @@ class Duplicates:
         for older, newest in self._older[:_NAMED]:
             yield f"{older.found_in}: left out, {newest.found_in} is a newer result of the same row"
         if len(self._older) > _NAMED:
-            yield f"and {len(self._older) - _NAMED} more results with a newer one (see --all)"
+            more = len(self._older) - _NAMED
+            yield f"and {more} more results with a newer one (oe-collect --all prints them)"
 
     def _find_owners(self, runs: Mapping[str, Sequence[str]]) -> dict[str, list[str | int]]:
         """Return the evaluations that have several results, with the runs or places of these."""
