@@ -30,8 +30,8 @@ Output: records of differences, B minus A (schema.json, table `comparison`), one
   like two checkpoints. The column method says how the noise is known: `paired`
   from the samples of both (rows with log_samples), document by document, or
   `independent` from the two standard errors. stderr says what only one side
-  has, and how many differences are significant. Tables leave out the directories
-  that all models have in common. Buffers.
+  has, and how many differences are significant. Tables leave out the
+  directories that all models have in common. Buffers.
 
 Exit status: 0 done; 1 a result is damaged; 2 bad input; 3 no pyarrow for
   parquet.

@@ -73,6 +73,8 @@ def start(
 def test_help_is_the_manual_and_imports_nothing_heavy(run: Run, script: str) -> None:
     shown = run(script, "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert shown.stdout == manual(script) + "\n"
+    # It fits a terminal of 80 columns.
+    assert [line for line in shown.stdout.splitlines() if len(line) > 80] == []
     imported = {line.rpartition("|")[2].strip() for line in shown.stderr.splitlines()}
     assert "oellm.cli" in imported
     assert not {name.partition(".")[0] for name in imported} & HEAVY
