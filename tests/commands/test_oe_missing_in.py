@@ -420,6 +420,8 @@ def test_a_row_may_run_if_slurm_does_not_answer(submitted: SubmittedRun, slurm: 
     # A worker that was stopped is requeued by its job.
     submitted.beat(2, ended="stopped by SIGUSR1")
     assert submitted.missing()[0] == ""
+    slurm.says("squeue.fails", "error: no configuration\nfatal: no source\n")
+    assert "failed: error: no configuration; fatal: no source; rows" in submitted.missing()[1]
 
 
 def test_a_row_may_run_on_a_cluster_that_cannot_be_asked(submitted: SubmittedRun) -> None:

@@ -72,7 +72,9 @@ def ask_queue_of_runs(runs: Sequence[Run], cluster: str, log: Log) -> Queue:
             states |= ask_job_states(ids[start : start + _IDS_AT_ONCE])
         hides = bool(ids) and any(map(_is_of_another, runs_here)) and ask_if_jobs_are_private()
     except OellmError as error:
-        log(f"{error}; rows that were submitted count as queued unless their worker finished")
+        # squeue may say several lines.
+        reason = "; ".join(str(error).splitlines())
+        log(f"{reason}; rows that were submitted count as queued unless their worker finished")
         return Queue(cluster, None)
     return Queue(cluster, states, hides)
 
