@@ -30,17 +30,18 @@ test-fast: $(VENV)/installed
 	$(PYTEST) -m "not slow" $(TESTS)
 
 # The hooks of .pre-commit-config.yaml, on all files. The last two mend a file and fail.
+# Commands with long lists of files are not printed; what they find is.
 check: $(VENV)/installed
 	ruff check .
 	ruff format --check .
 	mypy
-	shellcheck $(SHELL_SCRIPTS)
+	@shellcheck $(SHELL_SCRIPTS)
 	typos
-	check-json $(JSON_FILES)
-	check-yaml --unsafe $(YAML_FILES)
-	check-toml pyproject.toml
-	end-of-file-fixer $(TEXT_FILES)
-	trailing-whitespace-fixer $(TEXT_FILES)
+	@check-json $(JSON_FILES)
+	@check-yaml --unsafe $(YAML_FILES)
+	@check-toml pyproject.toml
+	@end-of-file-fixer $(TEXT_FILES)
+	@trailing-whitespace-fixer $(TEXT_FILES)
 
 # Writes the files that tests compare with, from what the commands print now; read the diff.
 golden: $(VENV)/installed

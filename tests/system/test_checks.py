@@ -15,7 +15,7 @@ def test_make_check_and_pre_commit_run_the_same_tools() -> None:
     (recipe,) = re.findall(r"^check: .*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
     config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
     hooks = [hook["entry"] for repository in config["repos"] for hook in repository["hooks"]]
-    assert [line.split()[0] for line in recipe.splitlines()] == [
+    assert [line.strip("\t@").split()[0] for line in recipe.splitlines()] == [
         entry.removeprefix(".venv/bin/").split()[0] for entry in hooks
     ]
 
