@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from oellm.core.processes.stop_signals import StopSignals
     from oellm.manifest.rows import Row
     from oellm.runs.heartbeat import HeartbeatWriter
+    from oellm.runs.result_record import Facts
     from oellm.runs.result_store import ResultStore
     from oellm.runs.run_directory import Run
     from oellm.worker.row_scheduler import RowCounts
@@ -199,7 +200,7 @@ def _notice(run: Run | None, shard: int | None) -> float:
     return max(TIME_TO_STOP, (seconds or 0) - 60.0)
 
 
-def _origin(run: Run | None, store: ResultStore | None) -> dict[str, object]:
+def _origin(run: Run | None, store: ResultStore | None) -> Facts:
     """Return the part of the provenance that the run gives."""
     if run is None:
         return {"run_dir": str(store.directory) if store else ""}

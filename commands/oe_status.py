@@ -58,7 +58,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus, InputError, MachineError, UsageError
@@ -68,6 +68,7 @@ if TYPE_CHECKING:
 
     from oellm.runs.run_directory import Run
     from oellm.status.observer import Observer
+    from oellm.status.records import RowRecord, ShardRecord
     from oellm.status.statuses import RunStatus, Totals
 
 _FORMATS = ("table", "csv", "jsonl", "json")
@@ -168,7 +169,7 @@ def _write_records(statuses: list[RunStatus], options: Options) -> None:
     from oellm.core import schema, tables
     from oellm.status import records as status_records
 
-    records: Iterable[tuple[Any, ...]] = (
+    records: Iterable[ShardRecord | RowRecord] = (
         record
         for status in statuses
         for shard in status.shards
@@ -179,7 +180,8 @@ def _write_records(statuses: list[RunStatus], options: Options) -> None:
         )
     )
     columns = list(schema.table("shard_status" if options.shards else "status"))
-    tables.write_rows(records, columns, options.layout, stream=sys.stdout)
+    rows = tables.select_values((record.to_json() for record in records), columns)
+    tables.write_rows(rows, columns, options.layout, stream=sys.stdout)
 
 
 def _write_object(status: RunStatus) -> None:
@@ -243,13 +245,13 @@ def _list(options: Options) -> int:
     records = []
     for run in runs[:_LISTED]:
         status = _look(Observer(run, cli.message))
-        records.append(status_records.describe_run(run, status.totals))
+        records.append(status_records.describe_run(run, status.totals).to_json())
     if len(runs) > _LISTED:
         cli.message(f"{len(runs) - _LISTED} older runs are not listed")
     layout = "jsonl" if options.layout == "json" else options.layout
     is_table = layout == "table"
     columns = schema.shown_columns("totals") if is_table else list(schema.table("totals"))
-    tables.write_rows(tables.select_fields(records, columns), columns, layout, stream=sys.stdout)
+    tables.write_rows(tables.select_values(records, columns), columns, layout, stream=sys.stdout)
     return ExitStatus.DONE
 
 

@@ -7,11 +7,13 @@ import os
 
 from oellm.metrics import scored_rows
 from oellm.metrics.scored_rows import ScoredRow
-from oellm.runs.result_file import Result, check_result, parse_record, parse_result
+from oellm.runs.result_file import KEY, Result, check_result, parse_record, parse_result
 from oellm.runs.run_directory import RESULTS
 
 # Bytes of one read; most results are smaller.
 _PART = 2**16
+# Our key as a file spells it.
+_KEY = f'"{KEY}"'.encode()
 
 
 def read_row(run_dir: str, eval_id: str) -> ScoredRow:
@@ -42,9 +44,9 @@ def read_file(path: str) -> list[ScoredRow] | None:
     from oellm.frameworks.reading.detect import read_foreign_result
 
     content = _content(path)
-    if b'"oellm"' in content:
+    if _KEY in content:
         result = parse_result(content)
-        if isinstance(result, dict) and "oellm" in result:
+        if isinstance(result, dict) and KEY in result:
             check_result(result)
             return [scored_rows.read_scored_row(result, path)]
     return read_foreign_result(content, path)

@@ -15,7 +15,7 @@ from oellm.errors import InputError
 from oellm.metrics import reading, scored_rows
 from oellm.metrics.records import MetricRecord
 from oellm.runs import run_directory
-from oellm.runs.result_file import check_result, read_record
+from oellm.runs.result_file import KEY, check_result, read_record
 
 # The number of characters from which `holds_records` judges a file.
 _BEGIN = 2**16
@@ -62,7 +62,7 @@ def _is_record(line: str) -> bool:
         record = json_codec.loads(line.encode("utf-8", "replace"))
     except ValueError:
         return False
-    return "metric" in record and "oellm" not in record
+    return "metric" in record and KEY not in record
 
 
 def _parse_object(line: str, source: str, number: int) -> dict[str, Any]:
@@ -74,8 +74,8 @@ def _parse_object(line: str, source: str, number: int) -> dict[str, Any]:
         raise InputError(f"expected a JSON object on each line: {text}", place) from None
     if not isinstance(record, dict):
         raise InputError("expected a result or run object", source, number)
-    if "oellm" in record and not isinstance(record["oellm"], dict):
-        raise InputError("expected an object", source, number, "oellm")
+    if KEY in record and not isinstance(record[KEY], dict):
+        raise InputError("expected an object", source, number, KEY)
     return record
 
 
@@ -84,7 +84,7 @@ def _add(record: dict[str, Any], source: str, number: int, collection: Collectio
     if record == run_directory.NO_RUN:
         collection.add_no_run()
         return
-    if "oellm" not in record:
+    if KEY not in record:
         if not isinstance(record.get("run_dir"), str):
             raise InputError("expected a result object or a run object", source, number)
         collection.add_run(run_directory.load_run(record["run_dir"]))

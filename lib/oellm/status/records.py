@@ -1,11 +1,12 @@
 """The state of a run as records: of its rows, of its shards, and of the whole run.
 
-The fields of each record are the columns of a table of schema.json, in its order; the schema
-describes them. Values that are not known are None, and texts are empty.
+Each record has the columns of a table of schema.json, in its order; the schema describes them.
+Values that are not known are None, and texts are empty.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from oellm.runs.run_directory import Run
@@ -31,6 +32,10 @@ class RowRecord(NamedTuple):
     job: str
     node: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the columns with their values."""
+        return self._asdict()
+
 
 class ShardRecord(NamedTuple):
     """The state of a shard (schema.json, table `shard_status`)."""
@@ -39,11 +44,8 @@ class ShardRecord(NamedTuple):
     shard: int
     state: EvalState
     rows: int
-    done: int
-    running: int
-    pending: int
-    failed: int
-    lost: int
+    # How many of its rows are in each state; a column for each.
+    counts: Mapping[EvalState, int]
     current: str
     progress: float | None
     rows_per_h: float | None
@@ -57,34 +59,26 @@ class ShardRecord(NamedTuple):
     reason: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as an object."""
-        return self._asdict()
+        """Return the columns with their values."""
+        content: dict[str, Any] = {}
+        for name, value in self._asdict().items():
+            if name == "counts":
+                content |= {state.value: count for state, count in self.counts.items()}
+            else:
+                content[name] = value
+        return content
 
 
 class RunRecord(NamedTuple):
-    """The state of a run (schema.json, table `totals`)."""
+    """The state of a run (schema.json, table `totals`, whose last columns are those of Totals)."""
 
     run_dir: str
     created: str
-    rows: int
-    done: int
-    running: int
-    pending: int
-    failed: int
-    lost: int
-    unsubmitted: int
-    state: EvalState
-    rows_per_h: float | None
-    left_s: float | None
-    gpu_hours: float
-    gpu_hours_planned: float | None
-    scoring_share: float | None
-    estimate_s: float
-    measured_s: float
+    totals: Totals
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record as an object."""
-        return self._asdict()
+        """Return the columns with their values."""
+        return {"run_dir": self.run_dir, "created": self.created, **self.totals._asdict()}
 
 
 def describe_row(run: Run, status: RowStatus) -> RowRecord:
@@ -117,7 +111,7 @@ def describe_shard(run: Run, shard: ShardStatus) -> ShardRecord:
         shard=shard.index,
         state=shard.state,
         rows=len(shard.rows),
-        **{state.value: shard.count(state) for state in EvalState},
+        counts={state: shard.count(state) for state in EvalState},
         current=table.row_title(row.row) if row is not None else "",
         progress=round(row.share_answered, 4) if row is not None and is_scored else None,
         rows_per_h=_rounded(shard.rows_per_h),
@@ -134,11 +128,8 @@ def describe_shard(run: Run, shard: ShardStatus) -> ShardRecord:
 
 def describe_run(run: Run, total: Totals) -> RunRecord:
     """Return the record of a run."""
-    values: dict[str, Any] = {
-        name: round(value, 4) if isinstance(value, float) else value
-        for name, value in total._asdict().items()
-    }
-    return RunRecord(run_dir=str(run.path), created=run.created, **values)
+    rounded = (round(value, 4) if isinstance(value, float) else value for value in total)
+    return RunRecord(run_dir=str(run.path), created=run.created, totals=Totals._make(rounded))
 
 
 def _rounded(value: float | None) -> float | None:
