@@ -442,9 +442,10 @@ def test_a_submission_without_a_number_may_be_in_the_queue(submitted: SubmittedR
 
 def test_a_fresh_heartbeat_counts_where_slurm_knows_nothing(submitted: SubmittedRun) -> None:
     submitted.queue("CANCELLED")
-    for shard, age in ((0, 0), (1, 0), (2, 3600)):
+    for shard, age in ((0, 0), (1, 0), (2, 3600), (3, -3600)):
         submitted.beat(shard, age)
-    # The job of shard 0 has ended, and the worker of shard 2 is silent, or from before.
+    # The job of shard 0 has ended, the worker of shard 2 is silent, or from before, and the clock
+    # of that of shard 3 was wrong: it would be fresh for an hour.
     assert submitted.missing()[0] == "acd"
 
 

@@ -121,7 +121,8 @@ def _is_alive(heartbeat: Heartbeat) -> bool:
     if heartbeat.host == socket.gethostname():
         return heartbeat.is_alive_here()
     age = datetime.datetime.now(datetime.timezone.utc) - heartbeat.attempt.update_time
-    return age.total_seconds() < _FRESH_S
+    # A time in the future is from a clock that was wrong; it would count for as long.
+    return abs(age.total_seconds()) < _FRESH_S
 
 
 def _is_of_another(run: Run) -> bool:
