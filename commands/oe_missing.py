@@ -8,7 +8,8 @@ Options:
                    run below DIR. DIR need not exist yet. May be repeated.
   --also_running   With --in: also print the rows that are queued or running in
                    one of the runs.
-  --failed         Of these rows, print only those that failed.
+  --failed         Of these rows, print only those that failed; not with
+                   --also_running.
   --check          End with status 1 if any row is missing.
   --cluster=NAME   With --in: the cluster that you will give to oe-render; by
                    default this machine's.
@@ -89,6 +90,8 @@ def _options(arguments: cli.Arguments) -> Options:
         for option in ("--also_running", "--cluster", "--set"):
             if arguments[option]:
                 raise UsageError(f"{option} needs --in")
+    elif arguments["--also_running"] and arguments["--failed"]:
+        raise UsageError("--failed and --also_running ask for different rows; give one of them")
     elif "" in arguments["--in"]:
         # An unset variable in a script; without this error, all rows would count as missing.
         raise UsageError("--in: expected a directory, got nothing")

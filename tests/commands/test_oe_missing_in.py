@@ -254,6 +254,10 @@ def test_a_directory_that_cannot_be_listed_is_passed_over_below_and_refused_abov
         (["--in=.", "a.csv", "b.csv"], "--in: expected one manifest at most, got 2 paths"),
         (["--in=a.csv", "a.csv"], "a.csv: expected a directory: Not a directory"),
         (["--also_running", "."], "--also_running needs --in"),
+        (
+            ["--in=evals", "--also_running", "--failed"],
+            "--failed and --also_running ask for different rows",
+        ),
         (["--cluster=local", "."], "--cluster needs --in"),
         (["--set=dtype=float16", "."], "--set needs --in"),
         (["--in=.", "none.csv"], "none.csv: No such file or directory"),
