@@ -99,7 +99,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
     record_source.require_format(arguments["--format"], sys.stdout)
     request = record_source.RecordRequest.parse(
-        arguments["--filter"],
+        {"--filter": arguments["--filter"]},
         arguments["--sort"],
         arguments["--metric"],
         primary_only=arguments["--primary"],

@@ -82,7 +82,7 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError("A and B: only one of them can be stdin")
     sides = []
     for name in ("A", "B"):
-        filters = [*arguments["--filter"], *arguments[f"--filter_{name.lower()}"]]
+        filters = {option: arguments[option] for option in ("--filter", f"--filter_{name.lower()}")}
         request = record_source.RecordRequest.parse(
             filters, metric=arguments["--metric"], every=arguments["--all"]
         )

@@ -87,7 +87,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
     record_source.require_format(arguments["--format"], sys.stdout)
     records = record_source.RecordRequest.parse(
-        arguments["--filter"],
+        {"--filter": arguments["--filter"]},
         arguments["--sort"],
         arguments["--metric"],
         every=arguments["--all"],

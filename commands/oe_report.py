@@ -140,7 +140,7 @@ def _records_of_paths(collection: Collection, paths: Sequence[str]) -> list[Metr
 
     collection.add_sources(sources.find_sources(paths, collection.fail))
     primary = PrimaryMetrics(suites.primary_metrics(os.environ))
-    selection = RecordSelection.parse([], "", primary_only=False)
+    selection = RecordSelection.parse({}, "", primary_only=False)
     maker = RecordMaker(primary, selection, with_partial=True)
     return list(MadeRecords(collection, maker))
 

@@ -53,6 +53,7 @@ def test_files_of_records_are_compared_like_runs(run: Run, run_dir: Path, tmp_pa
         (["RUN_DIR"], "the arguments do not match the usage: oe-compare [options] "),
         (["--format=xml", "A", "B"], "--format: expected one of csv, jsonl, "),
         (["--sort=task", "A", "B"], "unknown option --sort"),
+        (["--filter_b=nope=1", "A", "B"], "--filter_b: unknown column 'nope'"),
         (["/no/such/run", "B"], "/no/such/run: no such file or directory"),
     ],
 )

@@ -193,6 +193,7 @@ BAD_SETTINGS = [
     (["executor=pbs"], "executor: expected one of slurm, local, got 'pbs'"),
     (["env={A: 1}"], "--set: env: expected JSON: "),
     (["binds=[1"], "--set: binds: expected JSON: "),
+    (['env={"A": 1, "A": 2}'], "--set: env: expected JSON: an object has the key 'A' twice"),
     (['env={"A": ["x"]}'], "--set env: env: expected texts or numbers, got ['x']"),
     (
         ["env.HF_TOKEN=hf_x"],

@@ -228,3 +228,9 @@ def test_a_cell_without_a_column_is_not_lost_in_writing() -> None:
     writer.write(Row({"model_path": "a/b"}))
     with pytest.raises(ValueError, match="'limit'"):
         writer.write(Row({"model_path": "a/b", "limit": "5"}))
+
+
+def test_json_in_a_cell_has_each_key_once() -> None:
+    row = Row({"model_path": "a/b", "task_path": "t", "gen_kwargs": '{"a": 1, "a": 2}'})
+    with pytest.raises(InputError, match=r"gen_kwargs: .* an object has the key 'a' twice"):
+        manifest.check_row(row)

@@ -54,7 +54,9 @@ def record(**values: Any) -> MetricRecord:
 
 
 def kept(records: list[MetricRecord], *conditions: str, sort: str = "") -> list[MetricRecord]:
-    return list(RecordSelection.parse(conditions, sort, primary_only=False).select(records))
+    return list(
+        RecordSelection.parse({"--filter": conditions}, sort, primary_only=False).select(records)
+    )
 
 
 @pytest.mark.parametrize(

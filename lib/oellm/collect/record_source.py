@@ -44,7 +44,7 @@ class RecordRequest(NamedTuple):
     @classmethod
     def parse(
         cls,
-        filters: Sequence[str],
+        filters: Mapping[str, Sequence[str]],
         sort: str | None = None,
         metric: str | None = None,
         *,
@@ -52,7 +52,10 @@ class RecordRequest(NamedTuple):
         every: bool = False,
         partial: bool = False,
     ) -> RecordRequest:
-        """Parse the values of --filter, --sort and --metric; raises UsageError for a bad one."""
+        """Parse the values of options like --filter, by option, of --sort and of --metric.
+
+        Raises UsageError for a bad one.
+        """
         if metric is not None and not metric.partition(",")[0]:
             raise UsageError(f"--metric: expected METRIC or METRIC,FILTER, got {metric!r}")
         primary = PrimaryMetrics(suites.primary_metrics(os.environ), metric or "")

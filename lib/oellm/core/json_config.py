@@ -63,22 +63,27 @@ class Node(NamedTuple):
         return self.value
 
 
+def parse_json(text: str) -> Any:
+    """Parse JSON that people write; raises ValueError also if an object has a key twice."""
+    return json.loads(text, object_pairs_hook=_unique_members)
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in members:
+            raise ValueError(f"an object has the key {key!r} twice")
+        members[key] = value
+    return members
+
+
 def read_json_file(path: Path) -> Node:
     """Return the content of a JSON file.
 
     Raises InputError if it is no JSON (with line and column), or if an object has a key twice.
     """
-
-    def require_unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in members:
-                raise InputError(f"an object has the key {key!r} twice", str(path))
-            members[key] = value
-        return members
-
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=require_unique)
+        value = parse_json(path.read_text(encoding="utf-8"))
         # An escaped surrogate such as `\ud800` is no character: it cannot be printed or written.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
@@ -92,4 +97,6 @@ def read_json_file(path: Path) -> Node:
         raise InputError(f"expected UTF-8 text, got {shown}", str(path)) from None
     except RecursionError:
         raise InputError("the JSON is nested too deeply", str(path)) from None
+    except ValueError as error:
+        raise InputError(str(error), str(path)) from None
     return Node(value, str(path))

@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from oellm.core.json_config import parse_json
+
 VERSION = 1
 
 Table = dict[str, dict[str, Any]]
@@ -148,7 +150,7 @@ def _word(value: Any) -> str | None:
 
 def _parse_json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:
         reason = getattr(error, "msg", error)
         raise ValueError(f"expected JSON: {reason} in {text!r}") from None

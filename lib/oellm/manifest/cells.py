@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from oellm.core import schema
+from oellm.core.json_config import parse_json
 from oellm.core.schema import KINDS, unexpected
 
 # Bounds of the cache of cells: how many it keeps, and the longest text (in characters) of one.
@@ -129,7 +130,7 @@ def _parse_arguments(text: str) -> dict[str, Any]:
 
     if text.lstrip().startswith("{"):
         try:
-            loaded = json.loads(text)
+            loaded = parse_json(text)
         except ValueError as error:
             raise ValueError(f"expected key=value,key=value or JSON: {error}") from None
         require_no_secret(loaded)

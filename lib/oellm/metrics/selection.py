@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -40,23 +40,23 @@ class Condition(NamedTuple):
     number: float | None
 
     @classmethod
-    def parse(cls, expression: str) -> Condition:
-        """Parse `COLUMN=PATTERN` and its like; raises UsageError for anything else."""
+    def parse(cls, expression: str, option: str) -> Condition:
+        """Parse `COLUMN=PATTERN` and its like; raises UsageError, naming the option, for others."""
         match = _CONDITION.fullmatch(expression)
         if match is None:
             raise UsageError(
-                "--filter: expected COLUMN=PATTERN, COLUMN!=PATTERN or, for numbers, "
+                f"{option}: expected COLUMN=PATTERN, COLUMN!=PATTERN or, for numbers, "
                 f"COLUMN<NUMBER, <=, > or >=, got {expression!r}"
             )
         column, relation, pattern = match.groups()
-        _require_column("--filter", column)
+        _require_column(option, column)
         number = _parse_number(pattern)
         if relation in _ORDERS:
             if schema.table("metric")[column]["type"] not in ("integer", "number"):
-                raise UsageError(f"--filter: {column} holds no numbers: expected = or != after it")
+                raise UsageError(f"{option}: {column} holds no numbers: expected = or != after it")
             if number is None:
                 raise UsageError(
-                    f"--filter: expected a number after {column}{relation}, got {pattern!r}"
+                    f"{option}: expected a number after {column}{relation}, got {pattern!r}"
                 )
         return cls(column=column, relation=relation, pattern=pattern, number=number)
 
@@ -92,9 +92,19 @@ class RecordSelection(NamedTuple):
     primary_only: bool
 
     @classmethod
-    def parse(cls, conditions: Sequence[str], keys: str, primary_only: bool) -> RecordSelection:
-        """Parse the values of --filter and of --sort; raises UsageError for a bad one."""
-        return cls([Condition.parse(one) for one in conditions], _parse_keys(keys), primary_only)
+    def parse(
+        cls, conditions: Mapping[str, Sequence[str]], keys: str, primary_only: bool
+    ) -> RecordSelection:
+        """Parse the values of options like --filter, by option, and of --sort.
+
+        Raises UsageError for a bad one.
+        """
+        parsed = [
+            Condition.parse(expression, option)
+            for option, expressions in conditions.items()
+            for expression in expressions
+        ]
+        return cls(parsed, _parse_keys(keys), primary_only)
 
     def select(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
         """Yield the wanted records in their order; streams if there are no sort keys.
