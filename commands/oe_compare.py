@@ -111,7 +111,11 @@ def _compare(arguments: cli.Arguments) -> int:
     shown = comparison.shorten_models(compared.records) if for_people else compared.records
     rows = tables.select_fields(shown, columns)
     record_source.write_rows(
-        rows, types, options.layout, sys.stdout, counts=schema.count_columns("comparison")
+        rows,
+        types,
+        layout=options.layout,
+        stream=sys.stdout,
+        counts=schema.count_columns("comparison"),
     )
     for text in compared.messages:
         cli.message(text)

@@ -231,7 +231,7 @@ def _list(paths: list[str], selections: list[str]) -> None:
     known = suites.load_suites(_suite_paths(paths), os.environ)
     if sys.stdout.isatty():
         width = shutil.get_terminal_size((100, 24)).columns
-        suite_listing.write_tables(selections, known, width, sys.stdout)
+        suite_listing.write_tables(selections, known, width=width, stream=sys.stdout)
     else:
         suite_listing.write_csv(selections, known, sys.stdout)
 

@@ -130,7 +130,7 @@ def _missing_in_manifest(options: Options) -> bool:
         manifest = csv_file.ManifestReader(stream, cli.input_name(path))
         rows = list(manifest)
     runs = sources.find_runs(options.directories, cli.message)
-    states = run_lookup.find_states(rows, runs, cluster, cli.message)
+    states = run_lookup.find_states(rows, runs, cluster=cluster, log=cli.message)
     kinds = {RowState.FAILED} if options.failed else {RowState.FAILED, RowState.MISSING}
     if options.also_running:
         kinds |= {RowState.ACTIVE, RowState.PROBABLE}

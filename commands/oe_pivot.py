@@ -127,7 +127,9 @@ def _pivot(arguments: cli.Arguments) -> int:
     for note in (*matrix.notes, *sheet.notes):
         cli.message(note)
     counts = schema.count_columns("metric")
-    record_source.write_rows(sheet.rows, sheet.types, options.layout, sys.stdout, counts=counts)
+    record_source.write_rows(
+        sheet.rows, sheet.types, layout=options.layout, stream=sys.stdout, counts=counts
+    )
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
 

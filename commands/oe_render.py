@@ -137,7 +137,7 @@ def _explain(options: Options, cluster: Cluster) -> None:
         layout = "table" if sys.stdout.isatty() else "csv"
         columns = list(schema.table("estimate"))
         rows = tables.select_values(spool.estimates(plan.shard_of), columns)
-        tables.write_rows(rows, columns, layout, sys.stdout)
+        tables.write_rows(rows, columns, layout=layout, stream=sys.stdout)
 
 
 def _render(options: Options, cluster: Cluster) -> None:
@@ -179,7 +179,9 @@ def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> 
     costs = CostModel(measured, name)
     with cli.open_input(options.manifest) as stream:
         source = cli.input_name(options.manifest)
-        return planning.plan_run(stream, source, cluster, costs, report=cli.message, spool=spool)
+        return planning.plan_run(
+            stream, source, cluster=cluster, costs=costs, report=cli.message, spool=spool
+        )
 
 
 def _cluster(options: Options) -> Cluster:

@@ -118,7 +118,7 @@ def _run_task(arguments: cli.Arguments) -> int:
     if options.only_tasks:
         return _prepare_tasks(rows, options)
     with StopSignals() as signals:
-        return _evaluate(rows, run, options, signals)
+        return _evaluate(rows, run, options=options, signals=signals)
 
 
 def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopSignals) -> int:
@@ -162,14 +162,14 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             notice_s=_notice(run, options.shard),
             stage_dir=stage_dir,
         )
-        counts = Worker(store, sinks, signals, run_options).run(rows)
+        counts = Worker(store, sinks, signals=signals, options=run_options).run(rows)
     left = f", {counts.left} left" if counts.left else ""
     cli.message(
         f"{counts.done} rows done, {counts.skipped} already had results, "
         f"{counts.failed} failed{left}"
     )
     if counts.left and signals.first is not None:
-        return _stopped(run, options.shard, counts, signals.first)
+        return _stopped(run, options.shard, counts=counts, number=signals.first)
     return ExitStatus.FAILED if counts.failed else ExitStatus.DONE
 
 

@@ -88,7 +88,7 @@ def run(
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     words = sys.argv[1:] if argv is None else argv
-    status = _guarded(lambda: _run(doc or "", command, words, moved))
+    status = _guarded(lambda: _run(doc or "", command, argv=words, moved=moved))
     return _flushed(status)
 
 

@@ -129,6 +129,14 @@ def functions(module: Module) -> Iterator[tuple[str, int, int]]:
             yield node.name, node.lineno, (node.end_lineno or node.lineno) - node.lineno + 1
 
 
+def positional_arguments(module: Module) -> Iterator[tuple[str, int, int]]:
+    """Yield what is called, the line, and the number of positional arguments, of each call."""
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call):
+            named = [argument for argument in node.args if not isinstance(argument, ast.Starred)]
+            yield ast.unparse(node.func), node.lineno, len(named)
+
+
 def classes(module: Module) -> Iterator[tuple[str, int]]:
     """Yield name and first line of each class."""
     for node in ast.walk(module.tree):

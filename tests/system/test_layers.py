@@ -23,6 +23,7 @@ from support.source_tree import (
     is_third_party,
     loaded_modules,
     parse_tree,
+    positional_arguments,
     words,
 )
 
@@ -56,6 +57,7 @@ REGISTRY = "lib/oellm/frameworks/__init__.py"
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 MAX_ROOM_MODULES = 15
+MAX_POSITIONAL_ARGUMENTS = 3
 
 
 def upward_imports(modules: Modules) -> Iterator[str]:
@@ -140,6 +142,14 @@ def repeated_class_names(modules: Modules) -> Iterator[str]:
                 yield f"{module.file}:{line}: class {name} is in {known.file}, too"
 
 
+def nameless_arguments(modules: Modules) -> Iterator[str]:
+    """A call with many arguments names them: two swapped numbers would go unnoticed."""
+    for module in modules.values():
+        for name, line, count in positional_arguments(module):
+            if count > MAX_POSITIONAL_ARGUMENTS:
+                yield f"{module.file}:{line}: {name} gets {count} positional arguments"
+
+
 def large_things(modules: Modules) -> Iterator[str]:
     """Modules, functions and rooms stay small enough to read in one go."""
     for module in modules.values():
@@ -167,6 +177,7 @@ RULES: tuple[Callable[[Modules], Iterator[str]], ...] = (
     imports_that_a_job_lacks,
     names_of_lm_eval,
     repeated_class_names,
+    nameless_arguments,
     large_things,
 )
 
@@ -287,6 +298,10 @@ PLANTED = {
             "lib/oellm/status/table.py": "\nclass Cell: ...\n",
         },
         "lib/oellm/status/table.py:2: class Cell is in lib/oellm/metrics/records.py, too",
+    ),
+    "a call with four positional arguments": (
+        {"commands/oe_report.py": "def f(a, *b):\n    f(a, a, a, *b)\n    f(a, a, a, a)\n"},
+        "commands/oe_report.py:3: f gets 4 positional arguments",
     ),
     "a large module": (
         {"lib/oellm/core/codec.py": "\n" * 401},

@@ -154,5 +154,5 @@ def _container(cluster: Cluster, directory: Path, paths: Iterable[str]) -> list[
     arguments = [text for text in cluster.items("container_args") if text not in _ACCELERATOR]
     token = os.environ.get("HF_TOKEN_PATH")
     wanted = [*paths, *([os.path.dirname(token)] if token else [])]
-    bound = [f"--bind={path}" for path in list_binds(cluster, directory, [], wanted)]
+    bound = [f"--bind={path}" for path in list_binds(cluster, directory, models=[], paths=wanted)]
     return [cluster.text("container_runtime"), "exec", f"--pwd={directory}", *arguments, *bound]

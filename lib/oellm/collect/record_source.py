@@ -110,7 +110,9 @@ class RecordSource:
         if self._saved or layout not in tables.BY_LINE or self._request.selection.keys:
             rows = metric_records.select_columns(self.records(), columns)
             types = column_types("metric", columns)
-            write_rows(rows, types, layout, stream, counts=schema.count_columns("metric"))
+            write_rows(
+                rows, types, layout=layout, stream=stream, counts=schema.count_columns("metric")
+            )
             return
         # The processes that read the results write the lines, too.
         stream.write(tables.format_head(columns, layout))
@@ -161,7 +163,7 @@ def write_rows(
     if layout == "parquet":
         parquet.write_rows(rows, types, stream.buffer)
     else:
-        tables.write_rows(rows, list(types), layout, stream, counts=counts)
+        tables.write_rows(rows, list(types), layout=layout, stream=stream, counts=counts)
 
 
 def _saved_records(path: str) -> Iterator[MetricRecord]:

@@ -96,7 +96,9 @@ def find_states(
     done = set().union(*(findings.done for findings in found))
     states = dict.fromkeys(wanted.eval_ids, RowState.MISSING)
     states |= dict.fromkeys(set().union(*(findings.failed for findings in found)), RowState.FAILED)
-    states |= _active_states(zip(runs, found, strict=True), done, cluster.text("name"), log)
+    states |= _active_states(
+        zip(runs, found, strict=True), done, cluster=cluster.text("name"), log=log
+    )
     states |= dict.fromkeys(done, RowState.DONE)
     if pinned := set().union(*(findings.pinned for findings in found)):
         log(
@@ -153,7 +155,7 @@ class _RunSearch:
         self._wanted = wanted
 
     def __call__(self, run: Run) -> _RunFindings:
-        found = _RunFindings(set(), set(), set(), {}, [])
+        found = _RunFindings(set(), set(), failed=set(), shards={}, problems=[])
         run_dir = str(run.path)
         try:
             names = ResultStore(run.path).result_names()
@@ -175,7 +177,7 @@ class _RunSearch:
         except (OSError, InputError) as error:
             found.problems.append(_is_unknown(error))
         for in_run, eval_ids in wanted.items():
-            self._look(run_dir, in_run, eval_ids, found)
+            self._look(run_dir, in_run, wanted=eval_ids, found=found)
         found.shards.update({row: n for row, n in shards.items() if row not in found.done})
         return found
 
@@ -190,7 +192,7 @@ class _RunSearch:
                 candidates = (in_run, self._without_commit(cells))
                 for eval_id in self._wanted.eval_ids.intersection(candidates):
                     if not _SHARD.fullmatch(cells["shard"]):
-                        raise InputError("expected a shard", path, line, "shard")
+                        raise InputError("expected a shard", path, line=line, column="shard")
                     yield eval_id, in_run, int(cells["shard"])
 
     def _without_commit(self, cells: dict[str, str]) -> str:

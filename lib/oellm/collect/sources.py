@@ -104,7 +104,7 @@ def _run(directory: str) -> Run:
         raise InputError(f"{run_directory.JOBS} is missing", directory) from None
     if "eval_id" not in columns:
         path = os.path.join(directory, run_directory.JOBS)
-        raise InputError("required column is missing", path, 1, "eval_id")
+        raise InputError("required column is missing", path, line=1, column="eval_id")
     return run
 
 

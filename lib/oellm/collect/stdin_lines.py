@@ -42,7 +42,7 @@ def read_lines(
         return reading.read_metric_records(everything, source)
     for number, line in enumerate(everything, 1):
         if line.strip():
-            _add(_parse_object(line, source, number), source, number, collection)
+            _add(_parse_object(line, source, number), source, number=number, collection=collection)
     return None
 
 
@@ -75,7 +75,7 @@ def _parse_object(line: str, source: str, number: int) -> dict[str, Any]:
     if not isinstance(record, dict):
         raise InputError("expected a result or run object", source, number)
     if KEY in record and not isinstance(record[KEY], dict):
-        raise InputError("expected an object", source, number, KEY)
+        raise InputError("expected an object", source, line=number, column=KEY)
     return record
 
 

@@ -71,7 +71,9 @@ class TaskProcess:
             # NLTK downloads only into a directory that exists.
             Path(hf_home, NLTK).mkdir(parents=True, exist_ok=True)
         arguments = [self._option, f"--jobs={self._jobs}"]
-        called = worker_command(self._cluster, suite, worker, paths - {""}, arguments)
+        called = worker_command(
+            self._cluster, suite, worker=worker, paths=paths - {""}, arguments=arguments
+        )
         with (
             self._messages() as messages,
             subprocess.Popen(

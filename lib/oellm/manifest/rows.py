@@ -79,7 +79,7 @@ class Row:
 
     def error(self, column: str, text: str) -> InputError:
         """Return an error about one cell of this row."""
-        return InputError(text, self.source, self.line, column)
+        return InputError(text, self.source, line=self.line, column=column)
 
     def with_cells(self, **cells: str) -> Row:
         """Return the row with some cells set; new columns come last."""

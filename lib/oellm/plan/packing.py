@@ -36,7 +36,7 @@ def pack_rows(models: Sequence[ModelRows], count: int, spare_loads: bool) -> Pac
     by_length = sorted(range(len(models)), key=lambda number: -models[number].whole_s)
     while True:
         bound = lower_bound(models, count)
-        packing = _fill_best(models, by_length, count, bound)
+        packing = _fill_best(models, by_length, count=count, bound=bound)
         most_s = guarantee(count) * bound
         worth_s = [min(bound + model.load_s * spare_loads, most_s) for model in models]
         reunite(models, packing, worth_s)
@@ -51,7 +51,7 @@ def _fill_best(
 ) -> Packing:
     """Return the packing whose longest shard is shortest; the first of equal ones."""
     best: Packing | None = None
-    for packing in _pack_in_all_ways(models, by_length, count, bound):
+    for packing in _pack_in_all_ways(models, by_length, count=count, bound=bound):
         if best is None or packing.longest_s < best.longest_s:
             best = packing
         if best.longest_s <= _GOOD_ENOUGH * bound:

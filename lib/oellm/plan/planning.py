@@ -128,7 +128,7 @@ def plan_run(
             spool.add(row, key, estimate)
     if not read.work:
         raise NoRowsError("nothing to do: the manifest has no rows")
-    return _plan(read, cluster, costs.start_s, report)
+    return _plan(read, cluster, start_s=costs.start_s, report=report)
 
 
 def _require_gpus(row: Row, cluster: Cluster, tp: int) -> None:

@@ -28,7 +28,9 @@ def render_scripts(plan: RunPlan, cluster: Cluster, explicit_dir: str | None) ->
     """Yield the batch scripts that `write_run` would write, without making a directory."""
     run_dir = Path(explicit_dir or _output_dir(cluster) / user_name() / "TIME").absolute()
     for position, array in enumerate(plan.arrays):
-        yield batch_script.render_script(cluster, run_dir, array, plan.count_shards(position))
+        yield batch_script.render_script(
+            cluster, run_dir, array=array, n_shards=plan.count_shards(position)
+        )
 
 
 def write_run(
@@ -68,12 +70,14 @@ def _fill_directory(
     worker = freeze_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
     for position, array in enumerate(plan.arrays):
-        script = batch_script.render_script(cluster, path, array, plan.count_shards(position))
+        script = batch_script.render_script(
+            cluster, path, array=array, n_shards=plan.count_shards(position)
+        )
         atomic.write_file(path / array.script, script.encode("utf-8", "surrogateescape"))
     if images:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
         models = {ModelSpec.parse(key.model_path) for key in plan.shard_of}
-        bound = list_binds(cluster, path, models, plan.task_directories)
+        bound = list_binds(cluster, path, models=models, paths=plan.task_directories)
         atomic.write_file(path / run_directory.BINDS, "".join(f"{b}\n" for b in bound).encode())
     run = Run(
         path,

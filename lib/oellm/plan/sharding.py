@@ -92,7 +92,7 @@ def plan_shards(work: Sequence[ModelWork], room: Room, workers: Callable[[int], 
     result = ShardPlan([], [], [array("i") for _ in work])
     for (suite, tp), group, share in zip(numbers_of, groups, shares, strict=True):
         packing = number_longest_first(pack_group(group, room, share))
-        _add_array(result, (suite, tp), group, packing, start_s=room.start_s)
+        _add_array(result, (suite, tp), group=group, packing=packing, start_s=room.start_s)
         first = result.arrays[-1].first_shard
         for number, place in zip(numbers_of[suite, tp], packing.places, strict=True):
             result.shard_of[number] = array("i", (first + shard for shard in place))

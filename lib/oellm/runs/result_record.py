@@ -208,7 +208,7 @@ class ResultRecord:
         """Return the record of a row that has scores."""
         return cls(
             {
-                **_describe_row(row, ResultStatus.DONE, timing, provenance),
+                **_describe_row(row, ResultStatus.DONE, timing=timing, provenance=provenance),
                 "metrics": metrics,
                 "remarks": list(remarks),
                 "usage": usage.to_json(),
@@ -220,7 +220,7 @@ class ResultRecord:
         cls, row: Row, timing: RowTiming, provenance: Facts, *, failure: FailureRecord
     ) -> ResultRecord:
         """Return the record of a row that failed."""
-        shared = _describe_row(row, ResultStatus.FAILED, timing, provenance)
+        shared = _describe_row(row, ResultStatus.FAILED, timing=timing, provenance=provenance)
         return cls({**shared, "failure": failure.to_json()})
 
     @property

@@ -99,7 +99,9 @@ def _read_suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
     if "eval_suite" in members:
         shared["eval_suite"] = _read_cell_text("eval_suite", members["eval_suite"])
     tasks = members["tasks"].items("tasks")
-    rows = tuple(row for task in tasks for row in _read_task(task, shared, offered, known))
+    rows = tuple(
+        row for task in tasks for row in _read_task(task, shared, offered=offered, known=known)
+    )
     if unused := {one.code for one in offered} - {row["language"] for row in rows}:
         raise members["languages"].error(f"no task has a placeholder for {min(unused)}")
     return Suite(description, rows)

@@ -43,7 +43,7 @@ class SuiteSummary(NamedTuple):
 def write_csv(selections: Sequence[str], known: KnownSuites, stream: TextIO) -> None:
     """Write the rows of selections, or of every suite if there are none, as CSV."""
     rows, columns = list_rows(selections, known)
-    tables.write_rows(tables.select_values(rows, columns), columns, "csv", stream)
+    tables.write_rows(tables.select_values(rows, columns), columns, layout="csv", stream=stream)
 
 
 def write_tables(selections: Sequence[str], known: KnownSuites, width: int, stream: TextIO) -> None:
@@ -53,14 +53,16 @@ def write_tables(selections: Sequence[str], known: KnownSuites, width: int, stre
     """
     if not selections:
         summaries = list_suites(known, width)
-        tables.write_rows(summaries, list(SuiteSummary._fields), "table", stream)
+        tables.write_rows(summaries, list(SuiteSummary._fields), layout="table", stream=stream)
         return
     rows, columns = list_rows(selections, known)
     columns.remove("task_group")
     gap = ""
     for name, of_suite in itertools.groupby(rows, lambda row: row["task_group"]):
         stream.write(f"{gap}{name}\n\n")
-        tables.write_rows(tables.select_values(of_suite, columns), columns, "table", stream)
+        tables.write_rows(
+            tables.select_values(of_suite, columns), columns, layout="table", stream=stream
+        )
         gap = "\n"
 
 

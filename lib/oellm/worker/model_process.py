@@ -186,7 +186,9 @@ class _Server:
             return Loaded(pickle.dumps(handle), handle.seconds, self._model.replaceable)
         answers = None
         if request.directory is not None:
-            answers = Answers(request.directory, request.eval_id, self._model.origin, self._log)
+            answers = Answers(
+                request.directory, request.eval_id, origin=self._model.origin, log=self._log
+            )
         try:
             call = pickle.loads(request.call)  # noqa: S301
             reply = self._model.answer(call, answers, self._report_progress)

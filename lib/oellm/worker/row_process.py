@@ -96,7 +96,7 @@ def _make_server(
         while True:
             job: Job = connection.recv()
             evaluator = evaluators[str(job.row.value("eval_suite"))]
-            connection.send(_evaluate_row(job, evaluator, connection, store))
+            connection.send(_evaluate_row(job, evaluator, connection=connection, store=store))
 
     return serve
 

@@ -224,7 +224,9 @@ class RowScheduler:
         job = self._make_job(row, self._booked)
         self._booked = RowTiming()
         if key in self._model.unloadable:
-            self._record_failure(label, job, self._model.unloadable[key], display.utc_now())
+            self._record_failure(
+                label, job, failure=self._model.unloadable[key], started=display.utc_now()
+            )
             return
         process = self._idle.pop() if self._idle else self._fork()
         self.busy.append(process)
@@ -250,7 +252,7 @@ class RowScheduler:
         failure = RowFailure("ProcessEnded", f"the row's process {process.child.wait()}")
         assert process.row is not None
         job = self._make_job(process.row, RowTiming())
-        self._record_failure(process.label, job, failure, process.started)
+        self._record_failure(process.label, job, failure=failure, started=process.started)
 
     def _record_failure(self, label: str, job: Job, failure: RowFailure, started: str) -> None:
         """Record the failure of a row whose own process cannot do it."""

@@ -34,8 +34,10 @@ class Worker:
     ) -> None:
         # The directory that keeps answers to the requests of unfinished rows.
         self._answers = store.directory / ANSWERS if store is not None else None
-        self._model = ModelService(self._answers, sinks.log, sinks.status, options.stage_dir)
-        self._rows = RowScheduler(store, sinks, options, self._model)
+        self._model = ModelService(
+            self._answers, sinks.log, status=sinks.status, stage_dir=options.stage_dir
+        )
+        self._rows = RowScheduler(store, sinks, options=options, model=self._model)
         self._stopper = Stopper(signals, options.notice_s)
         self._heartbeat = sinks.heartbeat
         self._eval_ids: list[str] = []

@@ -41,7 +41,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Iterable[Item]) 
     from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
 
     context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(size, context, _begin_fork, (function,)) as pool:
+    with ProcessPoolExecutor(size, context, initializer=_begin_fork, initargs=(function,)) as pool:
         begun = collections.deque(
             pool.submit(_call, n) for n in itertools.islice(remaining, 2 * size)
         )

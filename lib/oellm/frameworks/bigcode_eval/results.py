@@ -49,7 +49,7 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
             of_row = {"task_path": task, "n_shot": native_cells.format_shared_shots(scores)}
             row = native_cells.make_row({**cells, **of_row})
             remarks = (*skipped, *_left_out(task, values))
-            found.append(ScoredRow(row, scores, finished, path, remarks))
+            found.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
     return found
 
 

@@ -55,7 +55,7 @@ def _has_outcomes(document: Object) -> bool:
 
 def _of_scores(document: Object, path: str) -> ScoredRow:
     split, subset = get_text(document, "split"), get_text(document, "subset")
-    cells = _cells(path, get_text(document, "model"), split, subset)
+    cells = _cells(path, get_text(document, "model"), split=split, subset=subset)
     given = {int(match[1]): key for key in document if (match := _PASS_AT.fullmatch(key))}
     tallies = _tallies_beside(path)
     computed = pass_at_k.compute_pass_rates(tallies, list(given))
@@ -70,24 +70,30 @@ def _of_scores(document: Object, path: str) -> ScoredRow:
         is_same = found is not None and abs(found.value - value) < 1e-9
         rate = found if found and is_same else PassRate(value, None)
         n_problems = len(tallies) if is_same else None
-        scores.append(pass_at_k.make_score(task, k, rate, n_problems, "none"))
+        scores.append(pass_at_k.make_score(task, k, rate=rate, n_samples=n_problems, tests="none"))
     passed = document["gt_pass_rate"]
     if not is_finite(passed) or passed < _MIN_GT_PASS_RATE:
         shown = passed if is_finite(passed) else describe_value(passed)
         remarks.append(f"gt_pass_rate is {shown}: reference solutions fail on that machine")
     finished = values.find_finish_time(path)
-    return ScoredRow(native_cells.make_row(cells), scores, finished, path, tuple(remarks))
+    return ScoredRow(
+        native_cells.make_row(cells),
+        scores,
+        finished=finished,
+        run_dir=path,
+        remarks=tuple(remarks),
+    )
 
 
 def _of_outcomes(document: Object, path: str) -> ScoredRow:
-    cells = _cells(path, "", "", "")
+    cells = _cells(path, "", split="", subset="")
     tallies = _tallies(document["eval"])
     scores = [
-        pass_at_k.make_score(cells["task_path"], k, rate, len(tallies), "none")
+        pass_at_k.make_score(cells["task_path"], k, rate=rate, n_samples=len(tallies), tests="none")
         for k, rate in pass_at_k.compute_pass_rates(tallies, _KS).items()
     ]
     finished = values.parse_local_time(get_text(document, "date")) or values.find_finish_time(path)
-    return ScoredRow(native_cells.make_row(cells), scores, finished, path)
+    return ScoredRow(native_cells.make_row(cells), scores, finished=finished, run_dir=path)
 
 
 def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:

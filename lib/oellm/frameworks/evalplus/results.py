@@ -37,7 +37,11 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         raise ValueError("eval: expected problems of HumanEval or Mbpp only")
     cells = {"task_path": task, "n_shot": "0", "eval_suite": "evalplus", **_of_name(path)}
     finished = values.parse_local_time(get_text(document, "date")) or values.find_finish_time(path)
-    return [ScoredRow(native_cells.make_row(cells), _metrics(task, problems), finished, path)]
+    return [
+        ScoredRow(
+            native_cells.make_row(cells), _metrics(task, problems), finished=finished, run_dir=path
+        )
+    ]
 
 
 def _of_name(path: str) -> dict[str, str]:
@@ -72,5 +76,7 @@ def _metrics(task: str, problems: Mapping[str, list[Object]]) -> list[MetricScor
             for samples in problems.values()
         ]
         for k, rate in pass_at_k.compute_pass_rates(tallies, _KS).items():
-            found.append(pass_at_k.make_score(task, k, rate, len(tallies), tests))
+            found.append(
+                pass_at_k.make_score(task, k, rate=rate, n_samples=len(tallies), tests=tests)
+            )
     return found

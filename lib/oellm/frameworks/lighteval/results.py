@@ -65,12 +65,12 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     )
     found = []
     for asked, keys in _asked(results).items():
-        scores = [m for key in keys for m in _metrics(key, asked, results[key], facts)]
+        scores = [m for key in keys for m in _metrics(key, asked, values=results[key], facts=facts)]
         if scores:
             shots = "" if asked.shots is None else str(asked.shots)
             row = native_cells.make_row({**cells, "task_path": asked.name, "n_shot": shots})
             remarks = tuple(text for key in keys for text in _left_out(key, results[key]))
-            found.append(ScoredRow(row, scores, finished, path, remarks))
+            found.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
     return found
 
 

@@ -51,9 +51,9 @@ class LmEvalEvaluator:
         manager = _ObservedManager(self._managers.manager(row["task_path"], row["include_path"]))
         index_s = time.perf_counter() - started
         batch_size = row.value("batch_size") or 1
-        remote = RemoteModel(model, batch_size, _generator_seeds(row), manager.tasks)
+        remote = RemoteModel(model, batch_size, seeds=_generator_seeds(row), tasks=manager.tasks)
         with data_sets.record_commits() as revisions:
-            native = _run_lm_eval(row, remote, manager, bootstrap_iters)
+            native = _run_lm_eval(row, remote, manager=manager, bootstrap_iters=bootstrap_iters)
         timing = _timing(manager, remote, time.perf_counter())
         timing.task_index_s = index_s
         samples = native.pop("samples")
@@ -68,7 +68,7 @@ class LmEvalEvaluator:
             remarks=metrics.score_remarks(native, row),
             timing=timing,
             usage=_usage(remote, native),
-            provenance=_provenance(row, remote, manager, revisions),
+            provenance=_provenance(row, remote, manager=manager, revisions=revisions),
         )
 
 

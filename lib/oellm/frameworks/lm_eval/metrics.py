@@ -40,7 +40,9 @@ def normalise_metrics(native: dict[str, Any], requested: str) -> list[MetricScor
         group = "" if task == root else root
         if task in groups.members:
             leaves = groups.leaves(task)
-            whole = aggregate_scores(finite.get(task, {}), leaves, finite, facts.n_docs)
+            whole = aggregate_scores(
+                finite.get(task, {}), leaves, leaf_scores=finite, n_docs=facts.n_docs
+            )
         else:
             whole = {key: Aggregate(score, "", [task]) for key, score in of_tasks[task].items()}
         for (metric, filter_name), made in whole.items():

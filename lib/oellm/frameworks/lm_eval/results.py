@@ -90,7 +90,7 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
             own = {"task_path": root, "n_shot": native_cells.format_shared_shots(scores)}
             row = native_cells.make_row({**cells, **own})
             remarks = (*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores))
-            rows.append(ScoredRow(row, scores, finished, path, remarks))
+            rows.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
     return rows
 
 

@@ -57,7 +57,7 @@ class Scoring:
         for gpu in gpus:
             torch.cuda.reset_peak_memory_stats(gpu)
         started = time.perf_counter()
-        attempt = _Attempt(self.model, call, answers, go_on)
+        attempt = _Attempt(self.model, call, answers=answers, go_on=go_on)
         _restore_generators(call.generators)
         with attempt.observing(self.module):
             replies = self._score_with_retries(call, attempt)

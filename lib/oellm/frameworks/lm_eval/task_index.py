@@ -111,7 +111,7 @@ def _entry(kind: str, path: str, config: dict[str, Any], tags: list[str]) -> Ind
     # Somebody else may have written the cache: all paths must be below the scanned directory.
     if os.path.isabs(path) or ".." in path.split("/"):
         raise ValueError(f"expected a path below the directory, got {path!r}")
-    return IndexEntry(kind, path, config, tags)
+    return IndexEntry(kind, path, config=config, tags=tags)
 
 
 def is_file(task: str) -> bool:
@@ -165,7 +165,12 @@ def _scan(root: str) -> Iterator[tuple[str, IndexEntry]]:
     for name, entry in manager.task_index.items():
         path = os.path.relpath(entry.yaml_path, root) if entry.yaml_path else ""
         kind = KINDS[entry.kind.name]
-        yield name, IndexEntry(kind, path, _kept_config(kind, entry.cfg or {}), sorted(entry.tags))
+        yield (
+            name,
+            IndexEntry(
+                kind, path, config=_kept_config(kind, entry.cfg or {}), tags=sorted(entry.tags)
+            ),
+        )
 
 
 def _kept_config(kind: str, config: dict[str, Any]) -> dict[str, Any]:

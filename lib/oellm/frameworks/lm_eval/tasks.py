@@ -83,7 +83,7 @@ def collect_facts(
         members = manager.load([task])["tasks"]
     revision = " ".join(sorted(set(revisions)))
     shots = {name: member.get_config("num_fewshot") for name, member in members.items()}
-    return [_try_demand(members, shots, demand, revision) for demand in demands]
+    return [_try_demand(members, shots, demand=demand, revision=revision) for demand in demands]
 
 
 def _try_demand(
