@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import select
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,15 @@ def answer(process: subprocess.Popen[str]) -> tuple[Path, list[str]]:
     return Path(path), said
 
 
+def opened_files(process: subprocess.Popen[str]) -> list[str]:
+    files = []
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        # A file may be closed meanwhile.
+        with suppress(FileNotFoundError):
+            files.append(os.readlink(descriptor))
+    return files
+
+
 def own(root: Path) -> list[str]:
     return sorted(path.name for path in (root / f"oellm-{os.getuid()}").iterdir())
 
@@ -83,6 +94,24 @@ def test_workers_of_a_node_copy_once_and_the_last_one_removes(tmp_path: Path) ->
             assert place.stat().st_ino == before
         processes[2].communicate()
         assert own(root) == []
+
+
+def test_a_worker_that_finds_no_copy_never_waits_for_the_users_of_one(tmp_path: Path) -> None:
+    model, root = write_model(tmp_path / "m"), tmp_path / "disk"
+    root.mkdir()
+    place = Path(Stage(str(root), print).copy_model(row(model)).path)
+    place.rename(root / "copy")
+    lock = place.with_name(f"{place.name}.lock")
+    with open(lock, "rb") as ours, holders(1, root, row(model)) as (process,):
+        fcntl.flock(ours, fcntl.LOCK_SH)
+        # The worker has seen that there is no copy, when another one has just made it and uses it.
+        while str(lock) not in opened_files(process):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        (root / "copy").rename(place)
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 10)[0] == [process.stdout]
+        assert answer(process) == (place, [])
 
 
 def test_what_dead_workers_left_the_next_one_removes(tmp_path: Path) -> None:

@@ -29,6 +29,8 @@ from oellm.models import local_models
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
 _LOCK = ".lock"
 _UNFINISHED = ".tmp"
+# Seconds after which a worker looks again, if another one holds the lock at the same moment.
+_RETRY_S = 0.01
 
 
 class Source(NamedTuple):
@@ -113,10 +115,13 @@ class Stage:
                 if _is_current(lock) and place.is_dir():
                     self._lock = lock
                     return str(place)
-                # This releases the shared lock first, so another worker may get in between.
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                # Never wait for this lock: it is given only when nobody uses the copy, and a worker
+                # that has just made the copy uses it for hours.
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _is_current(lock) and not place.is_dir():
                     self._copy(original, files, place)
+            except BlockingIOError:
+                time.sleep(_RETRY_S)
             finally:
                 if self._lock is not lock:
                     lock.close()
