@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import os
 import shutil
-import socket
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,10 +17,8 @@ from oellm.errors import InputError
 from support import processes
 from support.golden_run import rows
 from support.processes import Run
-from support.submitting import FakeSlurm
+from support.submitted_run import HEADER, TASKS, write_failure, write_result
 
-HEADER = "model_path,task_path,n_shot\n"
-TASKS = ("a", "b", "c", "d")
 MANIFEST = HEADER + "".join(f"acme/m,{task},0\n" for task in TASKS)
 PINNED = "0123456789abcdef0123456789abcdef01234567"
 
@@ -31,22 +26,6 @@ PINNED = "0123456789abcdef0123456789abcdef01234567"
 def render(run: Run, manifest: str, *options: str) -> Path:
     printed = run("oe-render", *options, stdin=manifest).stdout
     return Path(json.loads(printed)["run_dir"])
-
-
-def write_result(run_dir: Path, task: str, **changed: Any) -> Path:
-    """Write a valid result of a task's row."""
-    (row,) = (row for row in rows((run_dir / "jobs.csv").read_text()) if row["task_path"] == task)
-    metric = {"task": task, "metric": "acc", "value": 0.5}
-    ours = {"eval_id": row["eval_id"], "status": "done", "row": row, "metrics": [metric]}
-    path = run_dir / "results" / f"{row['eval_id']}.json"
-    path.write_text(json.dumps({"oellm": ours | changed}))
-    return path
-
-
-def write_failure(run_dir: Path, task: str) -> None:
-    path = write_result(run_dir, task)
-    (run_dir / "failures").mkdir(exist_ok=True)
-    path.rename(run_dir / "failures" / path.name)
 
 
 @pytest.fixture(autouse=True)
@@ -302,184 +281,3 @@ def test_with_nothing_to_do_the_whole_pipeline_ends_well(run: Run, output: Path)
         arguments = [f"--in={output}"] if command == "oe-missing" else []
         refused = run(command, *arguments, stdin="", status=2)
         assert "got nothing" in refused.stderr
-
-
-SLURM = ("--cluster=slurm", "--set=shard_time=0")
-
-
-class SubmittedRun:
-    """A run of four shards with a row each, on stand-ins for Slurm's commands."""
-
-    def __init__(self, run: Run, slurm: FakeSlurm, base: Path) -> None:
-        self._run = run
-        self._slurm = slurm
-        self._options = (*SLURM, f"--set=eval_base_dir={base}", f"--set=venv={base}")
-        (base / "bin").mkdir(parents=True)
-        (base / "bin" / "python").touch(mode=0o755)
-        # Models of their own, so that each has a shard of its own.
-        self.manifest = HEADER + "".join(f"acme/{task},{task},0\n" for task in TASKS)
-        rendered = run("oe-render", *self._options, stdin=self.manifest).stdout
-        self.path = Path(json.loads(rendered)["run_dir"])
-        run("oe-submit", self.path, env=slurm.env)
-        (self.job_id,) = (job["job_id"] for job in self.record["jobs"])
-
-    @property
-    def record(self) -> dict[str, Any]:
-        return json.loads((self.path / "run.json").read_text())
-
-    def edit(self, **changed: Any) -> None:
-        """Change the submission in run.json."""
-        record = self.record
-        record["jobs"][0] |= changed
-        (self.path / "run.json").write_text(json.dumps(record))
-
-    def queue(self, *states: str) -> None:
-        """Let Slurm know the first elements, in these states."""
-        lines = [
-            f"{self.job_id}|{index}|{state}|None|n1|0|0|N/A|acme|normal|(null)|\n"
-            for index, state in enumerate(states)
-        ]
-        self._slurm.says("queue", "".join(lines))
-
-    def beat(self, shard: int, age_s: float = 0, **changed: Any) -> None:
-        """Write a heartbeat of a worker on another machine."""
-        now = datetime.datetime.now(datetime.timezone.utc)
-        updated = (now - datetime.timedelta(seconds=age_s)).isoformat()
-        attempt = {"job": f"{self.job_id}_{shard}", "gpus": 1, "started": updated}
-        attempt |= {"updated": updated, "scoring_s": 0.0}
-        content = {
-            **attempt,
-            "shard": shard,
-            "host": "elsewhere",
-            "pid": 1,
-            "process_start": 1,
-            "total": 1,
-            "skipped": 0,
-            "done": 0,
-            "failed": 0,
-            "rows": [],
-            "loading": "",
-            "ended": "",
-            "attempts": [attempt],
-            **changed,
-        }
-        (self.path / "progress").mkdir(exist_ok=True)
-        (self.path / "progress" / f"{shard}.json").write_text(json.dumps(content))
-
-    def missing(self, *options: str, **how: Any) -> tuple[str, str]:
-        """Return the tasks of the missing rows, and the messages."""
-        directory = f"--in={self.path.parents[1]}"
-        env = {**self._slurm.env, **how.pop("env", {})}
-        given = (*self._options, *options)
-        done = self._run("oe-missing", directory, *given, stdin=self.manifest, env=env, **how)
-        return "".join(row["task_path"] for row in rows(done.stdout)), done.stderr
-
-
-@pytest.fixture
-def submitted(run: Run, slurm: FakeSlurm, tmp_path: Path) -> SubmittedRun:
-    return SubmittedRun(run, slurm, tmp_path / "base")
-
-
-def test_what_is_queued_or_running_is_not_missing(submitted: SubmittedRun) -> None:
-    submitted.queue("PENDING", "RUNNING", "FAILED")
-    found, said = submitted.missing()
-    assert found == "cd"
-    assert said.endswith(
-        "2 of 4 rows are missing (0 of them failed); 0 have results, 2 are queued or running\n"
-    )
-    assert submitted.missing("--also_running")[0] == "abcd"
-    # A result says more than a job that still runs, and a failure less.
-    write_result(submitted.path, "b")
-    write_failure(submitted.path, "a")
-    assert submitted.missing("--also_running")[0] == "acd"
-    assert submitted.missing("--check", status=1)[0] == "cd"
-    submitted.queue(*["COMPLETED"] * 4)
-    assert submitted.missing("--failed")[0] == "a"
-
-
-def test_a_row_without_a_commit_is_queued_at_any_commit(submitted: SubmittedRun) -> None:
-    lines = [
-        f"acme/a,a,0,{commit},{shard:016x},{shard}\n"
-        for shard, commit in enumerate((PINNED, PINNED[::-1]))
-    ]
-    header = "model_path,task_path,n_shot,model_revision,eval_id,shard\n"
-    (submitted.path / "jobs.csv").write_text(header + "".join(lines))
-    for states, found in (
-        (("RUNNING", "COMPLETED"), "bcd"),
-        (("COMPLETED", "RUNNING"), "bcd"),
-        (("COMPLETED", "COMPLETED"), "abcd"),
-    ):
-        submitted.queue(*states)
-        assert submitted.missing()[0] == found
-
-
-def test_a_row_may_run_if_slurm_does_not_answer(submitted: SubmittedRun, slurm: FakeSlurm) -> None:
-    slurm.says("squeue.fails", "slurm_load_jobs error: Unable to contact slurm controller")
-    submitted.beat(2, ended="finished")
-    found, said = submitted.missing()
-    assert found == "c"
-    assert "squeue failed: slurm_load_jobs error: Unable to contact slurm controller; rows" in said
-    assert said.endswith("0 are queued or running, 3 may be\n")
-    assert submitted.missing("--also_running")[0] == "abcd"
-    # A worker that was stopped is requeued by its job.
-    submitted.beat(2, ended="stopped by SIGUSR1")
-    assert submitted.missing()[0] == ""
-    slurm.says("squeue.fails", "error: no configuration\nfatal: no source\n")
-    assert "failed: error: no configuration; fatal: no source; rows" in submitted.missing()[1]
-
-
-def test_a_row_may_run_on_a_cluster_that_cannot_be_asked(submitted: SubmittedRun) -> None:
-    submitted.queue()
-    assert submitted.missing()[0] == "abcd"
-    submitted.beat(1, ended="finished")
-    found, said = submitted.missing("--set=name=other")
-    assert found == "b"
-    assert said.endswith("0 are queued or running, 3 may be\n")
-
-
-def test_a_submission_without_a_number_may_be_in_the_queue(submitted: SubmittedRun) -> None:
-    submitted.queue()
-    submitted.edit(job_id=None)
-    found, said = submitted.missing()
-    assert (found, said.endswith("0 are queued or running, 4 may be\n")) == ("", True)
-
-
-def test_a_fresh_heartbeat_counts_where_slurm_knows_nothing(submitted: SubmittedRun) -> None:
-    submitted.queue("CANCELLED")
-    for shard, age in ((0, 0), (1, 0), (2, 3600), (3, -3600)):
-        submitted.beat(shard, age)
-    # The job of shard 0 has ended, the worker of shard 2 is silent, or from before, and the clock
-    # of that of shard 3 was wrong: it would be fresh for an hour.
-    assert submitted.missing()[0] == "acd"
-
-
-def test_slurm_may_hide_the_jobs_of_others(submitted: SubmittedRun, slurm: FakeSlurm) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a run somebody else's")
-    submitted.queue()
-    os.chown(submitted.path, 65534, 65534)
-    assert submitted.missing()[0] == "abcd"
-    slurm.says("private_data", "accounts,jobs")
-    submitted.beat(3, ended="finished")
-    found, said = submitted.missing()
-    assert (found, said.endswith("0 are queued or running, 3 may be\n")) == ("d", True)
-
-
-def test_the_lock_tells_that_oe_submit_still_runs_elements(submitted: SubmittedRun) -> None:
-    submitted.queue()
-    submitted.edit(executor="local", job_id=os.getpid())
-    assert submitted.missing()[0] == "abcd"
-    lock = submitted.path / "submit.lock"
-    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1}))
-    submitted.beat(0, ended="finished")
-    submitted.beat(1)
-    # What ended in it is over, what has not begun waits for its turn.
-    assert submitted.missing()[0] == "a"
-    hour_ago = time.time() - 3600
-    os.utime(lock, (hour_ago, hour_ago))
-    assert submitted.missing()[0] == "acd"
-    for pid, found in ((os.getpid(), "a"), (2**22 + 1, "acd")):
-        lock.write_text(json.dumps({"host": socket.gethostname(), "pid": pid}))
-        assert submitted.missing()[0] == found
-    lock.write_text("{")
-    assert submitted.missing()[0] == "acd"
