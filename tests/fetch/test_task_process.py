@@ -20,7 +20,7 @@ def test_an_interrupt_stays_one_if_the_process_has_just_ended(
         process.wait()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(task_process, "worker_command", lambda *_: ["true"])
+    monkeypatch.setattr(task_process, "worker_command", lambda *_, **__: ["true"])
     monkeypatch.setattr(subprocess.Popen, "communicate", interrupt_after_the_end)
     cluster = resolve_cluster("local", [], {"HOME": str(tmp_path)})
     with pytest.raises(KeyboardInterrupt):
