@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from oellm.hub.cache import CachedCommit, HubFile
 from support.hub import Fault, File, Hub
 from support.hub_content import write_files, write_task
 from support.model_directories import write_model
@@ -344,30 +343,6 @@ def test_code_and_tokenizer_of_other_repositories(site: Site, hub: Hub, tmp_path
         "huggingface_hub.snapshot_download('acme/words', local_files_only=True)\n"
     )
     subprocess.run([sys.executable, "-c", load, commit], env=environment, check=True)
-
-
-def test_content_of_another_file_is_not_taken(tmp_path: Path) -> None:
-    source = write_files(tmp_path / "source", "a.json", "b.json")
-    files = {name: File.read(source / name) for name in ("a.json", "b.json")}
-    a, b = (HubFile(name, file.size, file.etag) for name, file in files.items())
-    cached = CachedCommit(str(tmp_path / "hub"), "acme/a", "c0")
-    blobs = tmp_path / "hub/models--acme--a/blobs"
-    blobs.mkdir(parents=True)
-    Path(cached.directory).mkdir(parents=True)
-    (blobs / a.digest).write_bytes((source / "a.json").read_bytes())
-    for file in (a, b):
-        os.symlink(f"../../blobs/{a.digest}", cached.path_of(file))
-    assert cached.holds(a)
-    assert not cached.holds(b)
-    assert not cached.verify_or_remove(b)
-    assert not os.path.lexists(cached.path_of(b))
-    assert cached.verify_or_remove(a)
-    # Right, but under a name that says something else.
-    (blobs / "wrong").write_bytes((source / "b.json").read_bytes())
-    os.symlink("../../blobs/wrong", cached.path_of(b))
-    assert cached.verify_or_remove(b)
-    assert cached.holds(b)
-    assert sorted(path.name for path in blobs.iterdir()) == sorted([a.digest, b.digest])
 
 
 LEAVE = """
