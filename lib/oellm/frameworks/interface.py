@@ -194,6 +194,15 @@ class Tasks(Protocol):
         """
         ...
 
+    def task_digest(self, task: str, include_path: str) -> str:
+        """Return 16 hex digits over all that a task's scores depend on besides the model.
+
+        That is its own configuration with everything that it includes, the code that it names and
+        its local data files; for a group, those of its tasks. Loads no data set. Returns an empty
+        text if that cannot be known; raises InputError if there is no such task.
+        """
+        ...
+
 
 class ResultReader(Protocol):
     """A reader of the result files that a framework writes, itself or through oe-run-task."""

@@ -1,0 +1,92 @@
+"""What a result was computed from, and what has changed since.
+
+An eval_id says what was asked for. Contents say what the names in it stood for: the files of a
+model, the definition of a task, the revision of its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+# A local model's digest has this number of hex digits over its weights, and as many over its other
+# files.
+MODEL_DIGITS = 8
+
+
+class Contents(NamedTuple):
+    """What a row is evaluated from; an empty text is unknown.
+
+    Attributes:
+        model: The digest of a local model (`model_digest`), or the commit of a hub model.
+        task: The digest of the task's configuration, code and local data (`task_digest`).
+        task_version: The version that the task gives itself.
+        data: The commits of its data sets, as in the column dataset_revision.
+        chat_template: The first 16 hex digits of the SHA-256 of the chat template that was applied.
+    """
+
+    model: str = ""
+    task: str = ""
+    task_version: str = ""
+    data: str = ""
+    chat_template: str = ""
+
+    @classmethod
+    def from_json(cls, content: Any) -> Contents:
+        """Read `contents` of a record; what is damaged is unknown."""
+        if not isinstance(content, Mapping):
+            return cls()
+        texts = (content.get(name) for name in cls._fields)
+        return cls._make(text if isinstance(text, str) else "" for text in texts)
+
+    def to_json(self) -> dict[str, str]:
+        """Return what is known."""
+        return {name: text for name, text in zip(self._fields, self, strict=True) if text}
+
+    def filled(self, other: Contents) -> Contents:
+        """Return these contents, with what another knows in the place of what they do not."""
+        return type(self)._make(ours or theirs for ours, theirs in zip(self, other, strict=True))
+
+
+def find_changes(old: Contents, new: Contents, task: str = "") -> list[str]:
+    """Return what differs between two contents, as far as both are known; `task` is for the text.
+
+    Examples: `weights changed`, `task hellaswag: version 1.0 → 2.0`.
+    """
+    name = f"task {task}" if task else "task"
+    changes = [*_model_changes(old.model, new.model)]
+    if _differ(old.task_version, new.task_version):
+        changes.append(f"{name}: version {old.task_version} → {new.task_version}")
+    elif _differ(old.task, new.task):
+        changes.append(f"{name} changed")
+    changes += _data_changes(old.data, new.data)
+    if _differ(old.chat_template, new.chat_template):
+        changes.append("chat template changed")
+    return changes
+
+
+def _differ(old: str, new: str) -> bool:
+    return bool(old and new) and old != new
+
+
+def _model_changes(old: str, new: str) -> list[str]:
+    if not _differ(old, new):
+        return []
+    if len(old) == len(new) == 2 * MODEL_DIGITS:
+        parts = [slice(0, MODEL_DIGITS), slice(MODEL_DIGITS, None)]
+        texts = ["weights changed", "configuration or tokenizer of the model changed"]
+        return [text for part, text in zip(parts, texts, strict=True) if old[part] != new[part]]
+    return [f"model: commit {old[:12]} → {new[:12]}"]
+
+
+def _data_changes(old: str, new: str) -> list[str]:
+    """Compare the data sets that both texts name."""
+    before, after = (
+        dict(word.rpartition("@")[::2] for word in text.split() if "@" in word)
+        for text in (old, new)
+    )
+    return [
+        f"data {name}: {commit[:12]} → {after[name][:12]}"
+        for name, commit in before.items()
+        if _differ(commit, after.get(name, ""))
+    ]
