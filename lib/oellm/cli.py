@@ -198,8 +198,10 @@ def _guarded(action: Callable[[], int]) -> int:
     except OSError as error:
         _traceback_if_asked()
         message(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-        bad_name = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-        return ExitStatus.USAGE if isinstance(error, bad_name) else ExitStatus.MACHINE
+        if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+            return ExitStatus.USAGE
+        # A file that was refused because of what it is says so by its status.
+        return getattr(error, "status", ExitStatus.MACHINE)
     except Exception as error:
         _traceback_if_asked()
         message(f"internal error: {error!r} (OELLM_DEBUG=1 shows where)")
