@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -139,3 +140,88 @@ def test_a_heartbeat_without_a_time_counts_as_none_and_without_a_zone_as_utc(
     path.write_text(json.dumps(content))
     moment = datetime.datetime(2024, 1, 15, 14, 30, 45, tzinfo=datetime.timezone.utc)
     assert heartbeat.read_heartbeats(tmp_path)[0].attempt.update_time == moment
+
+
+# What may stand anywhere in a damaged file.
+DAMAGE = (
+    None,
+    True,
+    -1,
+    10**30,
+    1e308,
+    0.5,
+    "",
+    "x",
+    "\x00",
+    [],
+    ["x"],
+    {},
+    {"x": 1},
+    [[]],
+    [None],
+)
+
+
+def damaged(content: Any) -> Iterator[Any]:
+    """Yield copies of JSON, each with another value, or nothing, in one place."""
+    yield from DAMAGE
+    items = content.items() if isinstance(content, dict) else enumerate(content)
+    for key, value in items if isinstance(content, (dict, list)) else ():
+        parts = damaged(value) if isinstance(value, (dict, list)) else iter(DAMAGE)
+        for part in parts:
+            copy = content.copy()
+            copy[key] = part
+            yield copy
+        copy = content.copy()
+        del copy[key]
+        yield copy
+
+
+def test_a_damaged_heartbeat_costs_nothing_but_itself(tmp_path: Path) -> None:
+    HeartbeatWriter(tmp_path, 0, 1).beat(SCORING)
+    path = tmp_path / "progress" / "0.json"
+    counts = {True: 0, False: 0}
+    for content in damaged(in_file(path)):
+        path.write_text(json.dumps(content))
+        for beat in heartbeat.read_heartbeats(tmp_path).values():
+            assert beat.to_json()
+            assert beat.state.rows == () or beat.state.rows[0].phase is RowPhase.SCORING
+            assert beat.attempt.seconds >= 0
+            beat.is_alive_here()
+        counts[bool(heartbeat.read_heartbeats(tmp_path))] += 1
+        HeartbeatWriter(tmp_path, 0, 1).beat(IDLE)
+        assert heartbeat.read_heartbeats(tmp_path)[0].state == IDLE
+    assert counts[True] > 50
+    assert counts[False] > 200
+
+
+def test_a_heartbeat_of_an_earlier_version_has_no_reason_why_the_node_is_unusable(
+    tmp_path: Path,
+) -> None:
+    HeartbeatWriter(tmp_path, 0, 1).beat(replace(IDLE, unusable="no GPU"))
+    path = tmp_path / "progress" / "0.json"
+    content = in_file(path)
+    assert content.pop("unusable") == "no GPU"
+    path.write_text(json.dumps(content))
+    assert heartbeat.read_heartbeats(tmp_path)[0].state == IDLE
+
+
+def test_a_heartbeat_is_not_written_through_a_link_that_somebody_left(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    progress = tmp_path / "progress"
+    progress.mkdir()
+    for name in (".0.json.tmp", "0.json"):
+        (progress / name).symlink_to(victim)
+    HeartbeatWriter(tmp_path, 0, 1).beat(IDLE)
+    assert victim.read_text() == "precious"
+    assert not (progress / "0.json").is_symlink()
+    assert heartbeat.read_heartbeats(tmp_path)[0].state == IDLE
+
+
+def test_what_a_killed_worker_left_of_a_heartbeat_is_removed_by_the_next(tmp_path: Path) -> None:
+    (tmp_path / "progress").mkdir()
+    for name in (".0.json.7-aabbccdd.tmp", ".1.json.7-aabbccdd.tmp"):
+        (tmp_path / "progress" / name).write_text("{")
+    HeartbeatWriter(tmp_path, 0, 1).beat(IDLE)
+    assert sorted(os.listdir(tmp_path / "progress")) == [".1.json.7-aabbccdd.tmp", "0.json"]

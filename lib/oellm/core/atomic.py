@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +24,25 @@ def write_file_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException:
         staged.unlink(missing_ok=True)
         raise
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file atomically without flushing it to disk: only a crash of the machine loses it."""
+    staged = staging_path(path, new_attempt())
+    try:
+        with open(staged, "xb") as stream:
+            stream.write(content)
+        os.replace(staged, path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove the temporary files that killed processes left beside a file, as far as possible."""
+    with contextlib.suppress(OSError):
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            leftover.unlink(missing_ok=True)
 
 
 def new_attempt() -> str:

@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from oellm.core import json_codec
+from oellm.core import atomic, json_codec
 from oellm.core.display import parse_time, utc_now
+from oellm.core.redaction import redact_json
 from oellm.core.text_enum import TextEnum
 from oellm.runs import provenance
 from oellm.runs.run_directory import PROGRESS
+from oellm.runs.run_record import read_fields
 
 # Seconds between two heartbeats if nothing begins or ends.
 EVERY = 10.0
@@ -62,14 +64,9 @@ class RowAtWork:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RowAtWork:
         """Read an entry of `rows` in a heartbeat."""
-        return cls(
-            eval_id=content["eval_id"],
-            phase=RowPhase(content["phase"]),
-            started=content["started"],
-            requests_done=content["requests_done"],
-            requests_total=content["requests_total"],
-            requests_per_s=content["requests_per_s"],
-        )
+        row = read_fields(cls, content, phase=RowPhase(content["phase"]))
+        parse_time(row.started)
+        return row
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `rows` in a heartbeat."""
@@ -89,6 +86,7 @@ class WorkerState:
         loading: The path of the model that is being loaded, empty if none is.
         scoring_s: Seconds in which the model answered.
         ended: How the worker ended, empty while it works.
+        unusable: Why the node cannot evaluate the shard (it shows no GPU, say); empty if it can.
     """
 
     total: int
@@ -99,12 +97,13 @@ class WorkerState:
     loading: str
     scoring_s: float
     ended: str = ""
+    unusable: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> WorkerState:
         """Read the keys of a heartbeat that say what the worker does."""
-        values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-        return cls(**values | {"rows": tuple(map(RowAtWork.from_json, content["rows"]))})
+        rows = tuple(map(RowAtWork.from_json, content["rows"]))
+        return read_fields(cls, content, rows=rows)
 
     def to_json(self) -> dict[str, Any]:
         """Return these keys of a heartbeat."""
@@ -133,9 +132,10 @@ class Attempt:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Attempt:
         """Read an entry of `attempts` in a heartbeat."""
-        for key in ("started", "updated"):
-            parse_time(content[key])
-        return cls(**{field.name: content[field.name] for field in dataclasses.fields(cls)})
+        attempt = read_fields(cls, content)
+        for moment in (attempt.started, attempt.updated):
+            parse_time(moment)
+        return attempt
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `attempts` in a heartbeat."""
@@ -183,15 +183,8 @@ class Heartbeat:
     def from_json(cls, content: Mapping[str, Any]) -> Heartbeat:
         """Read a heartbeat; raises KeyError, TypeError or ValueError if it is none."""
         *earlier, attempt = map(Attempt.from_json, content["attempts"])
-        return cls(
-            shard=content["shard"],
-            host=content["host"],
-            pid=content["pid"],
-            process_start=content["process_start"],
-            attempt=attempt,
-            state=WorkerState.from_json(content),
-            earlier=tuple(earlier),
-        )
+        state = WorkerState.from_json(content)
+        return read_fields(cls, content, attempt=attempt, state=state, earlier=tuple(earlier))
 
     def to_json(self) -> dict[str, Any]:
         """Return the heartbeat as in the file."""
@@ -228,6 +221,7 @@ class HeartbeatWriter:
 
     def __init__(self, run_dir: Path, shard: int, gpus: int) -> None:
         self._path = run_dir / PROGRESS / f"{shard}.json"
+        atomic.remove_leftovers(self._path)
         before = _read_heartbeat(self._path)
         age = datetime.timedelta(seconds=provenance.start_seconds())
         began = datetime.datetime.now(datetime.timezone.utc) - age
@@ -274,12 +268,10 @@ class HeartbeatWriter:
             state=state,
             earlier=self._earlier,
         )
-        # Always the same name, so that a worker that is killed here leaves only one file behind.
-        staged = self._path.with_name(f".{self._path.name}.tmp")
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(exist_ok=True)
-            staged.write_bytes(json_codec.dumps(heartbeat.to_json()) + b"\n")
-            os.replace(staged, self._path)
+            content = redact_json(json_codec.dumps(heartbeat.to_json())) + b"\n"
+            atomic.replace_file(self._path, content)
 
 
 def read_heartbeats(run_dir: Path) -> dict[int, Heartbeat]:

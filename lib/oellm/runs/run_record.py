@@ -11,9 +11,17 @@ from typing import Any, TypeVar
 from oellm.core.display import parse_time
 from oellm.core.text_enum import TextEnum
 
-_Part = TypeVar("_Part", "Array", "Shard")
+_Part = TypeVar("_Part")
 # The values that a field may have, by its annotation.
-_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "str": str}
+_TYPES: dict[str, type | tuple[type, ...]] = {
+    "int": int,
+    "int | None": (int, type(None)),
+    "float": (int, float),
+    "float | None": (int, float, type(None)),
+    "str": str,
+}
+# Larger numbers are damage: no count, size or process id has more than 63 bits.
+_LARGEST = 2**63
 
 
 class Executor(TextEnum):
@@ -51,7 +59,7 @@ class Array:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Array:
         """Read an entry of `arrays` in run.json; raises ValueError if it is damaged."""
-        array = _read_fields(cls, content)
+        array = read_fields(cls, content)
         if array.workers < 1:
             raise ValueError(f"workers: expected a positive number, got {array.workers}")
         return array
@@ -84,7 +92,7 @@ class Shard:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Shard:
         """Read an entry of `shards` in run.json; raises ValueError if it is damaged."""
-        return _read_fields(cls, content)
+        return read_fields(cls, content)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `shards` in run.json."""
@@ -153,19 +161,30 @@ class Submission:
         return parse_time(self.submitted)
 
 
-def _read_fields(kind: type[_Part], content: Mapping[str, Any]) -> _Part:
-    """Return an object with the values of its class's fields; a later version may have more.
+def read_fields(kind: type[_Part], content: Any, **given: Any) -> _Part:
+    """Return an object of a dataclass with the values of its fields, which are numbers and texts.
 
-    Raises ValueError if one is missing, or of another type.
+    The fields in `given` have these values instead. `content` may have more keys, which a later
+    version may have written. Raises ValueError if it is no object, and if a field without a default
+    is missing or of another type.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"expected an object, got {content!r}")
-    values = {}
-    for field in dataclasses.fields(kind):
+    values = dict(given)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if field.name in values:
+            continue
         if field.name in content:
-            value = values[field.name] = content[field.name]
-            if isinstance(value, bool) or not isinstance(value, _TYPES[str(field.type)]):
-                raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
+            values[field.name] = _checked(field, content[field.name])
         elif field.default is dataclasses.MISSING:
             raise ValueError(f"the key {field.name!r} is missing")
     return kind(**values)
+
+
+def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
+    is_number = isinstance(value, (int, float))
+    # Also true of NaN, which compares with nothing.
+    is_out_of_range = is_number and not -_LARGEST <= value < _LARGEST
+    if isinstance(value, bool) or is_out_of_range or not isinstance(value, _TYPES[str(field.type)]):
+        raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
+    return value
