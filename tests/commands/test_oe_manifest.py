@@ -15,7 +15,7 @@ import pytest
 
 import oe_manifest
 from oellm.core import schema
-from oellm.frameworks.lm_eval.task_index import TaskIndices
+from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
 from support.hub_content import write_task
 from support.model_directories import weights, write_model
 from support.processes import Run

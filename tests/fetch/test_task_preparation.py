@@ -11,8 +11,8 @@ import pytest
 
 from oellm.frameworks.interface import Demand
 from oellm.frameworks.lm_eval import tasks as lm_eval_tasks
-from oellm.frameworks.lm_eval.task_index import TaskIndices
-from oellm.frameworks.lm_eval.task_managers import TaskManagers
+from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
+from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
 from support.hub_content import write_code, write_task
 from support.preparing import HEADER, Preparing
 from support.processes import DEMO_TASKS, INDICES, Run

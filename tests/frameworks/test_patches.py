@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from oellm.frameworks.lm_eval import environment, patches
-from oellm.frameworks.lm_eval.task_index import KINDS
+from oellm.frameworks.lm_eval.catalog.task_index import KINDS
 from support.processes import DEMO_TASKS
 from support.task_files import write_task
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from oellm.frameworks.lm_eval.task_index import TaskIndices
-from oellm.frameworks.lm_eval.task_managers import TaskManagers
+from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
+from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
 from support.hub import Hub
 from support.hub_content import (
     write_belebele,

@@ -12,8 +12,8 @@ from oellm.core.log import Log
 from oellm.frameworks.interface import Evaluation, ModelClient
 from oellm.frameworks.lm_eval import environment, metrics, patches
 from oellm.frameworks.lm_eval.arguments import with_types
-from oellm.frameworks.lm_eval.task_index import TaskIndices
-from oellm.frameworks.lm_eval.task_managers import TaskManagers
+from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
+from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
 from oellm.hub import data_sets
 from oellm.manifest.rows import Row
 from oellm.runs.result_record import Facts, RowTiming, RowUsage

@@ -19,8 +19,8 @@ from oellm.frameworks.interface import (
     count_documents,
 )
 from oellm.frameworks.lm_eval import environment, patches
-from oellm.frameworks.lm_eval.task_index import TaskIndices
-from oellm.frameworks.lm_eval.task_managers import LmEvalDataSet, TaskManagers
+from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
+from oellm.frameworks.lm_eval.catalog.task_managers import LmEvalDataSet, TaskManagers
 from oellm.hub import data_sets
 
 # Documents that are tried with made-up answers.

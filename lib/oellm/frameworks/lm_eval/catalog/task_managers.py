@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from oellm.frameworks.lm_eval import patches
-from oellm.frameworks.lm_eval.task_index import (
+from oellm.frameworks.lm_eval.catalog.task_index import (
     KINDS,
     IndexEntry,
     TaskIndex,

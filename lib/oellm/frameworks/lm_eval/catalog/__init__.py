@@ -1,0 +1,1 @@
+"""Which tasks there are, what defines them, and what they load."""
