@@ -15,6 +15,8 @@ from oellm.metrics.records import (
     select_columns,
 )
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment, TaskState
 from support.score_lines import metric
 
 
@@ -79,3 +81,45 @@ def test_a_score_is_read_back_as_it_was_written() -> None:
         del lacking[key]
         with pytest.raises(ValueError, match="a metric lacks one of task, metric, filter"):
             MetricScore.from_json(lacking)
+
+
+def test_records_say_what_the_scores_stand_for() -> None:
+    row = scored(
+        metric("arc", 0.5),
+        metric("mmlu", 0.5),
+        dataset_revision="org/arc@1",
+        model_digest="0123456789abcdef",
+        apply_chat_template="true",
+    )
+    row = row._replace(
+        environment=Environment("0.4.13", "vllm", dtype="bfloat16", hardware="4 × A100"),
+        tasks={"arc": TaskState("1.0", "f" * 64)},
+    )
+    of_arc, of_mmlu = make_metric_records(row, PrimaryMetrics({}))
+    assert (of_arc.task_version, of_arc.task_hash) == ("1.0", "f" * 16)
+    assert (of_mmlu.task_version, of_mmlu.task_hash) == ("", "")
+    assert of_arc[-4:] == ("vllm", "bfloat16", "used", "4 × A100")
+    # What the row was prepared with is only second to what was used.
+    assert (of_arc.dataset_revision, of_arc.model_digest) == ("org/arc@1", "0123456789abcdef")
+    used = Contents(model="fedcba9876543210", data="org/arc@2", chat_template="abc")
+    record, _ = make_metric_records(row._replace(contents=used), PrimaryMetrics({}))
+    assert record.dataset_revision == "org/arc@2"
+    assert record.model_digest == "fedcba9876543210"
+    assert record.chat_template == "abc"
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ({}, "none"),
+        ({"apply_chat_template": "false"}, "none"),
+        ({"apply_chat_template": "chatml"}, "used"),
+        ({"eval_suite": "evalplus"}, ""),
+        ({"eval_suite": "evalplus", "apply_chat_template": "false"}, "none"),
+    ],
+)
+def test_without_a_digest_the_row_says_whether_there_was_a_template(
+    cells: dict[str, str], expected: str
+) -> None:
+    (record,) = make_metric_records(scored(metric("arc", 0.5), **cells), PrimaryMetrics({}))
+    assert record.chat_template == expected

@@ -17,6 +17,8 @@ from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.models.staging import Source
 from oellm.runs.answers import Answers
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment, TaskState
 from oellm.runs.result_record import Facts, RowTiming, RowUsage
 
 # The types of requests: the likelihood of a continuation, the likelihood of a whole text, and
@@ -48,6 +50,9 @@ class Evaluation:
         usage: What the model did.
         remarks: What the user should know about the scores.
         provenance: Where the numbers come from: versions, data sets, tasks, model.
+        contents: What the scores were computed from.
+        environment: What they were computed with.
+        tasks: The state of each task and group.
     """
 
     native: dict[str, Any]
@@ -57,6 +62,9 @@ class Evaluation:
     usage: RowUsage
     remarks: list[str] = field(default_factory=list)
     provenance: Facts = field(default_factory=dict)
+    contents: Contents = field(default_factory=Contents)
+    environment: Environment = field(default_factory=Environment)
+    tasks: Mapping[str, TaskState] = field(default_factory=dict)
 
 
 class StoppedError(Exception):

@@ -13,12 +13,21 @@ from oellm.manifest.cells import read_cell
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import ModelSpec
 from oellm.metrics.scored_rows import ScoredRow
+from oellm.runs.environment import TaskState
 
 # Values of the column `aggregate`.
 REPORTED, DERIVED, PARTIAL = "reported", "derived", "partial"
 
 # The columns that tell one evaluation of a task from another, in records that may lack the eval_id.
 _EVALUATION = ("eval_id", "model_path", "task", "n_shot", "eval_suite", "limit", "run_dir")
+
+
+# The column `chat_template` of scores without one.
+NO_TEMPLATE = "none"
+
+_UNKNOWN = TaskState()
+# Digits of a task's hash that records show.
+_HASH_DIGITS = 16
 
 
 class MetricRecord(NamedTuple):
@@ -49,6 +58,15 @@ class MetricRecord(NamedTuple):
     aggregate: str = ""
     finished: str = ""
     run_dir: str = ""
+    task_version: str = ""
+    task_hash: str = ""
+    dataset_revision: str = ""
+    model_digest: str = ""
+    framework_version: str = ""
+    backend: str = ""
+    dtype: str = ""
+    chat_template: str = ""
+    hardware: str = ""
 
 
 def column_names() -> list[str]:
@@ -73,7 +91,12 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     limit: float | None = read_cell("limit", cells.get("limit", "")).value
     step = _step(model_path)
     chosen = primary.primary_places(scored)
+    contents, environment, tasks = scored.contents, scored.environment, scored.tasks
+    dataset_revision = contents.data or cells.get("dataset_revision", "")
+    model_digest = contents.model or cells.get("model_digest", "")
+    chat_template = contents.chat_template or _chat_template(cells, eval_suite)
     for place, score in enumerate(scored.scores):
+        version, task_hash = tasks.get(score.task, _UNKNOWN)
         yield MetricRecord(
             eval_id=cells.get("eval_id", ""),
             model_path=model_path,
@@ -95,7 +118,25 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
             aggregate=score.aggregate,
             finished=scored.finished,
             run_dir=scored.run_dir,
+            task_version=version,
+            task_hash=task_hash[:_HASH_DIGITS],
+            dataset_revision=dataset_revision,
+            model_digest=model_digest,
+            framework_version=environment.framework_version,
+            backend=environment.backend or cells.get("backend", ""),
+            dtype=environment.dtype,
+            chat_template=chat_template,
+            hardware=environment.hardware,
         )
+
+
+def _chat_template(cells: Mapping[str, str], eval_suite: str) -> str:
+    """Return the column chat_template of a row whose result does not tell the template's digest."""
+    asked = cells.get("apply_chat_template", "")
+    if eval_suite != "lm_eval" and not asked:
+        # Other frameworks apply a template unless they are told not to, and results need not say.
+        return ""
+    return "used" if read_cell("apply_chat_template", asked).value else NO_TEMPLATE
 
 
 class PrimaryMetrics:

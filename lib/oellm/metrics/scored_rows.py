@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 from oellm.manifest.cells import read_cell
 from oellm.manifest.rows import Row
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment, TaskState
 from oellm.runs.result_file import Result, read_record
 
 # Keys that a metric of a result may lack, with their values then.
@@ -20,7 +22,7 @@ _OPTIONAL: dict[str, Any] = {
     "aggregate": "",
 }
 # Columns of a row whose values metric records have.
-_PARSED = ("model_path", "eval_suite", "limit")
+_PARSED = ("model_path", "eval_suite", "limit", "apply_chat_template")
 
 
 class MetricScore(NamedTuple):
@@ -63,6 +65,7 @@ class MetricScore(NamedTuple):
         return self._asdict()
 
 
+_NO_TASKS: Mapping[str, TaskState] = {}
 _members = itemgetter(*MetricScore._fields)
 
 
@@ -77,6 +80,9 @@ class ScoredRow(NamedTuple):
         finished: When the evaluation ended, in UTC as ISO 8601; empty if unknown.
         run_dir: The run directory, or the file of a result that is in none.
         remarks: What the user should know: metrics that are left out, and why.
+        contents: What the scores were computed from.
+        environment: What they were computed with.
+        tasks: The state of each task and group, as far as it is known.
     """
 
     row: Row
@@ -84,6 +90,9 @@ class ScoredRow(NamedTuple):
     finished: str
     run_dir: str
     remarks: tuple[str, ...] = ()
+    contents: Contents = Contents()
+    environment: Environment = Environment()
+    tasks: Mapping[str, TaskState] = _NO_TASKS
 
 
 def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
@@ -100,7 +109,15 @@ def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
     except ValueError as error:
         raise ValueError(f"its row: {name}: {error}") from None
     scores = list(map(MetricScore.from_json, record.metrics))
-    return ScoredRow(row=Row(cells), scores=scores, finished=record.finished, run_dir=run_dir)
+    return ScoredRow(
+        row=Row(cells),
+        scores=scores,
+        finished=record.finished,
+        run_dir=run_dir,
+        contents=record.contents,
+        environment=record.environment,
+        tasks=record.tasks,
+    )
 
 
 def _nameless(members: Mapping[str, Any]) -> ValueError:

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 from oellm.core import schema
 from oellm.core.text_enum import TextEnum
 from oellm.manifest.rows import Row
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment, TaskState, read_task_states
 
 # Facts that a result only keeps, for people: host, command line, container, data sets. The facts
 # that we read again are in RowProvenance.
@@ -204,6 +206,9 @@ class ResultRecord:
         metrics: list[dict[str, Any]],
         remarks: Sequence[str],
         usage: RowUsage,
+        contents: Contents,
+        environment: Environment,
+        tasks: Mapping[str, TaskState],
     ) -> ResultRecord:
         """Return the record of a row that has scores."""
         return cls(
@@ -212,6 +217,9 @@ class ResultRecord:
                 "metrics": metrics,
                 "remarks": list(remarks),
                 "usage": usage.to_json(),
+                "contents": contents.to_json(),
+                "environment": environment.to_json(),
+                "tasks": {name: state.to_json() for name, state in tasks.items()},
             }
         )
 
@@ -270,6 +278,21 @@ class ResultRecord:
     def provenance(self) -> RowProvenance:
         """Where the scores come from; raises ValueError if that is damaged."""
         return RowProvenance.from_json(self.content.get("provenance") or {})
+
+    @property
+    def contents(self) -> Contents:
+        """What the scores were computed from."""
+        return Contents.from_json(self.content.get("contents"))
+
+    @property
+    def environment(self) -> Environment:
+        """What the scores were computed with."""
+        return Environment.from_json(self.content.get("environment"))
+
+    @property
+    def tasks(self) -> dict[str, TaskState]:
+        """The state of each task and group behind the scores."""
+        return read_task_states(self.content.get("tasks"))
 
     @property
     def run_dir(self) -> str:

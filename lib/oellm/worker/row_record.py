@@ -102,6 +102,9 @@ class RowRecorder:
             metrics=[score.to_json() for score in evaluation.scores],
             remarks=evaluation.remarks,
             usage=evaluation.usage,
+            contents=evaluation.contents,
+            environment=evaluation.environment,
+            tasks=evaluation.tasks,
         )
         result: Result = {**evaluation.native, KEY: record.content}
         try:

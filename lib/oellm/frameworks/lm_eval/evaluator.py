@@ -16,6 +16,9 @@ from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
 from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
 from oellm.hub import data_sets
 from oellm.manifest.rows import Row
+from oellm.runs import provenance
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment, TaskState
 from oellm.runs.result_record import Facts, RowTiming, RowUsage
 
 if TYPE_CHECKING:
@@ -61,6 +64,7 @@ class LmEvalEvaluator:
         native |= remote.handle.tokenizer_info
         native["task_hashes"] = metrics.compute_task_hashes(samples)
         metrics.require_complete(native, samples, row)
+        states = metrics.task_states(native)
         return Evaluation(
             native=native,
             scores=metrics.normalise_metrics(native, row["task_path"]),
@@ -69,6 +73,13 @@ class LmEvalEvaluator:
             timing=timing,
             usage=_usage(remote, native),
             provenance=_provenance(row, remote, manager=manager, revisions=revisions),
+            contents=Contents(
+                task_version=states.get(row["task_path"], TaskState()).version,
+                data=" ".join(sorted(set(revisions))),
+                chat_template=_chat_template_sha256(remote, row)[:16],
+            ),
+            environment=_environment(remote),
+            tasks=states,
         )
 
 
@@ -182,7 +193,7 @@ def _usage(remote: RemoteModel, native: dict[str, Any]) -> RowUsage:
 def _provenance(
     row: Row, remote: RemoteModel, manager: _ObservedManager, revisions: list[str]
 ) -> Facts:
-    provenance: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "versions": environment.package_versions(),
         "model": remote.handle.identity.to_json(),
         "accelerator": remote.handle.accelerator,
@@ -190,8 +201,18 @@ def _provenance(
         "chat_template_sha256": _chat_template_sha256(remote, row),
     }
     if remote.handle.staged_s is not None:
-        provenance["staged_s"] = round(remote.handle.staged_s, 6)
-    return provenance
+        facts["staged_s"] = round(remote.handle.staged_s, 6)
+    return facts
+
+
+def _environment(remote: RemoteModel) -> Environment:
+    gpus = [str(gpu["name"]) for gpu in remote.handle.accelerator.get("gpus", [])]
+    return Environment(
+        framework_version=environment.package_versions()["lm_eval"],
+        backend=remote.handle.backend,
+        dtype=remote.handle.dtype,
+        hardware=f"{len(gpus)} × {gpus[0]}" if gpus else provenance.cpu_model("/"),
+    )
 
 
 def _data_set_records(tasks: dict[str, Any], revisions: list[str]) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ class Handle(NamedTuple):
         is_multimodal: Whether the model also takes images or sound.
         identity: Which model it is.
         accelerator: The GPU or CPU that it is on.
+        dtype: The type of its weights, such as bfloat16; empty if the backend does not tell.
         seconds: The duration of loading, including the copy to the node's disk.
         staged_s: The duration of that copy; None if there was none.
     """
@@ -33,6 +34,7 @@ class Handle(NamedTuple):
     is_multimodal: bool
     identity: ModelIdentity
     accelerator: Facts
+    dtype: str
     seconds: float
     staged_s: float | None
 

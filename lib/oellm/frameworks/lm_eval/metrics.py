@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oellm.frameworks.interface import count_documents
@@ -16,6 +17,7 @@ from oellm.frameworks.lm_eval.groups import (
 from oellm.manifest.rows import Row
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore
+from oellm.runs.environment import TaskState
 
 _NO_METRICS = ("alias", "name", "samples", "sample_len", "sample_count", "bypass")
 
@@ -139,6 +141,35 @@ def compute_task_hashes(samples: dict[str, list[dict[str, Any]]]) -> dict[str, s
         )
         for task, documents in samples.items()
     }
+
+
+def task_states(native: Mapping[str, Any]) -> dict[str, TaskState]:
+    """Return the version and the hash of each task and group of a result of lm-eval.
+
+    A group's hash is the SHA-256 of the hashes of its tasks; it has none if that of a task is
+    unknown. A group whose tasks all have one version has that version, unless it has its own.
+    """
+    groups = Groups(native)
+    hashes = native.get("task_hashes") or {}
+    versions = native.get("versions") or {}
+    states = {}
+    for task in dict.fromkeys([*native["results"], *groups.members]):
+        leaves = groups.leaves(task)
+        known = [str(hashes[leaf]) for leaf in leaves if hashes.get(leaf)]
+        of_leaves = {_version(versions.get(leaf)) for leaf in leaves}
+        version = _version(versions.get(task)) or (of_leaves.pop() if len(of_leaves) == 1 else "")
+        states[task] = TaskState(version, _joint_hash(known) if len(known) == len(leaves) else "")
+    return states
+
+
+def _version(value: Any) -> str:
+    return "" if value is None or value == "N/A" else str(value)
+
+
+def _joint_hash(hashes: Sequence[str]) -> str:
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest() if hashes else ""
 
 
 def score_remarks(native: dict[str, Any], row: Row) -> list[str]:

@@ -6,6 +6,7 @@ import json
 import pickle
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from oellm.core.log import Log
@@ -68,15 +69,17 @@ class LmEvalModel:
         self.origin = json.dumps(
             [key, identity.to_json(), environment.package_versions()], sort_keys=True
         )
+        info = loaded.get_model_info() if hasattr(loaded, "get_model_info") else {}
         return Handle(
             backend=key.backend,
             arguments=",".join(f"{name}={value}" for name, value in arguments.items()),
-            info=loaded.get_model_info() if hasattr(loaded, "get_model_info") else {},
+            info=info,
             tokenizer_info=_tokenizer_info(loaded),
             light_attributes=_light_attributes(loaded),
             is_multimodal=bool(getattr(loaded, "MULTIMODAL", False)),
             identity=identity,
             accelerator=provenance.accelerator_facts(),
+            dtype=_dtype(loaded, info),
             seconds=time.perf_counter() - started + (source.staged_s or 0.0),
             staged_s=source.staged_s,
         )
@@ -122,6 +125,15 @@ class LmEvalModel:
 def create_model(log: Log) -> LmEvalModel:
     """Import lm-eval; return its models, with none loaded."""
     return LmEvalModel(log)
+
+
+def _dtype(model: Any, info: Mapping[str, Any]) -> str:
+    """Return the type of a model's weights, without torch's prefix; empty if it does not tell."""
+    found = info.get("model_dtype")
+    # vLLM keeps its configuration in the engine.
+    engine = getattr(getattr(model, "model", None), "llm_engine", None)
+    found = found or getattr(getattr(engine, "model_config", None), "dtype", None)
+    return str(found or "").removeprefix("torch.")
 
 
 def _tokenizer_info(model: Any) -> dict[str, Any]:
