@@ -143,7 +143,7 @@ def test_missing_samples_are_no_error(tmp_path: Path) -> None:
     assert scores(record(run_dir=str(tmp_path), eval_id="", task="a/b")) == ([], "")
     path = tmp_path / "samples" / "0123456789abcdef.jsonl"
     path.mkdir(parents=True)
-    assert scores(at) == ([], f"{path}: Is a directory")
+    assert scores(at) == ([], f"{path}: it is a directory, not a regular file")
 
 
 @settings(max_examples=60, deadline=None)

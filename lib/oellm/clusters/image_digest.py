@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
+from oellm.core.regular_files import STATE, open_regular, read_regular
 
 # An image of this many bytes takes seconds to read, so the user is told.
 _LARGE = 10**9
@@ -68,7 +69,7 @@ class ImageDigests:
 
     def _cached(self, key: dict[str, Any]) -> str:
         with contextlib.suppress(OSError, ValueError):
-            kept = json_codec.loads(self._file(key).read_bytes())
+            kept = json_codec.loads(read_regular(self._file(key), STATE))
             if isinstance(kept, dict) and {**kept, **key} == kept:
                 return str(kept["sha256"])
         return ""
@@ -100,7 +101,7 @@ def _key(path: str) -> dict[str, Any] | None:
 def _sha256(path: str) -> str:
     content = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
-    with open(path, "rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
+    with open_regular(path, buffering=0, any_link=True) as stream:
+        while count := stream.readinto(buffer):  # type: ignore[attr-defined]
             content.update(buffer[:count])
     return content.hexdigest()

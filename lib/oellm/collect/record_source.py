@@ -15,6 +15,7 @@ from oellm.collect.collection import Collection
 from oellm.collect.record_maker import MadeRecords, RecordMaker
 from oellm.core import parquet, schema, tables
 from oellm.core.log import Log
+from oellm.core.regular_files import open_regular_text
 from oellm.core.tables import Values
 from oellm.errors import UsageError
 from oellm.metrics import reading
@@ -167,5 +168,5 @@ def write_rows(
 
 
 def _saved_records(path: str) -> Iterator[MetricRecord]:
-    with open(path, encoding="utf-8-sig", newline="") as stream:
+    with open_regular_text(path, encoding="utf-8-sig") as stream:
         yield from reading.read_metric_records(stream, path)

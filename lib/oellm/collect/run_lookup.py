@@ -16,6 +16,7 @@ from oellm.collect import result_files
 from oellm.core.csv_records import CsvReader
 from oellm.core.log import Log
 from oellm.core.processes.process_map import map_in_processes
+from oellm.core.regular_files import open_regular_text
 from oellm.core.text_enum import TextEnum
 from oellm.errors import InputError
 from oellm.manifest import rows as manifest
@@ -184,7 +185,7 @@ class _RunSearch:
     def _rows(self, run_dir: str) -> Iterator[tuple[str, str, int]]:
         """Yield the wanted rows of a run: the eval_id wanted, that in the run, and the shard."""
         path = os.path.join(run_dir, JOBS)
-        with open(path, encoding="utf-8", newline="") as stream:
+        with open_regular_text(path) as stream:
             reader = CsvReader(stream, path, ("eval_id", "shard", "model_path"))
             for line, texts in reader:
                 cells = dict(zip(reader.header, texts, strict=True))

@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from oellm import frameworks
+from oellm.core.regular_files import DOCUMENT, open_regular, read_regular
 from oellm.frameworks.interface import Sample, SampleReader
 from oellm.metrics.records import MetricRecord
 from oellm.runs.result_store import ResultStore
@@ -95,8 +97,8 @@ class RowSamples:
         """
         taken = 0
         try:
-            with open(path, "rb", buffering=_BUFFER) as stream:
-                for line in stream:
+            with open_regular(path, buffering=_BUFFER) as stream:
+                for line in iter(partial(stream.readline, DOCUMENT), b""):
                     self._take(reader.parse_sample(line, task))
                     taken += 1
         except (FileNotFoundError, NotADirectoryError):
@@ -148,7 +150,7 @@ def _group_members(record: MetricRecord, reader: SampleReader) -> dict[str, list
         path = ResultStore(path).result_path(record.eval_id)
     try:
         # Other tools may write NaN, which json_codec refuses.
-        return reader.group_members(json.loads(path.read_bytes()))
+        return reader.group_members(json.loads(read_regular(path)))
     except (OSError, ValueError, TypeError, LookupError, AttributeError):
         return {}
 

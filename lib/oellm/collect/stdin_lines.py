@@ -11,6 +11,7 @@ from typing import Any
 
 from oellm.collect.collection import Collection
 from oellm.core import json_codec
+from oellm.core.regular_files import open_regular_text
 from oellm.errors import InputError
 from oellm.metrics import reading, scored_rows
 from oellm.metrics.records import MetricRecord
@@ -48,7 +49,7 @@ def read_lines(
 
 def holds_records(path: str) -> bool:
     """Return whether a file begins like metric records, and not like a result or other JSON."""
-    with open(path, encoding="utf-8-sig", errors="replace") as stream:
+    with open_regular_text(path, encoding="utf-8-sig", errors="replace") as stream:
         begin = stream.read(_BEGIN)
     first = next(filter(str.strip, begin.splitlines()), "{")
     return _is_record(first) and all(name in begin for name in reading.REQUIRED)

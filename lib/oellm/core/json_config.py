@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oellm.core.regular_files import read_regular
 from oellm.errors import InputError, nearest
 
 
@@ -83,7 +84,7 @@ def read_json_file(path: Path) -> Node:
     Raises InputError if it is no JSON (with line and column), or if an object has a key twice.
     """
     try:
-        value = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(read_regular(path, any_link=True).decode())
         # An escaped surrogate such as `\ud800` is no character: it cannot be printed or written.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:

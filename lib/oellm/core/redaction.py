@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+
+from oellm.core.regular_files import open_regular
 
 MARK = "[redacted]"
 
@@ -99,13 +102,9 @@ def _file_contents(environ: Mapping[str, str]) -> Iterator[str]:
     places = [os.path.join(home, "token") for home in homes if home]
     for place in dict.fromkeys([environ.get("HF_TOKEN_PATH") or "", *places]):
         path = os.path.expanduser(place)
-        # Not a FIFO, which would wait for a writer.
-        if os.path.isfile(path):
-            try:
-                with open(path, encoding="utf-8") as stream:
-                    yield stream.read(_LONGEST_FILE)
-            except (OSError, UnicodeDecodeError):
-                continue
+        # A FIFO would wait for a writer.
+        with contextlib.suppress(OSError), open_regular(path, any_link=True) as stream:
+            yield stream.read(_LONGEST_FILE).decode("utf-8", "ignore")
 
 
 def _spellings(secret: str) -> set[bytes]:

@@ -6,7 +6,11 @@ fills the memory. The functions of this module open only regular files, and neve
 
 A link is followed if it belongs to this user, to root, or to the owner of the file that it leads
 to: that owner could have put the content in its place. Links of anybody else are refused.
-Directories on the way to a file may be links.
+Directories on the way to a file may be links. `any_link` is for models, which people put together
+from links to each other's files.
+
+A path such as /dev/fd/63 or /dev/stdin is opened as it is: only the user can have named it, in
+`command <(other command)`, and nobody can put anything there.
 
 Each kind of file has a largest size:
 
@@ -37,6 +41,8 @@ _NEVER_WAIT = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
 _MOST_LINKS = 40
 # Bytes of one read after the size that a file had when it was opened.
 _PART = 2**16
+# The user's own descriptors.
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
     (stat.S_ISFIFO, "a named pipe"),
@@ -59,12 +65,12 @@ class RefusedFileError(OSError):
         return str(self.strerror)
 
 
-def read_regular(path: _Path, largest: int = DOCUMENT) -> bytes:
+def read_regular(path: _Path, largest: int = DOCUMENT, *, any_link: bool = False) -> bytes:
     """Return the content of a regular file of at most `largest` bytes.
 
     Raises RefusedFileError for any other file, and OSError as `open` does.
     """
-    descriptor, size = _open(path, os.O_RDONLY, largest)
+    descriptor, size = _open(path, os.O_RDONLY, largest, any_link=any_link)
     try:
         # The byte more tells whether the file has grown since.
         content = os.read(descriptor, size + 1)
@@ -81,31 +87,41 @@ def read_regular(path: _Path, largest: int = DOCUMENT) -> bytes:
         os.close(descriptor)
 
 
-def open_regular(path: _Path, *, largest: int | None = None, buffering: int = _PART) -> BinaryIO:
-    """Open a regular file to read bytes; raises as `read_regular` does."""
-    return open(path, "rb", buffering=buffering, opener=_opener(os.O_RDONLY, largest))
+def open_regular(path: _Path, *, buffering: int = _PART, any_link: bool = False) -> BinaryIO:
+    """Open a regular file of any size to read bytes; raises as `read_regular` does.
+
+    With buffering=0, it is no BufferedReader, but reads and seeks as one.
+    """
+    opener = _opener(os.O_RDONLY, any_link)
+    return open(path, "rb", buffering=buffering, opener=opener)
 
 
 def open_regular_text(path: _Path, *, encoding: str = "utf-8", errors: str = "strict") -> TextIO:
-    """Open a regular file to read text with its line ends unchanged; raises as `read_regular`."""
-    opener = _opener(os.O_RDONLY, None)
+    """Open a regular file of any size to read text with its line ends unchanged.
+
+    Raises as `read_regular` does.
+    """
+    opener = _opener(os.O_RDONLY)
     return open(path, encoding=encoding, errors=errors, newline="", opener=opener)
 
 
 def append_regular(path: _Path) -> BinaryIO:
-    """Open a regular file to append bytes without a buffer; creates it if it is missing.
+    """Open a regular file to append bytes; creates it if it is missing.
 
     Raises RefusedFileError if it is a link, has further names, or is no regular file.
     """
-    return open(path, "ab", buffering=0, opener=_opener(os.O_WRONLY | os.O_APPEND | os.O_CREAT))
+    opener = _opener(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    return open(path, "ab", opener=opener)
 
 
-def _opener(flags: int, largest: int | None = None) -> _Opener:
-    return lambda path, _: _open(path, flags, largest)[0]
+def _opener(flags: int, any_link: bool = False) -> _Opener:
+    return lambda path, _: _open(path, flags, None, any_link=any_link)[0]
 
 
-def _open(path: _Path, flags: int, largest: int | None) -> tuple[int, int]:
+def _open(path: _Path, flags: int, largest: int | None, *, any_link: bool) -> tuple[int, int]:
     """Return a descriptor of a regular file and its size."""
+    if not flags & os.O_CREAT and os.fspath(path).startswith(_DESCRIPTORS):
+        return os.open(path, flags | os.O_CLOEXEC), 0
     owners: set[int] = set()
     try:
         descriptor = os.open(path, flags | _NEVER_WAIT, 0o666)
@@ -114,15 +130,20 @@ def _open(path: _Path, flags: int, largest: int | None) -> tuple[int, int]:
             raise
         if flags & os.O_CREAT:
             raise RefusedFileError(f"it is {_describe(os.lstat(path))}", path) from None
-        target, owners = _follow(path)
-        descriptor = os.open(target, flags | _NEVER_WAIT)
+        try:
+            target, owners = _follow(path)
+            descriptor = os.open(target, flags | _NEVER_WAIT)
+        except OSError as error:
+            # The user knows the link, not where it leads to.
+            error.filename = os.fspath(path)
+            raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise RefusedFileError(f"it is {_describe(status)}, not a regular file", path)
-        if owners - {os.geteuid(), 0, status.st_uid}:
+        if not any_link and owners - {os.geteuid(), 0, status.st_uid}:
             raise RefusedFileError("it is a link of another user", path)
-        if flags & os.O_CREAT and status.st_nlink != 1:
+        if flags & os.O_CREAT and status.st_nlink > 1:
             raise RefusedFileError("it is a file with several names", path)
         _require_size(status.st_size, largest, path)
     except BaseException:
@@ -143,7 +164,7 @@ def _follow(path: _Path) -> tuple[str, set[int]]:
             raise RefusedFileError(f"it is {_describe(status)}, not a regular file", path)
         owners.add(status.st_uid)
         target = os.path.join(os.path.dirname(target), os.readlink(target))
-    raise RefusedFileError("it is a circle of links", path)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)
 
 
 def _require_size(size: int, largest: int | None, path: _Path) -> None:

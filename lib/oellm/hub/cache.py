@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm.core import atomic
+from oellm.core.regular_files import STATE, open_regular, read_regular
 
 # An unfinished file to which nobody has written for this long is not being downloaded any more.
 _IDLE_S = 600.0
 _CHUNK = 2**20
+_COMMIT = re.compile(r"[0-9A-Za-z]+")
 
 
 class HubFile(NamedTuple):
@@ -134,7 +137,7 @@ class CachedCommit:
     def write_ref(self, revision: str) -> None:
         """Note in the cache that a branch or tag stands for this commit, for use offline."""
         path = Path(self._root, "refs", revision)
-        if revision != self.commit and not (path.exists() and path.read_text() == self.commit):
+        if revision != self.commit and _read_ref(path) != self.commit:
             path.parent.mkdir(parents=True, exist_ok=True)
             atomic.write_file(path, self.commit.encode())
 
@@ -162,9 +165,19 @@ def find_snapshot(path: str, revision: str) -> str | None:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     by_name = Path(_root(HF_HUB_CACHE, path), "refs", revision)
-    commit = by_name.read_text() if by_name.is_file() else revision
+    commit = _read_ref(by_name) or revision
     directory = CachedCommit(HF_HUB_CACHE, path, commit).directory
     return directory if os.path.isdir(directory) else None
+
+
+def _read_ref(path: Path) -> str:
+    """Return the commit of a branch or tag, as the cache knows it; empty if unknown."""
+    try:
+        commit = read_regular(path, STATE).decode()
+    except (OSError, UnicodeDecodeError):
+        return ""
+    # It becomes part of a path.
+    return commit if _COMMIT.fullmatch(commit) else ""
 
 
 def free_space(directory: str) -> int:
@@ -182,7 +195,7 @@ def _has_digest(path: str, digest: str) -> bool:
     """Return whether a file's content has a digest; any content has an empty (unknown) one."""
     if not digest:
         return True
-    with open(path, "rb") as stream:
+    with open_regular(path, any_link=True) as stream:
         if len(digest) == 64:
             content = hashlib.sha256()
         else:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import atomic
+from oellm.core.regular_files import STATE, read_regular
 from oellm.hub import errors
 from oellm.hub.cache import CachedCommit, HubFile, WrongContentError
 
@@ -209,8 +210,8 @@ def _default_file(repository: str) -> Path:
 
 def _default_configuration(repository: str) -> str | None:
     try:
-        return _default_file(repository).read_text(encoding="utf-8")
-    except OSError:
+        return read_regular(_default_file(repository), STATE).decode()
+    except (OSError, UnicodeDecodeError):
         return None
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from oellm.core.regular_files import read_regular
 from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.rows import Row
 
@@ -85,8 +86,7 @@ def find_code_repositories(directory: str) -> list[str]:
 
 def _auto_map(path: str) -> dict[str, object]:
     try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)["auto_map"]
+        found = json.loads(read_regular(path, any_link=True))["auto_map"]
     except (OSError, ValueError, LookupError, TypeError):
         # No such file, or it names no class. Other code checks whether it can be loaded.
         return {}

@@ -7,6 +7,7 @@ import os
 import re
 from typing import Any, NamedTuple
 
+from oellm.core.regular_files import open_regular, read_regular
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import looks_local
 from oellm.models import weights
@@ -95,8 +96,7 @@ def _commit(path: str, revision: str) -> str:
 
 
 def _sha256(path: str) -> str:
-    with open(path, "rb") as stream:
-        return hashlib.sha256(stream.read()).hexdigest()
+    return hashlib.sha256(read_regular(path, any_link=True)).hexdigest()
 
 
 def _sample(directory: str, sizes: dict[str, int]) -> str:
@@ -105,7 +105,8 @@ def _sample(directory: str, sizes: dict[str, int]) -> str:
     content = hashlib.sha256()
     for name, size in sizes.items():
         # Unbuffered: a buffer would read whole blocks, megabytes on a parallel file system.
-        with open(os.path.join(directory, name), "rb", buffering=0) as stream:
+        path = os.path.join(directory, name)
+        with open_regular(path, buffering=0, any_link=True) as stream:
             for number in range(blocks):
                 place = max(0, size - _BLOCK) * number // (blocks - 1)
                 content.update(os.pread(stream.fileno(), _BLOCK, place))

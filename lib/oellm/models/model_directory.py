@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 
+from oellm.core.regular_files import read_regular
 from oellm.models import weights
 
 # A file with one of these in its name counts as a tokenizer's; each family has its own names.
@@ -56,8 +57,7 @@ def _find_problem(
     if "config.json" not in names:
         return "no config.json"
     try:
-        with open(os.path.join(directory, "config.json"), "rb") as file:
-            config = json.load(file)
+        config = json.loads(read_regular(os.path.join(directory, "config.json"), any_link=True))
     except (ValueError, RecursionError):
         return "config.json: it is not JSON"
     if not isinstance(config, dict):

@@ -21,6 +21,7 @@ from typing import IO, NamedTuple
 from oellm.core import json_codec
 from oellm.core.display import format_size
 from oellm.core.log import Log
+from oellm.core.regular_files import append_regular
 from oellm.errors import InputError
 from oellm.hub import cache
 from oellm.manifest.rows import Row
@@ -109,7 +110,7 @@ class Stage:
         self._prepare()
         place = self._directory / digest
         while True:
-            lock = open(place.with_name(digest + _LOCK), "ab")  # noqa: SIM115
+            lock = append_regular(place.with_name(digest + _LOCK))
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH)
                 if _is_current(lock) and place.is_dir():
@@ -175,7 +176,7 @@ def _files(row: Row, original: str) -> Iterator[tuple[str, int, int]]:
 
 def _remove_unused(lock: Path) -> None:
     """Remove a copy and the file by which it is locked, unless a process uses it."""
-    with open(lock, "ab") as stream:
+    with append_regular(lock) as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import IO
 
+from oellm.core.regular_files import open_regular, read_regular
+
 # In the order in which transformers looks for them; it loads the first that exists.
 _USUAL = (
     "model.safetensors",
@@ -59,7 +61,7 @@ def find_file_problem(directory: str, name: str) -> str | None:
     path = os.path.join(directory, name)
     try:
         # Unbuffered: a buffer would read whole blocks, megabytes on a parallel file system.
-        with open(path, "rb", buffering=0) as file:
+        with open_regular(path, buffering=0, any_link=True) as file:
             found = _content_problem(file, os.path.splitext(name)[1])
     except OSError as error:
         found = str(error.strerror)
@@ -68,8 +70,8 @@ def find_file_problem(directory: str, name: str) -> str | None:
 
 def _index_problem(directory: str, names: Collection[str], index: str) -> str | None:
     try:
-        with open(os.path.join(directory, index), "rb") as file:
-            shards = list(dict.fromkeys(json.load(file)["weight_map"].values()))
+        content = read_regular(os.path.join(directory, index), any_link=True)
+        shards = list(dict.fromkeys(json.loads(content)["weight_map"].values()))
     except OSError as error:
         return f"{index}: {error.strerror}"
     except (ValueError, RecursionError):

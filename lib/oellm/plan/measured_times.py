@@ -20,6 +20,7 @@ from typing import Any
 from oellm import frameworks
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
+from oellm.core.regular_files import read_regular
 from oellm.errors import InputError
 from oellm.manifest import rows
 from oellm.manifest.rows import Row
@@ -31,6 +32,8 @@ from oellm.runs.result_file import check_result, read_record
 # that are looked at to find these.
 MOST_RUNS = 200
 _MOST_LOOKED_AT = 1000
+# Bytes of a result that is read; most have 20 kB.
+_LARGEST = 2**23
 # Part of every cache file's name, so that files of another layout are not read.
 _LAYOUT = 1
 # Files that are read at once: a parallel file system takes its time to answer for each.
@@ -201,7 +204,7 @@ class _RunTimes:
 
     def _read_cache(self) -> None:
         """Take what the cache has; raises one of _UNUSABLE if it has nothing usable."""
-        content = json_codec.loads(self._file.read_bytes())
+        content = json_codec.loads(read_regular(self._file))
         self._by_name = {
             name: None if fields is None else _check(Measurement(Row(fields[0]), *fields[1:]))
             for name, fields in content["results"].items()
@@ -215,7 +218,7 @@ _DAMAGED = object()
 def _read(path: Path) -> Any:
     """Return the measurement of a result file, None if it says nothing about times, or _DAMAGED."""
     try:
-        return parse_measurement(json_codec.loads(path.read_bytes()))
+        return parse_measurement(json_codec.loads(read_regular(path, _LARGEST)))
     except _UNUSABLE:
         return _DAMAGED
 

@@ -18,10 +18,12 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from oellm.core.log import Log
+from oellm.core.regular_files import DOCUMENT, append_regular, open_regular
 
 # The answer to a loglikelihood, a loglikelihood_rolling and a generate_until request.
 Answer = tuple[float, bool] | float | str
@@ -153,7 +155,7 @@ class Answers:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         # Closed each time: only then does a network file system report errors, and show the data to
         # other machines.
-        with open(self._path, "ab") as stream:
+        with append_regular(self._path) as stream:
             stream.write(records if stream.tell() else self._heading + records)
 
     def _stop(self, reason: str) -> None:
@@ -185,5 +187,5 @@ def _lines(directory: Path) -> Iterator[bytes]:
         return
     for path in paths:
         # Another worker may have finished the row and removed the file.
-        with contextlib.suppress(OSError), open(path, "rb") as stream:
-            yield from stream
+        with contextlib.suppress(OSError), open_regular(path) as stream:
+            yield from iter(partial(stream.readline, DOCUMENT), b"")

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from oellm.core import atomic, json_codec
 from oellm.core.redaction import redact_json
+from oellm.core.regular_files import DOCUMENT, RefusedFileError, open_regular, read_regular
 from oellm.runs import result_file
 from oellm.runs.result_file import InvalidResultError, Result, check_result
 from oellm.runs.result_record import ResultRecord
@@ -130,7 +131,7 @@ class ResultStore:
     def has_valid_result(self, eval_id: str) -> bool:
         """Return whether a row has a valid result, without parsing the framework's part of it."""
         try:
-            content = self.result_path(eval_id).read_bytes()
+            content = read_regular(self.result_path(eval_id))
             check_result(result_file.parse_record(content), eval_id)
         except (OSError, InvalidResultError):
             return False
@@ -149,17 +150,23 @@ class ResultStore:
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%f")
         aside = path.with_name(f"{path.name}.invalid-{stamp}")
         try:
-            with open(path, "rb") as stream:
+            with open_regular(path) as stream:
                 # Without the lock, another worker could set the same file aside and put a valid
                 # result in its place just before our rename. Not every file system has locks.
                 with contextlib.suppress(OSError):
                     fcntl.flock(stream, fcntl.LOCK_EX)
                 is_there = os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
-                if not is_there or _is_valid(stream.read(), eval_id):
+                if not is_there or _is_valid(stream.read(DOCUMENT), eval_id):
                     return None
                 os.replace(path, aside)
-        except FileNotFoundError:
-            return None
+        except (FileNotFoundError, RefusedFileError):
+            # No worker writes a link, or what is no regular file.
+            if path.is_file() and not path.is_symlink():
+                return None
+            try:
+                os.replace(path, aside)
+            except FileNotFoundError:
+                return None
         return aside
 
     def write_result(self, result: Result, samples: Samples | None = None) -> WrittenResult:
@@ -175,7 +182,9 @@ class ResultStore:
         eval_id = result_file.read_record(result).eval_id
         written = _retry_missing_files(lambda: self._write_first(eval_id, result, samples))
         if written.is_ours:
-            self.failure_path(eval_id).unlink(missing_ok=True)
+            # A failure file that cannot be removed does not take the result away.
+            with contextlib.suppress(OSError):
+                self.failure_path(eval_id).unlink()
         return written
 
     def recover(self, eval_ids: Collection[str]) -> None:
@@ -231,7 +240,7 @@ class ResultStore:
             staged.result.parent.mkdir(parents=True, exist_ok=True)
             atomic.stage(staged.result, lambda stream: stream.write(content))
             try:
-                check_result(result_file.parse_result(staged.result.read_bytes()), eval_id)
+                check_result(result_file.parse_result(read_regular(staged.result)), eval_id)
             except InvalidResultError as error:
                 raise ValueError(f"the result is not valid: {error}") from None
             try:
@@ -333,7 +342,7 @@ def _write_samples(stream: BinaryIO, samples: Samples) -> None:
 def _read_object(path: Path) -> Result | None:
     """Return the JSON object in a file, None if there is none."""
     try:
-        content = json_codec.loads(path.read_bytes())
+        content = json_codec.loads(read_regular(path))
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None

@@ -13,6 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
+from oellm.core.regular_files import open_regular_text, read_regular
 from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
@@ -127,7 +128,7 @@ class Run:
     def rows(self, shard: int | None = None) -> Iterator[Row]:
         """Yield the rows of the manifest, or those of one shard."""
         path = self.path / JOBS
-        with open(path, encoding="utf-8", newline="") as stream:
+        with open_regular_text(path) as stream:
             for row in csv_file.read_rows(stream, str(path)):
                 if shard is None or row.value("shard") == shard:
                     yield row
@@ -135,7 +136,7 @@ class Run:
     def columns(self) -> list[str]:
         """Return the columns of the manifest."""
         path = self.path / JOBS
-        with open(path, encoding="utf-8", newline="") as stream:
+        with open_regular_text(path) as stream:
             return CsvReader(stream, str(path)).header
 
     def eval_ids(self) -> Iterator[str]:
@@ -144,7 +145,7 @@ class Run:
         Raises InputError if a line is not as long as the header.
         """
         path = self.path / JOBS
-        with open(path, encoding="utf-8", newline="") as stream:
+        with open_regular_text(path) as stream:
             records = CsvReader(stream, str(path), required=["eval_id"])
             column = records.header.index("eval_id")
             for _, cells in records:
@@ -165,7 +166,7 @@ def load_run(path: str | Path) -> Run:
     """Read a run directory; raises InputError if it is none."""
     directory = Path(os.path.abspath(path))
     try:
-        content = json_codec.loads((directory / RUN).read_bytes())
+        content = json_codec.loads(read_regular(directory / RUN))
     except FileNotFoundError:
         raise InputError(f"not a run directory: {RUN} is missing", str(path)) from None
     except ValueError as error:

@@ -27,6 +27,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import re
 import socket
 import time
 from pathlib import Path
@@ -34,6 +35,7 @@ from types import TracebackType
 
 from oellm.core import atomic, json_codec
 from oellm.core.paths import user_name
+from oellm.core.regular_files import STATE, RefusedFileError, read_regular
 from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.runs import provenance
 from oellm.runs.run_directory import LOCK
@@ -43,6 +45,7 @@ _STALE_S = 900.0
 # Seconds to wait for another process.
 _PATIENCE_S = 30.0
 _PAUSE_S = 0.1
+_TOKEN = re.compile(r"[\w-]{1,64}", re.ASCII)
 
 
 class LockedError(OellmError):
@@ -113,14 +116,18 @@ class SubmitLock:
     def _read(self) -> bytes | None:
         """Return the content of the lock file, None if there is none."""
         try:
-            return self._path.read_bytes()
+            return read_regular(self._path, STATE)
         except FileNotFoundError:
             return None
+        except RefusedFileError as error:
+            reason = f"no oe-submit has written this lock, for {error}; remove it"
+            raise InputError(reason, str(self._path)) from None
 
     def _remove_stale(self, held: bytes) -> None:
         """Remove a stale lock, unless another process has claimed to do so."""
-        token = str(_parse_holder(held).get("token", "unreadable"))
-        claim = self._path.with_name(f"{LOCK}.{token}")
+        # The name of the claim must not lead out of the directory.
+        match = _TOKEN.fullmatch(str(_parse_holder(held).get("token")))
+        claim = self._path.with_name(f"{LOCK}.{match[0] if match else 'unreadable'}")
         try:
             os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
         except FileExistsError:
@@ -139,7 +146,7 @@ def is_run_locked(run_dir: Path) -> bool:
     """Return whether an oe-submit has the lock, as it does while it runs elements itself."""
     path = run_dir / LOCK
     try:
-        held = path.read_bytes()
+        held = read_regular(path, STATE)
     except OSError:
         return False
     return bool(_parse_holder(held)) and not _is_stale(path, held)
@@ -151,7 +158,8 @@ def _is_stale(path: Path, held: bytes) -> bool:
         start = _process_start(holder.get("pid"))
         return not start or holder.get("started", start) != start
     try:
-        return time.time() - path.stat().st_mtime > _STALE_S
+        # A time in the future says as little as one long ago.
+        return abs(time.time() - path.stat().st_mtime) > _STALE_S
     except FileNotFoundError:
         return False
 

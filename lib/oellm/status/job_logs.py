@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from oellm.core.regular_files import open_regular
 from oellm.errors import InputError
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
@@ -39,7 +40,7 @@ def find_log(run: Run, name: str) -> Path:
 def read_end(path: Path, size: int) -> str:
     """Return the whole lines within the last `size` bytes of a file; empty if there is no file."""
     try:
-        with open(path, "rb") as stream:
+        with open_regular(path) as stream:
             length = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, length - size))
             content = stream.read()

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 from oellm.core import atomic
+from oellm.core.regular_files import STATE, RefusedFileError, read_regular
 from oellm.runs.run_directory import STOPS
 
 
@@ -36,8 +37,8 @@ def count_timeout(run_dir: Path, shard: int, *, made_progress: bool, limit: int)
 def _read_count(path: Path, job: str) -> int:
     """Return the time-outs of a job so far; the count of another job does not matter."""
     try:
-        counted, timeouts = path.read_text(encoding="utf-8").split()
+        counted, timeouts = read_regular(path, STATE).decode().split()
         is_number = timeouts.isascii() and timeouts.isdecimal()
         return int(timeouts) if counted == job and is_number else 0
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, RefusedFileError, ValueError):
         return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import json_codec
+from oellm.core.regular_files import read_regular
 from oellm.frameworks.reading import native_cells, pass_at_k, values
 from oellm.frameworks.reading.pass_at_k import PassRate, Tally
 from oellm.frameworks.reading.values import Object, describe_value, get_text
@@ -130,7 +131,7 @@ def _beside(path: str, ending: str) -> Path:
 def _tallies_beside(path: str) -> list[Tally]:
     """Return the outcomes beside a file of scores; an empty list if they cannot be read."""
     try:
-        document = json_codec.loads(_beside(path, _OUTCOMES).read_bytes())
+        document = json_codec.loads(read_regular(_beside(path, _OUTCOMES)))
         return _tallies(document["eval"]) if _has_outcomes(document) else []
     except (OSError, ValueError, AttributeError):
         return []
