@@ -25,6 +25,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable
+from io import FileIO
 from typing import BinaryIO, TextIO
 
 from oellm.core.display import format_size
@@ -105,13 +106,13 @@ def open_regular_text(path: _Path, *, encoding: str = "utf-8", errors: str = "st
     return open(path, encoding=encoding, errors=errors, newline="", opener=opener)
 
 
-def append_regular(path: _Path) -> BinaryIO:
-    """Open a regular file to append bytes; creates it if it is missing.
+def append_regular(path: _Path) -> FileIO:
+    """Open a regular file to append bytes, without a buffer; creates it if it is missing.
 
     Raises RefusedFileError if it is a link, has further names, or is no regular file.
     """
     opener = _opener(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    return open(path, "ab", opener=opener)
+    return open(path, "ab", buffering=0, opener=opener)
 
 
 def _opener(flags: int, any_link: bool = False) -> _Opener:

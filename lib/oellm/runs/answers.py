@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -155,7 +156,7 @@ class Answers:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         # Closed each time: only then does a network file system report errors, and show the data to
         # other machines.
-        with append_regular(self._path) as stream:
+        with io.BufferedWriter(append_regular(self._path)) as stream:
             stream.write(records if stream.tell() else self._heading + records)
 
     def _stop(self, reason: str) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from oellm.core import atomic, json_codec
 from oellm.core.display import parse_time, utc_now
 from oellm.core.redaction import redact_json
+from oellm.core.regular_files import STATE, read_regular
 from oellm.core.text_enum import TextEnum
 from oellm.runs import provenance
 from oellm.runs.run_directory import PROGRESS
@@ -289,7 +290,7 @@ def read_heartbeats(run_dir: Path) -> dict[int, Heartbeat]:
 
 def _read_heartbeat(path: Path) -> Heartbeat | None:
     try:
-        return Heartbeat.from_json(json_codec.loads(path.read_bytes()))
+        return Heartbeat.from_json(json_codec.loads(read_regular(path, STATE)))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

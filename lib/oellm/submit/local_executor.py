@@ -11,11 +11,14 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 
+from oellm.core import atomic
 from oellm.core.log import Log
 from oellm.core.processes.children import signal_at_parents_end
 from oellm.core.processes.stop_signals import StopOrder, StopSignals
+from oellm.core.regular_files import RefusedFileError, append_regular
 from oellm.errors import ExitStatus, MachineError
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.run_record import Executor
@@ -128,6 +131,15 @@ class LocalExecutor:
             self._look()
 
 
+def _open_log(path: Path) -> FileIO:
+    """Open a log to append to; it takes the place of whatever is no log of this user's own."""
+    try:
+        return append_regular(path)
+    except RefusedFileError:
+        os.replace(path, path.with_name(f"{path.name}.refused-{atomic.new_attempt()}"))
+        return append_regular(path)
+
+
 def command_line(run: Run, element: Element) -> str:
     """Return the shell command that runs an element."""
     script = str(run.path / run.arrays[element.array].script)
@@ -151,7 +163,8 @@ class LocalElement:
         # We may run inside the user's own job; the script must not requeue that job.
         environment.pop("SLURM_ARRAY_JOB_ID", None)
         self._unfinished_line = b""
-        self._log_stream = open(self.log_file, "ab")  # noqa: SIM115
+        self._log_stream = _open_log(self.log_file)
+        self._log_problem = ""
         self._process = subprocess.Popen(
             ["bash", str(run.path / run.arrays[element.array].script)],
             stdin=subprocess.DEVNULL,
@@ -174,10 +187,18 @@ class LocalElement:
         """Yield the lines printed since the last call; by then they are in the log."""
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self.fileno(), 65536):
-                self._log_stream.write(data)
-                self._log_stream.flush()
+                yield from self._write_log(data)
                 *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
                 yield from (line.decode("utf-8", "replace") for line in lines)
+
+    def _write_log(self, data: bytes) -> Iterator[str]:
+        """Write to the log; yield a message if that fails for the first time, as on a full disk."""
+        try:
+            self._log_stream.write(data)
+        except OSError as error:
+            if not self._log_problem:
+                self._log_problem = f"{self.log_file}: {error.strerror}"
+                yield f"{_WORKER_MESSAGE}{self._log_problem}: the log has gaps, the rows go on"
 
     def has_ended(self) -> bool:
         """Return whether the script has ended; processes that it started may still run."""

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from oellm.core import atomic, json_codec
 from oellm.core.log import Log
 from oellm.core.paths import cache_directory
+from oellm.core.regular_files import read_regular
 from oellm.errors import InputError, MachineError, nearest
 
 # Part of every cache file's name; a new layout of the files gets a new number.
@@ -94,7 +95,7 @@ class TaskIndices:
         version = _version()
         file = self._cache / f"tasks-{version}-{_digest(root, version)}.json"
         try:
-            loaded = json_codec.loads(file.read_bytes())
+            loaded = json_codec.loads(read_regular(file))
             return TaskIndex(root, {name: _entry(*fields) for name, fields in loaded.items()})
         except (OSError, ValueError, TypeError, AttributeError):
             if _is_installed(root):

@@ -1,0 +1,45 @@
+"""Files of shared directories are opened only through core/regular_files and core/atomic."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from support.processes import ROOT
+
+_OPENING = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "fdopen", "mkfifo"}
+# Each place that opens a file by other means, with what it opens.
+_ALLOWED = {
+    "lib/oellm/cli.py": "stdin, stdout and stderr, /dev/null, and files that the user names",
+    "lib/oellm/core/atomic.py": "new files: it fails if the name exists",
+    "lib/oellm/core/processes/children.py": "/dev/null",
+    "lib/oellm/core/regular_files.py": "everything else",
+    "lib/oellm/fetch/task_process.py": "a pipe to its own child",
+    "lib/oellm/plan/rendering.py": "the new manifest: it fails if the name exists",
+    "lib/oellm/report/page.py": "files of the installation",
+    "lib/oellm/runs/frozen_worker.py": "files of the installation",
+    "lib/oellm/runs/provenance.py": "files of the system, below /proc, /sys and /etc",
+    "lib/oellm/runs/submit_lock.py": "a new lock: it fails if the name exists",
+    "lib/oellm/status/observer.py": "a file below /proc",
+    "commands/oellm_cli.py": "a manifest that the user names",
+}
+
+
+def _opens() -> Iterator[tuple[str, int]]:
+    for path in sorted([*ROOT.glob("lib/**/*.py"), *ROOT.glob("commands/*.py")]):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                function = node.func
+                name = function.id if isinstance(function, ast.Name) else ""
+                name = function.attr if isinstance(function, ast.Attribute) else name
+                if name in _OPENING:
+                    yield str(path.relative_to(ROOT)), node.lineno
+
+
+def test_no_file_is_opened_beside_the_two_modules() -> None:
+    others = [f"{path}:{line}" for path, line in _opens() if path not in _ALLOWED]
+    assert others == [], "use core/regular_files, or say here what is opened, and why that is safe"
+
+
+def test_the_exceptions_are_in_use() -> None:
+    assert {path for path, _ in _opens()} >= _ALLOWED.keys()
