@@ -19,9 +19,9 @@ from support.processes import BIN, ROOT, Run, clean_environment, runner
 
 # Shard 1 runs, the rows of shard 2 failed, and shard 3 was cancelled.
 QUEUE = """\
-4711|1|RUNNING|None|n1|0|0|N/A|acme|normal|(null)|
-4711|2|FAILED|NonZeroExitCode|n2|256|0|N/A|acme|normal|(null)|
-4711|3|CANCELLED|None|n2|15|0|N/A|acme|normal|(null)|
+4711|1|RUNNING|None|n1|0|0|N/A|N/A|acme|normal|(null)|
+4711|2|FAILED|NonZeroExitCode|n2|256|0|N/A|N/A|acme|normal|(null)|
+4711|3|CANCELLED|None|n2|15|0|N/A|N/A|acme|normal|(null)|
 """
 
 
@@ -59,7 +59,9 @@ class Fixture:
         record["shards"] = [{**shard, "estimate_s": 100.0} for shard in record["shards"]]
         self.write("run.json", record)
         (self.fake / "queue").write_text(QUEUE)
-        (self.fake / "accounts").write_text("4711_3|CANCELLED by 0|0:0|n2|Unknown\n")
+        (self.fake / "accounts").write_text(
+            "4711_3|CANCELLED by 0|0:0|n2|Unknown|Unknown|Unknown|\n"
+        )
         self.finish(0)
         self.begin(1)
         self.fail(2)
@@ -180,7 +182,7 @@ def test_without_slurm_or_accounting_oe_status_says_what_it_cannot_know(
 
 
 def test_late_accounting_does_not_make_a_job_run(run: Run, made: Fixture) -> None:
-    (made.fake / "accounts").write_text("4711_3|RUNNING|0:0|n2|Unknown\n")
+    (made.fake / "accounts").write_text("4711_3|RUNNING|0:0|n2|Unknown|Unknown|Unknown|\n")
     done = run("oe-status", made.path, env=made.env, status=75)
     assert done.stdout.count(",lost,its job was cancelled,") == 2
 

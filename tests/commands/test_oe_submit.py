@@ -50,7 +50,8 @@ def test_only_shards_without_results_that_are_not_queued_are_submitted(
     slurm.submitted()
     finish(rendered, 0)
     # Element 1 of this run is queued. The other two are not ours: one is no array.
-    slurm.has_queued("4711 1", "99 2", "100 N/A")
+    (job,) = jobs(rendered)
+    slurm.has_queued(f"4711 1 acme normal {job['comment']}", "99 2", "100 N/A")
     done = run("oe-submit", directory, env=slurm.env)
     assert slurm.submitted() == ["2-3"]
     assert "elements: 2 submitted, 1 already in the queue, 1 finished\n" in done.stderr

@@ -12,10 +12,10 @@ from oellm.slurm.queue import QueuedElement, parse_queue
 
 # From Slurm 22.05.
 QUEUE = """\
-1|0|FAILED|JobLaunchFailure|n1|9|0|2026-11-22T15:04:56|(null)|(null)|oellm:x:1-ab|
-1|2|FAILED|NonZeroExitCode|n1|768|0|2026-11-22T15:04:56|acme|normal|(null)|
-3|4|PENDING|BeginTime||0|1|2026-11-22T15:05:30|acme|normal|a | b c|
-7|N/A|RUNNING|None|n2|0|0|N/A|acme|long|(null)|
+1|0|FAILED|JobLaunchFailure|n1|9|0|2026-11-22T15:04:56|2026-11-22T15:04:58|(null)|(null)|oellm:x:1-ab|
+1|2|FAILED|NonZeroExitCode|n1|768|0|2026-11-22T15:04:56|2026-11-22T15:05:56|acme|normal|(null)|
+3|4|PENDING|BeginTime||0|1|2026-11-22T15:05:30|N/A|acme|normal|a | b c|
+7|N/A|RUNNING|None|n2|0|0|N/A|N/A|acme|long|(null)|
 """
 
 
@@ -50,6 +50,7 @@ def test_squeue_is_read() -> None:
                 signal=st.integers(0, 64),
                 restarts=st.integers(0, 9),
                 start=st.none(),
+                end=st.none(),
                 cancelled_by=st.just(""),
             ),
             account=st.sampled_from(["acme", "(null)"]),
@@ -68,14 +69,15 @@ def test_what_squeue_prints_is_read_back(elements: list[QueuedElement], dumped: 
         index = "N/A" if element.index is None else element.index
         fields = (
             *(element.job_id, index, state.state, state.reason, state.nodes, status),
-            *(state.restarts, "N/A", element.account, element.qos, element.comment),
+            *(state.restarts, "N/A", "N/A", element.account, element.qos, element.comment),
         )
         lines.append("".join(f"{field}|" for field in fields) + "\n")
     assert parse_queue("".join(lines)) == elements
 
 
 @pytest.mark.parametrize(
-    "text", ["JOBID STATE", "", "4711_0|COMPLETED", "1|0|FAILED|x|n1|a|0|N/A|acme|normal|c|", "1|0"]
+    "text",
+    ["JOBID STATE", "", "4711_0|COMPLETED", "1|0|FAILED|x|n1|a|0|N/A|N/A|acme|normal|c|", "1|0"],
 )
 def test_anything_else_is_an_error_that_quotes_it(text: str) -> None:
     with pytest.raises(OellmError, match="squeue: expected a job's fields, got"):

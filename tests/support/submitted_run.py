@@ -45,8 +45,9 @@ class SubmittedRun:
 
     def queue(self, *states: str) -> None:
         """Let Slurm know the first elements, in these states."""
+        (comment,) = (job["comment"] for job in self.record["jobs"])
         lines = [
-            f"{self.job_id}|{index}|{state}|None|n1|0|0|N/A|acme|normal|(null)|\n"
+            f"{self.job_id}|{index}|{state}|None|n1|0|0|N/A|N/A|acme|normal|{comment}|\n"
             for index, state in enumerate(states)
         ]
         self._slurm.says("queue", "".join(lines))

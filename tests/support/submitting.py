@@ -49,7 +49,7 @@ def queue_line(
     job: str, index: str, account: str = "acme", qos: str = "normal", comment: str = "(null)"
 ) -> str:
     """Return the line of squeue for an element that waits."""
-    return f"{job}|{index}|PENDING|Priority||0|0|N/A|{account}|{qos}|{comment}|\n"
+    return f"{job}|{index}|PENDING|Priority||0|0|N/A|N/A|{account}|{qos}|{comment}|\n"
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from oellm.plan.row_spool import RowSpool
 from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
 from oellm.runs.run_record import Array, Shard
 from oellm.slurm import commands, notation
+from oellm.slurm.clusters import find_clusters
 from oellm.slurm.notation import format_ranges, parse_time_limit
 
 # Duplicate rows that are reported one by one; further ones are only counted.
@@ -183,8 +184,10 @@ def _ceiling_s(cluster: Cluster) -> int | None:
     """
     limits = [parse_time_limit(cluster.text("time_limit"))]
     if cluster.text("executor") == "slurm":
+        partition = job_resources.partition_of(cluster)
+        names = find_clusters(cluster.mapping("sbatch"), os.environ)
         with contextlib.suppress(OellmError):
-            limits.append(commands.ask_partition_limit(job_resources.partition_of(cluster)))
+            limits += [commands.ask_partition_limit(partition, name) for name in names]
     return min((limit for limit in limits if limit is not None), default=None)
 
 

@@ -19,11 +19,11 @@ from oellm.core.text_enum import TextEnum
 from oellm.errors import OellmError
 from oellm.runs.heartbeat import Heartbeat, read_heartbeats
 from oellm.runs.run_directory import Run
-from oellm.runs.run_record import Executor
 from oellm.runs.shard_jobs import ShardJob, newest_jobs
 from oellm.runs.submit_lock import is_run_locked
 from oellm.slurm import job_states
-from oellm.slurm.commands import ask_if_jobs_are_private
+from oellm.slurm.clusters import OWN
+from oellm.slurm.commands import ask_configuration, hides_jobs
 from oellm.slurm.job_states import ArrayTask, JobState
 from oellm.slurm.queue import ask_job_states
 
@@ -52,31 +52,45 @@ class Queue(NamedTuple):
         cluster: The cluster whose queue it is; it says nothing of other clusters.
         states: The states of the jobs that Slurm knows; None if it did not answer.
         hides_others: Whether it may hide the jobs of other users.
+        slurm: The name of this Slurm (ClusterName), empty if not known. Several clusters may have
+            settings of one name, and one file system.
     """
 
     cluster: str
     states: Mapping[ArrayTask, JobState] | None
     hides_others: bool = False
+    slurm: str = ""
+
+    def knows(self, run: Run, job: ShardJob) -> bool:
+        """Return whether a job would be in the queue if it were not over."""
+        here = job.submission.slurm in ("", self.slurm) or not self.slurm
+        return self.states is not None and run.setting("name") == self.cluster and here
 
 
 def ask_queue_of_runs(runs: Sequence[Run], cluster: str, log: Log) -> Queue:
     """Ask Slurm about the submissions of the runs of a cluster, and log if it does not answer."""
     runs_here = [run for run in runs if run.setting("name") == cluster]
-    submissions = (submission for run in runs_here for submission in run.submissions)
-    ids = sorted(
-        {s.job_id for s in submissions if s.executor is Executor.SLURM and s.job_id is not None}
-    )
+    submissions = [submission for run in runs_here for submission in run.submissions]
+    jobs = sorted({job for s in submissions if (job := s.slurm_job) is not None})
     states: dict[ArrayTask, JobState] = {}
+    slurm, hides = "", False
     try:
-        for start in range(0, len(ids), _IDS_AT_ONCE):
-            states |= ask_job_states(ids[start : start + _IDS_AT_ONCE])
-        hides = bool(ids) and any(map(_is_of_another, runs_here)) and ask_if_jobs_are_private()
+        for start in range(0, len(jobs), _IDS_AT_ONCE):
+            states |= ask_job_states(jobs[start : start + _IDS_AT_ONCE])
+        is_of_another = any(map(_is_of_another, runs_here))
+        if jobs and (is_of_another or any(submission.slurm for submission in submissions)):
+            configuration = ask_configuration()
+            slurm = configuration.get("ClusterName", "")
+            clusters = {job.cluster for job in jobs} - {OWN} if is_of_another else ()
+            hides = is_of_another and any(
+                map(hides_jobs, (configuration, *map(ask_configuration, clusters)))
+            )
     except OellmError as error:
         # squeue may say several lines.
         reason = "; ".join(str(error).splitlines())
         log(f"{reason}; rows that were submitted count as queued unless their worker finished")
         return Queue(cluster, None)
-    return Queue(cluster, states, hides)
+    return Queue(cluster, states, hides, slurm)
 
 
 def find_activity(run: Run, queue: Queue) -> dict[int, Activity]:
@@ -100,8 +114,7 @@ def _find_shard_activity(
     if job.is_local:
         is_waiting = heartbeat is None and is_run_locked(run.path)
         return Activity.ACTIVE if is_alive or is_waiting else None
-    is_of_cluster = run.setting("name") == queue.cluster
-    if job.task is not None and is_of_cluster and queue.states is not None:
+    if job.task is not None and queue.states is not None and queue.knows(run, job):
         state = queue.states.get(job.task)
         if state is not None:
             return Activity.ACTIVE if state.state in job_states.ACTIVE else None

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 
 from oellm.core.display import parse_time
 from oellm.core.text_enum import TextEnum
+from oellm.slurm.clusters import OWN
+from oellm.slurm.job_states import SlurmJob
 
 _Part = TypeVar("_Part")
 # The values that a field may have, by its annotation.
@@ -22,6 +24,10 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 # Larger numbers are damage: no count, size or process id has more than 63 bits.
 _LARGEST = 2**63
+# The members of a submission that are text and may be missing.
+_TEXTS = ("comment", "cluster", "slurm", "cancelled_by")
+# Its members that run.json lacks if they are empty.
+_OPTIONAL = ("cluster", "slurm", "cancelled", "cancelled_by")
 
 
 class Executor(TextEnum):
@@ -112,6 +118,11 @@ class Submission:
         submitted: When (UTC, ISO 8601).
         comment: The comment by which Slurm knows the job; empty for the local executor.
         command: The command line of sbatch; empty for the local executor.
+        cluster: The cluster that sbatch named in its answer, OWN if it named none. Slurm knows the
+            job only there.
+        slurm: The name of the Slurm (ClusterName) of the login node; empty if not known.
+        cancelled: The elements that oe-submit --cancel took out of the queue.
+        cancelled_by: The user who did.
     """
 
     executor: Executor
@@ -122,6 +133,10 @@ class Submission:
     submitted: str
     comment: str = ""
     command: tuple[str, ...] = ()
+    cluster: str = OWN
+    slurm: str = ""
+    cancelled: tuple[int, ...] = ()
+    cancelled_by: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Submission:
@@ -129,12 +144,19 @@ class Submission:
 
         Raises KeyError, TypeError or ValueError if it is damaged.
         """
-        numbers = [content["array"], content["offset"], *content["elements"]]
+        if not isinstance(content, Mapping):
+            raise ValueError(f"expected an object, got {content!r}")
+        cancelled = content.get("cancelled", ())
+        numbers = [content["array"], content["offset"], *content["elements"], *cancelled]
         if content["job_id"] is not None:
             numbers.append(content["job_id"])
         for number in numbers:
             if type(number) is not int:
                 raise ValueError(f"expected an integer, got {number!r}")
+        texts = {name: content.get(name, "") for name in _TEXTS}
+        for text in (*texts.values(), *content.get("command", ())):
+            if not isinstance(text, str):
+                raise ValueError(f"expected text, got {text!r}")
         parse_time(content["submitted"])
         return cls(
             executor=Executor(content["executor"]),
@@ -143,17 +165,30 @@ class Submission:
             elements=tuple(content["elements"]),
             offset=content["offset"],
             submitted=content["submitted"],
-            comment=content.get("comment", ""),
             command=tuple(content.get("command", ())),
+            cancelled=tuple(cancelled),
+            **texts,
         )
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `jobs` in run.json."""
         content = dataclasses.asdict(self) | {"executor": self.executor.value}
-        content["elements"], content["command"] = list(self.elements), list(self.command)
+        for name in ("elements", "command", "cancelled"):
+            content[name] = list(content[name])
+        for name in _OPTIONAL:
+            if not content[name]:
+                del content[name]
         if self.executor is Executor.LOCAL:
-            del content["comment"], content["command"]
+            for name in ("comment", "command"):
+                content.pop(name, None)
         return content
+
+    @property
+    def slurm_job(self) -> SlurmJob | None:
+        """What Slurm knows it by; None outside of Slurm, or if its number is not known."""
+        if self.executor is not Executor.SLURM or self.job_id is None:
+            return None
+        return SlurmJob(self.job_id, self.comment, self.time, self.cluster)
 
     @property
     def time(self) -> datetime.datetime:

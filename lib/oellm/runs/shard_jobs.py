@@ -34,9 +34,10 @@ class ShardJob:
     @property
     def task(self) -> ArrayTask | None:
         """What Slurm calls the element; None outside of Slurm, or if its job id is not known."""
-        if self.is_local or self.submission.job_id is None:
+        if self.is_local or (job_id := self.submission.job_id) is None:
             return None
-        return ArrayTask(self.submission.job_id, self.index)
+        submission = self.submission
+        return ArrayTask(job_id, self.index, submission.cluster, submission.comment)
 
     def find_log(self, run_dir: Path) -> Path | None:
         """Return the log of the shard's worker, None if there is none.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from oellm.core.log import Log
 from oellm.core.retry import Backoff, retry
 from oellm.errors import MachineError, OellmError
+from oellm.slurm.clusters import OWN, cluster_option
 from oellm.slurm.notation import format_ranges, parse_time_limit
 
 _TIMEOUT_S = 60
@@ -86,13 +88,13 @@ def _environment() -> dict[str, str]:
     }
 
 
-def ask_partition_limit(name: str) -> int | None:
-    """Return the longest time limit, in seconds, that Slurm allows in a partition.
+def ask_partition_limit(name: str, cluster: str = OWN) -> int | None:
+    """Return the longest time limit, in seconds, that Slurm allows in a partition of a cluster.
 
     An empty name stands for the partition that Slurm chooses. Returns None if the partition has
     no limit, or this Slurm has no such partition. Raises what `call_slurm` raises.
     """
-    selected = [f"--partition={name}"] if name else []
+    selected = [*cluster_option(cluster), *([f"--partition={name}"] if name else [])]
     answer = call_slurm(["sinfo", "--all", "--noheader", "--format=%P %l", *selected])
     return parse_partition_limit(answer, name)
 
@@ -112,9 +114,15 @@ def parse_configuration(text: str) -> dict[str, str]:
     return {name.strip(): value.strip() for name, equals, value in pairs if equals}
 
 
-def ask_if_jobs_are_private() -> bool:
+def ask_configuration(
+    cluster: str = OWN, ask: Callable[[Sequence[str]], str] = call_slurm
+) -> dict[str, str]:
+    """Return the configuration of a cluster; raises what `ask` raises."""
+    return parse_configuration(ask(["scontrol", *cluster_option(cluster), "show", "config"]))
+
+
+def hides_jobs(configuration: Mapping[str, str]) -> bool:
     """Return whether Slurm shows users only their own jobs (its setting PrivateData)."""
-    configuration = parse_configuration(call_slurm(["scontrol", "show", "config"]))
     return "jobs" in configuration.get("PrivateData", "").lower().split(",")
 
 
@@ -125,23 +133,34 @@ def sbatch_command(
     concurrency: int | None,
     offset: int,
     comment: str,
+    options: Sequence[str] = (),
 ) -> list[str]:
     """Return the sbatch command line that submits some array indices of a script.
 
     `concurrency` bounds how many of them run at a time. `offset` is the element of array index 0;
-    the script gets it as its argument.
+    the script gets it as its argument. `options` override those of the script.
     """
     throttle = f"%{concurrency}" if concurrency else ""
     return [
         *("sbatch", "--parsable", f"--array={format_ranges(indices)}{throttle}"),
-        *(f"--comment={comment}", script, *([str(offset)] if offset else [])),
+        *(f"--comment={comment}", *options, script, *([str(offset)] if offset else [])),
     ]
 
 
-def parse_job_id(text: str) -> int:
+class JobNumber(NamedTuple):
+    """The answer of sbatch: the number of a job, and the cluster if sbatch names one."""
+
+    job_id: int
+    cluster: str
+
+    def __str__(self) -> str:
+        return f"{self.job_id};{self.cluster}" if self.cluster else str(self.job_id)
+
+
+def parse_job_number(text: str) -> JobNumber:
     """Read the answer of `sbatch --parsable`: `JOB` or `JOB;CLUSTER`, after any site's banner."""
     lines = text.strip().splitlines()
-    match = re.fullmatch(r"([0-9]+)(;.*)?", lines[-1].strip()) if lines else None
+    match = re.fullmatch(r"([0-9]+)(?:;(.*))?", lines[-1].strip()) if lines else None
     if not match:
         raise AnswerError(f"sbatch: expected a job id, got {text!r}")
-    return int(match.group(1))
+    return JobNumber(int(match[1]), (match[2] or OWN).strip())

@@ -78,13 +78,13 @@ class Observer:
         )
 
     def _ask_queue(self, jobs: Iterable[ShardJob]) -> JobStates | None:
-        ids = {job.task.job_id for job in jobs if job.task is not None}
-        if not ids:
+        submitted = {job.submission.slurm_job for job in jobs} - {None}
+        if not submitted:
             return {}
         if not self._asks_slurm:
             return None
         try:
-            return ask_job_states(ids)
+            return ask_job_states(filter(None, submitted))
         except OellmError as error:
             self._tell(f"showing only what the files say: {error}")
             return None
@@ -108,12 +108,15 @@ class Observer:
         """Add what only the accounting knows of jobs that ended."""
         if states is None:
             return None
-        tasks = {job.task for job in jobs if job.task is not None}
-        tasks = {task for task in tasks if task not in states or states[task].state not in ACTIVE}
-        if not tasks:
+        submitted = {
+            job.task: job.submission.slurm_job
+            for job in jobs
+            if job.task not in states or states[job.task].state not in ACTIVE
+        }
+        if not submitted:
             return states
         try:
-            known = ask_accounting({task.job_id for task in tasks})
+            known = ask_accounting(filter(None, set(submitted.values())))
         except OellmError as error:
             self._tell(
                 f"no accounting ({error}): cannot tell who cancelled a job, or how a job ended "
@@ -121,8 +124,8 @@ class Observer:
             )
             return states
         # The accounting may be late, or never learn of an end: squeue knows what is active.
-        ended = {task for task in tasks if task in known and known[task].state not in ACTIVE}
-        return {**states, **{task: known[task] for task in ended}}
+        ended = {t: s for t, s in known.items() if t in submitted and s.state not in ACTIVE}
+        return {**states, **ended}
 
     def _find_done(self) -> frozenset[str]:
         names = self._store.result_names()

@@ -11,7 +11,8 @@ from oellm.core.log import Log
 from oellm.core.paths import user_name
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
-from oellm.slurm.commands import ask_slurm, call_slurm, parse_configuration
+from oellm.slurm.clusters import OWN
+from oellm.slurm.commands import ask_configuration, ask_slurm, call_slurm
 from oellm.slurm.queue import QueuedElement
 
 _NUMBER = re.compile("[0-9]+")
@@ -56,28 +57,42 @@ class QueueRules(NamedTuple):
     Attributes:
         limits: Limits of elements in the queue.
         array_size: Array indices are smaller than this; None if Slurm does not say.
+        slurm: The name of the login node's own Slurm; empty if jobs go to another.
     """
 
     limits: list[Limit]
     array_size: int | None
+    slurm: str
 
 
-def ask_rules(run: Run, queue_limit: int | None, log: Log) -> QueueRules:
-    """Ask Slurm what bounds the submissions of a run.
+def ask_rules(
+    run: Run, queue_limit: int | None, log: Log, clusters: Sequence[str] = (OWN,)
+) -> QueueRules:
+    """Ask Slurm what bounds the submissions of a run to clusters, from which sbatch chooses one.
 
     `queue_limit` overrides the run's setting. If there is no accounting, or it does not answer,
-    its limits stay unknown. Raises what `ask_slurm` raises.
+    its limits stay unknown, and so do those of several clusters. Raises what `ask_slurm` raises.
     """
-    configuration = parse_configuration(ask_slurm(["scontrol", "show", "config"], log))
+    configurations = [
+        ask_configuration(cluster, lambda command: ask_slurm(command, log)) for cluster in clusters
+    ]
+    names = [configuration.get("ClusterName", "") for configuration in configurations]
     limits = []
     most = queue_limit or run.setting("queue_limit")
     if most:
         limits.append(Limit("queue_limit", int(most)))
     # Most clusters have accounting. If it does not answer, sbatch has the last word.
     with contextlib.suppress(OellmError):
-        limits += _ask_accounting_limits(run, configuration.get("ClusterName", ""))
-    array_size = _parse_number(configuration.get("MaxArraySize", ""))
-    return QueueRules(limits, array_size or None)
+        if len(names) == 1:
+            limits += _ask_accounting_limits(run, names[0])
+    sizes = [
+        _parse_number(configuration.get("MaxArraySize", "")) for configuration in configurations
+    ]
+    return QueueRules(
+        limits,
+        array_size=min(filter(None, sizes), default=None),
+        slurm=names[0] if list(clusters) == [OWN] else "",
+    )
 
 
 def _ask_accounting_limits(run: Run, cluster: str) -> list[Limit]:

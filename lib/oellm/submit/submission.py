@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from oellm.core.atomic import new_attempt
 from oellm.core.log import Log
@@ -14,9 +15,11 @@ from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
 from oellm.runs.run_record import Executor, Submission
 from oellm.slurm import commands
-from oellm.slurm.commands import SlurmUnavailableError
+from oellm.slurm.clusters import OWN, cluster_option, find_clusters
+from oellm.slurm.commands import JobNumber, SlurmUnavailableError
+from oellm.slurm.job_states import SlurmJob
 from oellm.slurm.queue import QueuedElement, ask_queue
-from oellm.submit import sbatch_errors
+from oellm.submit import array_elements, sbatch_errors
 from oellm.submit.array_elements import Batch, Element
 
 # Seconds after which a submission whose answer got lost would be in the queue if Slurm has it.
@@ -32,13 +35,27 @@ class NoRoomError(OellmError):
 class SlurmSubmissions:
     """The submissions of one run: those in run.json, and new ones.
 
-    `log` gets messages for the user. With `dry_run` run.json is never written.
+    `log` gets messages for the user. With `dry_run` run.json is never written. Raises InputError if
+    the run names its clusters in a way that we cannot follow.
+
+    Attributes:
+        clusters: The Slurm clusters that sbatch may choose for new submissions.
     """
 
     def __init__(self, run: Run, log: Log, *, dry_run: bool = False) -> None:
         self._run = run
         self._log = log
         self._dry_run = dry_run
+        self.clusters = find_clusters(run.setting("sbatch") or {}, os.environ)
+
+    def ask_queue(self, *, recent: bool = False) -> list[QueuedElement]:
+        """Return the user's jobs on all clusters that have, or may get, jobs of the run.
+
+        Raises what `ask_slurm` raises.
+        """
+        known = (s.cluster for s in self._run.submissions if s.executor is Executor.SLURM)
+        clusters = dict.fromkeys((*self.clusters, *known))
+        return ask_queue(self._log, clusters, recent=recent)
 
     def new_comment(self) -> str:
         """Return a comment that no other submission has, after that of the setting `sbatch`."""
@@ -54,10 +71,13 @@ class SlurmSubmissions:
             concurrency=self._run.setting("concurrency"),
             offset=batch.offset,
             comment=comment,
+            options=cluster_option(*self.clusters),
         )
 
-    def submit(self, batch: Batch) -> int:
-        """Submit a batch as one Slurm array; return the job id, which is in run.json by then.
+    def submit(self, batch: Batch, slurm: str = "") -> JobNumber:
+        """Submit a batch as one Slurm array; return its number, which is in run.json by then.
+
+        `slurm` is the name of the login node's Slurm, if it is known.
 
         run.json gets the submission, without a job id, before sbatch is called: whatever happens
         then, the job can be found by its comment. If sbatch's answer is lost, the job is looked
@@ -69,16 +89,17 @@ class SlurmSubmissions:
             intent = new_submission(
                 Executor.SLURM, batch, comment=comment, command=self.command(batch, comment)
             )
+            intent = dataclasses.replace(intent, slurm=slurm)
             self._run.submissions.append(intent)
             self._save()
             try:
-                job_id = commands.parse_job_id(commands.call_slurm(intent.command))
+                number = commands.parse_job_number(commands.call_slurm(intent.command))
             except (SlurmUnavailableError, commands.AnswerError) as error:
                 self._log(f"{error}; checking whether the job is in the queue")
                 # sbatch may have sent it at any time until now.
                 self._replace(intent, dataclasses.replace(intent, submitted=_utc_now()))
                 self.confirm()
-                if (found := self._job_id(comment)) is not None:
+                if (found := self._number(comment)) is not None:
                     return found
             except OellmError as error:
                 self._run.submissions.remove(intent)
@@ -88,9 +109,9 @@ class SlurmSubmissions:
                 advice = sbatch_errors.advise(str(error), self._run)
                 raise type(error)("\n".join(filter(None, (str(error), advice)))) from None
             else:
-                self._replace(intent, dataclasses.replace(intent, job_id=job_id))
+                self._replace(intent, dataclasses.replace(intent, **number._asdict()))
                 self._save()
-                return job_id
+                return number
         raise SlurmUnavailableError(f"sbatch: no job after {_TRIES} tries")
 
     def confirm(self) -> None:
@@ -99,13 +120,13 @@ class SlurmSubmissions:
         A job that Slurm no longer knows counts as never submitted; its results tell what it did.
         """
         while unknown := [s for s in self._run.submissions if s.job_id is None]:
-            queue = ask_queue(self._log, recent=True)
+            queue = self.ask_queue(recent=True)
             for submission in unknown:
-                ids = (job.job_id for job in queue if job.comment == submission.comment)
-                job_id = next(ids, None)
-                if job_id is not None:
-                    self._replace(submission, dataclasses.replace(submission, job_id=job_id))
-                    self._log(f"job {job_id} was submitted, although its number was lost")
+                found = (job for job in queue if _has_comment(job, submission))
+                if (job := next(found, None)) is not None:
+                    known = dataclasses.replace(submission, job_id=job.job_id, cluster=job.cluster)
+                    self._replace(submission, known)
+                    self._log(f"job {job.job_id} was submitted, although its number was lost")
                 elif _age_s(submission) > _SETTLED_S:
                     self._run.submissions.remove(submission)
             self._save()
@@ -120,34 +141,54 @@ class SlurmSubmissions:
         """Return the elements of the run that are in the queue."""
         return {element for _, _, element in self._elements_in(queue)}
 
-    def find_own_jobs(self, queue: Iterable[QueuedElement]) -> dict[int, list[int]]:
-        """Return the numbers of the run's elements in the queue, by job id.
+    def find_own_jobs(self, queue: Sequence[QueuedElement]) -> dict[JobNumber, list[int]]:
+        """Return the numbers of the run's elements in the queue, by job.
 
         A job with the number of ours but another comment is not ours; `log` is told.
         """
-        own: dict[int, list[int]] = {}
-        foreign = set()
-        for queued, submission, element in self._elements_in(queue):
-            if queued.comment == submission.comment:
-                own.setdefault(queued.job_id, []).append(element.number)
-            else:
-                foreign.add(queued.job_id)
-        for job_id in sorted(foreign):
+        own: dict[JobNumber, list[int]] = {}
+        for queued, _, element in self._elements_in(queue):
+            own.setdefault(JobNumber(queued.job_id, queued.cluster), []).append(element.number)
+        numbers = {s.job_id for s in self._run.submissions if s.executor is Executor.SLURM}
+        for job_id in sorted(
+            {queued.job_id for queued in queue} & numbers - {n.job_id for n in own}
+        ):
             self._log(f"job {job_id} is left alone: its comment is not this run's")
         return own
+
+    def note_cancelled(self, queue: Iterable[QueuedElement], user: str) -> None:
+        """Note in run.json that a user takes the run's elements out of the queue."""
+        elements: dict[Submission, set[int]] = {}
+        for _, submission, element in self._elements_in(queue):
+            elements.setdefault(submission, set(submission.cancelled)).add(element.number)
+        for submission, numbers in elements.items():
+            cancelled = tuple(sorted(numbers))
+            noted = dataclasses.replace(submission, cancelled=cancelled, cancelled_by=user)
+            self._replace(submission, noted)
+        self._save()
 
     def _elements_in(
         self, queue: Iterable[QueuedElement]
     ) -> Iterator[tuple[QueuedElement, Submission, Element]]:
-        jobs = {s.job_id: s for s in self._run.submissions if s.executor is Executor.SLURM}
+        """Yield what of the run is in the queue; a job is ours by its number and its comment."""
+        known = set(array_elements.shards_by_element(self._run))
+        jobs: dict[int | None, list[Submission]] = {}
+        for submission in self._run.submissions:
+            if submission.executor is Executor.SLURM:
+                jobs.setdefault(submission.job_id, []).append(submission)
         for queued in queue:
-            submission = jobs.get(queued.job_id)
-            if submission is not None and queued.index is not None:
-                element = Element(submission.array, queued.index + submission.offset)
-                yield queued, submission, element
+            for submission in jobs.get(queued.job_id, ()):
+                if queued.index is not None and _has_comment(queued, submission):
+                    element = Element(submission.array, queued.index + submission.offset)
+                    # The own cluster of a login node may also be asked by its name.
+                    if element in known and submission.cluster in (OWN, queued.cluster):
+                        yield queued, submission, element
 
-    def _job_id(self, comment: str) -> int | None:
-        return next((s.job_id for s in self._run.submissions if s.comment == comment), None)
+    def _number(self, comment: str) -> JobNumber | None:
+        for submission in self._run.submissions:
+            if submission.comment == comment and submission.job_id is not None:
+                return JobNumber(submission.job_id, submission.cluster)
+        return None
 
     def _replace(self, old: Submission, new: Submission) -> None:
         submissions = self._run.submissions
@@ -177,6 +218,11 @@ def new_submission(
         comment=comment,
         command=tuple(command),
     )
+
+
+def _has_comment(queued: QueuedElement, submission: Submission) -> bool:
+    job = SlurmJob(queued.job_id, submission.comment, submission.time)
+    return job.has_comment(queued.comment)
 
 
 def _age_s(submission: Submission) -> float:

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oellm.core.log import Log
+from oellm.core.paths import user_name
 from oellm.errors import OellmError
 from oellm.runs import run_directory
 from oellm.runs.submit_lock import SubmitLock
-from oellm.slurm.commands import ask_slurm
+from oellm.slurm.clusters import cluster_option
+from oellm.slurm.commands import JobNumber, ask_slurm
 from oellm.slurm.notation import format_ranges
-from oellm.slurm.queue import QueuedElement, ask_queue
+from oellm.slurm.queue import QueuedElement
 from oellm.submit import array_elements, queue_limits
 from oellm.submit.array_elements import Element, QueueFit, UnfinishedRows
 from oellm.submit.queue_limits import Limit, QueueRules
@@ -66,12 +68,12 @@ class Submitter:
             self.run = run_directory.load_run(self.run.path)
             submissions = SlurmSubmissions(self.run, self._log)
             submissions.confirm()
-            queue = ask_queue(self._log)
+            queue = submissions.ask_queue()
             in_queue = submissions.find_queued(queue)
             # Results are listed after the queue: a job that has left it writes no more results.
             unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
             left = [element for element in unfinished if element in self._submitted]
-            fit = self._fit(unfinished, queue)
+            fit = self._fit(unfinished, queue, submissions.clusters)
             submitted = self._submit(fit, submissions, lock, is_queue_empty=not queue)
         is_refused = submitted < len(fit.admitted)
         return Round(
@@ -87,22 +89,27 @@ class Submitter:
         """Return the shell commands of `submit_round`; nothing is written or submitted."""
         submissions = SlurmSubmissions(self.run, self._log, dry_run=True)
         submissions.confirm()
-        queue = ask_queue(self._log)
+        queue = submissions.ask_queue()
         in_queue = submissions.find_queued(queue)
         unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
-        fit = self._fit(unfinished, queue)
+        fit = self._fit(unfinished, queue, submissions.clusters)
         comment = submissions.new_comment()
         return [
             shlex.join(submissions.command(batch, comment))
             for batch in array_elements.make_batches(fit.admitted, self._array_size())
         ]
 
-    def _fit(self, unfinished: list[Element], queue: list[QueuedElement]) -> QueueFit:
+    def _fit(
+        self, unfinished: list[Element], queue: list[QueuedElement], clusters: list[str]
+    ) -> QueueFit:
         waiting = [element for element in unfinished if element not in self._submitted]
         if waiting and self._rules is None:
-            self._rules = queue_limits.ask_rules(self.run, self._queue_limit, self._log)
+            self._rules = queue_limits.ask_rules(
+                self.run, self._queue_limit, self._log, clusters=clusters
+            )
         limits = self._rules.limits if self._rules else []
-        return array_elements.fit_into_queue(waiting, queue, limits)
+        counted = [element for element in queue if element.cluster in clusters]
+        return array_elements.fit_into_queue(waiting, counted, limits)
 
     def _array_size(self) -> int | None:
         return self._rules.array_size if self._rules else None
@@ -120,7 +127,7 @@ class Submitter:
         for batch in array_elements.make_batches(fit.admitted, self._array_size()):
             lock.refresh()
             try:
-                job_id = submissions.submit(batch)
+                number = submissions.submit(batch, self._rules.slurm if self._rules else "")
             except NoRoomError as error:
                 if is_queue_empty and not taken:
                     # Waiting would make no room.
@@ -131,7 +138,7 @@ class Submitter:
             self._submitted.update(Element(batch.array, number) for number in batch.elements)
             script = self.run.path / self.run.arrays[batch.array].script
             ranges = format_ranges(batch.elements)
-            self._log(f"submitted as job {job_id}: elements {ranges} of {script}")
+            self._log(f"submitted as job {number}: elements {ranges} of {script}")
         return taken
 
 
@@ -143,14 +150,18 @@ def cancel_run(path: Path, log: Log) -> None:
     """
     with SubmitLock(path):
         submissions = SlurmSubmissions(run_directory.load_run(path), log)
-        jobs: dict[int, list[int]] = {}
+        jobs: dict[JobNumber, list[int]] = {}
         # A run that was never submitted to Slurm can be cancelled on a machine without Slurm.
         if submissions.has_jobs():
             submissions.confirm()
-            jobs = submissions.find_own_jobs(ask_queue(log))
-        if jobs:
-            ask_slurm(["scancel", *map(str, jobs)], log)
-    for job_id, elements in jobs.items():
-        log(f"cancelled job {job_id}: elements {format_ranges(elements)}")
+            queue = submissions.ask_queue()
+            jobs = submissions.find_own_jobs(queue)
+            for cluster in dict.fromkeys(number.cluster for number in jobs):
+                ids = [str(number.job_id) for number in jobs if number.cluster == cluster]
+                ask_slurm(["scancel", *cluster_option(cluster), *ids], log)
+            if jobs:
+                submissions.note_cancelled(queue, user_name())
+    for number, elements in jobs.items():
+        log(f"cancelled job {number}: elements {format_ranges(elements)}")
     if not jobs:
         log(f"nothing is in the queue for {path}")
