@@ -90,7 +90,7 @@ def ask_queue_of_runs(runs: Sequence[Run], cluster: str, log: Log) -> Queue:
         reason = "; ".join(str(error).splitlines())
         log(f"{reason}; rows that were submitted count as queued unless their worker finished")
         return Queue(cluster, None)
-    return Queue(cluster, states, hides, slurm)
+    return Queue(cluster, states, hides, slurm=slurm)
 
 
 def find_activity(run: Run, queue: Queue) -> dict[int, Activity]:

@@ -188,7 +188,7 @@ class Submission:
         """What Slurm knows it by; None outside of Slurm, or if its number is not known."""
         if self.executor is not Executor.SLURM or self.job_id is None:
             return None
-        return SlurmJob(self.job_id, self.comment, self.time, self.cluster)
+        return SlurmJob(self.job_id, self.comment, self.time, cluster=self.cluster)
 
     @property
     def time(self) -> datetime.datetime:

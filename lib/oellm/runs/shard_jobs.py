@@ -37,7 +37,7 @@ class ShardJob:
         if self.is_local or (job_id := self.submission.job_id) is None:
             return None
         submission = self.submission
-        return ArrayTask(job_id, self.index, submission.cluster, submission.comment)
+        return ArrayTask(job_id, self.index, cluster=submission.cluster, comment=submission.comment)
 
     def find_log(self, run_dir: Path) -> Path | None:
         """Return the log of the shard's worker, None if there is none.

@@ -174,7 +174,7 @@ def parse_accounting(text: str, jobs: JobsByNumber) -> dict[ArrayTask, JobState]
         ours = (j for j in jobs.get(job_id, ()) if j.is_accounted_as(comment, submitted))
         if (job := next(ours, None)) is None:
             continue
-        task = ArrayTask(job_id, int(place[2]), job.cluster, job.comment)
+        task = ArrayTask(job_id, int(place[2]), cluster=job.cluster, comment=job.comment)
         state, _, by = fields[1].partition(" by ")
         if place[3] is None:
             states[task] = JobState(

@@ -77,7 +77,7 @@ def ask_job_states(jobs: Iterable[SlurmJob]) -> dict[ArrayTask, JobState]:
         for element in _ask_about(cluster, list(members)):
             ours = (job for job in members[element.job_id] if job.has_comment(element.comment))
             if element.index is not None and (job := next(ours, None)) is not None:
-                task = ArrayTask(job.job_id, element.index, cluster, job.comment)
+                task = ArrayTask(job.job_id, element.index, cluster=cluster, comment=job.comment)
                 states[task] = element.state
     return states
 
