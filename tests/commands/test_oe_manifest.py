@@ -348,7 +348,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path) -> None:
     tasks = write_task(tmp_path / "tasks", "quiz")
     environ = {"OELLM_CACHE_DIR": str(tmp_path / "cache")}
     first = TaskIndices(environ, pytest.fail).directory(str(tasks))
-    (file,) = (tmp_path / "cache").iterdir()
+    (file,) = (tmp_path / "cache").glob("*/*.json")
     assert list(first.entries) == ["quiz"]
     elsewhere = file.read_bytes().replace(b'"quiz.yaml"', b'"../quiz.yaml"')
     for damage in (b"", b"[1]", b'{"quiz": 1}', file.read_bytes()[:-3], elsewhere):

@@ -217,20 +217,9 @@ def test_an_index_can_be_filled_and_not_be_given() -> None:
             name,
             kind=entry.kind.name,
             path=entry.yaml_path,
-            config=None,
             tags=set(entry.tags),
         )
     assert set(filled.load(["oellm_copy"])["tasks"]) == {"oellm_copy"}
-
-
-def test_a_task_file_is_read_with_what_it_includes(tmp_path: Path) -> None:
-    (tmp_path / "base").write_text("output_type: generate_until\nrepeats: 1\n")
-    path = tmp_path / "task.yaml"
-    path.write_text("include: base\ntask: mine\nrepeats: 2\ncustom_dataset: !function no.such\n")
-    config = patches.read_task_file(str(path))
-    assert (config["task"], config["output_type"], config["repeats"]) == (
-        *("mine", "generate_until", 2),
-    )
 
 
 def test_a_model_without_weights_tokenises_like_the_model(model: Any) -> None:

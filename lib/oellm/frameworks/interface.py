@@ -206,8 +206,18 @@ class Tasks(Protocol):
         """Return 16 hex digits over all that a task's scores depend on besides the model.
 
         That is its own configuration with everything that it includes, the code that it names and
-        its local data files; for a group, those of its tasks. Loads no data set. Returns an empty
-        text if that cannot be known; raises InputError if there is no such task.
+        its local data files; for a group, those of its tasks. Loads no data set, and runs no code.
+        The digest of a task that comes with the framework depends on the framework's version.
+        Returns an empty text if it cannot be known soon; raises InputError if there is no such
+        task.
+        """
+        ...
+
+    def task_version(self, task: str, include_path: str) -> str:
+        """Return the version that a task gives itself, for a group the one that all its tasks have.
+
+        Returns an empty text if there is none, or if it cannot be known soon; raises InputError if
+        there is no such task.
         """
         ...
 

@@ -52,6 +52,8 @@ class LmEvalEvaluator:
 
         started = time.perf_counter()
         manager = _ObservedManager(self._managers.manager(row["task_path"], row["include_path"]))
+        # Before lm-eval reads the files, too: if they change in between, the digest is the older.
+        digest = self._managers.digest(row["task_path"], row["include_path"])
         index_s = time.perf_counter() - started
         batch_size = row.value("batch_size") or 1
         remote = RemoteModel(model, batch_size, seeds=_generator_seeds(row), tasks=manager.tasks)
@@ -74,6 +76,7 @@ class LmEvalEvaluator:
             usage=_usage(remote, native),
             provenance=_provenance(row, remote, manager=manager, revisions=revisions),
             contents=Contents(
+                task=digest,
                 task_version=states.get(row["task_path"], TaskState()).version,
                 data=" ".join(sorted(set(revisions))),
                 chat_template=_chat_template_sha256(remote, row)[:16],

@@ -19,8 +19,9 @@ from oellm.frameworks.interface import (
     count_documents,
 )
 from oellm.frameworks.lm_eval import environment, patches
+from oellm.frameworks.lm_eval.catalog.data_sets import LmEvalDataSet
 from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
-from oellm.frameworks.lm_eval.catalog.task_managers import LmEvalDataSet, TaskManagers
+from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
 from oellm.hub import data_sets
 
 # Documents that are tried with made-up answers.
@@ -70,9 +71,12 @@ class LmEvalTasks:
         return collect_facts(self._managers.manager(task, include_path), task, demands)
 
     def task_digest(self, task: str, include_path: str) -> str:
-        """Return the digest of a task; empty, because nothing computes it."""
-        self.require(task, include_path)
-        return ""
+        """Return the digest of a task (TaskManagers.digest)."""
+        return self._managers.digest(task, include_path)
+
+    def task_version(self, task: str, include_path: str) -> str:
+        """Return the version of a task (TaskManagers.version)."""
+        return self._managers.version(task, include_path)
 
 
 def create_tasks(log: Log) -> LmEvalTasks:

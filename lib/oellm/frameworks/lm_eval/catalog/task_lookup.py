@@ -1,0 +1,113 @@
+"""Whether a task exists, and what to tell the user if it does not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from oellm.errors import InputError, nearest
+from oellm.frameworks.lm_eval.catalog import task_yaml
+from oellm.frameworks.lm_eval.catalog.task_index import TaskIndex, TaskIndices, is_file
+from oellm.frameworks.lm_eval.catalog.task_yaml import FunctionName, TaskYamlError
+
+# Files that one message names.
+_SHOWN = 3
+
+
+def require_task(indices: TaskIndices, task: str, include_path: str) -> None:
+    """Raise InputError, with the column, if the task, file or directory does not exist.
+
+    Also raises it for a task of the user's own that names a function in a file that is not there.
+    """
+    require_files(task, include_path)
+    if is_file(task):
+        return
+    own = indices.directory(include_path)
+    if task in own.entries:
+        _require_functions(own, task)
+    else:
+        require_name(task, [own, indices.shipped()])
+
+
+def require_files(task: str, include_path: str) -> None:
+    """Raise InputError, with the column, if the directory or a task's YAML file does not exist."""
+    if include_path and not os.path.isdir(include_path):
+        raise InputError(_describe_missing(include_path), column="include_path")
+    if is_file(task) and not os.path.isfile(task):
+        raise InputError(f"{task}: no such file", column="task_path")
+
+
+def require_name(task: str, indices: Sequence[TaskIndex]) -> None:
+    """Raise InputError, with the column, if no index has a name; that of the directory is first."""
+    if any(task in index.entries for index in indices):
+        return
+    hint = nearest(task, [name for index in reversed(indices) for name in index.entries])
+    text = f"lm-eval has no task, group or tag {task!r}{hint}"
+    raise InputError(text + _describe_passed_over(task, indices[0]), column="task_path")
+
+
+def _describe_missing(include_path: str) -> str:
+    parts = [part.strip() for part in include_path.split(",")]
+    text = f"{include_path}: no such directory"
+    if len(parts) > 1 and all(map(os.path.isdir, parts)):
+        text += "; expected one directory: make one that has links to the files of all"
+    return text
+
+
+def _describe_passed_over(task: str, own: TaskIndex) -> str:
+    """Return which files of a directory define nothing, and why; the likeliest one first."""
+    text = ""
+    # A file that has the name of the task, or that names it, is the one that is meant.
+    suspects = sorted(own.passed_over, key=lambda path: (not _mentions(own, path, task), path))
+    for path in suspects[:_SHOWN]:
+        reason = own.passed_over[path]
+        at_fault = "" if reason.startswith("/") else f"{os.path.join(own.root, path)}: "
+        text += f"; passed over: {at_fault}{reason}"
+    if len(suspects) > _SHOWN:
+        text += f"; and {len(suspects) - _SHOWN} more files"
+    return text
+
+
+def _mentions(own: TaskIndex, path: str, task: str) -> bool:
+    return task_yaml.mentions(os.path.join(own.root, path), task)
+
+
+def _require_functions(own: TaskIndex, task: str) -> None:
+    """Raise InputError if a task names a function in a file that is not there."""
+    if own.entries[task].kind == "tag":
+        return
+    try:
+        config = own.config(task)
+    # The files changed after the scan; lm-eval says what it thinks of them.
+    except TaskYamlError:
+        return
+    for key, function in _functions(config):
+        module = function.name.rpartition(".")[0]
+        if not module or os.path.exists(function.module_file) or _is_importable(module):
+            continue
+        path = os.path.join(own.root, own.entries[task].path)
+        text = (
+            f"{path}: {key}: !function {function.name}: there is no {function.module_file}, "
+            f"nor a module {module!r}"
+        )
+        raise InputError(text, column="task_path")
+
+
+def _functions(config: Mapping[str, Any]) -> Iterator[tuple[str, FunctionName]]:
+    """Yield the functions of a configuration, each with its key; those in lists, too."""
+    for key, value in config.items():
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, FunctionName):
+                yield str(key), part
+            elif isinstance(part, dict):
+                yield from _functions(part)
+
+
+def _is_importable(module: str) -> bool:
+    """Return whether there is a package that may have a module; imports nothing."""
+    try:
+        return importlib.util.find_spec(module.partition(".")[0]) is not None
+    except (ImportError, ValueError):
+        return False
