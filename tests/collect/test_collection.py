@@ -47,7 +47,7 @@ def test_runs_are_found_below_a_directory_and_files_in_none(run: Run, run_dir: P
         ("oellm_prose", second),
     ]
     assert done.stderr == (
-        "oe-collect: JSON files that are not results: 1\n"
+        "oe-collect: skipped 1 JSON file that is not a result\n"
         "oe-collect: 1 of 3 rows have no valid result\n"
     )
     one = run("oe-collect", alone).stdout
@@ -104,7 +104,7 @@ def test_a_place_without_results_is_named(run: Run, tmp_path: Path, what: str) -
         (place / "config.json").write_text('{"model_type": "llama"}')
     done = run("oe-collect", place, status=2)
     reason = {
-        "other": "expected a result, got 1 other JSON files",
+        "other": "expected a result, got 1 other JSON file",
         "nothing": f"{place}: no such file or directory",
         "empty": f"{place}: not a run directory, and no JSON file below it",
         "broken": f"{place}/run.json: expected JSON: ",

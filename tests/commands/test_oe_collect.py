@@ -95,7 +95,7 @@ def test_files_of_records_are_read_and_chosen_from(run: Run, run_dir: Path, tmp_
     # JSON of something else is no record, also if it is an array.
     (tmp_path / "other.json").write_text('[["def f():"]]')
     other = run("oe-collect", tmp_path / "other.json", status=2)
-    assert other.stderr == "oe-collect: expected a result, got 1 other JSON files\n"
+    assert other.stderr == "oe-collect: expected a result, got 1 other JSON file\n"
 
 
 @pytest.mark.parametrize(

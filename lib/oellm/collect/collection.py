@@ -7,6 +7,7 @@ temporary file.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from oellm.collect import result_files
 from oellm.collect.duplicates import Duplicates
 from oellm.collect.external_results import Identity, LooseScores
 from oellm.core import schema
+from oellm.core.display import format_count
 from oellm.core.log import Log
 from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
@@ -34,8 +36,8 @@ _CHUNK = 256
 class Collection:
     """Results from run directories, files and elsewhere.
 
-    Of several results of one evaluation the newest counts, unless `every` is set. `log` gets what
-    is left out, and why.
+    Of several results of one evaluation the newest counts, unless `every` is set. `model` is the
+    model of results that name none. `log` gets what is left out, and why.
 
     Attributes:
         failures: The number of results that were left out, because they are damaged or their rows
@@ -43,9 +45,10 @@ class Collection:
         valid: The eval_ids of the valid results that were read.
     """
 
-    def __init__(self, log: Log, every: bool = False) -> None:
+    def __init__(self, log: Log, every: bool = False, model: str = "") -> None:
         self._log = log
         self._every = every
+        self._model = model
         # Runs, and places of scores in _loose, in the order of the output.
         self._places: list[Run | int] = []
         self._loose = LooseScores()
@@ -78,28 +81,33 @@ class Collection:
     def add(self, scored: ScoredRow) -> None:
         """Add scores from outside of run directories."""
         self.failures += len(scored.remarks)
-        for remark in scored.remarks:
-            self._log(f"{scored.run_dir}: {remark}")
-        self._places.append(self._loose.add(scored))
+        for text in (*scored.remarks, *scored.notes):
+            self._log(f"{scored.run_dir}: {text}")
+        # What was only predicted hides no earlier result of the same evaluation.
+        if scored.scores:
+            self._places.append(self._loose.add(scored))
 
     def add_sources(self, sources: Iterable[Run | str]) -> None:
         """Add run directories and read files; raises InputError if none of them is a result."""
-        unknown = 0
+        skipped, is_result = 0, False
+        read = functools.partial(_read_files, model=self._model)
         for is_run, places in itertools.groupby(sources, lambda p: isinstance(p, Run)):
             if is_run:
                 self._places += [place for place in places if isinstance(place, Run)]
                 continue
             chunks = _chunks(str(place) for place in places)
-            for file in itertools.chain.from_iterable(map_in_processes(_read_files, chunks)):
+            for file in itertools.chain.from_iterable(map_in_processes(read, chunks)):
                 if file.problem:
                     self.fail(f"{file.path}: left out, {file.problem}")
                 for scored in file.scored or ():
                     self.add(scored)
-                unknown += file.scored is None
-        if unknown and not self._places and not self.failures:
-            raise InputError(f"expected a result, got {unknown} other JSON files")
-        if unknown:
-            self._log(f"JSON files that are not results: {unknown}")
+                skipped += file.scored is None
+                is_result |= bool(file.scored or file.problem)
+        if skipped and not self._places and not is_result:
+            raise InputError(f"expected a result, got {format_count(skipped, 'other JSON file')}")
+        if skipped:
+            what = "file that is not a result" if skipped == 1 else "files that are not results"
+            self._log(f"skipped {skipped} JSON {what}")
 
     def results(self, make: Make[T]) -> Iterator[T]:
         """Call `make` for a part of the results at a time, and yield what it returns, in order.
@@ -238,13 +246,13 @@ class _File(NamedTuple):
     problem: str = ""
 
 
-def _read_files(paths: list[str]) -> list[_File]:
-    return [_read_file(path) for path in paths]
+def _read_files(paths: list[str], model: str) -> list[_File]:
+    return [_read_file(path, model) for path in paths]
 
 
-def _read_file(path: str) -> _File:
+def _read_file(path: str, model: str) -> _File:
     try:
-        return _File(path, result_files.read_file(path))
+        return _File(path, result_files.read_file(path, model))
     except FileNotFoundError:
         # The file was deleted after its directory was listed.
         return _File(path, [])

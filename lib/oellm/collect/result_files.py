@@ -32,17 +32,25 @@ def result_path(run_dir: str, eval_id: str) -> str:
     return f"{run_dir}/{RESULTS}/{eval_id}.json"
 
 
-def read_file(path: str) -> list[ScoredRow] | None:
-    """Read a result outside of runs, ours or another tool's; return None for other JSON.
+def read_file(path: str, model: str = "") -> list[ScoredRow] | None:
+    """Read a result outside of runs, ours or another tool's; return None for other files.
 
-    Raises OSError, and ValueError with the reason if it is not valid.
+    `model` is the model of a result that names none. Raises OSError, and ValueError with the reason
+    if the result is not valid.
     """
     from oellm.frameworks.reading.detect import read_foreign_result
 
     content = read_regular(path)
-    if _KEY in content:
+    if _KEY in content and (result := _read_ours(content)) is not None:
+        check_result(result)
+        return [scored_rows.read_scored_row(result, path)]
+    return read_foreign_result(content, path, model)
+
+
+def _read_ours(content: bytes) -> Result | None:
+    """Return a result of ours; None for other JSON and for what is no JSON."""
+    try:
         result = parse_result(content)
-        if isinstance(result, dict) and KEY in result:
-            check_result(result)
-            return [scored_rows.read_scored_row(result, path)]
-    return read_foreign_result(content, path)
+    except ValueError:
+        return None
+    return result if isinstance(result, dict) and KEY in result else None

@@ -27,13 +27,20 @@ class _Framework(NamedTuple):
 
 
 # Readers are asked in this order: the first one that recognises a file reads it.
+# Evalchemy's files look like lm-eval's.
 _FRAMEWORKS = {
+    "evalchemy": _Framework("oellm.frameworks.evalchemy", is_runnable=False),
     "lm_eval": _Framework("oellm.frameworks.lm_eval", is_runnable=True),
     "lighteval": _Framework("oellm.frameworks.lighteval", is_runnable=False),
     "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval", is_runnable=False),
     "bigcodebench": _Framework("oellm.frameworks.bigcodebench", is_runnable=False),
     "evalplus": _Framework("oellm.frameworks.evalplus", is_runnable=False),
 }
+
+
+def names() -> list[str]:
+    """Return the names of the frameworks whose results can be read."""
+    return sorted(_FRAMEWORKS)
 
 
 def runnable_names() -> list[str]:

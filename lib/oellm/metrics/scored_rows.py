@@ -79,7 +79,8 @@ class ScoredRow(NamedTuple):
             Only our results have an eval_id.
         finished: When the evaluation ended, in UTC as ISO 8601; empty if unknown.
         run_dir: The run directory, or the file of a result that is in none.
-        remarks: What the user should know: metrics that are left out, and why.
+        remarks: Metrics that are left out, and why: what the result should have, and has not.
+        notes: What else the user should know.
         contents: What the scores were computed from.
         environment: What they were computed with.
         tasks: The state of each task and group, as far as it is known.
@@ -90,6 +91,7 @@ class ScoredRow(NamedTuple):
     finished: str
     run_dir: str
     remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     contents: Contents = Contents()
     environment: Environment = Environment()
     tasks: Mapping[str, TaskState] = _NO_TASKS

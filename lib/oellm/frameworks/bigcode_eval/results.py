@@ -41,15 +41,20 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     tasks = {name: get_object(document, name) for name in document if name != "config"}
     cells, finished = _cells(config), native_values.find_finish_time(path)
     start = config.get("limit_start")
-    skipped = [f"its first {start} documents were left out"] if start else []
+    skipped = (f"its first {start} documents were left out",) if start else ()
     found = []
     for task, values in tasks.items():
-        scores = list(_metrics(task, values))
-        if scores:
-            of_row = {"task_path": task, "n_shot": native_cells.format_shared_shots(scores)}
+        scores, remarks = list(_metrics(task, values)), tuple(_left_out(task, values))
+        if scores or remarks:
+            # No row of a manifest has the column `documents`, so none takes a part for the whole.
+            of_row = {"documents": "chosen" if skipped else "", "task_path": task}
+            of_row["n_shot"] = native_cells.format_shared_shots(scores)
             row = native_cells.make_row({**cells, **of_row})
-            remarks = (*skipped, *_left_out(task, values))
-            found.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
+            found.append(
+                ScoredRow(
+                    row, scores, finished=finished, run_dir=path, remarks=remarks, notes=skipped
+                )
+            )
     return found
 
 
@@ -96,7 +101,7 @@ def _cells(config: Object) -> dict[str, str]:
     # apply_default_chat_template is of the fork.
     templates = (config.get("apply_default_chat_template"), config.get("custom_chat_template"))
     return {
-        "model_path": native_cells.format_model_path(get_text(config, "model"), arguments),
+        **native_cells.model_cells(get_text(config, "model"), arguments),
         "eval_suite": "bigcode_eval",
         "limit": native_cells.format_limit(config.get("limit")),
         "gen_kwargs": native_cells.format_arguments(

@@ -103,9 +103,7 @@ def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
     match = _NAME.match(os.path.basename(path))
     if match:
         revision = {} if match["revision"] == "main" else {"revision": match["revision"]}
-        cells["model_path"] = native_cells.format_model_path(
-            match["model"].replace("--", "/"), revision
-        )
+        cells |= native_cells.model_cells(native_cells.read_path(match["model"]), revision)
         cells["backend"] = "" if match["backend"] == "hf" else match["backend"]
         generation = {"temperature": match["temperature"], "n_samples": match["n_samples"]}
         if match["prefilled"]:
@@ -113,9 +111,7 @@ def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
         cells["gen_kwargs"] = native_cells.format_arguments(generation)
         split, subset = split or match["split"], subset or match["subset"] or "full"
     elif model:
-        cells["model_path"] = native_cells.format_model_path(model.removesuffix(".jsonl"), {})
-    else:
-        raise ValueError("model_path: neither the result nor its file's name says which")
+        cells |= native_cells.model_cells(model.removesuffix(".jsonl"), {})
     if not split:
         raise ValueError("split: neither the result nor its file's name says which")
     hard = "-hard" if subset == "hard" else ""

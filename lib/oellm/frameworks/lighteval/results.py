@@ -66,10 +66,10 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     found = []
     for asked, keys in _asked(results).items():
         scores = [m for key in keys for m in _metrics(key, asked, values=results[key], facts=facts)]
-        if scores:
+        remarks = tuple(text for key in keys for text in _left_out(key, results[key]))
+        if scores or remarks:
             shots = "" if asked.shots is None else str(asked.shots)
             row = native_cells.make_row({**cells, "task_path": asked.name, "n_shot": shots})
-            remarks = tuple(text for key in keys for text in _left_out(key, results[key]))
             found.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
     return found
 
@@ -144,7 +144,6 @@ def _cells(general: Object) -> dict[str, str]:
     name = native.get_text(model, "model_name") or native.get_text(general, "model_name")
     template = model.get("override_chat_template")
     return {
-        "model_path": native_cells.format_model_path(name, arguments),
         "eval_suite": "lighteval",
         "limit": native_cells.format_limit(general.get("max_samples")),
         "gen_kwargs": native_cells.format_arguments(generation),
@@ -152,4 +151,5 @@ def _cells(general: Object) -> dict[str, str]:
         "apply_chat_template": str(template).lower() if isinstance(template, bool) else "",
         "system_instruction": native.get_text(model, "system_prompt"),
         "model_revision": native.get_text(general, "model_sha"),
+        **native_cells.model_cells(name, arguments),
     }

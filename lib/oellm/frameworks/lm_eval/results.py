@@ -1,4 +1,4 @@
-"""Result files of lm-eval, versions 0.4.0 to 0.4.13: written by itself or by oe-run-task."""
+"""Result files of lm-eval, up to version 0.4.13: written by itself or by oe-run-task."""
 
 from __future__ import annotations
 
@@ -12,49 +12,19 @@ from oellm.frameworks.interface import (
 )
 from oellm.frameworks.lm_eval.groups import Groups
 from oellm.frameworks.lm_eval.metrics import is_metric, normalise_metrics
+from oellm.frameworks.lm_eval.native import version_0_3
+from oellm.frameworks.lm_eval.native.cells import finish_time, shared_cells
 from oellm.frameworks.reading import native_cells
-from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import (
     Object,
     describe_value,
     get_object,
     get_objects,
-    get_text,
     is_count,
 )
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 
-# Model arguments that name the model; the first that is present counts.
-_NAMES = ("pretrained", "model", "path", "engine")
-# Arguments that change no score: where and how fast a model runs, who may read it, and arguments
-# that have a column of their own in a manifest.
-_NO_INFLUENCE = (
-    "trust_remote_code",
-    "device",
-    "device_map",
-    "device_map_option",
-    "parallelize",
-    "batch_size",
-    "max_batch_size",
-    "max_memory_per_gpu",
-    "max_cpu_memory",
-    "offload_folder",
-    "cache_dir",
-    "tensor_parallel_size",
-    "data_parallel_size",
-    "pipeline_parallel_size",
-    "gpu_memory_utilization",
-    "swap_space",
-    "num_concurrent",
-    "max_retries",
-    "timeout",
-    "base_url",
-    "token",
-    "hf_token",
-    "use_auth_token",
-    "api_key",
-)
 # The type of requests of each type of tasks, as the tasks' configurations name them.
 _REQUEST_TYPES = {
     "multiple_choice": LOGLIKELIHOOD,
@@ -62,8 +32,6 @@ _REQUEST_TYPES = {
     "loglikelihood_rolling": LOGLIKELIHOOD_ROLLING,
     "generate_until": GENERATE_UNTIL,
 }
-_SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
-_DEFAULT_SEEDS = [0, 1234, 1234, 1234]
 
 
 def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
@@ -74,23 +42,35 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if "results" not in document or not {"config", "configs", "n-shot"} & document.keys():
         return None
     results = get_objects(document, "results")
-    keys = [key for values in results.values() for key in values]
-    if any(key.endswith("_stderr") for key in keys) and not any(map(is_metric, keys)):
-        raise ValueError(
-            "results: expected metrics with a filter, as in acc,none; is it from lm-eval 0.3?"
-        )
+    if version_0_3.is_old(document, results):
+        document = version_0_3.upgrade(document, results)
+        results = document["results"]
     native = _check_types(document, results)
-    cells, finished = _cells(native), _finished(native, path)
+    cells, finished = shared_cells(native), finish_time(native, path)
     groups = Groups(native)
     rows = []
     for root in groups.top(results):
         part = _restrict_to(root, native, groups)
         scores = normalise_metrics(part, root)
-        if scores:
-            own = {"task_path": root, "n_shot": native_cells.format_shared_shots(scores)}
-            row = native_cells.make_row({**cells, **own})
-            remarks = (*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores))
-            rows.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
+        remarks = (*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores))
+        chosen, predicted = _chosen_documents(part), _predicted(part)
+        own = {
+            "task_path": root,
+            "n_shot": native_cells.format_shared_shots(scores),
+            # No row of a manifest has this column, so none takes such a result for its own.
+            "documents": "chosen" if chosen else "",
+        }
+        if scores or remarks or predicted:
+            rows.append(
+                ScoredRow(
+                    native_cells.make_row({**cells, **own}),
+                    scores,
+                    finished=finished,
+                    run_dir=path,
+                    remarks=remarks,
+                    notes=(*chosen, *predicted, *_unknown_shots(document, part)),
+                )
+            )
     return rows
 
 
@@ -165,78 +145,37 @@ def _incomplete_remarks(part: Object, scores: list[MetricScore]) -> Iterator[str
                 yield f"{key.partition(',')[0]} of {group} is left out: some of its tasks have none"
 
 
-def _cells(native: Object) -> dict[str, str]:
-    """Return the cells that all rows of a result share."""
-    config = native["config"]
-    arguments = _model_arguments(config.get("model_args"))
-    named = next((str(arguments[name]) for name in _NAMES if arguments.get(name)), "")
-    further = {
-        name: value
-        for name, value in arguments.items()
-        if value is not None and name not in _NO_INFLUENCE and not (named and name in _NAMES)
-    }
-    name = named or get_text(native, "model_name") or get_text(native, "model_name_or_path")
-    backend = get_text(config, "model")
-    cells = {
-        "model_path": native_cells.format_model_path(name, further),
-        "eval_suite": "lm_eval",
-        "backend": "" if backend == "hf" else backend,
-        "limit": native_cells.format_limit(config.get("limit")),
-        "gen_kwargs": _gen_kwargs(config.get("gen_kwargs")),
-        "seed": _seed(config),
-        "system_instruction": get_text(native, "system_instruction"),
-        "model_revision": get_text(config, "model_sha"),
-    }
-    if native.get("chat_template"):
-        cells["apply_chat_template"] = "true"
-        # With a chat template, an empty cell means true.
-        if native.get("fewshot_as_multiturn") is False:
-            cells["fewshot_as_multiturn"] = "false"
-    return cells
+def _chosen_documents(part: Object) -> list[str]:
+    """Return a note for each task of which only chosen documents were evaluated (--samples)."""
+    if part["config"].get("limit") is not None:
+        return []
+    return [
+        f"{task}: {count['effective']} chosen documents of {count['original']} were evaluated"
+        for task, count in part["n-samples"].items()
+        if task in part["results"]
+        and is_count(count.get("original"))
+        and count["effective"] < count["original"]
+    ]
 
 
-def _model_arguments(value: Any) -> Object:
-    """Return the model arguments, which before lm-eval 0.4.10 are one text."""
-    if isinstance(value, dict):
-        return value
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"model_args: expected a text or an object, got {type(value).__name__}")
-    arguments = {}
-    for piece in filter(None, (value or "").split(",")):
-        name, equals, text = piece.partition("=")
-        if not equals:
-            raise ValueError(f"model_args: expected key=value, got {piece!r}")
-        arguments[name.strip()] = text.strip()
-    return arguments
+def _predicted(part: Object) -> list[str]:
+    """Return a note for each task that was predicted, but not scored (--predict_only)."""
+    return [
+        f"{task} was predicted, not scored"
+        for task, values in part["results"].items()
+        if any(key.startswith("bypass,") for key in values) and not any(map(is_metric, values))
+    ]
 
 
-def _gen_kwargs(value: Any) -> str:
-    if isinstance(value, dict):
-        return native_cells.format_arguments(value)
-    if value is not None and not isinstance(value, str):
-        raise ValueError(f"gen_kwargs: expected a text or an object, got {type(value).__name__}")
-    return value or ""
-
-
-def _seed(config: Object) -> str:
-    """Return the four seeds; empty if they are lm-eval's defaults."""
-    seeds = [config.get(name, "") for name in _SEEDS]
-    if seeds == _DEFAULT_SEEDS or not all(s is None or is_count(s) for s in seeds):
-        return ""
-    return ",".join(map(str, seeds))
-
-
-def _finished(native: Object, path: str) -> str:
-    """Return when the evaluation ended: `date`, in seconds, plus the duration, a text.
-
-    The duration is there since 0.4.3. It includes loading lm-eval, which happens before `date`, so
-    the result may be some seconds late.
-    """
-    began, seconds = native.get("date"), native.get("total_evaluation_time_seconds")
-    if not is_finite(began):
-        return native_values.find_finish_time(path)
-    try:
-        duration = float(seconds or 0)
-    except (TypeError, ValueError, OverflowError):
-        duration = 0.0
-    return native_values.format_seconds(began + duration) or native_values.find_finish_time(path)
+def _unknown_shots(document: Object, part: Object) -> list[str]:
+    """Return a note if a result of lm-eval 0.3 has another number of shots than of tasks."""
+    shots = part["config"].get("num_fewshot")
+    if (
+        "configs" in document
+        or not isinstance(shots, list)
+        or len(shots) in (1, len(document["results"]))
+    ):
+        return []
+    return [
+        f"the shots are unknown: num_fewshot has {len(shots)} for {len(document['results'])} tasks"
+    ]

@@ -3,41 +3,122 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from oellm import frameworks
 from oellm.core import json_codec
+from oellm.frameworks.reading import native_cells
 from oellm.metrics.scored_rows import ScoredRow
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+# In the names of the files that frameworks write, or of their directory.
+_RESULT_NAME = re.compile(r"result|metric|score|eval|pass_at_k", re.IGNORECASE)
 
-def read_foreign_result(content: bytes, path: str) -> list[ScoredRow] | None:
+
+def read_foreign_result(content: bytes, path: str, model: str = "") -> list[ScoredRow] | None:
     """Return the rows of another tool's result file, one for each task or group asked for.
 
-    Returns None for JSON that is no known result, for a file that another file stands for, and for
-    a result of oe-run-task. `path` names the file; some tools give the model or the time only
-    there. Metrics without a finite value are left out, and the remarks of their row say so.
-    Raises ValueError, with the reason, if the file is damaged or has no metric at all.
+    Returns None for what is no known result, for a file that another file stands for, and for a
+    result of oe-run-task. `path` names the file; some tools give the model or the time only there.
+    `model` is the model of a result that names none; if it is empty, such a result has the name of
+    its directory, marked as guessed. Metrics without a finite value are left out, and the remarks
+    of their row say so. Raises ValueError, with the reason, if the file is damaged or has no metric
+    at all.
     """
-    document = _parse_json(content)
+    found: list[ScoredRow] = []
+    for document in _parse_documents(content, path):
+        rows = _read_document(document, path)
+        if rows is None:
+            return None
+        found += rows
+    return [_name_model(row, path, model) for row in found] or None
+
+
+def _read_document(document: Any, path: str) -> list[ScoredRow] | None:
     if not isinstance(document, dict) or "oellm" in document:
         return None
-    for reader in frameworks.result_readers():
-        rows = reader.read_scored_rows(document, path)
-        if rows is not None:
-            if not any(row.scores for row in rows):
-                raise ValueError("no metric has a finite value")
-            return rows
+    try:
+        for reader in frameworks.result_readers():
+            rows = reader.read_scored_rows(document, path)
+            if rows is not None:
+                _require_scores(rows)
+                return rows
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     return None
 
 
-def _parse_json(content: bytes) -> Any:
-    """Return the JSON of a file; also accepts the NaN and Infinity that Python writes."""
+def _require_scores(rows: Sequence[ScoredRow]) -> None:
+    """Raise ValueError if a result has neither scores nor notes that say why."""
+    if not any(row.scores or row.notes for row in rows):
+        remarks = [remark for row in rows for remark in row.remarks]
+        raise ValueError(": ".join(["no metric has a finite value", *remarks[:1]]))
+
+
+def _name_model(scored: ScoredRow, path: str, model: str) -> ScoredRow:
+    """Return the scores with a model, if the result names none."""
+    if scored.row["model_path"]:
+        return scored
+    cells, notes = native_cells.model_cells(model, {}), scored.notes
+    if not model:
+        directory = os.path.basename(os.path.dirname(os.path.abspath(path))) or "/"
+        cells = native_cells.model_cells(f"{directory} (guessed)", {})
+        notes += (
+            f"names no model; its directory's name stands for it: {cells['model_path']!r}"
+            " (oe-collect --model names it)",
+        )
+    row = scored.row.with_cells(**cells)
+    return scored._replace(row=native_cells.make_row(row.cells), notes=notes)
+
+
+def _parse_documents(content: bytes, path: str) -> Iterator[Any]:
+    """Yield the JSON documents of a file: one, or one on each line.
+
+    Yields nothing for a file that cannot be a result: JSON lines of something else, and no JSON in
+    a file that is not named like a result. Raises ValueError if the file is no JSON.
+    """
     if not content.strip():
-        raise ValueError("the file is empty")
+        problem = "the file is empty"
+    elif content.startswith(_LFS_POINTER):
+        problem = "it is a Git LFS pointer, not the file; `git lfs pull` fetches the file"
+    else:
+        yield from _parse_json(content)
+        return
+    if _RESULT_NAME.search(os.sep.join(path.split(os.sep)[-2:])):
+        raise ValueError(problem)
+
+
+def _parse_json(content: bytes) -> Iterator[Any]:
+    """Yield the JSON of a file, or of its lines; also accepts NaN and Infinity, as Python writes.
+
+    The lines after the first are parsed when they are asked for.
+    """
     try:
-        return json_codec.loads(content)
+        yield json_codec.loads(content)
+        return
     except ValueError:
         pass
+    try:
+        yield _loads(content)
+        return
+    except ValueError as error:
+        problem = error
+    lines = content.splitlines()
+    numbers = [number for number, line in enumerate(lines, 1) if line.strip()]
+    for number in numbers:
+        try:
+            document = _loads(lines[number - 1])
+        except ValueError as error:
+            if number == numbers[0]:
+                raise problem from None
+            raise ValueError(f"line {number}: {error}") from None
+        yield document
+
+
+def _loads(content: bytes) -> Any:
     try:
         return json.loads(content)
     except RecursionError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,34 +13,66 @@ from oellm.manifest.rows import Row
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore
 
+# The directory of a model in a hub's cache, up to its files at a commit.
+_IN_HUB_CACHE = re.compile(
+    r"(?:.*/)?models--(?P<name>(?:(?!--)[^/])+(?:--(?:(?!--)[^/])+)?)"
+    r"(?:/snapshots/(?P<commit>[0-9A-Za-z]+))?/*",
+    re.DOTALL,
+)
+
+
+# The same in a file's name, in which some tools write `--` for each slash.
+_IN_FILE_NAME = re.compile(r"(?:.*--)?(models--.+)--snapshots--([0-9A-Za-z]+)", re.DOTALL)
+
 
 def make_row(cells: Mapping[str, str]) -> Row:
     """Return a row of the cells that are not empty.
 
-    Raises ValueError, with the column, if a cell is not valid or the model or task is missing.
+    Raises ValueError, with the column, if a cell is not valid or the task is missing. A missing
+    model is no error: the user may name it (reading/detect.py).
     """
     for name, text in cells.items():
         _require_value(name, text)
-    for name in ("model_path", "task_path"):
-        if not cells[name].strip():
-            raise ValueError(f"{name}: the result does not say which")
+    if not cells["task_path"].strip():
+        raise ValueError("task_path: the result does not say which")
     return Row({name: text for name, text in cells.items() if text})
 
 
-def format_model_path(path: str, arguments: Mapping[str, Any]) -> str:
-    """Return the cell of a model and its arguments; raises ValueError if that is impossible."""
-    if "," in path:
-        raise ValueError(f"model_path: a model's path cannot have a comma, got {path!r}")
-    if not path.strip():
-        return ""
-    pieces = [path, *(f"{name}={_format_value(value)}" for name, value in arguments.items())]
-    return str(ModelSpec.parse(",".join(pieces)))
+def read_path(text: str) -> str:
+    """Return the path of a model as a file's name has it, with `--` for each slash."""
+    if match := _IN_FILE_NAME.fullmatch(text):
+        return f"{match[1]}/snapshots/{match[2]}"
+    return text.replace("--", "/")
+
+
+def model_cells(path: str, arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Return the cells that name a model with its arguments.
+
+    A directory of a hub's cache is the model of the hub, and the commit its model_revision.
+    Arguments that a model's cell cannot hold go to the column model_args, as JSON; so do all if
+    the path is unknown. Raises ValueError for an argument that is a secret.
+    """
+    cells = {}
+    if match := _IN_HUB_CACHE.fullmatch(path):
+        path = match["name"].replace("--", "/")
+        if match["commit"]:
+            cells["model_revision"] = match["commit"]
+    # In a model's cell, a comma ends the path.
+    path = path.strip().replace(",", "%2C")
+    simple = {n: v for n, v in arguments.items() if path and _fits_cell(n, v)}
+    others = {n: v for n, v in arguments.items() if n not in simple}
+    if path:
+        pairs = ((name, _format_value(value)) for name, value in simple.items())
+        cells["model_path"] = str(ModelSpec(path, tuple(pairs)))
+    if others:
+        cells["model_args"] = _format_json(others)
+    return cells
 
 
 def format_arguments(values: Mapping[str, Any]) -> str:
     """Return arguments as `key=value,key=value`, or as JSON if a value needs it."""
-    if not all(_is_plain(value) for value in values.values()):
-        return json.dumps(values)
+    if not all(_fits_cell(name, value) for name, value in values.items()):
+        return _format_json(values)
     return ",".join(f"{name}={_format_value(value)}" for name, value in values.items())
 
 
@@ -66,6 +99,11 @@ def _require_value(name: str, text: str) -> None:
         raise ValueError(f"{name}: {error}") from None
 
 
+def _fits_cell(name: str, value: Any) -> bool:
+    """Return whether a model's cell can hold an argument."""
+    return bool(name) and name == name.strip() and not set("=,") & set(name) and _is_plain(value)
+
+
 def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return "," not in value and value == value.strip()
@@ -74,3 +112,9 @@ def _is_plain(value: Any) -> bool:
 
 def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def _format_json(values: Mapping[str, Any]) -> str:
+    """Return an object as JSON, which has no NaN or Infinity: they become texts."""
+    plain = json.loads(json.dumps(values), parse_constant=str)
+    return json.dumps(plain, ensure_ascii=False)

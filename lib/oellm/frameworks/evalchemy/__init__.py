@@ -1,0 +1,1 @@
+"""The framework evalchemy: its results are read, it is not run."""

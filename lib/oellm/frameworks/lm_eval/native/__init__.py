@@ -1,0 +1,1 @@
+"""Parts of the reader of lm-eval's own result files."""

@@ -1,0 +1,67 @@
+"""The cells that all rows of a result of lm-eval share, and when the evaluation ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from oellm.frameworks.lm_eval.native.model_arguments import read_model
+from oellm.frameworks.reading import native_cells
+from oellm.frameworks.reading import values as native_values
+from oellm.frameworks.reading.values import Object, get_text, is_count
+from oellm.metrics.records import is_finite
+
+_SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
+_DEFAULT_SEEDS = [0, 1234, 1234, 1234]
+
+
+def shared_cells(native: Object) -> dict[str, str]:
+    """Return the cells that all rows of a result share."""
+    config, model = native["config"], read_model(native)
+    cells = {
+        "eval_suite": "lm_eval",
+        "backend": model.backend,
+        "limit": native_cells.format_limit(config.get("limit")),
+        "gen_kwargs": _gen_kwargs(config.get("gen_kwargs")),
+        "seed": _seed(config),
+        "system_instruction": get_text(native, "system_instruction"),
+        "model_revision": get_text(config, "model_sha"),
+        **native_cells.model_cells(model.name, model.arguments),
+    }
+    if native.get("chat_template"):
+        cells["apply_chat_template"] = "true"
+        # With a chat template, an empty cell means true.
+        if native.get("fewshot_as_multiturn") is False:
+            cells["fewshot_as_multiturn"] = "false"
+    return cells
+
+
+def _gen_kwargs(value: Any) -> str:
+    if isinstance(value, dict):
+        return native_cells.format_arguments(value)
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"gen_kwargs: expected a text or an object, got {type(value).__name__}")
+    return value or ""
+
+
+def _seed(config: Object) -> str:
+    """Return the four seeds; empty if they are lm-eval's defaults."""
+    seeds = [config.get(name, "") for name in _SEEDS]
+    if seeds == _DEFAULT_SEEDS or not all(s is None or is_count(s) for s in seeds):
+        return ""
+    return ",".join(map(str, seeds))
+
+
+def finish_time(native: Object, path: str) -> str:
+    """Return when the evaluation ended: `date`, in seconds, plus the duration, a text.
+
+    The duration is there since 0.4.3. It includes loading lm-eval, which happens before `date`, so
+    the result may be some seconds late.
+    """
+    began, seconds = native.get("date"), native.get("total_evaluation_time_seconds")
+    if not is_finite(began):
+        return native_values.find_finish_time(path)
+    try:
+        duration = float(seconds or 0)
+    except (TypeError, ValueError, OverflowError):
+        duration = 0.0
+    return native_values.format_seconds(began + duration) or native_values.find_finish_time(path)
