@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oellm.frameworks.reading.detect import read_foreign_result
+from oellm.frameworks.reading.detect import read_result
 from oellm.metrics.scored_rows import ScoredRow
 
 # As lm-eval 0.3 writes it: metrics have no filter.
@@ -29,7 +29,7 @@ SCORE = {"alias": "arc", "acc,none": 0.5, "acc_stderr,none": 0.125}
 
 def read(document: Any, name: str = "results.json", model: str = "") -> list[ScoredRow]:
     content = document if isinstance(document, bytes) else json.dumps(document).encode()
-    found = read_foreign_result(content, f"/nowhere/dir/{name}", model)
+    found = read_result(content, f"/nowhere/dir/{name}", model)
     assert found is not None
     return found
 
@@ -209,10 +209,10 @@ def test_files_that_are_no_results_are_not_damaged_ones(
 ) -> None:
     path = f"/nowhere/dir/{name}"
     if reason is None:
-        assert read_foreign_result(content, path) is None
+        assert read_result(content, path) is None
         return
     with pytest.raises(ValueError) as raised:
-        read_foreign_result(content, path)
+        read_result(content, path)
     assert str(raised.value).startswith(reason)
 
 
@@ -260,7 +260,7 @@ def test_evalplus_names_its_files_after_what_came_before(
 
 def test_evalplus_takes_the_name_of_a_directory_of_samples() -> None:
     (row,) = (
-        read_foreign_result(
+        read_result(
             json.dumps(EVALPLUS).encode(), "/x/a--b_hf_temp_0.0-sanitized/eval_results.json"
         )
         or []

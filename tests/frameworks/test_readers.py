@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.frameworks.reading.detect import read_foreign_result
+from oellm.frameworks.reading.detect import read_result
 from oellm.metrics.records import PrimaryMetrics, make_metric_records
 from oellm.metrics.scored_rows import ScoredRow
 from support.golden_files import GOLDEN, assert_golden
@@ -68,7 +68,7 @@ def _utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def read_json(document: Any, name: str = "results.json") -> list[ScoredRow]:
-    found = read_foreign_result(json.dumps(document).encode(), f"/nowhere/{name}")
+    found = read_result(json.dumps(document).encode(), f"/nowhere/{name}")
     assert found is not None
     return found
 
@@ -88,7 +88,7 @@ def test_what_a_real_result_says_is_golden(kind: str, tmp_path: Path) -> None:
     lines = []
     for path in sorted((tmp_path / kind).glob("*.json")):
         os.utime(path, (MODIFIED, MODIFIED))
-        for scored in read_foreign_result(path.read_bytes(), str(path)) or []:
+        for scored in read_result(path.read_bytes(), str(path)) or []:
             lines += [
                 json.dumps(record._asdict())
                 for record in make_metric_records(scored, PrimaryMetrics({}))
@@ -112,16 +112,16 @@ def test_what_a_real_result_says_is_golden(kind: str, tmp_path: Path) -> None:
 )
 def test_what_is_damaged_says_how(content: bytes, reason: str) -> None:
     with pytest.raises(ValueError) as raised:
-        read_foreign_result(content, "results.json")
+        read_result(content, "results.json")
     assert str(raised.value).startswith(reason)
 
 
 @pytest.mark.parametrize(
     "document",
-    [{}, [], 5, {"architectures": ["Llama"]}, {"results": {}}, {"oellm": {}, "results": {}}],
+    [{}, [], 5, {"architectures": ["Llama"]}, {"results": {}}],
 )
 def test_what_is_no_result_is_nobodys(document: Any) -> None:
-    assert read_foreign_result(json.dumps(document).encode(), "config.json") is None
+    assert read_result(json.dumps(document).encode(), "config.json") is None
 
 
 def test_values_that_are_no_numbers_are_left_out_and_named() -> None:
@@ -266,15 +266,15 @@ def test_an_evaluation_of_bigcodebench_is_one_result(tmp_path: Path) -> None:
         shutil.copy(path, tmp_path)
     scores = tmp_path / BIGCODEBENCH.name
     outcomes = tmp_path / BIGCODEBENCH.name.replace("pass_at_k", "eval_results")
-    assert read_foreign_result(outcomes.read_bytes(), str(outcomes)) is None
-    (both,) = read_foreign_result(scores.read_bytes(), str(scores)) or []
+    assert read_result(outcomes.read_bytes(), str(outcomes)) is None
+    (both,) = read_result(scores.read_bytes(), str(scores)) or []
     scores.rename(tmp_path / "elsewhere.json")
-    (alone,) = read_foreign_result(outcomes.read_bytes(), str(outcomes)) or []
+    (alone,) = read_result(outcomes.read_bytes(), str(outcomes)) or []
     assert both.row.cells == alone.row.cells
     # The evaluation asked for pass@2, which bigcodebench does not compute by default.
     assert both.scores[0] == alone.scores[0]
     outcomes.unlink()
-    (bare,) = read_foreign_result((tmp_path / "elsewhere.json").read_bytes(), str(scores)) or []
+    (bare,) = read_result((tmp_path / "elsewhere.json").read_bytes(), str(scores)) or []
     assert bare.scores == [m._replace(stderr=None, n_samples=None) for m in both.scores]
 
 
@@ -341,7 +341,7 @@ def test_whatever_is_damaged_ends_in_an_error_or_sound_records(data: st.DataObje
             parent = parent[key]
         parent[last] = copy.deepcopy(data.draw(OTHERS))
     try:
-        found = read_foreign_result(json.dumps(document).encode(), f"/nowhere/{name}")
+        found = read_result(json.dumps(document).encode(), f"/nowhere/{name}")
     except ValueError as error:
         assert str(error)
         return
@@ -358,4 +358,4 @@ def test_whatever_is_damaged_ends_in_an_error_or_sound_records(data: st.DataObje
 def test_a_truncated_result_is_an_error(path: Path, part: float) -> None:
     content = path.read_bytes().rstrip()
     with pytest.raises(ValueError, match=r"it is not JSON|the file is empty"):
-        read_foreign_result(content[: int(len(content) * part)], str(path))
+        read_result(content[: int(len(content) * part)], str(path))

@@ -5,11 +5,8 @@ from __future__ import annotations
 from oellm.core.regular_files import read_regular
 from oellm.metrics import scored_rows
 from oellm.metrics.scored_rows import ScoredRow
-from oellm.runs.result_file import KEY, Result, check_result, parse_record, parse_result
+from oellm.runs.result_file import Result, check_result, parse_record
 from oellm.runs.run_directory import RESULTS
-
-# Our key as a file spells it.
-_KEY = f'"{KEY}"'.encode()
 
 
 def read_row(run_dir: str, eval_id: str) -> ScoredRow:
@@ -38,19 +35,6 @@ def read_file(path: str, model: str = "") -> list[ScoredRow] | None:
     `model` is the model of a result that names none. Raises OSError, and ValueError with the reason
     if the result is not valid.
     """
-    from oellm.frameworks.reading.detect import read_foreign_result
+    from oellm.frameworks.reading.detect import read_result
 
-    content = read_regular(path)
-    if _KEY in content and (result := _read_ours(content)) is not None:
-        check_result(result)
-        return [scored_rows.read_scored_row(result, path)]
-    return read_foreign_result(content, path, model)
-
-
-def _read_ours(content: bytes) -> Result | None:
-    """Return a result of ours; None for other JSON and for what is no JSON."""
-    try:
-        result = parse_result(content)
-    except ValueError:
-        return None
-    return result if isinstance(result, dict) and KEY in result else None
+    return read_result(read_regular(path), path, model)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from oellm.frameworks.lm_eval.native.cells import finish_time, shared_cells
 from oellm.frameworks.reading import native_cells
+from oellm.frameworks.reading.harness_cells import finish_time, shared_cells
 from oellm.frameworks.reading.values import (
     Object,
     describe_value,

@@ -13,8 +13,8 @@ from oellm.frameworks.interface import (
 from oellm.frameworks.lm_eval.groups import Groups
 from oellm.frameworks.lm_eval.metrics import is_metric, normalise_metrics
 from oellm.frameworks.lm_eval.native import version_0_3
-from oellm.frameworks.lm_eval.native.cells import finish_time, shared_cells
 from oellm.frameworks.reading import native_cells
+from oellm.frameworks.reading.harness_cells import finish_time, shared_cells
 from oellm.frameworks.reading.values import (
     Object,
     describe_value,
@@ -55,6 +55,7 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         remarks = (*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores))
         chosen, predicted = _chosen_documents(part), _predicted(part)
         own = {
+            "eval_suite": "lm_eval",
             "task_path": root,
             "n_shot": native_cells.format_shared_shots(scores),
             # No row of a manifest has this column, so none takes such a result for its own.

@@ -1,4 +1,4 @@
-"""Result files of other tools: asks each framework's reader whether it wrote the file."""
+"""Result files, ours and those of other tools, whose readers say whether the tool wrote a file."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from typing import Any
 from oellm import frameworks
 from oellm.core import json_codec
 from oellm.frameworks.reading import native_cells
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.scored_rows import ScoredRow, read_scored_row
+from oellm.runs.result_file import KEY, check_result
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # In the names of the files that frameworks write, or of their directory.
 _RESULT_NAME = re.compile(r"result|metric|score|eval|pass_at_k", re.IGNORECASE)
 
 
-def read_foreign_result(content: bytes, path: str, model: str = "") -> list[ScoredRow] | None:
-    """Return the rows of another tool's result file, one for each task or group asked for.
+def read_result(content: bytes, path: str, model: str = "") -> list[ScoredRow] | None:
+    """Return the rows of a result file: our one, or those of another tool's result.
 
-    Returns None for what is no known result, for a file that another file stands for, and for a
-    result of oe-run-task. `path` names the file; some tools give the model or the time only there.
-    `model` is the model of a result that names none; if it is empty, such a result has the name of
-    its directory, marked as guessed. Metrics without a finite value are left out, and the remarks
-    of their row say so. Raises ValueError, with the reason, if the file is damaged or has no metric
-    at all.
+    Another tool's result has a row for each task or group asked for. Returns None for what is no
+    known result, and for a file that another file stands for. `path` names the file; some tools
+    give the model or the time only there. `model` is the model of a result that names none; if it
+    is empty, such a result has the name of its directory, marked as guessed. Metrics without a
+    finite value are left out, and the remarks of their row say so. Raises ValueError, with the
+    reason, if the file is damaged or has no metric at all.
     """
     found: list[ScoredRow] = []
     for document in _parse_documents(content, path):
@@ -38,8 +39,11 @@ def read_foreign_result(content: bytes, path: str, model: str = "") -> list[Scor
 
 
 def _read_document(document: Any, path: str) -> list[ScoredRow] | None:
-    if not isinstance(document, dict) or "oellm" in document:
+    if not isinstance(document, dict):
         return None
+    if isinstance(document.get(KEY), dict):
+        check_result(document)
+        return [read_scored_row(document, path)]
     try:
         for reader in frameworks.result_readers():
             rows = reader.read_scored_rows(document, path)
@@ -115,6 +119,9 @@ def _parse_json(content: bytes) -> Iterator[Any]:
             if number == numbers[0]:
                 raise problem from None
             raise ValueError(f"line {number}: {error}") from None
+        if isinstance(document, dict) and KEY in document:
+            # Lines of rows that failed are no damage, but here they would be.
+            raise ValueError("it has lines of oe-run-task; they are read if you name the file")
         yield document
 
 

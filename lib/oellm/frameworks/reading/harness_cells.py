@@ -1,12 +1,12 @@
-"""The cells that all rows of a result of lm-eval share, and when the evaluation ended."""
+"""What all rows of a result of lm-eval, or of a tool built on it, share: cells, and the time."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from oellm.frameworks.lm_eval.native.model_arguments import read_model
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
+from oellm.frameworks.reading.harness_model import read_model
 from oellm.frameworks.reading.values import Object, get_text, is_count
 from oellm.metrics.records import is_finite
 
@@ -18,7 +18,6 @@ def shared_cells(native: Object) -> dict[str, str]:
     """Return the cells that all rows of a result share."""
     config, model = native["config"], read_model(native)
     cells = {
-        "eval_suite": "lm_eval",
         "backend": model.backend,
         "limit": native_cells.format_limit(config.get("limit")),
         "gen_kwargs": _gen_kwargs(config.get("gen_kwargs")),

@@ -1,4 +1,4 @@
-"""The model of a result of lm-eval: its name, its arguments, and what ran it."""
+"""The model of a result of lm-eval, or of a tool built on it: name, arguments, and backend."""
 
 from __future__ import annotations
 
