@@ -6,8 +6,9 @@ model, the definition of a task, the revision of its data.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
+
+from oellm.runs.environment import read_texts
 
 # A local model's digest has this number of hex digits over its weights, and as many over its other
 # files.
@@ -34,10 +35,7 @@ class Contents(NamedTuple):
     @classmethod
     def from_json(cls, content: Any) -> Contents:
         """Read `contents` of a record; what is damaged is unknown."""
-        if not isinstance(content, Mapping):
-            return cls()
-        texts = (content.get(name) for name in cls._fields)
-        return cls._make(text if isinstance(text, str) else "" for text in texts)
+        return cls._make(read_texts(content, cls._fields))
 
     def to_json(self) -> dict[str, str]:
         """Return what is known."""

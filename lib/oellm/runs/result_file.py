@@ -23,7 +23,7 @@ KEY = "oellm"
 # else in the file looks like its beginning.
 _RECORD = b'\n  "oellm": {'
 _END = b"\n  }\n}\n"
-# What a reader leaves out of the record: most of it.
+# A reader leaves out what stands from the first to the second of these: most of the record.
 _PROVENANCE, _METRICS = b'\n    "provenance": {', b'\n    "metrics": ['
 
 
@@ -74,7 +74,7 @@ def parse_result(content: bytes) -> Any:
 
 
 def parse_record(content: bytes) -> Any:
-    """Return a result of which only our record, without its provenance, is sure to be there.
+    """Return a result of which only our record, without provenance and usage, is sure to be there.
 
     The framework's own result is most of a file, and provenance is most of our record. If the
     layout is the writer's, neither is parsed: the ends of the file show that they are whole, and

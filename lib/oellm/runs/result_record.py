@@ -214,9 +214,10 @@ class ResultRecord:
         return cls(
             {
                 **_describe_row(row, ResultStatus.DONE, timing=timing, provenance=provenance),
+                # Collecting skips what stands between provenance and metrics (result_file).
+                "usage": usage.to_json(),
                 "metrics": metrics,
                 "remarks": list(remarks),
-                "usage": usage.to_json(),
                 "contents": contents.to_json(),
                 "environment": environment.to_json(),
                 "tasks": {name: state.to_json() for name, state in tasks.items()},
