@@ -76,8 +76,9 @@ class Fixture:
 
     def finish(self, *shards: int) -> None:
         for eval_id in (eval_id for shard in shards for eval_id in self.of_shard(shard)):
-            metrics = [{"metric": "acc", "value": 1}]
-            ours = {"eval_id": eval_id, "status": "done", "metrics": metrics}
+            metrics = [{"task": "t", "metric": "acc", "filter": "none", "value": 1}]
+            row = {"model_path": "m", "task_path": "t"}
+            ours = {"eval_id": eval_id, "status": "done", "row": row, "metrics": metrics}
             self.write(f"results/{eval_id}.json", {"oellm": ours})
 
     def begin(self, shard: int) -> None:

@@ -132,8 +132,9 @@ from pathlib import Path
 from oellm.runs.result_store import ResultStore
 secret = os.environ["OPENAI_API_KEY"]
 store = ResultStore(Path(sys.argv[1]))
-metrics = [{"metric": "acc", "value": 0.12345678}]
-ours = {"eval_id": "a", "status": "done", "metrics": metrics, "row": {"note": secret}}
+metrics = [{"task": "t", "metric": "acc", "filter": "none", "value": 0.12345678}]
+row = {"model_path": "m", "task_path": "t", "note": secret}
+ours = {"eval_id": "a", "status": "done", "metrics": metrics, "row": row}
 assert store.write_result({"config": {secret: [secret]}, "oellm": ours}, {"t": [{"doc": secret}]})
 failure = {"class": "KeyError", "traceback": f'File "x"\\n{secret!r}'}
 store.write_failure({"oellm": {"eval_id": "b", "failure": failure}})
@@ -149,7 +150,7 @@ def test_no_file_of_a_row_has_a_secret(run: Run, tmp_path: Path, secret: str) ->
         for name in ("results/a.json", "failures/b.json", "samples/a.jsonl")
     )
     assert result["config"] == {MARK: [MARK]}
-    assert result["oellm"]["row"] == {"note": MARK}
+    assert result["oellm"]["row"]["note"] == MARK
     assert result["oellm"]["metrics"][0]["value"] == 0.12345678
     assert MARK in failure["oellm"]["failure"]["traceback"]
     assert sample == {"task": "t", "doc": MARK}

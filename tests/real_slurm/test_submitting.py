@@ -31,7 +31,9 @@ while (run_dir / "hold").exists():
 for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
     *_, eval_id, of = line.split(",")
     if of == shard:
-        ours = {"eval_id": eval_id, "status": "done", "metrics": [{"metric": "a", "value": 1}]}
+        metric = {"task": "t", "metric": "a", "filter": "none", "value": 1}
+        ours = {"eval_id": eval_id, "status": "done", "metrics": [metric]}
+        ours["row"] = {"model_path": "m", "task_path": "t"}
         (run_dir / "results" / (eval_id + ".json")).write_text(json.dumps({"oellm": ours}))
 """
 

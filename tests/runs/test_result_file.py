@@ -25,10 +25,12 @@ VALUES = st.recursive(
 
 def record(**more: Any) -> dict[str, Any]:
     """Return our record of a row that is done, in the order in which the worker writes it."""
-    metrics = [{"metric": "acc", "value": 0.5, "n_samples": 4}]
+    names = {"task": "t", "metric": "acc", "filter": "none"}
+    metrics = [{**names, "value": 0.5, "n_samples": 4}]
     return {
         "eval_id": EVAL_ID,
         "status": "done",
+        "row": {"model_path": "m", "task_path": "t"},
         "timing": {"row_s": 1.5},
         "provenance": {"host": "n1", "versions": {"torch": "2"}},
         "metrics": metrics,

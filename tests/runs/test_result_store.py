@@ -25,8 +25,11 @@ WRITERS, ROUNDS = 8, 50
 
 
 def result(eval_id: str = EVAL_ID, value: float = 0.5, **metric: Any) -> dict[str, Any]:
-    metrics = [{"metric": "acc", "value": value, "n_samples": 4, **metric}]
-    return {"results": {}, "oellm": {"eval_id": eval_id, "status": "done", "metrics": metrics}}
+    names = {"task": "t", "metric": "acc", "filter": "none"}
+    metrics = [{**names, "value": value, "n_samples": 4, **metric}]
+    row = {"model_path": "m", "task_path": "t"}
+    ours = {"eval_id": eval_id, "status": "done", "row": row, "metrics": metrics}
+    return {"results": {}, "oellm": ours}
 
 
 def failure() -> dict[str, Any]:

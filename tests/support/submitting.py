@@ -79,7 +79,8 @@ def finish(record: dict[str, Any], *shards: int) -> None:
             ours = {
                 "eval_id": eval_id,
                 "status": "done",
-                "metrics": [{"metric": "acc", "value": 1}],
+                "row": {"model_path": "m", "task_path": "t"},
+                "metrics": [{"task": "t", "metric": "acc", "filter": "none", "value": 1}],
             }
             (path / "results" / f"{eval_id}.json").write_text(json.dumps({"oellm": ours}))
 

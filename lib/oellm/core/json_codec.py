@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import json
 import math
-from typing import Any
+from typing import Any, TypeGuard
 
 try:
     import orjson
@@ -24,6 +24,17 @@ _STRICT = (
     | orjson.OPT_PASSTHROUGH_DATACLASS
     | orjson.OPT_PASSTHROUGH_DATETIME
 )
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Return whether a value is a number that a metric or standard error can have."""
+    # JSON's true is no number, though Python's bool is an int. NumPy's floats are Python floats.
+    if type(value) is not int and not isinstance(value, float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def loads(data: bytes) -> Any:

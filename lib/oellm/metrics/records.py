@@ -6,9 +6,10 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 from oellm.core import tables
+from oellm.core.json_codec import is_finite as is_finite  # noqa: PLC0414
 from oellm.manifest.cells import read_cell
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import ModelSpec
@@ -190,13 +191,3 @@ class PrimaryMetrics:
 def _step(model_path: str) -> int | None:
     model = ModelSpec.parse(model_path)
     return training_step(model.path, dict(model.arguments).get("revision", ""))
-
-
-def is_finite(value: Any) -> TypeGuard[float]:
-    """Return whether a value is a number that a metric or standard error can have."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False

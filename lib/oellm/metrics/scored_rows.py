@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from oellm.manifest.cells import read_cell
 from oellm.manifest.rows import Row
 from oellm.runs.contents import Contents
 from oellm.runs.environment import Environment, TaskState
@@ -21,8 +20,6 @@ _OPTIONAL: dict[str, Any] = {
     "n_samples": None,
     "aggregate": "",
 }
-# Columns of a row whose values metric records have.
-_PARSED = ("model_path", "eval_suite", "limit", "apply_chat_template")
 
 
 class MetricScore(NamedTuple):
@@ -44,21 +41,11 @@ class MetricScore(NamedTuple):
 
     @classmethod
     def from_json(cls, members: Mapping[str, Any]) -> MetricScore:
-        """Return the score in a result; raises ValueError if it does not say what it is of."""
+        """Return the score in a valid result."""
         try:
-            score = cls._make(_members(members))
+            return cls._make(_members(members))
         except KeyError:
-            return cls._from_incomplete(members)
-        if not type(score.task) is type(score.metric) is type(score.filter) is str:
-            raise _nameless(members)
-        return score
-
-    @classmethod
-    def _from_incomplete(cls, members: Mapping[str, Any]) -> MetricScore:
-        whole = {**_OPTIONAL, **members}
-        if not set(cls._fields) <= whole.keys():
-            raise _nameless(members)
-        return cls.from_json(whole)
+            return cls._make(_members({**_OPTIONAL, **members}))
 
     def to_json(self) -> dict[str, Any]:
         """Return the score as a result has it."""
@@ -98,18 +85,10 @@ class ScoredRow(NamedTuple):
 
 
 def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
-    """Return the row and scores of a valid result of ours.
-
-    Raises ValueError if a part is damaged that the check for validity does not look at.
-    """
+    """Return the row and scores of a valid result of ours (`check_result`)."""
     record = read_record(result)
     cells = record.cells
     cells["eval_id"] = record.eval_id
-    try:
-        for name in _PARSED:
-            read_cell(name, cells.get(name, ""))
-    except ValueError as error:
-        raise ValueError(f"its row: {name}: {error}") from None
     scores = list(map(MetricScore.from_json, record.metrics))
     return ScoredRow(
         row=Row(cells),
@@ -120,7 +99,3 @@ def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
         environment=record.environment,
         tasks=record.tasks,
     )
-
-
-def _nameless(members: Mapping[str, Any]) -> ValueError:
-    return ValueError(f"a metric lacks one of task, metric, filter: {dict(members)}")

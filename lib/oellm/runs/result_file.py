@@ -6,12 +6,13 @@ parsing the rest of the file.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from oellm.core import json_codec
+from oellm.core.json_codec import is_finite
 from oellm.core.redaction import redact_json
+from oellm.manifest.cells import read_cell
 from oellm.runs.result_record import ResultRecord, ResultStatus
 
 # A result: what a framework returns, which only the framework's own reader knows, and our record
@@ -25,6 +26,14 @@ _RECORD = b'\n  "oellm": {'
 _END = b"\n  }\n}\n"
 # A reader leaves out what stands from the first to the second of these: most of the record.
 _PROVENANCE, _METRICS = b'\n    "provenance": {', b'\n    "metrics": ['
+
+
+# Cells that a row needs, and those whose values metric records have.
+_NAMED = ("model_path", "task_path")
+_PARSED = ("model_path", "n_shot", "eval_suite", "limit", "apply_chat_template")
+# No count of documents or examples reaches this; 64 bits hold whatever does not.
+_LARGEST = 2**63
+_DIRECTIONS = (None, True, False)
 
 
 class InvalidResultError(ValueError):
@@ -95,16 +104,19 @@ def parse_record(content: bytes) -> Any:
 
 
 def check_result(result: Any, eval_id: str | None = None) -> None:
-    """Raise InvalidResultError if a result is not valid.
+    """Raise InvalidResultError if a result is not valid: if one of its scores cannot be collected.
 
-    Valid: our record says done, its eval_id is the expected one, there is at least one metric,
-    the value of every metric is a finite number, and n_samples is positive if it is known.
+    Valid: our record says done, its eval_id is the expected one (any, if none is given), its row
+    is a manifest row that names a model and a task, and there is at least one metric, each of them
+    with its task, name and filter, and a finite number as its value. What a metric may lack is of
+    its type if it is there.
     """
     record = result.get(KEY) if isinstance(result, dict) else None
     if not isinstance(record, dict):
         raise InvalidResultError("it has no key oellm")
-    if eval_id is not None and record.get("eval_id") != eval_id:
-        raise InvalidResultError(f"its eval_id is {record.get('eval_id')!r}")
+    found = record.get("eval_id")
+    if found != eval_id if eval_id is not None else not (isinstance(found, str) and found):
+        raise InvalidResultError(f"its eval_id is {found!r}")
     if record.get("status") != ResultStatus.DONE:
         raise InvalidResultError(f"its status is {record.get('status')!r}")
     metrics = record.get("metrics")
@@ -112,16 +124,46 @@ def check_result(result: Any, eval_id: str | None = None) -> None:
         raise InvalidResultError("it has no metrics")
     for metric in metrics:
         _check_metric(metric)
+    _check_row(record.get("row"))
 
 
 def _check_metric(metric: Any) -> None:
+    """Raise InvalidResultError if a metric is not valid."""
     if not isinstance(metric, dict):
-        raise InvalidResultError(f"the value of {metric} is None")
-    value: Any = metric.get("value")
-    n_samples: Any = metric.get("n_samples")
-    # JSON's true is no number, though Python's bool is an int. NumPy's floats are Python floats.
-    is_number = type(value) is int or isinstance(value, float)
-    if not is_number or not math.isfinite(value):
-        raise InvalidResultError(f"the value of {metric.get('metric')} is {value!r}")
-    if n_samples is not None and (type(n_samples) is not int or n_samples <= 0):
-        raise InvalidResultError(f"n_samples of {metric.get('metric')} is {n_samples!r}")
+        raise InvalidResultError(f"the value of {metric!r:.80} is None")
+    get = metric.get
+    is_named = get("task") and get("metric")
+    if not (is_named and type(get("task")) is type(get("metric")) is type(get("filter")) is str):
+        raise InvalidResultError(f"a metric lacks one of task, metric, filter: {metric!r:.200}")
+    if not is_finite(get("value")):
+        raise InvalidResultError(f"the value of {metric['metric']} is {get('value')!r:.40}")
+    stderr, n_samples, n_shot = get("stderr"), get("n_samples"), get("n_shot")
+    if stderr is not None and not is_finite(stderr):
+        raise _impossible(metric, "stderr")
+    if n_samples is not None and (type(n_samples) is not int or not 0 < n_samples < _LARGEST):
+        raise _impossible(metric, "n_samples")
+    if n_shot is not None and (type(n_shot) is not int or not 0 <= n_shot < _LARGEST):
+        raise _impossible(metric, "n_shot")
+    if get("higher_is_better") not in _DIRECTIONS or type(get("higher_is_better")) is int:
+        raise _impossible(metric, "higher_is_better")
+    if type(get("group", "")) is not str:
+        raise _impossible(metric, "group")
+    if type(get("aggregate", "")) is not str:
+        raise _impossible(metric, "aggregate")
+
+
+def _impossible(metric: Mapping[str, Any], name: str) -> InvalidResultError:
+    return InvalidResultError(f"{name} of {metric['metric']} is {metric[name]!r:.40}")
+
+
+def _check_row(cells: Any) -> None:
+    if not isinstance(cells, dict) or set(map(type, cells.values())) - {str}:
+        raise InvalidResultError("its row is not a manifest row")
+    for name in _NAMED:
+        if not cells.get(name):
+            raise InvalidResultError(f"its row lacks {name}")
+    try:
+        for name in _PARSED:
+            read_cell(name, cells.get(name, ""))
+    except ValueError as error:
+        raise InvalidResultError(f"its row: {name}: {error}") from None
