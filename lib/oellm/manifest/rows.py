@@ -12,6 +12,7 @@ from typing import Any
 
 from oellm.errors import InputError
 from oellm.manifest.cells import Cell, identity_columns, read_cell
+from oellm.manifest.first_identity import FIRST_MEMBERS, first_member
 from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.typed_row import TypedRow
 
@@ -112,7 +113,10 @@ def eval_id(row: Row) -> str:
     except InputError:
         # An error in another column changes no identity.
         cells = row.without(*row.cells.keys() - identity_columns()).meanings()
-    members = [cell.member for cell in cells if cell.member]
+    return _digest([cell.member for cell in cells if cell.member])
+
+
+def _digest(members: list[str]) -> str:
     members.append(f'"identity_version":{IDENTITY_VERSION}')
     # Column names contain no character that sorts before the quote that ends them, so sorting the
     # members sorts them by key, as canonical JSON does.
@@ -120,10 +124,23 @@ def eval_id(row: Row) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+def _first_eval_id(row: Row) -> str:
+    """Return the eval_id that a row had when each spelling of an argument had its own.
+
+    Rows of runs from that time carry it, and their results are found by it.
+    """
+    members = [
+        first_member(name, text) if name in FIRST_MEMBERS else read_cell(name, text).member
+        for name, text in row.cells.items()
+        if name in identity_columns()
+    ]
+    return _digest(list(filter(None, members)))
+
+
 def identify_row(row: Row) -> Row:
-    """Return the row with its eval_id; raises InputError if it carries another one."""
+    """Return the row with its eval_id; raises InputError if it carries another row's."""
     computed, given = eval_id(row), row.cells.get("eval_id")
-    if given and given != computed:
+    if given and given not in (computed, _first_eval_id(row)):
         hint = "the row was changed after it got its eval_id; empty the cell"
         raise row.error("eval_id", f"expected {computed}, got {given!r}: {hint}")
     if given:

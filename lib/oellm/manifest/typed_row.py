@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from oellm.core import schema
+from oellm.manifest.argument_texts import argument_value
 from oellm.manifest.cells import Cell, read_cell
 from oellm.manifest.model_spec import ModelSpec
 
@@ -70,8 +71,12 @@ class TypedRow(NamedTuple):
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """All arguments of the model: those of its own cell override those of model_args."""
-        return {**self.model_args, **dict(self.model.arguments)}
+        """All arguments of the model: those of its own cell override those of model_args.
+
+        Lists and objects are values of JSON, everything else is its text.
+        """
+        own = {name: argument_value(name, text) for name, text in self.model.arguments}
+        return {**self.model_args, **own}
 
 
 _COLUMNS = frozenset(TypedRow._fields) - {"model", "task_path"}

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from oellm.errors import InputError
-from oellm.manifest.model_spec import ModelSpec
+from oellm.manifest.model_spec import ModelSpec, parse_listed
 
 if TYPE_CHECKING:
     from oellm.models.checkpoints import Holding
@@ -59,7 +59,7 @@ def read_model_list(
                 continue
             empty = False
             try:
-                spec = ModelSpec.parse(str(ModelSpec(cell, added)))
+                spec = parse_listed(cell, added)
             except ValueError as error:
                 raise InputError(str(error), source, number) from None
             yield ListedModel(spec, source, number)

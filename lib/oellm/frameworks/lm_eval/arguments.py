@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from oellm.hub.repositories import COMPANIONS
+from oellm.manifest.argument_texts import NAMES, unquoted
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
@@ -33,11 +34,17 @@ def load_arguments(key: ModelKey, row: Row) -> dict[str, Any]:
 
 
 def with_types(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments with the types that lm-eval's command line gives to their texts."""
+    """Return arguments with the types that lm-eval's command line gives to their texts.
+
+    Names stay texts, whatever they look like: a commit may be `5e12345`, a directory `0000100`.
+    """
     from lm_eval.utils import handle_arg_string
 
     return {
-        name: handle_arg_string(value) if isinstance(value, str) else value
+        name: value
+        if name in NAMES or not isinstance(value, str)
+        # lm-eval before 0.4.12 keeps the quotes that make a text of a number.
+        else (text if (text := unquoted(value)) != value else handle_arg_string(value))
         for name, value in arguments.items()
     }
 

@@ -14,6 +14,7 @@ from oellm.frameworks.interface import GoOn
 from oellm.frameworks.lm_eval import environment, messages, patches, scoring
 from oellm.frameworks.lm_eval.arguments import load_arguments
 from oellm.frameworks.lm_eval.messages import Call, CallReply, Handle
+from oellm.manifest.argument_texts import json_text
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models import identity as model_identity
@@ -72,7 +73,7 @@ class LmEvalModel:
         info = loaded.get_model_info() if hasattr(loaded, "get_model_info") else {}
         return Handle(
             backend=key.backend,
-            arguments=",".join(f"{name}={value}" for name, value in arguments.items()),
+            arguments=",".join(f"{name}={_shown(value)}" for name, value in arguments.items()),
             info=info,
             tokenizer_info=_tokenizer_info(loaded),
             light_attributes=_light_attributes(loaded),
@@ -134,6 +135,11 @@ def _dtype(model: Any, info: Mapping[str, Any]) -> str:
     engine = getattr(getattr(model, "model", None), "llm_engine", None)
     found = found or getattr(getattr(engine, "model_config", None), "dtype", None)
     return str(found or "").removeprefix("torch.")
+
+
+def _shown(value: Any) -> str:
+    """Return a value of a model argument as text; lists and objects are JSON."""
+    return json_text(value) if isinstance(value, (list, dict)) else str(value)
 
 
 def _tokenizer_info(model: Any) -> dict[str, Any]:
