@@ -92,6 +92,111 @@ def test_secrets_are_known_by_the_names_of_their_variables(tmp_path: Path) -> No
     assert set(secrets(environ)) == {f"value-of-{name}" for name in secret}
 
 
+def test_a_key_is_known_by_a_word_of_its_name_unless_its_value_is_a_word() -> None:
+    random = "aB3-x9Y2-kLm4"
+    hidden = ["OPENAI_KEY", "SSH_KEY", "KEY", "OPENAI_KEY_2", "MY_KEYS", "openaiKey", "DEPLOYKEY"]
+    plain = ["KEYBOARD", "MONKEY", "XKB_KEYMAP", "GNOME_KEYRING_CONTROL", "KEYTIMEOUT", "TURKEY"]
+    environ = {name: f"{random}-{name}" for name in (*hidden, *plain)}
+    environ |= {"SORT_KEY": "accuracy", "ID_KEY": "123456789", "SSH_KEY_PATH": random}
+    environ["GIT_KEY"] = "/home/me/.ssh/id_rsa"
+    assert set(secrets(environ)) == {f"{random}-{name}" for name in hidden}
+
+
+def test_each_line_of_a_private_key_is_a_secret() -> None:
+    lines = ["b3BlbnNzaC1rZXktdjEAAAAA", "QyNTUxOQAAACDq4bgTmbcb"]
+    key = "\n".join(["-----BEGIN OPENSSH PRIVATE KEY-----", *lines, "-----END-----"])
+    redact = Redaction(secrets({"SSH_KEY": key})).redact
+    assert redact(f"{key}!") == f"{MARK}!"
+    assert redact(f"> {lines[0]}\n> {lines[1]}\n") == f"> {MARK}\n> {MARK}\n"
+
+
+def test_the_password_of_a_url_is_a_secret_however_short() -> None:
+    environ = {"DATABASE_URL": "postgres://u:PW@h/x", "http_proxy": "http://me:longerpw1@proxy:80"}
+    redact = Redaction(secrets(environ)).redact
+    assert redact("connect postgres://u:PW@h/x") == f"connect postgres://{MARK}/x"
+    assert redact("longerpw1 of http://me:longerpw1@proxy:80/") == f"{MARK} of http://{MARK}/"
+    assert redact("u:PW, PW@home") == "u:PW, PW@home"
+    assert Redaction([]).redact("mongodb://a:b1c2@db.x/t") == f"mongodb://a:{MARK}@db.x/t"
+
+
+LETTERS = "aB3dE6gH9k"
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        *(f"hf_{LETTERS * 4}", f"api_org_{LETTERS * 4}", f"sk-{LETTERS * 5}"),
+        *(f"sk-proj-{LETTERS * 3}_{LETTERS}-x", f"sk-ant-api03-{LETTERS * 3}-{LETTERS}"),
+        *(f"ghp_{LETTERS * 4}", f"gho_{LETTERS * 4}", f"github_pat_{LETTERS * 3}_{LETTERS * 5}"),
+        *(f"glpat-{LETTERS * 2}", f"wandb_v1_{LETTERS * 4}", f"local-{'0123456789abcdef' * 3:.40}"),
+        *(f"xoxb-123456789012-{LETTERS * 2}", "AKIAIOSFODNN7EXAMPLE", f"AIza{LETTERS * 3}abcde"),
+        f"eyJ{LETTERS}a.eyJ{LETTERS}b.{LETTERS}",
+    ],
+)
+def test_tokens_are_known_by_their_form(token: str) -> None:
+    redaction = Redaction([])
+    assert redaction.redact(f"x={token}, y") == f"x={MARK}, y"
+    found = json.loads(redaction.redact_json(json.dumps({"a": [f'"{token}"']}).encode()))
+    assert found == {"a": [f'"{MARK}"']}
+
+
+ORDINARY = [
+    *("KEYBOARD", "MONKEY", "key", "api key", "the key to the door", "api_key=", "password"),
+    *("sk-learn-based-classification-with-trees", "disk-0123456789abcdefghij", "task-1234567890"),
+    *(
+        "0123456789abcdef0123456789abcdef01234567",
+        "hf_hub_download",
+        "local-models",
+        "ghost_writer",
+    ),
+    *("https://user:password@example.com/a?b=c:d@e", "key=value", "tokenizer", "secretary", "eyJ"),
+    *("git@github.com:acme/x.git", "a:b@c", "org/name@0123456", "http://[::1]:80/", "github_path"),
+    *("AKIA", "xoxo-hugs", "postgres://localhost:5432/db", "sk-SK", "SK-1234567890123456789012345"),
+]
+
+
+@PATIENT
+@given(st.lists(st.sampled_from(ORDINARY) | st.text(), max_size=9), st.sampled_from(' \n,"/'))
+def test_ordinary_texts_stay_as_they_are(parts: list[str], between: str) -> None:
+    environ = {
+        "KEYBOARD": "us-intl-qwerty",
+        "MONKEY": "banana-1234",
+        "SORT_KEY": "password",
+        "PATH": "/usr/bin:/bin",
+        "HOME": "/none",
+        "PUBLIC_URL": "https://x.org/key",
+        "TOKEN": "",
+    }
+    redaction = Redaction(secrets(environ))
+    text = between.join(parts)
+    assert redaction.redact(text) == text
+    data = json.dumps({text: [text]}).encode()
+    assert redaction.redact_json(data) == data
+
+
+@pytest.mark.parametrize(
+    ("setting", "column"),
+    [
+        ('env={"OPENAI_KEY": "sk-x1"}', "env"),
+        ('env={"DATABASE_URL": "postgres://u:pw1@h/x"}', "env"),
+        (f'env={{"X": "{HUB_TOKEN}"}}', "env"),
+        (f'setup=["export X={HUB_TOKEN}"]', "setup"),
+        ('setup=["curl https://me:pw1@host"]', "setup"),
+    ],
+)
+def test_a_setting_with_a_secret_is_refused_and_never_shown(
+    run: Run, setting: str, column: str
+) -> None:
+    done = run("oe-detect", "--cluster=local", "--set", setting, status=2)
+    assert f"{column}: expected no " in done.stderr
+    assert not {"sk-x1", "pw1", HUB_TOKEN} & set(done.stderr.replace(":", " ").split())
+
+
+def test_settings_may_name_keys_and_variables_of_the_shell(run: Run) -> None:
+    settings = ('env={"KEYBOARD": "us-1", "SORT_KEY": "name"}', 'setup=["curl https://u:$P@h"]')
+    run("oe-detect", "--cluster=local", *(f"--set={text}" for text in settings))
+
+
 @pytest.mark.parametrize(
     ("variable", "place"),
     [
@@ -99,6 +204,7 @@ def test_secrets_are_known_by_the_names_of_their_variables(tmp_path: Path) -> No
         ("HF_HOME", "shared/token"),
         ("XDG_CACHE_HOME", "cache/huggingface/token"),
         ("HOME", "home/.cache/huggingface/token"),
+        ("HOME", "home/.netrc"),
     ],
 )
 def test_the_token_of_a_login_is_in_no_message(
@@ -106,8 +212,10 @@ def test_the_token_of_a_login_is_in_no_message(
 ) -> None:
     file = tmp_path / place
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("not-of-the-usual-form\n")
-    up = {"HF_TOKEN_PATH": 0, "HF_HOME": 1, "XDG_CACHE_HOME": 2, "HOME": 3}[variable]
+    is_netrc = place.endswith(".netrc")
+    password = "machine api.wandb.ai\n  login user\n  password " if is_netrc else ""
+    file.write_text(f"{password}not-of-the-usual-form\n")
+    up = place.count("/") if variable != "HF_TOKEN_PATH" else 0
     env = {variable: str([file, *file.parents][up])}
     done = run("oe-detect", "--cluster=not-of-the-usual-form", env=env, status=2)
     assert MARK in done.stderr

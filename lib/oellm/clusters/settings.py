@@ -101,14 +101,14 @@ def _check_sbatch_options(names: Iterable[str], origin: str) -> None:
                 raise InputError(text, origin, column="sbatch")
 
 
-def _check_variables(names: Iterable[str], origin: str) -> None:
-    """Raise InputError for a name that no variable can have, or that looks like a secret's."""
+def _check_variables(variables: Mapping[str, Any], origin: str) -> None:
+    """Raise InputError for a name that no variable can have, and for a secret."""
     from oellm.core.redaction import is_secret
 
-    for name in names:
+    for name, value in variables.items():
         if not _VARIABLE.fullmatch(name):
             raise InputError(f"expected names of variables, got {name!r}", origin, column="env")
-        if is_secret(name):
+        if is_secret(name, str(value)):
             raise InputError(
                 f"expected no secret, got {name}: run.json and the batch script would show it, "
                 "and jobs do not need it",
@@ -119,6 +119,8 @@ def _check_variables(names: Iterable[str], origin: str) -> None:
 
 def _check_parts(key: str, value: Any, origin: str) -> None:
     """Raise InputError unless everything in a value can be written into a batch script."""
+    from oellm.core.redaction import holds_secret
+
     for part in _parts(value):
         if part is None or isinstance(part, (dict, list, bool)):
             raise InputError(f"expected texts or numbers, got {part!r}", origin, column=key)
@@ -126,6 +128,13 @@ def _check_parts(key: str, value: Any, origin: str) -> None:
         # Only setup lines, which are shell on purpose, may span lines of the script.
         if key != "setup" and re.search(r"[\x00-\x1f\x7f]", text):
             raise InputError("expected no line ends or control characters", origin, column=key)
+        if holds_secret(text):
+            raise InputError(
+                "expected no token and no password: run.json and the batch script would show it, "
+                "and jobs do not need it",
+                origin,
+                column=key,
+            )
         if re.search(r"[\ud800-\udfff]", text):
             raise InputError(f"expected UTF-8 text, got {text!r}", origin, column=key)
 

@@ -18,12 +18,53 @@ _SECRET = re.compile(
     r"|SECRET|PASSWORD",
     re.IGNORECASE,
 )
-_PLACE = re.compile(r"_(PATH|FILE|DIR|HOME|URL)$", re.IGNORECASE)
+_PLACE = re.compile(r"_(PATH|FILE|DIR|HOME|URL|SOCK)$", re.IGNORECASE)
+# The words of a name: OPENAI_KEY_2, openaiKey.
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# Words that end like KEYS of something, and are none.
+_NO_KEYS = frozenset(
+    ("MONKEY", "DONKEY", "TURKEY", "HOCKEY", "JOCKEY", "HOTKEY", "LESSKEY", "WHISKEY", "SMOKEY")
+)
+# A value of a variable SORT_KEY or SSH_KEY that is a word or a path, and no key.
+_ORDINARY = re.compile(r"[a-z]{1,11}|[A-Z]{1,11}|[0-9]+|[.~]?/.*|true|false", re.DOTALL)
+# The credentials in a URL: `user:password@host`, and the password.
+_URL = re.compile(
+    r"[a-z][a-z0-9+.-]*://([^\s/:@\"'\\]*:([^\s/@\"'\\]+)@[^\s/?#\"'\\]*)", re.IGNORECASE
+)
 # A shorter value may be a word of any text. In characters.
 _SHORTEST = 8
-# A longer file holds no token. In bytes.
+# More of a file holds no token. In characters.
 _LONGEST_FILE = 4096
-_HUB_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
+_PASSWORD = re.compile(r"\bpassword\s+(\S+)")
+# Tokens that are known by their form, each with the text that all of them have. The lookaheads want
+# a digit, which a hyphenated word such as sk-learn-something has not.
+_TOKENS = tuple(
+    (prefix, re.compile(pattern))
+    for prefix, pattern in (
+        (b"hf_", rb"hf_[A-Za-z0-9]{30,}"),
+        (b"api_org_", rb"api_org_[A-Za-z0-9]{30,}"),
+        (b"sk-", rb"(?<![A-Za-z0-9])sk-[A-Za-z0-9]{32,}"),
+        (
+            b"sk-",
+            rb"(?<![A-Za-z0-9])sk-(?:[A-Za-z0-9]+[-_]){0,3}"
+            rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}[A-Za-z0-9_-]*",
+        ),
+        (b"gh", rb"gh[opsur]_[A-Za-z0-9]{30,}"),
+        (b"github_pat_", rb"github_pat_[A-Za-z0-9_]{50,}"),
+        (b"glpat-", rb"glpat-[A-Za-z0-9_-]{20,}"),
+        (b"wandb_v1_", rb"wandb_v1_[A-Za-z0-9_]{20,}"),
+        (b"local-", rb"(?<![A-Za-z0-9])local-[0-9a-f]{40}(?![0-9a-f])"),
+        (b"xox", rb"xox[abprs]-[0-9]{8,}-[A-Za-z0-9-]{10,}"),
+        (b"AKIA", rb"(?<![A-Za-z0-9])AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
+        (b"AIza", rb"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}"),
+        (b"eyJ", rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+    )
+)
+# The password of a database. Not that of a web page: examples of such addresses are ordinary text.
+_DATABASE = re.compile(
+    rb"(?<![a-z])((?:postgres|postgresql|mysql|mariadb|mongodb|rediss?|amqps?|clickhouse|mssql)"
+    rb"(?:\+[a-z0-9]+)?://[^\s/:@\"'\\]*:)[^\s/@\"'\\]+(?=@)"
+)
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 # Levels of quotation: a traceback quotes a text, and JSON may quote the traceback.
 _QUOTATIONS = 2
@@ -34,13 +75,18 @@ def redact(text: str) -> str:
     return _own().redact(text)
 
 
+def redact_bytes(data: bytes) -> bytes:
+    """Return bytes of a log with this process's secrets replaced by `[redacted]`."""
+    return _own().redact_bytes(data)
+
+
 def redact_json(data: bytes) -> bytes:
     """Return JSON with this process's secrets in its strings replaced by `[redacted]`."""
     return _own().redact_json(data)
 
 
 class Redaction:
-    """Removes secrets from texts, and everything that looks like a token of the hub."""
+    """Removes secrets from texts, and everything that looks like a token of a known kind."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
         spellings = {spelling for secret in secrets for spelling in _spellings(secret)}
@@ -52,6 +98,10 @@ class Redaction:
         data = text.encode("utf-8", "surrogatepass")
         return self._replaced(data).decode("utf-8", "surrogatepass") if self._is_in(data) else text
 
+    def redact_bytes(self, data: bytes) -> bytes:
+        """Return bytes without the secrets, plain or quoted."""
+        return self._replaced(data) if self._is_in(data) else data
+
     def redact_json(self, data: bytes) -> bytes:
         """Return JSON without the secrets; it stays JSON, whatever they are.
 
@@ -60,13 +110,19 @@ class Redaction:
         return _JSON_STRING.sub(self._redacted_string, data) if self._is_in(data) else data
 
     def _is_in(self, data: bytes) -> bool:
-        found = any(spelling in data for spelling in self._spellings)
-        return found or _HUB_TOKEN.search(data) is not None
+        if any(spelling in data for spelling in self._spellings):
+            return True
+        if b"://" in data and _DATABASE.search(data):
+            return True
+        return any(prefix in data and pattern.search(data) for prefix, pattern in _TOKENS)
 
     def _replaced(self, data: bytes) -> bytes:
         for spelling in self._spellings:
             data = data.replace(spelling, MARK.encode())
-        return _HUB_TOKEN.sub(MARK.encode(), data)
+        for prefix, pattern in _TOKENS:
+            if prefix in data:
+                data = pattern.sub(MARK.encode(), data)
+        return _DATABASE.sub(rb"\1" + MARK.encode(), data)
 
     def _redacted_string(self, match: re.Match[bytes]) -> bytes:
         import json
@@ -79,10 +135,16 @@ class Redaction:
 
 def secrets(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the secrets in an environment, and those in the token files that it names."""
-    values = [value for name, value in environ.items() if is_secret(name)]
-    for value in (*values, *_file_contents(environ)):
+    values = [value for name, value in environ.items() if is_secret(name, value)]
+    lines = (line for value in values for line in value.splitlines() if not line.startswith("--"))
+    for value in (*values, *lines, *_file_contents(environ)):
         if len(value.strip()) >= _SHORTEST:
             yield value.strip()
+    for value in environ.values():
+        for credentials, password in _URL.findall(value):
+            yield credentials
+            if len(password) >= _SHORTEST:
+                yield password
 
 
 @functools.cache
@@ -90,21 +152,43 @@ def _own() -> Redaction:
     return Redaction(secrets(os.environ))
 
 
-def is_secret(name: str) -> bool:
-    """Return whether a variable of this name holds a secret."""
-    return bool(_SECRET.search(name)) and not _PLACE.search(name)
+def is_secret(name: str, value: str) -> bool:
+    """Return whether a variable holds a secret, by its name and, if the name may lie, its value."""
+    if _PLACE.search(name):
+        return False
+    if _SECRET.search(name):
+        return True
+    words = (word.upper().removesuffix("S") for word in _WORD.findall(name))
+    has_key = any(word.endswith("KEY") and word not in _NO_KEYS for word in words)
+    return has_key and not _ORDINARY.fullmatch(value.strip())
+
+
+def holds_secret(text: str) -> bool:
+    """Return whether a text holds a token of a known kind, or a URL with a password."""
+    data = text.encode("utf-8", "surrogatepass")
+    # A shell variable in the place of the password is none.
+    passwords = (password for _, password in _URL.findall(text) if not password.startswith("$"))
+    return _UNKNOWN.redact_bytes(data) != data or any(passwords)
 
 
 def _file_contents(environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield the content of the files in which the hub's library keeps the token of a login."""
+    """Yield the tokens in the files of logins: the hub's, and those of ~/.netrc (wandb's too)."""
     cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
     homes = (environ.get("HF_HOME"), os.path.join(cache, "huggingface"), "~/.cache/huggingface")
     places = [os.path.join(home, "token") for home in homes if home]
     for place in dict.fromkeys([environ.get("HF_TOKEN_PATH") or "", *places]):
-        path = os.path.expanduser(place)
-        # A FIFO would wait for a writer.
-        with contextlib.suppress(OSError), open_regular(path, any_link=True) as stream:
-            yield stream.read(_LONGEST_FILE).decode("utf-8", "ignore")
+        yield _read(place)
+    for place in dict.fromkeys([environ.get("NETRC") or "", "~/.netrc"]):
+        yield from _PASSWORD.findall(_read(place))
+
+
+def _read(place: str) -> str:
+    """Return the text of a short file; empty if there is none."""
+    path = os.path.expanduser(place)
+    # A FIFO would wait for a writer.
+    with contextlib.suppress(OSError), open_regular(path, any_link=True) as stream:
+        return stream.read(_LONGEST_FILE).decode("utf-8", "ignore")
+    return ""
 
 
 def _spellings(secret: str) -> set[bytes]:
@@ -116,3 +200,7 @@ def _spellings(secret: str) -> set[bytes]:
         quoted = {spelled[1:-1] for text in texts for spelled in (json.dumps(text), repr(text))}
         texts |= quoted | {json.dumps(text, ensure_ascii=False)[1:-1] for text in texts}
     return {text.encode("utf-8", "surrogatepass") for text in texts}
+
+
+# Knows tokens by their form alone.
+_UNKNOWN = Redaction(())

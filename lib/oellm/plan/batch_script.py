@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm import __version__
+from oellm.clusters import gpu_variables
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import find_launcher, worker_variables
 from oellm.core.paths import data_file
@@ -20,10 +21,6 @@ from oellm.slurm.notation import parse_time_limit
 
 # Compute nodes have no internet; without these, each data set waits 25 s for the hub.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
-
-# Variables in which Slurm names the GPUs of a job; the first one that is set counts.
-_NVIDIA = ("CUDA_VISIBLE_DEVICES",)
-_AMD = ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GPU_DEVICE_ORDINAL")
 
 _STAGE_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
@@ -59,8 +56,11 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
         last_shard=array.first_shard + n_shards - 1,
         setup=cluster.items("setup"),
         job_variables=[*SLURM_VARIABLES, *stage_variables],
-        nvidia=_NVIDIA,
-        amd=_AMD,
+        gpu_variables=gpu_variables.order_by_settings(
+            cluster.items("container_args"), job_resources.gres_of_job(cluster, array)
+        ),
+        nvidia=gpu_variables.NVIDIA,
+        amd=gpu_variables.AMD,
         environment=worker_variables(cluster, image, _OFFLINE).items(),
         image=image,
         runtime=cluster.text("container_runtime"),

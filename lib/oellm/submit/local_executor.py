@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import shlex
 import signal
@@ -11,24 +12,24 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from io import FileIO
 from pathlib import Path
 
-from oellm.core import atomic
+from oellm.clusters import gpu_variables
 from oellm.core.log import Log
 from oellm.core.processes.children import signal_at_parents_end
 from oellm.core.processes.stop_signals import StopOrder, StopSignals
-from oellm.core.regular_files import RefusedFileError, append_regular
 from oellm.errors import ExitStatus, MachineError
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.run_record import Executor
 from oellm.submit import array_elements
 from oellm.submit.array_elements import Element
+from oellm.submit.element_log import ElementLog
+from oellm.submit.job_environment import job_environment
 from oellm.submit.local_gpus import LocalGpus
 from oellm.submit.submission import new_submission
 
 # The worker's messages begin with this; the log also has those of the framework.
-_WORKER_MESSAGE = "oe-run-task: "
+_WORKER_MESSAGE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d )?oe-run-task: ", re.ASCII)
 # Seconds that elements have to stop in order; a worker takes 20 at most.
 _GRACE_S = 30.0
 # Seconds between two looks at what runs, and between two calls of `refresh`.
@@ -48,7 +49,10 @@ class LocalExecutor:
         self._refresh = refresh
         self._refreshed_at = time.monotonic()
         self._shards = array_elements.shards_by_element(run)
-        self._gpus = LocalGpus(os.environ)
+        order = gpu_variables.order_by_settings(
+            run.setting("container_args") or [], run.setting("gpu_gres") or ""
+        )
+        self._gpus = LocalGpus(os.environ, order or gpu_variables.order_by_devices())
         # The elements that run, each with its GPUs.
         self._running: dict[LocalElement, list[str]] = {}
         self._selector = selectors.DefaultSelector()
@@ -93,8 +97,14 @@ class LocalExecutor:
 
     def _start(self, element: Element) -> None:
         gpus = self._gpus.take(self._needed_gpus(element.array))
-        variables = self._gpus.variables(gpus)
-        started = LocalElement(self._run, element, self._shards[element], variables=variables)
+        environment = {
+            **job_environment(os.environ, self._run.setting("stage_dir") or ""),
+            **self._gpus.variables(gpus),
+            "SLURM_ARRAY_TASK_ID": str(element.number),
+        }
+        started = LocalElement(
+            self._run, element, self._shards[element], environment=environment, log=self._log
+        )
         self._running[started] = gpus
         self._selector.register(started, selectors.EVENT_READ)
 
@@ -104,8 +114,8 @@ class LocalExecutor:
         for element in list(self._running):
             has_ended = element.has_ended()
             for line in element.new_lines():
-                if line.startswith(_WORKER_MESSAGE):
-                    self._log(f"{element.label}: {line[len(_WORKER_MESSAGE) :].rstrip()}")
+                if message := _WORKER_MESSAGE.match(line):
+                    self._log(f"{element.label}: {line[message.end() :].rstrip()}")
             if has_ended:
                 self._end(element)
         if time.monotonic() - self._refreshed_at > _REFRESH_S:
@@ -131,15 +141,6 @@ class LocalExecutor:
             self._look()
 
 
-def _open_log(path: Path) -> FileIO:
-    """Open a log to append to; it takes the place of whatever is no log of this user's own."""
-    try:
-        return append_regular(path)
-    except RefusedFileError:
-        os.replace(path, path.with_name(f"{path.name}.refused-{atomic.new_attempt()}"))
-        return append_regular(path)
-
-
 def command_line(run: Run, element: Element) -> str:
     """Return the shell command that runs an element."""
     script = str(run.path / run.arrays[element.array].script)
@@ -149,22 +150,24 @@ def command_line(run: Run, element: Element) -> str:
 class LocalElement:
     """A batch script that runs; `fileno` is readable when it has printed something or ended.
 
-    `shards` are those of the element's workers. `variables` are added to the environment.
+    `shards` are those of the element's workers. `log` is told if the file cannot be written that
+    keeps what the element prints; the element runs on.
     """
 
     def __init__(
-        self, run: Run, element: Element, shards: list[int], variables: Mapping[str, str]
+        self,
+        run: Run,
+        element: Element,
+        shards: list[int],
+        *,
+        environment: Mapping[str, str],
+        log: Log,
     ) -> None:
         self.label = (
             f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]}-{shards[-1]}"
         )
         self.log_file = Path(run.path / LOGS / f"local_{shards[0]}.log")
-        environment = {**os.environ, **variables, "SLURM_ARRAY_TASK_ID": str(element.number)}
-        # We may run inside the user's own job; the script must not requeue that job.
-        environment.pop("SLURM_ARRAY_JOB_ID", None)
-        self._unfinished_line = b""
-        self._log_stream = _open_log(self.log_file)
-        self._log_problem = ""
+        self._output = ElementLog(self.log_file, lambda text: log(f"{self.label}: {text}"))
         self._process = subprocess.Popen(
             ["bash", str(run.path / run.arrays[element.array].script)],
             stdin=subprocess.DEVNULL,
@@ -187,18 +190,7 @@ class LocalElement:
         """Yield the lines printed since the last call; by then they are in the log."""
         with contextlib.suppress(BlockingIOError):
             while data := os.read(self.fileno(), 65536):
-                yield from self._write_log(data)
-                *lines, self._unfinished_line = (self._unfinished_line + data).split(b"\n")
-                yield from (line.decode("utf-8", "replace") for line in lines)
-
-    def _write_log(self, data: bytes) -> Iterator[str]:
-        """Write to the log; yield a message if that fails for the first time, as on a full disk."""
-        try:
-            self._log_stream.write(data)
-        except OSError as error:
-            if not self._log_problem:
-                self._log_problem = f"{self.log_file}: {error.strerror}"
-                yield f"{_WORKER_MESSAGE}{self._log_problem}: the log has gaps, the rows go on"
+                yield from self._output.add(data)
 
     def has_ended(self) -> bool:
         """Return whether the script has ended; processes that it started may still run."""
@@ -217,5 +209,5 @@ class LocalElement:
         status = self._process.wait()
         assert self._process.stdout is not None
         self._process.stdout.close()
-        self._log_stream.close()
+        self._output.close()
         return status

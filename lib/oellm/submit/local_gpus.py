@@ -8,8 +8,8 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-# The variables that tell a program its GPUs; which one counts depends on the vendor.
-_VARIABLES = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")
+from oellm.clusters import gpu_variables
+
 _TIMEOUT_S = 60
 
 
@@ -34,10 +34,13 @@ _TOOLS = (
 
 
 class LocalGpus:
-    """The GPUs by their names in a variable, and which of them are free."""
+    """The GPUs by their names in a variable, and which of them are free.
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self._variable, self._free = _find_gpus(environment)
+    `order` are the variables that may name them; the first one counts.
+    """
+
+    def __init__(self, environment: Mapping[str, str], order: tuple[str, ...]) -> None:
+        self._variable, self._free = _find_gpus(environment, order)
         self.count = len(self._free)
 
     def suffice(self, number: int) -> bool:
@@ -54,18 +57,17 @@ class LocalGpus:
         self._free += gpus
 
     def variables(self, gpus: list[str]) -> dict[str, str]:
-        """Return the variables that give a program these GPUs; none on a machine without GPUs."""
-        return {self._variable: ",".join(gpus)} if self.count else {}
+        """Return the variables that give a program these GPUs; none on a machine without GPUs.
+
+        A variable that names no GPU hides them all; programs get it, too.
+        """
+        return {self._variable: ",".join(gpus)} if self._variable else {}
 
 
-def _find_gpus(environment: Mapping[str, str]) -> tuple[str, list[str]]:
+def _find_gpus(environment: Mapping[str, str], order: tuple[str, ...]) -> tuple[str, list[str]]:
     """Return the variable for GPUs, and the names of those that we may use."""
-    for variable in _VARIABLES:
-        if variable in environment:
-            names = [name.strip() for name in environment[variable].split(",")]
-            # CUDA ignores an invalid name, such as -1, and all names after it.
-            ends = (at for at, name in enumerate(names) if name in ("", "-1", "NoDevFiles"))
-            return variable, names[: next(ends, None)]
+    if variable := gpu_variables.choose_variable(environment, order):
+        return variable, gpu_variables.list_gpus(environment[variable])
     for tool in _TOOLS:
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             done = subprocess.run(
@@ -78,7 +80,7 @@ def _find_gpus(environment: Mapping[str, str]) -> tuple[str, list[str]]:
                 check=False,
             )
             # A silent driver counts as no GPUs.
-            if done.returncode == 0:
-                names = re.findall(tool.pattern, done.stdout, re.MULTILINE)
+            names = re.findall(tool.pattern, done.stdout, re.MULTILINE)
+            if done.returncode == 0 and names:
                 return tool.variable, list(dict.fromkeys(names))
     return "", []
