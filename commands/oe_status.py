@@ -11,7 +11,8 @@ Options:
   --watch          Check again and again, until nothing runs or is queued.
   --poll=SECONDS   How often --watch checks. [default: 10]
   --log=NAME       Print the end of a log instead: that of a shard (its number)
-                   or of a row (its eval_id, or the beginning of it).
+                   or of a row (its eval_id, or the beginning of it). A number
+                   of up to seven digits is a shard.
   --lines=N        Lines of the log that --log prints. [default: 40]
   --cluster=NAME   Without a run: list the runs of this cluster; by default this
                    machine's.
@@ -29,11 +30,14 @@ Slurm's answers. A row is
   running   if a worker is evaluating it, in a job that runs;
   pending   if it waits in the queue or in a running job, or is not submitted;
   failed    if the worker recorded a reason in failures/;
-  lost      if its job ended without either: cancelled, killed, node failure.
+  cancelled if a user took its job out of the queue;
+  lost      if its job ended without a result for another reason: it was killed,
+            its node failed, its container did not start.
 
-oe-submit starts failed and lost rows again. squeue knows jobs until a while
-after they end, sacct knows all of them; without accounting, oe-status says what
-it cannot know. If Slurm does not answer, oe-status shows what the files say.
+Lost rows have the last line of their job's log as part of the reason, and the
+log's path. oe-submit starts failed, cancelled and lost rows again. squeue knows
+jobs until a while after they end, sacct knows all of them; without accounting,
+oe-status says what it cannot know. If Slurm does not answer, oe-status shows what the files say.
 Times and GPU-hours come from the heartbeats, from each worker's start to its
 last heartbeat. Remaining times assume the pace so far.
 
@@ -42,8 +46,8 @@ Output: records (schema.json, tables `status` and `shard_status`). In json, one
   with a bar on a terminal; in a pipe it prints a line when something has
   changed.
 
-Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed
-  or were lost, and nothing is running or waiting; 75 something is running,
+Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed,
+  were lost or cancelled, and nothing is running or waiting; 75 something is running,
   queued or not submitted; for several runs, the highest of these. 2 bad input;
   130 interrupted.
 
@@ -66,6 +70,7 @@ from oellm.errors import ExitStatus, InputError, MachineError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from oellm.core.log import Log
     from oellm.runs.run_directory import Run
     from oellm.status.observer import Observer
     from oellm.status.records import RowRecord, ShardRecord
@@ -127,7 +132,8 @@ def _status(arguments: cli.Arguments) -> int:
     runs = [run_directory.open_run(path, lambda: cli.open_input(None)) for path in options.run_dirs]
     if options.log is not None:
         return _print_log(runs[0], options.log, options.lines)
-    observers = [Observer(run, cli.message) for run in runs]
+    tell = _once()
+    observers = [Observer(run, tell) for run in runs]
     if options.watch:
         return _watch(observers[0], options.poll_s)
     # Look at all runs before printing: half a table is worse than none.
@@ -162,23 +168,23 @@ def _table(status: RunStatus) -> str:
     from oellm.status import table as status_table
 
     width = shutil.get_terminal_size().columns
-    return "\n".join(status_table.table_lines(status.shards, status.totals, width))
+    return "\n".join(status_table.table_lines(status, width))
 
 
 def _write_records(statuses: list[RunStatus], options: Options) -> None:
     from oellm.core import schema, tables
     from oellm.status import records as status_records
+    from oellm.status.row_titles import make_titles
 
-    records: Iterable[ShardRecord | RowRecord] = (
-        record
-        for status in statuses
-        for shard in status.shards
-        for record in (
-            [status_records.describe_shard(status.run, shard)]
-            if options.shards
-            else (status_records.describe_row(status.run, row) for row in shard.rows)
-        )
-    )
+    def describe(status: RunStatus) -> Iterable[ShardRecord | RowRecord]:
+        titles = make_titles(status.rows) if options.shards else {}
+        for shard in status.shards:
+            if options.shards:
+                yield status_records.describe_shard(status.run, shard, titles)
+            else:
+                yield from (status_records.describe_row(status.run, row) for row in shard.rows)
+
+    records = (record for status in statuses for record in describe(status))
     columns = list(schema.table("shard_status" if options.shards else "status"))
     rows = tables.select_values((record.to_json() for record in records), columns)
     tables.write_rows(rows, columns, options.layout, stream=sys.stdout)
@@ -187,9 +193,11 @@ def _write_records(statuses: list[RunStatus], options: Options) -> None:
 def _write_object(status: RunStatus) -> None:
     from oellm.core import json_codec
     from oellm.status import records as status_records
+    from oellm.status.row_titles import make_titles
 
-    shards = [status_records.describe_shard(status.run, shard) for shard in status.shards]
-    record = status_records.describe_run(status.run, status.totals)
+    titles = make_titles(status.rows)
+    shards = [status_records.describe_shard(status.run, shard, titles) for shard in status.shards]
+    record = status_records.describe_run(status)
     content = {**record.to_json(), "shards": [shard.to_json() for shard in shards]}
     print(json_codec.dumps(content).decode())
 
@@ -231,28 +239,55 @@ def _print_log(run: Run, name: str, lines: int) -> int:
 
 
 def _list(options: Options) -> int:
+    import shutil
     from pathlib import Path
 
     from oellm.clusters import cluster
     from oellm.core import paths, schema, tables
     from oellm.status import records as status_records
+    from oellm.status import table as status_table
     from oellm.status.observer import Observer
 
     output_dir = cluster.resolve_cluster(options.cluster, [], os.environ).text("eval_output_dir")
     if not output_dir:
         raise MachineError("the setting eval_output_dir is empty")
-    runs = _newest_runs(Path(output_dir) / paths.user_name())
-    records = []
-    for run in runs[:_LISTED]:
-        status = _look(Observer(run, cli.message))
-        records.append(status_records.describe_run(run, status.totals).to_json())
+    directory = Path(output_dir) / paths.user_name()
+    runs = _newest_runs(directory)
+    tell = _once()
+
+    def look(run: Run) -> RunStatus | None:
+        # One damaged run must not hide the others.
+        try:
+            return _look(Observer(run, tell))
+        except (InputError, OSError) as error:
+            cli.message(str(error))
+            return None
+
+    statuses = [status for status in map(look, runs[:_LISTED]) if status is not None]
     if len(runs) > _LISTED:
         cli.message(f"{len(runs) - _LISTED} older runs are not listed")
+    if options.layout == "table":
+        width = shutil.get_terminal_size().columns
+        print(f"{directory}\n")
+        print("\n".join(status_table.list_lines(statuses, width)))
+        return ExitStatus.DONE
     layout = "jsonl" if options.layout == "json" else options.layout
-    is_table = layout == "table"
-    columns = schema.shown_columns("totals") if is_table else list(schema.table("totals"))
+    records = (status_records.describe_run(status).to_json() for status in statuses)
+    columns = list(schema.table("totals"))
     tables.write_rows(tables.select_values(records, columns), columns, layout, stream=sys.stdout)
     return ExitStatus.DONE
+
+
+def _once() -> Log:
+    """Return a log that prints each message only once, whichever run it is about."""
+    told: set[str] = set()
+
+    def tell(text: str) -> None:
+        if text not in told:
+            told.add(text)
+            cli.message(text)
+
+    return tell
 
 
 def _newest_runs(directory: Path) -> list[Run]:

@@ -40,7 +40,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Fixture:
-    """A run with one shard each that is done, runs, failed, is lost, and is not submitted."""
+    """A run with one shard each that is done, runs, failed, is cancelled, and not submitted."""
 
     def __init__(self, rendered: Path, directory: Path) -> None:
         self.path = directory / "run"
@@ -126,7 +126,7 @@ def test_a_pipe_gets_rows_and_the_exit_status_says_what_is_left(run: Run, made: 
         return [row["state"] for row in csv.DictReader(io.StringIO(done.stdout))]
 
     assert states(75) == [
-        *("done", "done", "running", "pending", "failed", "failed", "lost", "lost"),
+        *("done", "done", "running", "pending", "failed", "failed", "cancelled", "cancelled"),
         *("pending", "pending"),
     ]
     made.finish(1, 3, 4)
@@ -143,7 +143,7 @@ def test_shards_and_totals_are_records_too(run: Run, made: Fixture) -> None:
     done = run("oe-status", "--format=json", "-", stdin=text, env=made.env, status=75)
     described = json.loads(done.stdout)
     assert [shard["state"] for shard in described["shards"]] == [
-        *("done", "running", "failed", "lost", "pending")
+        *("done", "running", "failed", "cancelled", "pending")
     ]
     assert described["shards"][3]["reason"] == "its job was cancelled by root"
     assert described["shards"][1]["progress"] == 0.75
@@ -167,9 +167,12 @@ def test_without_slurm_or_accounting_oe_status_says_what_it_cannot_know(
     (made.fake / "accounts").unlink()
     done = run("oe-status", made.path, env=made.env, status=75)
     assert "its job was cancelled," in done.stdout
+    assert done.stderr == ""
+    (made.fake / "queue").write_text("".join(QUEUE.splitlines(keepends=True)[:2]))
+    done = run("oe-status", made.path, made.path, env=made.env, status=75)
+    assert "its job is no longer known to Slurm," in done.stdout
     assert done.stderr == (
-        "oe-status: no accounting (sacct failed: Slurm accounting storage is disabled): cannot "
-        "tell who cancelled a job, or how a job ended that Slurm has forgotten\n"
+        "oe-status: Slurm accounting is off: how jobs ended that Slurm has forgotten is not known\n"
     )
     (made.fake / "squeue.fails").write_text("Unable to contact slurm controller\n")
     done = run("oe-status", made.path, env=made.env, status=75)
@@ -185,7 +188,7 @@ def test_without_slurm_or_accounting_oe_status_says_what_it_cannot_know(
 def test_late_accounting_does_not_make_a_job_run(run: Run, made: Fixture) -> None:
     (made.fake / "accounts").write_text("4711_3|RUNNING|0:0|n2|Unknown|Unknown|Unknown|\n")
     done = run("oe-status", made.path, env=made.env, status=75)
-    assert done.stdout.count(",lost,its job was cancelled,") == 2
+    assert done.stdout.count(",cancelled,its job was cancelled,") == 2
 
 
 @pytest.mark.slow
@@ -198,7 +201,9 @@ def test_watch_prints_changes_and_ends_when_nothing_is_running_or_queued(made: F
     )
     assert watching.stdout is not None
     line = watching.stdout.readline()
-    assert line == "2 of 10 rows done, 1 running, 3 pending (2 not submitted), 2 failed, 2 lost\n"
+    assert (
+        line == "2 of 10 rows done, 1 running, 3 pending (2 not submitted), 2 failed, 2 cancelled\n"
+    )
     made.finish(1, 2, 3)
     last = "8 of 10 rows done, 2 pending (2 not submitted)\n"
     # oe-status may look between two of these results.
@@ -254,6 +259,8 @@ def test_logs_are_found_by_shard_and_by_row(run: Run, made: Fixture) -> None:
     assert run("oe-status", f"--log={failed}", made.path).stdout == "the failure\n"
     none = run("oe-status", "--log=4", made.path, status=2)
     assert none.stderr == f"oe-status: {made.path}: --log: shard 4 has no log yet\n"
+    high = run("oe-status", "--log=99", made.path, status=2)
+    assert "--log: there is no shard 99: the run has shards 0 to 4" in high.stderr
     unknown = run("oe-status", "--log=xyz", made.path, status=2)
     assert "expected a shard, or the beginning of one row's eval_id; 0 rows" in unknown.stderr
 

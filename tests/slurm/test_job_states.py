@@ -8,7 +8,7 @@ import pytest
 
 from oellm.errors import OellmError
 from oellm.slurm import job_states
-from oellm.slurm.job_states import ArrayTask, JobState, SlurmJob
+from oellm.slurm.job_states import ArrayTask, SlurmJob
 
 SUBMITTED = datetime.datetime(2026, 11, 22, 15, tzinfo=datetime.timezone.utc)
 OURS = SlurmJob(4711, "oellm:x:1-ab", SUBMITTED, "cm4")
@@ -51,41 +51,3 @@ def test_a_job_is_ours_by_number_and_comment() -> None:
 def test_anything_else_is_an_error_that_quotes_it(text: str) -> None:
     with pytest.raises(OellmError, match="sacct: expected a job's fields, got"):
         job_states.parse_accounting(f"{text}\n", {4711: [OURS]})
-
-
-@pytest.mark.parametrize(
-    ("job", "log", "reason"),
-    [
-        (None, "", "its job is no longer known to Slurm"),
-        (
-            None,
-            "slurmstepd: error: Detected 1 oom_kill event in StepId=4.batch. Some of the step\n",
-            "its job ran out of memory (setting mem)",
-        ),
-        (
-            JobState("FAILED", signal=9),
-            "slurmstepd-n1: error: StepId=4.batch exceeded memory limit (4 > 2), being killed\n"
-            "slurmstepd-n1: error: *** JOB 4 ON n1 CANCELLED AT 2026-11-22T15:04:58 ***\n",
-            "its job ran out of memory (setting mem)",
-        ),
-        (
-            JobState("FAILED", exit_code=137),
-            "a model says: exceeded memory limit\n",
-            "its job was killed by signal 9, probably for lack of memory",
-        ),
-        (JobState("FAILED", signal=11), "", "its job was killed by signal 11"),
-        (JobState("FAILED", exit_code=3), "", "its job ended with status 3"),
-        (JobState("FAILED", exit_code=75), "", "its job got a signal to stop"),
-        (JobState("CANCELLED"), "", "its job was cancelled"),
-        (JobState("CANCELLED", cancelled_by="ada"), "", "its job was cancelled by ada"),
-        (JobState("NODE_FAIL", nodes="n2"), "", "its node failed (n2)"),
-        (JobState("BOOT_FAIL", nodes="n2"), "", "its node did not start (n2)"),
-        (JobState("TIMEOUT"), "", "its job reached its time limit"),
-        (JobState("PREEMPTED"), "", "its job was preempted"),
-        (JobState("DEADLINE"), "", "its job reached its deadline"),
-        (JobState("COMPLETED"), "", "its job ended normally without it"),
-        (JobState("REVOKED"), "", "its job ended as REVOKED"),
-    ],
-)
-def test_the_end_of_a_job_is_explained(job: JobState | None, log: str, reason: str) -> None:
-    assert job_states.explain_end(job, log) == reason

@@ -19,8 +19,9 @@ from oellm.runs.run_directory import Run
 from oellm.runs.shard_jobs import newest_jobs
 from oellm.slurm.job_states import RUNNING, WAITING, ArrayTask, JobState
 from oellm.status.records import describe_row, describe_run, describe_shard
+from oellm.status.row_titles import make_titles
 from oellm.status.run_status import join_evidence
-from oellm.status.statuses import EvalState, Evidence
+from oellm.status.statuses import EvalState, Evidence, LogEnd
 
 NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
 ARRAYS = [
@@ -72,13 +73,20 @@ def evidence(run: Run, **known: Any) -> Evidence:
 
 
 def beat(
-    job: str = "7_0", updated: float = 5, *, at_work: bool = True, done: int = 0, ended: str = ""
+    job: str = "7_0",
+    updated: float = 5,
+    *,
+    at_work: bool = True,
+    done: int = 0,
+    ended: str = "",
+    unusable: str = "",
 ) -> Heartbeat:
     """Return a heartbeat of the worker of shard 1; if it is at work, it scores row 10."""
     attempt = {"job": job, "gpus": 1, "started": ago(100), "updated": ago(updated)}
     row = {"eval_id": "10", "phase": "scoring", "started": ago(50), "requests_per_s": None}
     row |= {"requests_done": 1, "requests_total": 4}
     state = {"total": 2, "skipped": 0, "done": done, "failed": 0, "ended": ended, "loading": ""}
+    state["unusable"] = unusable
     facts = {"shard": 1, "host": "n1", "pid": 1, "process_start": 1, "scoring_s": 50.0}
     lists = {"rows": [row] if at_work else [], "attempts": [attempt | {"scoring_s": 50.0}]}
     return Heartbeat.from_json({**facts, **attempt, **state, **lists})
@@ -92,6 +100,10 @@ def failure(seconds: float) -> dict[str, RecordedFailure]:
     return {"10": RecordedFailure.from_json({"oellm": record})}
 
 
+def log(text: str, seconds: float = 1) -> dict[int, LogEnd]:
+    return {1: LogEnd("/log", text, NOW - datetime.timedelta(seconds=seconds))}
+
+
 def states(known: Evidence, shard: int = 1) -> list[tuple[str, str]]:
     return [(row.state, row.reason) for row in join_evidence(known).shards[shard].rows]
 
@@ -100,7 +112,9 @@ def slurm(state: str, **more: Any) -> dict[ArrayTask, JobState]:
     return {ArrayTask(7, 0): JobState(state, **more)}
 
 
+ENDS = {"FAILED", "TIMEOUT", "CANCELLED", "STRANGE"}
 SUBMITTED = make_run(job(0, [0], 7))
+CANCELLED = make_run(job(0, [0], 7, cancelled=[0], cancelled_by="ada"))
 
 
 def test_records_have_the_columns_of_the_schema() -> None:
@@ -110,8 +124,8 @@ def test_records_have_the_columns_of_the_schema() -> None:
     shard = status.shards[0]
     records = {
         "status": describe_row(run, shard.rows[0]).to_json(),
-        "shard_status": describe_shard(run, shard).to_json(),
-        "totals": describe_run(run, status.totals).to_json(),
+        "shard_status": describe_shard(run, shard, make_titles(status.rows)).to_json(),
+        "totals": describe_run(status).to_json(),
     }
     for name, record in records.items():
         assert list(record) == list(schema.table(name))
@@ -144,7 +158,7 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
             SUBMITTED,
             {
                 "jobs": slurm("PENDING", reason="BeginTime", restarts=1),
-                "logs": {1: "slurmstepd: error: *** JOB 7 ON n1 CANCELLED DUE TO NODE FAILURE ***"},
+                "logs": log("slurmstepd: error: *** JOB 7 ON n1 CANCELLED DUE TO NODE FAILURE ***"),
                 "heartbeats": {1: beat()},
                 "failures": failure(90),
             },
@@ -214,6 +228,48 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         (SUBMITTED, {}, [("lost", "its job is no longer known to Slurm")] * 2),
         (
             SUBMITTED,
+            {"jobs": slurm("CANCELLED", cancelled_by="ada"), "heartbeats": {1: beat()}},
+            [("cancelled", "its job was cancelled by ada")] * 2,
+        ),
+        # Slurm still cleans up after a job that was cancelled.
+        (
+            SUBMITTED,
+            {"jobs": slurm("COMPLETING"), "heartbeats": {1: beat()}},
+            [("pending", "its job is ending")] * 2,
+        ),
+        # Slurm has forgotten it, or does not say by whom.
+        (
+            CANCELLED,
+            {},
+            [("cancelled", "its job was cancelled by ada")] * 2,
+        ),
+        (
+            CANCELLED,
+            {"jobs": slurm("CANCELLED")},
+            [("cancelled", "its job was cancelled by ada")] * 2,
+        ),
+        (CANCELLED, {"jobs": slurm("TIMEOUT")}, [("lost", "its job reached its time limit")] * 2),
+        (
+            SUBMITTED,
+            {
+                "jobs": slurm("FAILED", exit_code=3),
+                "heartbeats": {1: beat(at_work=False, unusable="it shows no GPU")},
+                "logs": log("oe-run-task: no GPU"),
+            },
+            [("lost", "its node n1 cannot evaluate it: it shows no GPU")] * 2,
+        ),
+        (
+            make_run(job(0, [0], 99, executor="local")),
+            {"logs": log("no such file")},
+            [("lost", "its job ended before its worker started")] * 2,
+        ),
+        (
+            make_run(job(0, [0], 99, executor="local")),
+            {"logs": log("of an earlier try", 6000)},
+            [("lost", "oe-submit ended before it started")] * 2,
+        ),
+        (
+            SUBMITTED,
             {"jobs": None, "heartbeats": {1: beat()}},
             [("running", "scoring"), ("pending", "in a running job, not started")],
         ),
@@ -252,7 +308,7 @@ def test_times_follow_from_heartbeats() -> None:
         heartbeats={1: beat(done=1)},
         done=frozenset({"11", "20", "21"}),
     )
-    _, shards, total = join_evidence(known)
+    _, shards, total, _ = join_evidence(known)
     # 95 s for one row and a quarter of the other.
     assert shards[1].left_s == pytest.approx(95 * 0.75 / 1.25)
     assert shards[1].rows_per_h == pytest.approx(3600 / 95)
@@ -266,7 +322,7 @@ def test_times_follow_from_heartbeats() -> None:
 
 @given(
     done=st.frozensets(st.sampled_from(["00", "10", "11", "20", "30"])),
-    state=st.none() | st.sampled_from(sorted(RUNNING | WAITING | {"FAILED", "TIMEOUT", "STRANGE"})),
+    state=st.none() | st.sampled_from(sorted(RUNNING | WAITING | ENDS)),
     answers=st.booleans(),
     known=st.fixed_dictionaries(
         {
@@ -282,8 +338,8 @@ def test_each_row_is_in_one_state_and_results_win(
     done: frozenset[str], state: str | None, answers: bool, known: Any
 ) -> None:
     jobs = (slurm(state) if state else {}) if answers else None
-    _, shards, total = join_evidence(evidence(SUBMITTED, done=done, jobs=jobs, **known))
-    counts = (total.done, total.running, total.pending, total.failed, total.lost)
+    _, shards, total, _ = join_evidence(evidence(SUBMITTED, done=done, jobs=jobs, **known))
+    counts = (total.done, total.running, total.pending, total.failed, total.lost, total.cancelled)
     assert sum(counts) == total.rows == 8
     assert {
         row.row["eval_id"] for s in shards for row in s.rows if row.state is EvalState.DONE
@@ -291,4 +347,5 @@ def test_each_row_is_in_one_state_and_results_win(
     lost = [row for s in shards for row in s.rows if row.state is EvalState.LOST]
     active = state is not None and state in RUNNING | WAITING
     assert not lost or (answers and not active)
+    assert bool(total.cancelled) <= (state == "CANCELLED")
     assert all(row.reason for row in lost)

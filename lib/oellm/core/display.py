@@ -69,6 +69,18 @@ def format_duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min"
 
 
+def format_gpu_time(hours: float) -> str:
+    """Return hours of one GPU with two digits: `1.5 GPU-hours`, `7.8 GPU-minutes`."""
+    for unit, size in (("hours", 1.0), ("minutes", 60.0)):
+        if hours * size >= 0.995:
+            return f"{_two_digits(hours * size)} GPU-{unit}"
+    return f"{_two_digits(hours * 3600)} GPU-seconds"
+
+
+def _two_digits(number: float) -> str:
+    return f"{number:.0f}" if number >= 99.5 else f"{number:.2g}"
+
+
 def utc_now() -> str:
     """Return the present time in UTC, in ISO 8601 with milliseconds."""
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")

@@ -32,6 +32,11 @@ class ShardJob:
         return self.submission.executor is Executor.LOCAL
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether oe-submit --cancel took the element out of the queue."""
+        return self.index + self.submission.offset in self.submission.cancelled
+
+    @property
     def task(self) -> ArrayTask | None:
         """What Slurm calls the element; None outside of Slurm, or if its job id is not known."""
         if self.is_local or (job_id := self.submission.job_id) is None:

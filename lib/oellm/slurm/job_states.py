@@ -29,24 +29,6 @@ _NO_COMMENT = ("", "(null)")
 # How far clocks and time zones may differ.
 _CLOCKS_DIFFER = datetime.timedelta(hours=2)
 
-OUT_OF_MEMORY = "its job ran out of memory (setting mem)"
-NODE_FAILED = "its node failed"
-
-_LOG_MESSAGES = (
-    (re.compile(r"oom[-_ ]kill|exceeded (job |step )?memory limit", re.IGNORECASE), OUT_OF_MEMORY),
-    (re.compile("DUE TO NODE FAILURE"), NODE_FAILED),
-    (re.compile("DUE TO PREEMPTION"), "its job was preempted"),
-    (re.compile("DUE TO TIME LIMIT"), "its job reached its time limit"),
-    (re.compile("^stopped before the time limit"), "its job stopped before its time limit"),
-)
-_REASONS = {
-    "COMPLETED": "its job ended normally without it",
-    "DEADLINE": "its job reached its deadline",
-    "OUT_OF_MEMORY": OUT_OF_MEMORY,
-    "PREEMPTED": "its job was preempted",
-    "TIMEOUT": "its job reached its time limit",
-}
-
 
 class ArrayTask(NamedTuple):
     """An element of a job array as Slurm counts it.
@@ -189,48 +171,6 @@ def parse_accounting(text: str, jobs: JobsByNumber) -> dict[ArrayTask, JobState]
         elif state == "OUT_OF_MEMORY" and task in states:
             states[task] = states[task]._replace(state=state)
     return states
-
-
-def explain_end(job: JobState | None, log: str) -> str:
-    """Return in plain words why a job ended; None is a job that Slurm has forgotten.
-
-    `log` is the end of the job's log, in which Slurm may say why.
-    """
-    if job is None:
-        return explain_log(log) or "its job is no longer known to Slurm"
-    if job.state in _REASONS:
-        return _REASONS[job.state]
-    node = f" ({job.nodes})" if job.nodes and job.nodes != "None assigned" else ""
-    if job.state == "NODE_FAIL":
-        return NODE_FAILED + node
-    if job.state == "BOOT_FAIL":
-        return f"its node did not start{node}"
-    if job.state == "CANCELLED":
-        return "its job was cancelled" + (f" by {job.cancelled_by}" if job.cancelled_by else "")
-    if job.state == "FAILED":
-        return explain_log(log) or _explain_failure(job)
-    return f"its job ended as {job.state}"
-
-
-def explain_log(log: str) -> str | None:
-    """Return what the last messages of Slurm or the batch script in a log say of a job's end."""
-    for line in reversed(log.splitlines()):
-        if line.startswith(("slurmstepd", "stopped before")):
-            for pattern, reason in _LOG_MESSAGES:
-                if pattern.search(line):
-                    return reason
-    return None
-
-
-def _explain_failure(job: JobState) -> str:
-    number = job.signal or (job.exit_code - 128 if job.exit_code > 128 else 0)
-    if number == 9:
-        return "its job was killed by signal 9, probably for lack of memory"
-    if number:
-        return f"its job was killed by signal {number}"
-    if job.exit_code == 75:
-        return "its job got a signal to stop"
-    return f"its job ended with status {job.exit_code}"
 
 
 def parse_time(text: str) -> datetime.datetime | None:

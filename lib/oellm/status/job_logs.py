@@ -11,16 +11,23 @@ from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
 from oellm.runs.shard_jobs import newest_jobs
 
+# Digits of a shard's number.
+_LONGEST_SHARD = 7
+
 
 def find_log(run: Run, name: str) -> Path:
     """Return the log of a shard (its number), or of a row (its eval_id, or the beginning of it).
 
-    A row's log is the file that its failure names, else that of the newest submission. Raises
-    InputError if there is no log, or if `name` stands for no row or for several.
+    A number that is too short for an eval_id is always a shard. A row's log is the file that its
+    failure names, else that of the newest submission. Raises InputError if there is no log, or if
+    `name` stands for no row or for several.
     """
     source = str(run.path)
-    if name.isascii() and name.isdecimal() and int(name) < len(run.shards):
+    if name.isascii() and name.isdecimal() and len(name) <= _LONGEST_SHARD:
         shard = int(name)
+        if shard >= len(run.shards):
+            shards = f"shards 0 to {len(run.shards) - 1}" if run.shards else "no shards"
+            raise InputError(f"--log: there is no shard {shard}: the run has {shards}", source)
     else:
         rows = [row for row in run.rows() if row["eval_id"].startswith(name)]
         if len(rows) != 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +20,12 @@ from oellm.runs.shard_jobs import ShardJob, newest_jobs
 from oellm.slurm.job_states import ACTIVE, ArrayTask, JobState, ask_accounting
 from oellm.slurm.queue import ask_job_states
 from oellm.status import job_logs
-from oellm.status.statuses import Evidence
+from oellm.status.statuses import Evidence, LogEnd
 
 # Bytes at the end of a log in which Slurm's messages are looked for.
 _LOG_END = 8192
+
+_ACCOUNTING_OFF = re.compile(r"accounting storage is disabled|accounting_storage plugin")
 
 JobStates = dict[ArrayTask, JobState]
 
@@ -72,7 +76,7 @@ class Observer:
             failures=self._read_failures(done, jobs),
             heartbeats=heartbeats,
             jobs=states,
-            logs={job.shard: self._log_end(job) for job in ended},
+            logs=self._read_logs([*ended, *(job for job in jobs.values() if job.is_local)]),
             workers_here=frozenset(n for n, beat in heartbeats.items() if _works_here(beat)),
             submitters_here=frozenset(pid for pid in pids if pid and _is_submitter(pid)),
         )
@@ -118,10 +122,11 @@ class Observer:
         try:
             known = ask_accounting(filter(None, set(submitted.values())))
         except OellmError as error:
-            self._tell(
-                f"no accounting ({error}): cannot tell who cancelled a job, or how a job ended "
-                "that Slurm has forgotten"
-            )
+            # squeue still knows what ended within the last minutes.
+            if submitted.keys() - states.keys():
+                is_off = _ACCOUNTING_OFF.search(str(error))
+                why = "Slurm accounting is off" if is_off else f"no answer of sacct ({error})"
+                self._tell(f"{why}: how jobs ended that Slurm has forgotten is not known")
             return states
         # The accounting may be late, or never learn of an end: squeue knows what is active.
         ended = {t: s for t, s in known.items() if t in submitted and s.state not in ACTIVE}
@@ -164,9 +169,17 @@ class Observer:
                     failures[eval_id] = replace(failure, log=str(path)) if path else failure
         return failures
 
-    def _log_end(self, job: ShardJob) -> str:
-        path = job.find_log(self._path)
-        return job_logs.read_end(path, _LOG_END) if path is not None else ""
+    def _read_logs(self, jobs: Iterable[ShardJob]) -> dict[int, LogEnd]:
+        logs = {}
+        for job in jobs:
+            path = job.find_log(self._path)
+            with contextlib.suppress(OSError):
+                if path is not None:
+                    seconds = path.stat().st_mtime
+                    modified = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
+                    text = job_logs.read_end(path, _LOG_END)
+                    logs[job.shard] = LogEnd(str(path), text, modified)
+        return logs
 
     def _tell(self, text: str) -> None:
         if text not in self._told:

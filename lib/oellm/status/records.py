@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from oellm.runs.run_directory import Run
 from oellm.status import table
-from oellm.status.statuses import EvalState, RowStatus, ShardStatus, Totals
+from oellm.status.row_titles import RowTitles
+from oellm.status.statuses import EvalState, RowStatus, RunStatus, ShardStatus, Totals
 
 
 class RowRecord(NamedTuple):
@@ -22,7 +23,7 @@ class RowRecord(NamedTuple):
     eval_id: str
     model_path: str
     task_path: str
-    n_shot: str
+    n_shot: int | None
     state: EvalState
     reason: str
     attempts: int
@@ -74,11 +75,17 @@ class RunRecord(NamedTuple):
 
     run_dir: str
     created: str
+    models: int
+    first_model: str
+    tasks: int
+    first_task: str
     totals: Totals
 
     def to_json(self) -> dict[str, Any]:
         """Return the columns with their values."""
-        return {"run_dir": self.run_dir, "created": self.created, **self.totals._asdict()}
+        content = self._asdict()
+        del content["totals"]
+        return {**content, **self.totals._asdict()}
 
 
 def describe_row(run: Run, status: RowStatus) -> RowRecord:
@@ -90,9 +97,9 @@ def describe_row(run: Run, status: RowStatus) -> RowRecord:
         eval_id=status.row["eval_id"],
         model_path=status.row["model_path"],
         task_path=status.row["task_path"],
-        n_shot=status.row["n_shot"],
+        n_shot=status.row.value("n_shot"),
         state=status.state,
-        reason=status.reason,
+        reason=status.text,
         attempts=status.attempts,
         log=status.log,
         requests_done=at_work.requests_done if at_work is not None else None,
@@ -102,8 +109,8 @@ def describe_row(run: Run, status: RowStatus) -> RowRecord:
     )
 
 
-def describe_shard(run: Run, shard: ShardStatus) -> ShardRecord:
-    """Return the record of a shard."""
+def describe_shard(run: Run, shard: ShardStatus, titles: RowTitles) -> ShardRecord:
+    """Return the record of a shard; `titles` are those of the run's rows."""
     row = table.current_row(shard)
     is_scored = row is not None and row.at_work is not None and row.at_work.requests_total
     return ShardRecord(
@@ -112,7 +119,7 @@ def describe_shard(run: Run, shard: ShardStatus) -> ShardRecord:
         state=shard.state,
         rows=len(shard.rows),
         counts={state: shard.count(state) for state in EvalState},
-        current=table.row_title(row.row) if row is not None else "",
+        current=titles[row.row["eval_id"]] if row is not None else "",
         progress=round(row.share_answered, 4) if row is not None and is_scored else None,
         rows_per_h=_rounded(shard.rows_per_h),
         left_s=_rounded(shard.left_s),
@@ -122,14 +129,24 @@ def describe_shard(run: Run, shard: ShardStatus) -> ShardRecord:
         scoring_share=round(shard.scoring_s / shard.measured_s, 4) if shard.measured_s else None,
         job=shard.activity.job,
         node=shard.activity.node,
-        reason=shard.activity.reason if shard.state is not EvalState.DONE else "",
+        reason=shard.activity.text if shard.state is not EvalState.DONE else "",
     )
 
 
-def describe_run(run: Run, total: Totals) -> RunRecord:
+def describe_run(status: RunStatus) -> RunRecord:
     """Return the record of a run."""
-    rounded = (round(value, 4) if isinstance(value, float) else value for value in total)
-    return RunRecord(run_dir=str(run.path), created=run.created, totals=Totals._make(rounded))
+    rounded = (round(value, 4) if isinstance(value, float) else value for value in status.totals)
+    models = dict.fromkeys(row["model_path"] for row in status.rows)
+    tasks = dict.fromkeys(row["task_path"] for row in status.rows)
+    return RunRecord(
+        run_dir=str(status.run.path),
+        created=status.run.created,
+        models=len(models),
+        first_model=next(iter(models), ""),
+        tasks=len(tasks),
+        first_task=next(iter(tasks), ""),
+        totals=Totals._make(rounded),
+    )
 
 
 def _rounded(value: float | None) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from oellm.manifest.rows import Row
 from oellm.runs.heartbeat import Heartbeat, RowAtWork, RowPhase
@@ -11,7 +12,8 @@ from oellm.runs.result_store import RecordedFailure
 from oellm.runs.run_directory import Run
 from oellm.runs.run_record import Shard
 from oellm.runs.shard_jobs import ShardJob, newest_jobs
-from oellm.slurm import job_states
+from oellm.slurm import job_ends, job_states
+from oellm.slurm.job_ends import JobEnd
 from oellm.slurm.job_states import ArrayTask, JobState
 from oellm.status.statuses import (
     EvalState,
@@ -41,7 +43,8 @@ def join_evidence(evidence: Evidence) -> RunStatus:
         activity = _find_activity(jobs.get(shard.index), shard.index, heartbeat, evidence=evidence)
         rows = [_row_status(row, activity, evidence) for row in rows_of[shard.index]]
         statuses.append(_measure(shard, rows, activity, heartbeat=heartbeat))
-    return RunStatus(evidence.run, statuses, _sum_up(evidence.run, statuses))
+    totals = _sum_up(evidence.run, statuses)
+    return RunStatus(evidence.run, statuses, totals, rows=evidence.rows)
 
 
 def _find_activity(
@@ -76,19 +79,51 @@ def _find_slurm_activity(
             return _running(heartbeat, name, heartbeat.host)
         reason = f"submitted as job {name}; no answer from Slurm"
         return ShardActivity(ShardPhase.QUEUED, reason, since, job=name)
-    state, log = evidence.jobs.get(task), evidence.logs.get(job.shard, "")
+    state, log = evidence.jobs.get(task), evidence.log_text(job.shard)
     if state is not None and state.state in job_states.WAITING:
         reason = _explain_waiting(state, log)
         return ShardActivity(ShardPhase.QUEUED, reason, since=evidence.now, job=name)
+    if state is not None and state.state == "COMPLETING":
+        return ShardActivity(
+            ShardPhase.ENDING, "its job is ending", since, job=name, node=state.nodes
+        )
     if state is not None and state.state in job_states.RUNNING:
         is_older = state.start and heartbeat and heartbeat.attempt.update_time < state.start
         if heartbeat is None or is_older:
             # No worker of this job has written yet, or not since the job was requeued.
             return ShardActivity(ShardPhase.RUNNING, "", since, job=name, node=state.nodes)
         return _running(heartbeat, name, state.nodes)
-    reason = job_states.explain_end(state, log)
     node = state.nodes if state is not None else ""
-    return ShardActivity(ShardPhase.ENDED, reason, since, job=name, node=node)
+    activity = ShardActivity(ShardPhase.ENDED, "", since, job=name, node=node)
+    return _ended(
+        activity, _explain_slurm_end(job, state, heartbeat, log=log), job, evidence=evidence
+    )
+
+
+def _explain_slurm_end(
+    job: ShardJob, state: JobState | None, heartbeat: Heartbeat | None, log: str
+) -> JobEnd:
+    end = job_ends.explain_end(state, log)
+    if job.is_cancelled and (state is None or end.is_cancelled):
+        return job_ends.explain_cancelled(
+            (state.cancelled_by if state is not None else "") or job.submission.cancelled_by
+        )
+    unusable = heartbeat.state.unusable if heartbeat is not None else ""
+    if unusable and heartbeat is not None and not end.is_cancelled:
+        return JobEnd(f"its node {heartbeat.host} cannot evaluate it: {unusable}")
+    return end
+
+
+def _ended(
+    activity: ShardActivity, end: JobEnd, job: ShardJob, evidence: Evidence
+) -> ShardActivity:
+    return replace(
+        activity,
+        reason=end.reason,
+        last_line=end.last_line,
+        is_cancelled=end.is_cancelled,
+        log=evidence.logs[job.shard].path if job.shard in evidence.logs else "",
+    )
 
 
 def _running(heartbeat: Heartbeat, job: str, node: str) -> ShardActivity:
@@ -100,22 +135,30 @@ def _find_local_activity(
     job: ShardJob, heartbeat: Heartbeat | None, evidence: Evidence
 ) -> ShardActivity:
     since = job.submission.time
+    ended = ShardActivity(ShardPhase.ENDED, "", since)
+    said = job_ends.last_line(evidence.log_text(job.shard))
     if heartbeat is not None and heartbeat.attempt.update_time >= since:
-        ended = heartbeat.state.ended or "ended without a message: see its log"
-        verb = "was " if ended.startswith("stopped") else ""
-        reason = f"its worker {verb}{ended}"
-        return ShardActivity(ShardPhase.ENDED, reason, since, node=heartbeat.host)
+        how = heartbeat.state.ended or "ended without a message"
+        verb = "was " if how.startswith("stopped") else ""
+        end = JobEnd(f"its worker {verb}{how}", said)
+        if heartbeat.state.unusable:
+            end = JobEnd(f"{heartbeat.host} cannot evaluate it: {heartbeat.state.unusable}")
+        return _ended(replace(ended, node=heartbeat.host), end, job, evidence=evidence)
     if job.submission.job_id in evidence.submitters_here:
         return ShardActivity(
             ShardPhase.QUEUED, "oe-submit runs other elements first", since=evidence.now
         )
-    return ShardActivity(ShardPhase.ENDED, "oe-submit ended before it started", since)
+    if job.shard in evidence.logs and evidence.logs[job.shard].modified >= since:
+        return _ended(
+            ended, JobEnd("its job ended before its worker started", said), job, evidence=evidence
+        )
+    return replace(ended, reason="oe-submit ended before it started")
 
 
 def _explain_waiting(job: JobState, log: str) -> str:
     reason = f"in the queue ({job.reason})"
     if job.restarts:
-        reason += f", requeued: {job_states.explain_log(log) or 'reason unknown'}"
+        reason += f", requeued: {job_ends.explain_log(log) or 'reason unknown'}"
     return reason
 
 
@@ -125,14 +168,17 @@ def _row_status(row: Row, activity: ShardActivity, evidence: Evidence) -> RowSta
         return RowStatus(row, EvalState.DONE, "", shard=activity)
     failure = evidence.failures.get(eval_id)
     state, reason, at_work = _row_state(eval_id, failure, activity, evidence=evidence)
+    has_ended = state in (EvalState.LOST, EvalState.CANCELLED)
+    log = failure.log if failure is not None else ""
     return RowStatus(
         row=row,
         state=state,
         reason=reason,
         shard=activity,
         attempts=failure.attempts if failure is not None else 0,
-        log=failure.log if failure is not None else "",
+        log=(activity.log or log) if has_ended else log,
         at_work=at_work,
+        last_line=activity.last_line if has_ended else "",
     )
 
 
@@ -146,11 +192,12 @@ def _row_state(
             return EvalState.RUNNING, _describe_work(row, heartbeat, evidence), row
     why = f"{failure.error}: {failure.message}" if failure is not None else ""
     if failure is not None and (activity.since is None or failure.finished >= activity.since):
-        if activity.reason == job_states.OUT_OF_MEMORY:
+        if activity.reason == job_ends.OUT_OF_MEMORY:
             why += f"; {activity.reason}"
         return EvalState.FAILED, why, None
     if activity.phase is ShardPhase.ENDED:
-        return EvalState.LOST, activity.reason, None
+        state = EvalState.CANCELLED if activity.is_cancelled else EvalState.LOST
+        return state, activity.reason, None
     reason = activity.reason or "in a running job, not started"
     return EvalState.PENDING, f"{reason}; before: {why}" if why else reason, None
 
@@ -179,7 +226,8 @@ def _measure(
     finished = sum(row.state in (EvalState.DONE, EvalState.FAILED) for row in rows)
     progress = finished + sum(row.share_answered for row in rows)
     left_s: float | None = None
-    if progress == len(rows):
+    is_over = activity.phase in (ShardPhase.ENDING, ShardPhase.ENDED)
+    if progress == len(rows) or (is_over and activity.is_cancelled):
         left_s = 0.0
     elif taken_s and progress:
         left_s = taken_s * (len(rows) - progress) / progress
@@ -219,6 +267,7 @@ def _sum_up(run: Run, shards: Sequence[ShardStatus]) -> Totals:
         pending=counts[EvalState.PENDING],
         failed=counts[EvalState.FAILED],
         lost=counts[EvalState.LOST],
+        cancelled=counts[EvalState.CANCELLED],
         unsubmitted=sum(shard.count(EvalState.PENDING) for shard in unsubmitted),
         state=EvalState.RUNNING if running else worst_state(counts),
         rows_per_h=sum(rates) if rates else None,

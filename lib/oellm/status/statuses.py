@@ -24,6 +24,7 @@ class EvalState(TextEnum):
     PENDING = "pending"
     FAILED = "failed"
     LOST = "lost"
+    CANCELLED = "cancelled"
 
 
 class ShardPhase(TextEnum):
@@ -32,14 +33,30 @@ class ShardPhase(TextEnum):
     UNSUBMITTED = "unsubmitted"
     QUEUED = "queued"
     RUNNING = "running"
+    # Its job is over, but Slurm still cleans up, and does not yet say why it ended.
+    ENDING = "ending"
     ENDED = "ended"
 
 
 def worst_state(counts: Mapping[EvalState, int]) -> EvalState:
     """Return the worst of the states that rows are in."""
     # Pending comes first: it is open how those rows end.
-    worst = (EvalState.PENDING, EvalState.LOST, EvalState.FAILED)
+    worst = (EvalState.PENDING, EvalState.LOST, EvalState.FAILED, EvalState.CANCELLED)
     return next((state for state in worst if counts.get(state)), EvalState.DONE)
+
+
+class LogEnd(NamedTuple):
+    """The end of a log.
+
+    Attributes:
+        path: The log.
+        text: Its last lines.
+        modified: When something was last written to it.
+    """
+
+    path: str
+    text: str
+    modified: datetime.datetime
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class Evidence:
         failures: Why other rows have none, by eval_id.
         heartbeats: The newest heartbeat of each shard.
         jobs: What Slurm says; None if it did not answer, or was not asked.
-        logs: The ends of the logs of shards whose jobs ended or were requeued.
+        logs: The ends of the logs of shards whose jobs ended or were requeued, if there are any.
         workers_here: The shards whose workers run on this machine, outside of jobs.
         submitters_here: The process ids of oe-submit on this machine.
     """
@@ -66,13 +83,17 @@ class Evidence:
     failures: Mapping[str, RecordedFailure]
     heartbeats: Mapping[int, Heartbeat]
     jobs: Mapping[ArrayTask, JobState] | None
-    logs: Mapping[int, str]
+    logs: Mapping[int, LogEnd]
     workers_here: frozenset[int]
     submitters_here: frozenset[int]
 
     def silence_s(self, heartbeat: Heartbeat) -> float:
         """Return the seconds since a worker wrote its heartbeat."""
         return (self.now - heartbeat.attempt.update_time).total_seconds()
+
+    def log_text(self, shard: int) -> str:
+        """Return the last lines of a shard's log, empty if there is none."""
+        return self.logs[shard].text if shard in self.logs else ""
 
 
 @dataclass(frozen=True)
@@ -86,6 +107,9 @@ class ShardActivity:
         job: The Slurm job and array index, empty if it has none.
         node: The node of the job, empty if it has none.
         heartbeat: The heartbeat of the worker that runs.
+        last_line: The last line of the log of a job that ended.
+        log: That log, empty if there is none.
+        is_cancelled: Whether a user took the job out of the queue.
     """
 
     phase: ShardPhase
@@ -94,6 +118,19 @@ class ShardActivity:
     job: str = ""
     node: str = ""
     heartbeat: Heartbeat | None = None
+    last_line: str = ""
+    log: str = ""
+    is_cancelled: bool = False
+
+    @property
+    def text(self) -> str:
+        """The reason, with the last line of the log."""
+        return join_reason(self.reason, self.last_line)
+
+
+def join_reason(reason: str, last_line: str) -> str:
+    """Return why a job ended and what its log says last, as one text."""
+    return f"{reason}: {last_line}" if last_line else reason
 
 
 @dataclass(frozen=True)
@@ -106,8 +143,9 @@ class RowStatus:
         reason: What it does or waits for, or why it has no result.
         shard: What happens to its shard.
         attempts: How often it has failed.
-        log: The log of its last failure, empty if there is none.
+        log: The log of its last failure, or of the job that lost it; empty if there is none.
         at_work: What its worker says of it, None if it is not at work.
+        last_line: The last line of the log of the job that lost it.
     """
 
     row: Row
@@ -117,6 +155,12 @@ class RowStatus:
     attempts: int = 0
     log: str = ""
     at_work: RowAtWork | None = None
+    last_line: str = ""
+
+    @property
+    def text(self) -> str:
+        """The reason, with the last line of the log."""
+        return join_reason(self.reason, self.last_line)
 
     @property
     def share_answered(self) -> float:
@@ -179,6 +223,7 @@ class Totals(NamedTuple):
     pending: int
     failed: int
     lost: int
+    cancelled: int
     unsubmitted: int
     state: EvalState
     rows_per_h: float | None
@@ -196,8 +241,9 @@ class Totals(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """The state of a run at one moment."""
+    """The state of a run at one moment; `rows` are in the order of the manifest."""
 
     run: Run
     shards: list[ShardStatus]
     totals: Totals
+    rows: Sequence[Row]

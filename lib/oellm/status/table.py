@@ -2,44 +2,66 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from oellm.core.display import format_duration, shorten_end
-from oellm.manifest.rows import Row
+from oellm.core.display import format_duration, format_gpu_time, shorten_end, shorten_middle
 from oellm.runs.heartbeat import RowPhase
 from oellm.slurm.notation import format_ranges
-from oellm.status.statuses import EvalState, RowStatus, ShardStatus, Totals
+from oellm.status.row_titles import RowTitles, describe_rows, make_titles
+from oellm.status.statuses import EvalState, RowStatus, RunStatus, ShardStatus, Totals
 
 _HEADER = ("shards", "state", "rows", "now", "left", "job", "node")
 # The column that shrinks if the table is too wide, and how far.
 _ELASTIC = _HEADER.index("now")
 _NARROWEST = 12
-# How many failed and lost rows are listed.
-_ROWS_SHOWN = 20
+# How many reasons are listed for which rows have no result.
+_REASONS_SHOWN = 10
+_TROUBLES = (EvalState.FAILED, EvalState.LOST, EvalState.CANCELLED)
+_NUMBERS = re.compile(r"\b(?:0x)?[0-9a-f]*[0-9][0-9a-f]*\b")
+_LIST_HEADER = ("run", "state", "rows", "models and tasks")
 
 
-def table_lines(shards: Sequence[ShardStatus], total: Totals, width: int) -> Iterator[str]:
+def table_lines(status: RunStatus, width: int) -> Iterator[str]:
     """Yield the lines of the table, none longer than `width` except for paths of logs."""
-    cells = [_HEADER, *map(_cells, _group_shards(shards))]
+    titles = make_titles(row.row for shard in status.shards for row in shard.rows)
+    groups = _group_shards(status.shards, titles)
+    cells = [_HEADER, *(_cells(group, titles) for group in groups)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     fixed = sum(widths) - widths[_ELASTIC] + 2 * (len(widths) - 1)
     widths[_ELASTIC] = max(_NARROWEST, min(widths[_ELASTIC], width - fixed))
     for row in cells:
         shown = (
-            shorten_end(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)
+            shorten_middle(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)
         )
         yield "  ".join(shown).rstrip()
     yield ""
-    yield summary_line(total)
-    yield from textwrap.wrap(_describe_pace(total), width)
-    yield from _trouble_lines(shards, width)
+    yield summary_line(status.totals)
+    yield from textwrap.wrap(_describe_pace(status.totals), width)
+    yield from _trouble_lines(status.shards, titles, width)
+
+
+def list_lines(statuses: Sequence[RunStatus], width: int) -> Iterator[str]:
+    """Yield the lines of a table of runs, none longer than `width` if that is 80 or more."""
+    cells = [_LIST_HEADER]
+    for status in statuses:
+        total = status.totals
+        is_untouched = 0 < total.unsubmitted == total.rows - total.done
+        state = "not submitted" if is_untouched else total.state.value
+        cells.append((status.run.path.name, state, f"{total.done}/{total.rows}", ""))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    room = max(_NARROWEST, width - sum(widths[:-1]) - 2 * (len(widths) - 1))
+    texts = [_LIST_HEADER[-1], *(describe_rows(status.rows, room) for status in statuses)]
+    for row, text in zip(cells, texts, strict=True):
+        shown = [cell.ljust(size) for cell, size in zip(row[:-1], widths, strict=False)]
+        yield "  ".join([*shown, shorten_middle(text, room)]).rstrip()
 
 
 def summary_line(total: Totals) -> str:
     """Return how many rows are in which state."""
     text = f"{total.done} of {total.rows} rows done"
-    for state in (EvalState.RUNNING, EvalState.PENDING, EvalState.FAILED, EvalState.LOST):
+    for state in (EvalState.RUNNING, EvalState.PENDING, *_TROUBLES):
         number = getattr(total, state.value)
         text += f", {number} {state}" if number else ""
         if state is EvalState.PENDING and total.unsubmitted:
@@ -62,13 +84,7 @@ def current_row(shard: ShardStatus) -> RowStatus | None:
     return next(scored, at_work[0] if at_work else None)
 
 
-def row_title(row: Row) -> str:
-    """Return model and task of a row, shortened to the last parts of their paths."""
-    model = "/".join(row.model.path.rstrip("/").split("/")[-2:])
-    return f"{model} {row['task_path'].rpartition('/')[2]}"
-
-
-def _group_shards(shards: Sequence[ShardStatus]) -> list[list[ShardStatus]]:
+def _group_shards(shards: Sequence[ShardStatus], titles: RowTitles) -> list[list[ShardStatus]]:
     """Return the shards in groups; one line of the table stands for each group."""
     groups: dict[tuple[object, ...], list[ShardStatus]] = {}
     for shard in shards:
@@ -76,13 +92,13 @@ def _group_shards(shards: Sequence[ShardStatus]) -> list[list[ShardStatus]]:
         key = (
             (shard.index,)
             if is_alone
-            else (shard.state, _describe_activity(shard), shard.activity.node)
+            else (shard.state, _describe_activity(shard, titles), shard.activity.node)
         )
         groups.setdefault(key, []).append(shard)
     return list(groups.values())
 
 
-def _cells(group: Sequence[ShardStatus]) -> tuple[str, ...]:
+def _cells(group: Sequence[ShardStatus], titles: RowTitles) -> tuple[str, ...]:
     first = group[0]
     done = sum(shard.count(EvalState.DONE) for shard in group)
     rows = sum(len(shard.rows) for shard in group)
@@ -92,14 +108,14 @@ def _cells(group: Sequence[ShardStatus]) -> tuple[str, ...]:
         format_ranges(shard.index for shard in group),
         first.state.value,
         f"{done}/{rows}",
-        _describe_activity(first),
+        _describe_activity(first, titles),
         format_duration(first.left_s) if is_timed and first.left_s else "",
         first.activity.job if is_alone and not is_done else "",
         first.activity.node if not is_done else "",
     )
 
 
-def _describe_activity(shard: ShardStatus) -> str:
+def _describe_activity(shard: ShardStatus, titles: RowTitles) -> str:
     if shard.state is not EvalState.RUNNING:
         is_plain = shard.state in (EvalState.DONE, EvalState.FAILED)
         return "" if is_plain else shard.activity.reason
@@ -107,8 +123,8 @@ def _describe_activity(shard: ShardStatus) -> str:
     if row is None:
         return "starting" if shard.activity.heartbeat is None else "no row in progress"
     if row.at_work is not None and (total := row.at_work.requests_total):
-        return f"{100 * row.at_work.requests_done // total} % of {row_title(row.row)}"
-    return f"{row_title(row.row)}: {row.reason}"
+        return f"{100 * row.at_work.requests_done // total} % of {titles[row.row['eval_id']]}"
+    return f"{titles[row.row['eval_id']]}: {row.reason}"
 
 
 def _describe_pace(total: Totals) -> str:
@@ -118,28 +134,58 @@ def _describe_pace(total: Totals) -> str:
     if total.left_s:
         parts.append(f"{format_duration(total.left_s)} left")
     if total.gpu_hours:
-        planned = f" of {total.gpu_hours_planned:.3g}" if total.gpu_hours_planned else ""
-        parts.append(f"{total.gpu_hours:.3g}{planned} GPU-hours used")
+        parts.append(_describe_gpu_time(total.gpu_hours, total.gpu_hours_planned))
     if total.scoring_share is not None:
         parts.append(f"{100 * total.scoring_share:.0f} % of the time scoring")
     if total.estimate_s and total.measured_s:
         ratio = total.measured_s / total.estimate_s
-        parts.append(f"shards that are done took {ratio:.2g} times their estimate")
+        parts.append(f"finished shards took {100 * ratio:.2g} % of their estimate")
     return "; ".join(parts)
 
 
-def _trouble_lines(shards: Sequence[ShardStatus], width: int) -> Iterator[str]:
-    """Yield the rows that failed or were lost, with the reason and the log."""
-    troubles = (EvalState.FAILED, EvalState.LOST)
-    rows = [row for shard in shards for row in shard.rows if row.state in troubles]
-    if rows:
+def _describe_gpu_time(used: float, planned: float | None) -> str:
+    text = format_gpu_time(used)
+    if planned:
+        of_planned = format_gpu_time(planned)
+        # The same unit once: 1.5 of 2 GPU-hours.
+        number, _, unit = text.partition(" ")
+        text = f"{number if of_planned.endswith(unit) else text} of {of_planned}"
+    return f"{text} used"
+
+
+def _trouble_lines(shards: Sequence[ShardStatus], titles: RowTitles, width: int) -> Iterator[str]:
+    """Yield why rows have no result and what log says so; rows with one reason share an entry."""
+    groups: dict[tuple[EvalState, str], list[RowStatus]] = {}
+    for row in (row for shard in shards for row in shard.rows if row.state in _TROUBLES):
+        # Numbers, as of lines, ports and processes, do not make another reason.
+        groups.setdefault((row.state, _NUMBERS.sub("#", row.text)), []).append(row)
+    if groups:
         yield ""
-    for row in rows[:_ROWS_SHOWN]:
-        is_repeated = row.state is EvalState.FAILED and row.attempts > 1
-        again = f" ({row.attempts} attempts)" if is_repeated else ""
-        yield shorten_end(f"{row.row['eval_id']} {row.state}{again}: {row_title(row.row)}", width)
-        yield shorten_end(f"    {' '.join(row.reason.split())}", width)
-        if row.log:
-            yield f"    {row.log}"
-    if len(rows) > _ROWS_SHOWN:
-        yield f"and {len(rows) - _ROWS_SHOWN} more; --format=csv has all"
+    for rows in list(groups.values())[:_REASONS_SHOWN]:
+        yield from _describe_group(rows, titles, width)
+    if len(groups) > _REASONS_SHOWN:
+        more = sum(map(len, list(groups.values())[_REASONS_SHOWN:]))
+        yield f"and {more} more rows; --format=csv has all"
+
+
+def _describe_group(rows: Sequence[RowStatus], titles: RowTitles, width: int) -> Iterator[str]:
+    first = rows[0]
+    eval_id, title = first.row["eval_id"], titles[first.row["eval_id"]]
+    reason = " ".join(first.reason.split())
+    if len(rows) == 1:
+        is_repeated = first.state is EvalState.FAILED and first.attempts > 1
+        again = f" ({first.attempts} attempts)" if is_repeated else ""
+        yield shorten_end(f"{eval_id} {first.state}{again}: {title}", width)
+        yield shorten_end(f"    {reason}", width)
+    else:
+        state = "" if first.state is EvalState.CANCELLED else f" {first.state}"
+        theirs = re.sub(r"^its\b", "their", reason)
+        yield shorten_end(f"{len(rows)} rows{state}: {theirs}", width)
+    if first.state is EvalState.CANCELLED:
+        return
+    if first.last_line:
+        yield shorten_end(f"    {first.last_line}", width)
+    if len(rows) > 1:
+        yield shorten_end(f"    for example {eval_id}: {title}", width)
+    if first.log:
+        yield f"    {first.log}"
