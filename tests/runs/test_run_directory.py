@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -79,8 +80,13 @@ def test_submissions_are_written_as_they_are_read(run_dir: Path) -> None:
         ("jobs", {"elements": [[]]}, "expected an integer, got []"),
         ("jobs", {"submitted": "yesterday"}, "Invalid isoformat string: 'yesterday'"),
         ("jobs", {"executor": "cloud"}, "'cloud' is not a valid Executor"),
-        ("jobs", {"command": None}, "'NoneType' object is not iterable"),
-        ("jobs", [], "list indices must be integers or slices, not str"),
+        ("jobs", {"elements": "01"}, "elements: expected a list, got '01'"),
+        ("jobs", {"command": None}, "command: expected a list, got None"),
+        ("jobs", {"job_id": 2**63}, f"expected an integer, got {2**63}"),
+        ("jobs", {"job_id": 0}, "job_id: expected a positive number, got 0"),
+        ("jobs", [], "expected an object, got []"),
+        ("arrays", {"script": "../x"}, "script: expected the name of a file, got '../x'"),
+        ("arrays", {"gpus": -1}, "gpus: expected a non-negative number, got -1"),
     ],
 )
 def test_a_damaged_part_of_the_record_is_bad_input(
@@ -94,6 +100,54 @@ def test_a_damaged_part_of_the_record_is_bad_input(
     with pytest.raises(InputError) as error:
         _ = run.arrays, run.shards, run.submissions
     assert str(error.value) == f"{path}: {key}: damaged: {reason}"
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"n_rows": "3"}, "n_rows: expected an integer, got '3'"),
+        ({"n_rows": True}, "n_rows: expected an integer, got True"),
+        ({"n_rows": -1}, "n_rows: expected a non-negative integer, got -1"),
+        ({"created": "then"}, "created: Invalid isoformat string: 'then'"),
+        ({"run_dir": None}, "run_dir: expected text, got None"),
+        ({"worker": []}, "worker: expected an object, got []"),
+        ({"worker": {"sha256": 1}}, "worker.sha256: expected text, got 1"),
+        ({"images": [1]}, "images: expected objects, got 1"),
+        ({"plan": {"gpu_hours": "1"}}, "plan.gpu_hours: expected a number, got '1'"),
+        ({"cluster": {"queue_limit": "9"}}, "cluster.queue_limit: expected an integer, got '9'"),
+        ({"cluster": {"env": {"A": []}}}, "cluster.env: expected texts or numbers, got []"),
+        ({"arrays": {}}, "arrays: expected a list, got {}"),
+    ],
+)
+def test_a_member_of_another_type_is_bad_input(
+    run_dir: Path, changed: dict[str, object], message: str
+) -> None:
+    path = run_dir / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    with pytest.raises(InputError) as error:
+        run_directory.load_run(run_dir)
+    assert str(error.value) == f"{path}: {message}"
+
+
+def test_parts_that_do_not_fit_together_are_bad_input(run_dir: Path) -> None:
+    path = run_dir / "run.json"
+    whole = json.loads(path.read_text())
+    for key, change, message in (
+        ("shards", {"index": 1}, "shards: expected index 0, got 1"),
+        ("shards", {"array": 1}, "shards: expected an array, got 1"),
+        ("shards", {"element": -1}, "shards: expected an element, got -1"),
+        ("arrays", {"elements": 10**12}, "arrays: they have more elements than the 1 shards"),
+    ):
+        path.write_text(json.dumps(whole | {key: [whole[key][0] | change]}))
+        with pytest.raises(InputError, match=message):
+            _ = run_directory.load_run(run_dir).shards
+
+
+def test_a_record_that_is_no_file_is_bad_input(run_dir: Path) -> None:
+    (run_dir / "run.json").unlink()
+    os.mkfifo(run_dir / "run.json")
+    with pytest.raises(InputError, match=r"run.json: it is a named pipe, not a regular file"):
+        run_directory.load_run(run_dir)
 
 
 def test_a_record_that_lacks_a_key_or_names_no_array_is_bad_input(run_dir: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Generic, NamedTuple, TypeVar
 from oellm.collect import result_files
 from oellm.collect.duplicates import Duplicates
 from oellm.collect.external_results import Identity, LooseScores
+from oellm.collect.sources import describe_error
 from oellm.core import schema
 from oellm.core.display import format_count
 from oellm.core.log import Log
@@ -133,12 +134,21 @@ class Collection:
             yield made
 
     def _listed(self, run: Run) -> Iterator[str]:
-        """Yield the eval_ids of a run's rows that have a result file, in the manifest's order."""
-        names = ResultStore(run.path).result_names()
-        for eval_id in run.eval_ids():
-            self._rows.add(eval_id)
-            if f"{eval_id}.json" in names:
-                yield eval_id
+        """Yield the eval_ids of a run's rows that have a result file, in the manifest's order.
+
+        If the manifest is damaged further on, the rows before count, unless there is nothing else.
+        """
+        try:
+            names = ResultStore(run.path).result_names()
+            for eval_id in run.eval_ids():
+                self._rows.add(eval_id)
+                if f"{eval_id}.json" in names:
+                    yield eval_id
+        except (InputError, OSError) as error:
+            if len(self._places) == 1:
+                raise
+            text = describe_error(error) if isinstance(error, OSError) else str(error)
+            self.fail(f"{text}; the other rows of this run are left out")
 
     def _identities(self) -> list[Identity]:
         return [] if self._every else self._loose.identities

@@ -12,17 +12,28 @@ from oellm.runs import run_directory
 from oellm.runs.run_directory import Run
 
 
+class UnusableRunError(InputError):
+    """The record or the manifest of a run directory is damaged."""
+
+
 def find_sources(paths: Iterable[str], log: Log) -> list[Run | str]:
     """Return the runs, and the paths of files outside of them, at or below some paths, each once.
 
     A run directory counts as a whole. Elsewhere every file *.json may be a result, except in hidden
     directories. `log` gets the run directories that cannot be used; their files count on their
-    own. Raises InputError for a path that does not exist, that is a run directory which cannot be
-    used, or that has neither runs nor JSON files below it.
+    own. Raises InputError for a path that does not exist, or that has neither runs nor JSON files
+    below it, and for a run directory that cannot be used if it is the only path.
     """
+    paths = list(paths)
     places: dict[str, Run | str] = {}
     for path in paths:
-        below = dict(_below(path, log))
+        try:
+            below = dict(_below(path, log))
+        except UnusableRunError as error:
+            if len(paths) == 1:
+                raise
+            log(str(error))
+            continue
         if not below:
             raise InputError("not a run directory, and no JSON file below it", path)
         places |= {name: place for name, place in below.items() if name not in places}
@@ -53,13 +64,13 @@ def find_runs(directories: Iterable[str], log: Log) -> list[Run]:
                 except InputError as error:
                     log(f"{error}; this run is left out")
                 except OSError as error:
-                    log(f"{_describe(error)}; this run is left out")
+                    log(f"{describe_error(error)}; this run is left out")
     return list(runs.values())
 
 
 def _run_directories(top: str, log: Log) -> Iterator[str]:
     """Yield the directories at or below one that have a run.json, without looking into runs."""
-    for directory, folders, names in os.walk(top, onerror=lambda error: log(_describe(error))):
+    for directory, folders, names in os.walk(top, onerror=lambda error: log(describe_error(error))):
         if run_directory.RUN in names:
             folders.clear()
             yield directory
@@ -78,7 +89,7 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
         run = _run(path)
         yield os.path.realpath(run.path), run
         return
-    walk = os.walk(os.path.abspath(path), onerror=lambda error: log(_describe(error)))
+    walk = os.walk(os.path.abspath(path), onerror=lambda error: log(describe_error(error)))
     for directory, folders, names in walk:
         real = os.path.realpath(directory)
         folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_key)
@@ -96,17 +107,22 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
 
 
 def _run(directory: str) -> Run:
-    """Return a run; raises InputError if its manifest is missing or has no eval_ids."""
-    run = run_directory.load_run(directory)
+    """Return a run; raises UnusableRunError if its record or its manifest is damaged."""
     try:
+        run = run_directory.load_run(directory)
         columns = run.columns()
     except FileNotFoundError:
-        raise InputError(f"{run_directory.JOBS} is missing", directory) from None
+        raise UnusableRunError(f"{run_directory.JOBS} is missing", directory) from None
+    except InputError as error:
+        raise UnusableRunError(str(error)) from None
+    except OSError as error:
+        raise UnusableRunError(describe_error(error)) from None
     if "eval_id" not in columns:
         path = os.path.join(directory, run_directory.JOBS)
-        raise InputError("required column is missing", path, line=1, column="eval_id")
+        raise UnusableRunError("required column is missing", path, line=1, column="eval_id")
     return run
 
 
-def _describe(error: OSError) -> str:
+def describe_error(error: OSError) -> str:
+    """Return the file of an error and the reason."""
     return f"{error.filename}: {error.strerror}"

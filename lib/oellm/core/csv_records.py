@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 # Characters of a cell: a system instruction may be long, but a cell without its closing quote
 # must not fill the memory.
 _LONGEST_CELL = 2**20
+# Characters of a line that are read at once; a longer line has too few cells.
+_LONGEST_LINE = 2**24
 
 
 class CsvReader:
@@ -33,6 +37,8 @@ class CsvReader:
 
     def __init__(self, lines: Iterable[str], source: str, required: Iterable[str] = ()) -> None:
         csv.field_size_limit(_LONGEST_CELL)
+        if isinstance(lines, io.TextIOBase):
+            lines = iter(functools.partial(lines.readline, _LONGEST_LINE), "")
         self._reader = csv.reader(lines, strict=True)
         self._source = source
         self._records = self._read()
@@ -42,8 +48,8 @@ class CsvReader:
                 shown = ",".join(self.header)[:120]
                 text = f"required column is missing; the header is {shown!r}"
                 raise InputError(text, source, line=1, column=name)
-        for name in self.header:
-            if self.header.count(name) > 1:
+        for name, count in Counter(self.header).items():
+            if count > 1:
                 raise InputError(
                     "the column occurs twice in the header", source, line=1, column=name
                 )

@@ -278,7 +278,7 @@ class HeartbeatWriter:
 def read_heartbeats(run_dir: Path) -> dict[int, Heartbeat]:
     """Return the newest heartbeat of each shard that has one, skipping damaged ones."""
     heartbeats = {}
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         for name in os.listdir(run_dir / PROGRESS):
             shard, suffix = os.path.splitext(name)
             if suffix == ".json" and shard.isascii() and shard.isdecimal():

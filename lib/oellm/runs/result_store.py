@@ -116,8 +116,11 @@ class ResultStore:
         return self._names(RESULTS)
 
     def failure_names(self) -> frozenset[str]:
-        """Return the names of the files in failures/."""
-        return self._names(FAILURES)
+        """Return the names of the files in failures/; none if that is no directory."""
+        try:
+            return self._names(FAILURES)
+        except OSError:
+            return frozenset()
 
     def valid_result(self, eval_id: str) -> Result | None:
         """Return the result of a row, or None if there is no valid one."""

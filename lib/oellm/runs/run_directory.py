@@ -13,12 +13,13 @@ from typing import Any, TextIO, TypeVar
 
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
-from oellm.core.regular_files import open_regular_text, read_regular
+from oellm.core.regular_files import RefusedFileError, open_regular_text, read_regular
 from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
+from oellm.runs import run_record
 from oellm.runs.result_record import Facts
-from oellm.runs.run_record import Array, Shard, Submission
+from oellm.runs.run_record import Array, RecordError, Shard, Submission
 
 Entry = TypeVar("Entry")
 
@@ -74,7 +75,18 @@ class Run:
     @functools.cached_property
     def shards(self) -> tuple[Shard, ...]:
         """The shards, by their index."""
-        return tuple(self._read_entries("shards", Shard.from_json))
+        shards = tuple(self._read_entries("shards", Shard.from_json))
+        for position, shard in enumerate(shards):
+            if shard.index != position:
+                raise self._damaged("shards", f"expected index {position}, got {shard.index}")
+            if not 0 <= shard.array < len(self.arrays):
+                raise self._damaged("shards", f"expected an array, got {shard.array}")
+            if not 0 <= shard.element < self.arrays[shard.array].elements:
+                raise self._damaged("shards", f"expected an element, got {shard.element}")
+        # An element without a shard has nothing to evaluate, so there are no more than shards.
+        if sum(array.elements for array in self.arrays) > len(shards):
+            raise self._damaged("arrays", f"they have more elements than the {len(shards)} shards")
+        return shards
 
     @functools.cached_property
     def submissions(self) -> list[Submission]:
@@ -83,7 +95,7 @@ class Run:
         for submission in submissions:
             if not 0 <= submission.array < len(self.arrays):
                 reason = f"expected the number of an array, got {submission.array}"
-                raise InputError(reason, str(self.path / RUN), column="jobs")
+                raise self._damaged("jobs", reason)
         return submissions
 
     def _read_entries(self, key: str, read: Callable[[Any], Entry]) -> list[Entry]:
@@ -94,7 +106,10 @@ class Run:
             reason = f"the key {error} is missing"
         except (AttributeError, TypeError, ValueError) as error:
             reason = str(error)
-        raise InputError(f"damaged: {reason}", str(self.path / RUN), column=key)
+        raise self._damaged(key, f"damaged: {reason}")
+
+    def _damaged(self, key: str, reason: str) -> InputError:
+        return InputError(reason, str(self.path / RUN), column=key)
 
     @property
     def created(self) -> str:
@@ -169,7 +184,11 @@ def load_run(path: str | Path) -> Run:
         content = json_codec.loads(read_regular(directory / RUN))
     except FileNotFoundError:
         raise InputError(f"not a run directory: {RUN} is missing", str(path)) from None
-    except ValueError as error:
+    except RefusedFileError as error:
+        raise InputError(str(error), str(directory / RUN)) from None
+    except NotADirectoryError as error:
+        raise InputError(f"not a run directory: {error.strerror}", str(path)) from None
+    except (ValueError, RecursionError) as error:
         raise InputError(f"expected JSON: {error}", str(directory / RUN)) from None
     return Run(directory, _checked(content, str(directory / RUN)))
 
@@ -238,13 +257,14 @@ def _checked(content: Any, source: str) -> dict[str, Any]:
     for key, spec in schema.table("run").items():
         if key not in content and not spec.get("optional"):
             raise InputError(f"expected a run object with the key {key!r}", source)
-    for key in ("cluster", "plan"):
-        if not isinstance(content[key], dict):
-            raise InputError("expected an object", source, column=key)
     if content["schema_version"] != schema.VERSION:
         raise InputError(
             f"expected schema version {schema.VERSION}, got {content['schema_version']!r}: "
             "use the version of oellm that rendered the run",
             source,
         )
+    try:
+        run_record.check_members(content)
+    except RecordError as error:
+        raise InputError(str(error), source, column=error.key) from None
     return content

@@ -1,13 +1,15 @@
-"""The parts of run.json: job arrays, shards and submissions."""
+"""The record of a run, run.json: the types of its members, job arrays, shards and submissions."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from oellm.core import schema
 from oellm.core.display import parse_time
 from oellm.core.text_enum import TextEnum
 from oellm.slurm.clusters import OWN
@@ -24,10 +26,83 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 }
 # Larger numbers are damage: no count, size or process id has more than 63 bits.
 _LARGEST = 2**63
+# What JSON has for a type of schema.json; these values have no other spelling in run.json.
+_JSON_TYPES: dict[str, tuple[str, type | tuple[type, ...]]] = {
+    "text": ("text", str),
+    "path": ("text", str),
+    "time": ("text", str),
+    "duration": ("text", str),
+    "integer": ("an integer", int),
+    "boolean": ("true or false", bool),
+    "list": ("a list", list),
+    "map": ("an object", dict),
+}
+# The members of `plan` and `worker`.
+_PLAN = {"estimate_s": "float | None", "gpu_hours": "float | None"}
+_WORKER = ("file", "sha256")
 # The members of a submission that are text and may be missing.
 _TEXTS = ("comment", "cluster", "slurm", "cancelled_by")
+# The members of a submission that are lists.
+_LISTS = ("elements", "command", "cancelled")
 # Its members that run.json lacks if they are empty.
 _OPTIONAL = ("cluster", "slurm", "cancelled", "cancelled_by")
+
+
+class RecordError(ValueError):
+    """A member of run.json is damaged; `key` is its name, with that of the object it is in."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+
+def check_members(content: Mapping[str, Any]) -> None:
+    """Raise RecordError if a member of run.json is of another type than schema.json says.
+
+    The entries of its long lists, arrays, shards and jobs, are checked when they are read. Members
+    and settings that this version does not know may be anything.
+    """
+    _check_types("run", content)
+    _check_types("cluster", content["cluster"], "cluster.")
+    _check_parts(content["cluster"])
+    for key, kind in _PLAN.items():
+        value = content["plan"].get(key)
+        if isinstance(value, bool) or not _is_in_range(value, kind):
+            raise RecordError(f"plan.{key}", f"expected a number, got {value!r}")
+    for key in _WORKER:
+        if not isinstance(value := content["worker"].get(key, ""), str):
+            raise RecordError(f"worker.{key}", f"expected text, got {value!r}")
+    for image in content.get("images", []):
+        if not isinstance(image, dict):
+            raise RecordError("images", f"expected objects, got {image!r}")
+    try:
+        parse_time(content["created"])
+    except ValueError as error:
+        raise RecordError("created", str(error)) from None
+    if content["n_rows"] < 0:
+        raise RecordError("n_rows", f"expected a non-negative integer, got {content['n_rows']}")
+
+
+def _check_parts(settings: Mapping[str, Any]) -> None:
+    """Raise RecordError if a part of a setting that is a list or an object is one itself."""
+    for key, value in settings.items():
+        parts = value.values() if isinstance(value, dict) else value
+        if isinstance(value, (dict, list)):
+            for part in parts:
+                if isinstance(part, (dict, list)):
+                    raise RecordError(f"cluster.{key}", f"expected texts or numbers, got {part!r}")
+
+
+def _check_types(table: str, content: Mapping[str, Any], prefix: str = "") -> None:
+    known = schema.table(table)
+    for key in content.keys() & known.keys():
+        value = content[key]
+        if value is None and table == "cluster":
+            continue
+        meaning, types = _JSON_TYPES[known[key]["type"]]
+        is_other = isinstance(value, bool) and types is not bool
+        if is_other or not isinstance(value, types) or not _is_in_range(value):
+            raise RecordError(f"{prefix}{key}", f"expected {meaning}, got {value!r}")
 
 
 class Executor(TextEnum):
@@ -68,6 +143,11 @@ class Array:
         array = read_fields(cls, content)
         if array.workers < 1:
             raise ValueError(f"workers: expected a positive number, got {array.workers}")
+        for name in ("gpus", "elements", "first_shard"):
+            if (value := getattr(array, name)) < 0:
+                raise ValueError(f"{name}: expected a non-negative number, got {value}")
+        if os.path.basename(array.script) != array.script or not array.script:
+            raise ValueError(f"script: expected the name of a file, got {array.script!r}")
         return array
 
     def to_json(self) -> dict[str, Any]:
@@ -146,13 +226,18 @@ class Submission:
         """
         if not isinstance(content, Mapping):
             raise ValueError(f"expected an object, got {content!r}")
+        for name in _LISTS:
+            if not isinstance(value := content.get(name, []), list):
+                raise ValueError(f"{name}: expected a list, got {value!r}")
         cancelled = content.get("cancelled", ())
         numbers = [content["array"], content["offset"], *content["elements"], *cancelled]
         if content["job_id"] is not None:
             numbers.append(content["job_id"])
         for number in numbers:
-            if type(number) is not int:
+            if type(number) is not int or not _is_in_range(number):
                 raise ValueError(f"expected an integer, got {number!r}")
+        if content["job_id"] is not None and content["job_id"] < 1:
+            raise ValueError(f"job_id: expected a positive number, got {content['job_id']}")
         texts = {name: content.get(name, "") for name in _TEXTS}
         for text in (*texts.values(), *content.get("command", ())):
             if not isinstance(text, str):
@@ -217,9 +302,14 @@ def read_fields(kind: type[_Part], content: Any, **given: Any) -> _Part:
 
 
 def _checked(field: dataclasses.Field[Any], value: Any) -> Any:
-    is_number = isinstance(value, (int, float))
-    # Also true of NaN, which compares with nothing.
-    is_out_of_range = is_number and not -_LARGEST <= value < _LARGEST
-    if isinstance(value, bool) or is_out_of_range or not isinstance(value, _TYPES[str(field.type)]):
+    if isinstance(value, bool) or not _is_in_range(value, str(field.type)):
         raise ValueError(f"{field.name}: expected {field.type}, got {value!r}")
     return value
+
+
+def _is_in_range(value: Any, kind: str = "") -> bool:
+    """Return whether a value is of a kind, and small enough if it is a number."""
+    if kind and not isinstance(value, _TYPES[kind]):
+        return False
+    # False also of NaN, which compares with nothing.
+    return not isinstance(value, (int, float)) or -_LARGEST <= value < _LARGEST
