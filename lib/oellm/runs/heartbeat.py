@@ -278,7 +278,7 @@ class HeartbeatWriter:
 def read_heartbeats(run_dir: Path) -> dict[int, Heartbeat]:
     """Return the newest heartbeat of each shard that has one, skipping damaged ones."""
     heartbeats = {}
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(FileNotFoundError):
         for name in os.listdir(run_dir / PROGRESS):
             shard, suffix = os.path.splitext(name)
             if suffix == ".json" and shard.isascii() and shard.isdecimal():

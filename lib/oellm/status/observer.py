@@ -62,7 +62,7 @@ class Observer:
         # Slurm comes before the files, so that what a job wrote before it ended is seen.
         jobs = newest_jobs(run)
         states = self._ask_queue(jobs.values())
-        heartbeats = read_heartbeats(self._path)
+        heartbeats = self._read_heartbeats()
         done = self._find_done()
         incomplete = {int(row["shard"]) for row in self._rows if row["eval_id"] not in done}
         ended = self._find_ended([jobs[n] for n in incomplete & jobs.keys()], states)
@@ -80,6 +80,13 @@ class Observer:
             workers_here=frozenset(n for n, beat in heartbeats.items() if _works_here(beat)),
             submitters_here=frozenset(pid for pid in pids if pid and _is_submitter(pid)),
         )
+
+    def _read_heartbeats(self) -> dict[int, Heartbeat]:
+        try:
+            return read_heartbeats(self._path)
+        except OSError as error:
+            self._tell(f"{error.filename}: {error.strerror}: what workers do is not known")
+            return {}
 
     def _ask_queue(self, jobs: Iterable[ShardJob]) -> JobStates | None:
         submitted = {job.submission.slurm_job for job in jobs} - {None}
