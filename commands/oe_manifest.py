@@ -13,6 +13,9 @@ Options:
   --checkpoints=WHICH          Only these checkpoints of each training run,
                                separated by commas: every=N, last, training
                                steps. By default all.
+  --step_pattern=REGEX         How names tell the training step, if they have
+                               none of the usual forms: the first group, or all
+                               that fits, such as 'anneal_([0-9]+k)'.
   --skip_broken                Do not fail because of broken models; they are
                                left out.
   --tasks=TASKS                Tasks, groups or tags of the framework, or task
@@ -118,6 +121,7 @@ class Options(NamedTuple):
 
     models: list[str]
     checkpoints: list[str]
+    step_pattern: str
     skip_broken: bool
     tasks: list[str]
     shots: list[str]
@@ -144,6 +148,7 @@ def _options(arguments: cli.Arguments) -> Options:
     options = Options(
         models=arguments["--models"],
         checkpoints=arguments["--checkpoints"],
+        step_pattern=arguments["--step_pattern"] or "",
         skip_broken=arguments["--skip_broken"],
         tasks=_pieces(arguments["--tasks"]),
         shots=_pieces(arguments["--n_shot"]),
@@ -182,23 +187,25 @@ def _manifest(arguments: cli.Arguments) -> int:
     options = _options(arguments)
     # Everything is checked before the first row is printed: the reader of a pipe cannot tell half
     # a manifest from a whole one.
-    models, broken = _models(options)
-    for text in broken:
+    expansion = _models(options)
+    models = [model.cells for model in expansion.models]
+    for text in (*expansion.remarks, *expansion.broken):
         cli.message(text)
     if not models:
         raise InputError("no model is left: all are broken")
-    of_model = _rows(options, str(models[0]))
-    for model in models[1:]:
-        rows.check_row(of_model[0].with_cells(model_path=str(model)))
+    of_model = _rows(options, models[0]["model_path"])
+    for cells in models[1:]:
+        rows.check_row(of_model[0].with_cells(**cells))
     if not options.unchecked_tasks:
         _check_tasks(of_model)
-    csv_file.write_models(sys.stdout, map(str, models), of_model)
-    return ExitStatus.FAILED if broken and not options.skip_broken else ExitStatus.DONE
+    csv_file.write_models(sys.stdout, models, of_model)
+    is_whole = options.skip_broken or not expansion.broken
+    return ExitStatus.DONE if is_whole else ExitStatus.FAILED
 
 
 def _rows(options: Options, model: str) -> list[Row]:
     """Return the checked rows of one model."""
-    from oellm.manifest import rows
+    from oellm.manifest import locations, rows
     from oellm.tasks import suites
 
     tasks: list[Mapping[str, str]] = [
@@ -211,7 +218,7 @@ def _rows(options: Options, model: str) -> list[Row]:
         for selection in options.task_groups:
             tasks += suites.select_rows(selection, known)
     of_model = (rows.Row({"model_path": model, **cells, **options.settings}) for cells in tasks)
-    return [rows.locate_row(rows.check_row(row)) for row in of_model]
+    return [locations.locate_row(rows.check_row(row)) for row in of_model]
 
 
 def _check_tasks(rows: list[Row]) -> None:
@@ -246,7 +253,7 @@ def _models(options: Options) -> Expansion:
         raise UsageError("--models: expected at least one model")
     further = Row(options.settings).value("model_args") or {}
     texts = {name: str(value) for name, value in further.items()}
-    return expansion.expand_models(listed, options.checkpoints, texts)
+    return expansion.expand_models(listed, options.checkpoints, texts, options.step_pattern)
 
 
 def _listed(value: str) -> Iterator[ListedModel]:

@@ -253,7 +253,7 @@ def _prepare_tasks(rows: list[Row], options: Options) -> int:
 def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     """Yield the rows to evaluate; the caller evaluates none before all are checked."""
     from oellm import frameworks
-    from oellm.manifest import csv_file
+    from oellm.manifest import csv_file, locations
     from oellm.manifest import rows as manifest
 
     if run is not None:
@@ -264,7 +264,7 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     with cli.open_input(None) as stream:
         for row in csv_file.read_rows(stream, cli.input_name(None)):
             frameworks.require_runnable(row)
-            yield manifest.identify_row(manifest.locate_row(row))
+            yield manifest.identify_row(locations.locate_row(row))
 
 
 if __name__ == "__main__":

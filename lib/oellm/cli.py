@@ -184,7 +184,8 @@ def _guarded(action: Callable[[], int]) -> int:
         return action()
     except OellmError as error:
         _traceback_if_asked()
-        message(str(error))
+        for text in error.texts():
+            message(text)
         return error.status
     except KeyboardInterrupt:
         message("interrupted")

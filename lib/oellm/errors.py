@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class ExitStatus(enum.IntEnum):
@@ -22,6 +22,33 @@ class OellmError(Exception):
     """An error whose text is meant for the user; `status` is the exit status."""
 
     status = ExitStatus.FAILED
+
+    def texts(self) -> list[str]:
+        """Return the messages for the user, one for each thing that is wrong."""
+        return [str(self)]
+
+
+class CollectedError(OellmError):
+    """Several things are wrong; the status is that of the first."""
+
+    _SHOWN = 10
+
+    def __init__(self, errors: Sequence[OellmError]) -> None:
+        self.errors = errors
+        self.status = errors[0].status
+        super().__init__("; ".join(map(str, errors[: self._SHOWN])))
+
+    def texts(self) -> list[str]:
+        """Return the first messages, and how many more there are."""
+        more = len(self.errors) - self._SHOWN
+        shown = [text for error in self.errors[: self._SHOWN] for text in error.texts()]
+        return [*shown, *([f"{more} more errors of this kind"] if more > 0 else [])]
+
+
+def raise_errors(errors: Sequence[OellmError]) -> None:
+    """Raise what a list of errors holds; nothing if it is empty."""
+    if errors:
+        raise errors[0] if len(errors) == 1 else CollectedError(errors)
 
 
 class UsageError(OellmError):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oellm import cli
 from oellm.errors import ExitStatus, InputError
-from oellm.manifest import csv_file
+from oellm.manifest import csv_file, locations
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
 from support.processes import Run
@@ -194,7 +194,7 @@ def test_local_paths_become_absolute_and_names_and_model_arguments_stay(
     for path, expected in {**paths, "/m": "/m", "acme/m,revision=x": "acme/m,revision=x"}.items():
         row = Row({"model_path": path, "task_path": "./t.yaml", "n_shot": ""}, "jobs.csv", 2)
         cells = {"model_path": expected, "task_path": f"{tmp_path}/t.yaml", "n_shot": ""}
-        assert manifest.locate_row(row) == Row(cells, "jobs.csv", 2)
+        assert locations.locate_row(row) == Row(cells, "jobs.csv", 2)
 
 
 @pytest.mark.parametrize("text", ['{"until": "\\ud83d"}', '{"\\udcff": "x"}'])

@@ -142,7 +142,7 @@ SELECTIONS = st.builds(
 
 def chosen(selection: CheckpointSelection, run: list[bool]) -> dict[int, bool]:
     """Return the steps that are selected of a run, and whether each is whole."""
-    checkpoints = [Checkpoint(f"/m/iter_{step}") for step in range(1, len(run) + 1)]
+    checkpoints = [Checkpoint(f"/m/iter_{step}", step=step) for step in range(1, len(run) + 1)]
     whole = dict(zip(checkpoints, run, strict=True))
     pairs = selection.select(checkpoints, lambda one: None if whole[one] else "broken")
     assert [one for one, _ in pairs] == sorted((one for one, _ in pairs), key=checkpoints.index)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.manifest.checkpoint_names import natural_key, training_run, training_step
+from oellm.manifest.checkpoint_names import StepNames, natural_key, training_run, training_step
 from oellm.manifest.model_spec import ModelSpec, split_models
 
 # Examples take as long as a busy machine makes them take.
@@ -138,9 +138,33 @@ def test_no_two_paths_are_equal_in_order(paths: list[str]) -> None:
         ("/m/iter_20K", "", 20_000),
         ("/m/checkpoint-3M/hf", "", 3_000_000),
         ("/m/step1B", "", 1_000_000_000),
-        ("allenai/OLMo-7B", "step-100k-tokens4B", 100),
-        ("/m/step_100b", "", 100),
-        ("/m/iter_100kB", "", 100),
+        ("allenai/OLMo-7B", "step-100k-tokens4B", 100_000),
+        # Lightning, Composer, NeMo, OLMo, torchtitan, verl, MaxText.
+        ("/m/epoch=3-step=12000", "", 12_000),
+        ("/m/epoch=3-step=12000-v1.ckpt", "", 12_000),
+        ("/m/step=1000", "", 1000),
+        ("/m/ep0-ba1000", "", 1000),
+        ("/m/ep0-ba1000-rank0.pt", "", 1000),
+        ("/m/gpt--val_loss=2.52-step=1000-consumed_samples=8000.0", "", 1000),
+        ("/m/gpt--val_loss=0.00-epoch=1-step=1000-last", "", 1000),
+        ("/m/step1000-unsharded", "", 1000),
+        ("/m/step-1000", "", 1000),
+        ("/m/global_step100/actor/huggingface", "", 100),
+        ("/m/checkpoints/1000/items", "", 1000),
+        ("/m/ckpt_1000", "", 1000),
+        ("/m/model.ckpt-1000", "", 1000),
+        # Neither steps nor clear: units of nothing, tokens, dates, two numbers, another model.
+        ("/m/step_100b", "", None),
+        ("/m/iter_100kB", "", None),
+        ("/m/step_1.5k", "", None),
+        ("/m/v1anneal_120k", "", None),
+        ("/m/4B", "", None),
+        ("/m/1000", "", None),
+        ("/m/checkpoints/20241201", "", None),
+        ("/m/checkpoint-20241201", "", None),
+        ("/m/step1000-iter2000", "", None),
+        ("/m/step1000/sft/final", "", None),
+        ("stepfun-ai/step3", "", None),
         # Numbers of other things.
         ("meta-llama/Llama-3.2-1B", "", None),
         ("acme/footstep100", "", None),
@@ -166,8 +190,41 @@ def test_the_training_step_is_read_from_the_revision_or_the_path(
         ("step1000", "step1000"),
         ("org/a,revision=step1000-tokens4B,dtype=float16", "org/a,dtype=float16"),
         ("org/a-step5,revision=main", "org/a,revision=main"),
+        ("/evals/a/epoch=3-step=12000", "/evals/a"),
+        ("/evals/a/ep0-ba1000", "/evals/a"),
+        ("/evals/a/step1000/sft/final", "/evals/a/step1000/sft/final"),
         ("org/a,revision=main", "org/a,revision=main"),
     ],
 )
 def test_checkpoints_of_a_training_run_share_its_name(model: str, run: str) -> None:
     assert training_run(model) == run
+
+
+@pytest.mark.parametrize(
+    ("model", "step", "run"),
+    [
+        ("/evals/a/v1anneal_120k", 120_000, "/evals/a/v1anneal"),
+        ("/evals/a/v1anneal_120k", 120, "/evals/a/v1anneal"),
+        ("/evals/a/1000", 1000, "/evals/a"),
+        ("/evals/a/other", 1000, "/evals/a/other"),
+    ],
+)
+def test_a_step_that_a_column_tells_is_no_part_of_the_runs_name(
+    model: str, step: int, run: str
+) -> None:
+    assert training_run(model, step) == run
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "step"),
+    [
+        (r"anneal_(\d+k)", "/m/v1anneal_120k", 120_000),
+        (r"anneal_(\d+)", "/m/v1anneal_120k", 120),
+        (r"\d+(?=tok)", "/m/5tok", 5),
+        (r"_([\d.]+k)", "/m/step_1.5k", 1500),
+        (r"x(\d+)", "/x1/x2", 2),
+        (r"x(\d+)", "/m/iter_5", None),
+    ],
+)
+def test_a_pattern_reads_steps_of_other_names(pattern: str, path: str, step: int | None) -> None:
+    assert StepNames(pattern).step(path) == step

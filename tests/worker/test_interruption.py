@@ -17,7 +17,8 @@ import pytest
 
 from commands.test_oe_run_task import manifest
 from oellm.manifest.csv_file import read_rows
-from oellm.manifest.rows import identify_row, locate_row
+from oellm.manifest.locations import locate_row
+from oellm.manifest.rows import identify_row
 from support.faulty_model import FaultyModel
 from support.process_tree import children, is_alive
 from support.processes import BIN, clean_environment

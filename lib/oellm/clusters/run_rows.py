@@ -5,10 +5,12 @@ To look a row up in earlier runs, a command must identify it as oe-render does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 
 from oellm.clusters.cluster import Cluster
-from oellm.manifest.rows import Locator, Row, identify_row
+from oellm.manifest.locations import Locator
+from oellm.manifest.rows import Row, identify_row
 
 # Columns whose empty cells get the value of the setting of the same name.
 _DEFAULTED = ("batch_size", "dtype", "tp")
@@ -20,7 +22,8 @@ def complete_rows(rows: Iterable[Row], cluster: Cluster) -> Iterator[Row]:
     Raises InputError for a row that carries another eval_id than its own.
     """
     defaults = {name: cluster.text(name) for name in _DEFAULTED if cluster.text(name)}
-    locator = Locator()
+    hf_home = cluster.text("hf_home")
+    locator = Locator(hub=os.path.join(hf_home, "hub") if hf_home else "")
     for row in rows:
         yield identify_row(locator.locate(_with_defaults(row, defaults)))
 

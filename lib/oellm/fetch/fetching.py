@@ -16,7 +16,7 @@ from oellm.fetch.task_records import Obstacle
 from oellm.hub import cache, repositories
 from oellm.hub.errors import Problem
 from oellm.hub.repositories import HubModel
-from oellm.manifest import csv_file
+from oellm.manifest import csv_file, locations
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
 from oellm.models import local_models, model_directory
@@ -86,7 +86,7 @@ def read_rows(stream: TextIO, source: str) -> tuple[list[str], list[Row]]:
     for row in reader:
         frameworks.require_runnable(row)
         if row["eval_id"]:
-            manifest.identify_row(manifest.locate_row(row))
+            manifest.identify_row(locations.locate_row(row))
         rows.append(row)
     return reader.header, rows
 
@@ -125,7 +125,7 @@ class Fetcher:
         Raises MachineError if the environment of the jobs cannot be started. After that, or an
         interrupt, no further download begins; call it once.
         """
-        needs = [*map(manifest.Locator().locate, rows)]
+        needs = [*map(locations.Locator().locate, rows)]
         self._tasks.require(needs)
         passed: list[Row] = []
         found: dict[Finding, list[Row]] = {}
@@ -196,7 +196,7 @@ class Checker:
 
         Raises MachineError if the environment of the jobs cannot be started.
         """
-        needs = [*map(manifest.Locator().locate, rows)]
+        needs = [*map(locations.Locator().locate, rows)]
         self._tasks.ask(needs)
         return [
             (row, [self._with_remedy(finding) for finding in self._findings(need)])

@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from oellm.core.regular_files import read_regular
+from oellm.manifest.argument_texts import COMPANIONS
 from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.rows import Row
 
-# Model arguments that name a second repository.
-COMPANIONS = ("tokenizer", "peft", "delta")
 # Files that name the classes of a model.
 _CONFIGURATIONS = ("config.json", "tokenizer_config.json")
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from oellm.core.json_config import parse_json
 
+# Arguments that name a second model: a directory, or a repository of the hub.
+COMPANIONS = ("tokenizer", "peft", "delta")
 # Arguments that are names: a commit such as 5e12345 is no number.
-NAMES = frozenset(
-    ("revision", "subfolder", "variant", "tokenizer", "peft", "delta", "gguf_file", "pretrained")
-)
+NAMES = frozenset((*COMPANIONS, "revision", "subfolder", "variant", "gguf_file", "pretrained"))
 # What lm-eval reads as a switch or as nothing, however it is spelled, and the one spelling.
 _WORDS = {"true": "true", "false": "false", "none": "None"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TextIO
 
 from oellm.core import schema
@@ -62,15 +62,20 @@ class ManifestWriter:
         self._csv.writerows(rows)
 
 
-def write_models(stream: TextIO, models: Iterable[str], rows: Sequence[Row]) -> None:
-    """Write a manifest with the same rows for each of several models, by model."""
-    columns = list(dict.fromkeys(column for row in rows for column in row.cells))
+def write_models(stream: TextIO, models: Sequence[Mapping[str, str]], rows: Sequence[Row]) -> None:
+    """Write a manifest with the same rows for each of several models, by model.
+
+    The cells of a model replace those of the rows; models may have different ones.
+    """
+    of_models = list(dict.fromkeys(column for model in models for column in model))
+    columns = list(dict.fromkeys([*(column for row in rows for column in row.cells), *of_models]))
     writer = ManifestWriter(stream)
     writer.header(columns)
-    # Between models only the model's cell changes.
+    # Between models only these cells change.
     lines = [[row[column] for column in columns] for row in rows]
-    model_cell = columns.index("model_path")
+    places = [(columns.index(column), column) for column in of_models]
     for model in models:
         for line in lines:
-            line[model_cell] = model
+            for place, column in places:
+                line[place] = model.get(column, "")
         writer.write_texts(lines)

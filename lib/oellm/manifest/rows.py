@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import functools
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +20,6 @@ IDENTITY_VERSION = 1
 
 # The third required column, n_shot, may be empty: it then means the task's own default.
 _NEVER_EMPTY = ("model_path", "task_path")
-_CACHED_PATHS = 8192
 
 
 # Not frozen: creating a frozen instance takes twice as long, and there may be a million rows.
@@ -158,40 +155,3 @@ def check_row(row: Row) -> Row:
             raise row.error(name, "expected a value, got an empty cell")
     row.meanings()
     return row
-
-
-class Locator:
-    """Makes the local paths of rows absolute, so that they mean the same in any directory.
-
-    It asks the file system once for each model, however many rows have it.
-    """
-
-    def __init__(self) -> None:
-        self._absolute = functools.lru_cache(_CACHED_PATHS)(_with_absolute_path)
-
-    def locate(self, row: Row) -> Row:
-        """Return a checked row with its local paths made absolute."""
-        moved = {}
-        for name in ("model_path", "task_path", "include_path"):
-            text = row.cells.get(name)
-            if text and (absolute := self._absolute(name, text)) != text:
-                moved[name] = absolute
-        return row.with_cells(**moved) if moved else row
-
-
-def locate_row(row: Row) -> Row:
-    """Return one checked row with its local paths made absolute; see Locator for many."""
-    return Locator().locate(row)
-
-
-def _with_absolute_path(name: str, text: str) -> str:
-    """Return the text of a cell with its local path, if it has one, made absolute."""
-    if name == "model_path":
-        model = ModelSpec.parse(text)
-        return str(model.at(_absolute(model.path))) if model.is_local else text
-    is_path = name == "include_path" or text.endswith((".yaml", ".yml"))
-    return _absolute(text) if is_path else text
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(os.path.expanduser(path))

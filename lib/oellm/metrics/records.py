@@ -90,7 +90,7 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     model_path = cells["model_path"]
     eval_suite: str = read_cell("eval_suite", cells.get("eval_suite", "")).value
     limit: float | None = read_cell("limit", cells.get("limit", "")).value
-    step = _step(model_path)
+    step = scored.row.value("step") if cells.get("step") else _step(model_path)
     chosen = primary.primary_places(scored)
     contents, environment, tasks = scored.contents, scored.environment, scored.tasks
     dataset_revision = contents.data or cells.get("dataset_revision", "")

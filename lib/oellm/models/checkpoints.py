@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -9,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from oellm.errors import UsageError
-from oellm.manifest.checkpoint_names import natural_key, training_step
+from oellm.manifest.checkpoint_names import StepNames, is_step_number, natural_key
 from oellm.models import weights
 from oellm.models.model_directory import find_directory_problem
 
@@ -17,6 +18,10 @@ from oellm.models.model_directory import find_directory_problem
 _DEPTH = 3
 # Training steps that a message names.
 _STEPS_SHOWN = 3
+# Numbers that are names of checkpoints have at least this in common, and are no years.
+_LEAST_INTERVAL = 10
+_YEARS = range(1990, 2100)
+_USUAL_NAMES = StepNames()
 
 
 class Checkpoint(NamedTuple):
@@ -26,11 +31,13 @@ class Checkpoint(NamedTuple):
         path: The directory.
         names: The names in it, or in the subfolder that the model's arguments name.
         error: Why it could not be read; empty if it was.
+        step: The training step that its path tells, by itself or beside the others of its run.
     """
 
     path: str
     names: frozenset[str] = frozenset()
     error: str = ""
+    step: int | None = None
 
 
 # The checkpoints of one training run, in natural order.
@@ -44,11 +51,13 @@ class Holding(NamedTuple):
         model: The directory itself, if it is a model.
         runs: Otherwise, the training runs below it.
         unreadable: Directories that may hold more, as `path: why`.
+        links: Symbolic links that lead to models that are there already.
     """
 
     model: Checkpoint | None
     runs: list[TrainingRun]
     unreadable: list[str]
+    links: int = 0
 
 
 class CheckpointSelection(NamedTuple):
@@ -102,7 +111,7 @@ class CheckpointSelection(NamedTuple):
             if number > longest and not self.last:
                 there = f"the longest training run has {longest} checkpoints"
                 raise UsageError(f"--checkpoints: every={number} selects nothing: {there}")
-        given = [training_step(checkpoint.path) for run in runs for checkpoint in run]
+        given = [checkpoint.step for run in runs for checkpoint in run]
         known = {step for step in given if step is not None}
         for step in self.steps:
             if step not in known:
@@ -124,7 +133,7 @@ class CheckpointSelection(NamedTuple):
         problems = {
             place: check(checkpoint)
             for place, checkpoint in enumerate(run)
-            if training_step(checkpoint.path) in self.steps
+            if checkpoint.step in self.steps
             or any((place + 1) % number == 0 for number in self.every)
         }
         for place in reversed(range(len(run) if self.last else 0)):
@@ -135,7 +144,9 @@ class CheckpointSelection(NamedTuple):
         return [(run[place], problem) for place, problem in sorted(problems.items())]
 
 
-def search_checkpoints(root: str, subfolder: str = "") -> Holding:
+def search_checkpoints(
+    root: str, subfolder: str = "", step_names: StepNames = _USUAL_NAMES
+) -> Holding:
     """Return what a directory holds, by one look into each directory, up to three levels down.
 
     A directory is a model if it, or its `subfolder`, has weights; it is not searched further. Two
@@ -143,20 +154,40 @@ def search_checkpoints(root: str, subfolder: str = "") -> Holding:
     below, and those without it, with a training step in the name and a model beside them. Follows
     each symbolic link once; a directory that is reached twice keeps the name that is no link.
     """
-    found = _Search(root, subfolder)
+    found = _Search(root, subfolder, step_names)
     models = sorted(found.models.values(), key=lambda model: natural_key(model.path))
     if models and models[0].path == root:
-        return Holding(models[0], [], found.unreadable)
+        model = models[0]._replace(step=step_names.step(root))
+        return Holding(model, [], found.unreadable)
     runs: dict[str, TrainingRun] = {}
     for model in models:
-        runs.setdefault(_run_of(model.path, root), []).append(model)
-    return Holding(None, list(runs.values()), found.unreadable)
+        pattern = _run_of(model.path, root, step_names)
+        runs.setdefault(pattern, []).append(model._replace(step=step_names.step(model.path)))
+    for pattern, run in runs.items():
+        if "*" in pattern and all(model.step is None for model in run):
+            runs[pattern] = _with_numbers(run, root, pattern.split("/").index("*"))
+    return Holding(None, list(runs.values()), found.unreadable, found.repeated)
+
+
+def _with_numbers(run: TrainingRun, root: str, place: int) -> TrainingRun:
+    """Return a run with the steps that are its directories' whole names: runs/a/1000, runs/a/2000.
+
+    Checkpoints are written every so many steps; other numbers are versions, seeds or years.
+    """
+    names = [os.path.relpath(model.path, root).split("/")[place] for model in run]
+    if len(run) < 2 or not all(map(is_step_number, names)):
+        return run
+    steps = [int(name) for name in names]
+    *regular, _ = sorted(steps)
+    if math.gcd(*regular) < _LEAST_INTERVAL or set(steps) <= set(_YEARS):
+        return run
+    return [model._replace(step=step) for model, step in zip(run, steps, strict=True)]
 
 
 def examine_checkpoints(
     holding: Holding, selection: CheckpointSelection, arguments: Mapping[str, str]
-) -> list[tuple[str, str | None]]:
-    """Return the selected directories in natural order, each with its problem or None."""
+) -> list[tuple[Checkpoint, str | None]]:
+    """Return the selected checkpoints in natural order, each with its problem or None."""
 
     def check(checkpoint: Checkpoint) -> str | None:
         return checkpoint.error or find_directory_problem(
@@ -164,10 +195,9 @@ def examine_checkpoints(
         )
 
     if holding.model:
-        return [(holding.model.path, check(holding.model))]
+        return [(holding.model, check(holding.model))]
     chosen = [pair for run in holding.runs for pair in selection.select(run, check)]
-    pairs = [(checkpoint.path, found) for checkpoint, found in chosen]
-    return sorted(pairs, key=lambda pair: natural_key(pair[0]))
+    return sorted(chosen, key=lambda pair: natural_key(pair[0].path))
 
 
 class _Search:
@@ -176,12 +206,14 @@ class _Search:
     Attributes:
         models: The checkpoints, by their real paths.
         unreadable: Directories that could not be read, as `path: why`.
+        repeated: Links that lead to models found already.
     """
 
-    def __init__(self, root: str, subfolder: str) -> None:
+    def __init__(self, root: str, subfolder: str, step_names: StepNames) -> None:
         self.models: dict[str, Checkpoint] = {}
         self.unreadable: list[str] = []
-        self._root, self._subfolder = root, subfolder
+        self.repeated = 0
+        self._root, self._subfolder, self._step_names = root, subfolder, step_names
         # Directories without weights.
         self._others: dict[str, Checkpoint] = {}
         # By directory: the levels that the search may still go down from there.
@@ -191,7 +223,9 @@ class _Search:
         while self._links:
             links, self._links = self._links, []
             for path, levels in sorted(links, key=lambda link: natural_key(link[0])):
-                self._look_into(path, os.path.realpath(path), levels)
+                real = os.path.realpath(path)
+                self.repeated += real in self.models
+                self._look_into(path, real, levels)
         self._add_incomplete()
 
     def _look_into(self, path: str, real: str, levels: int) -> None:
@@ -203,7 +237,7 @@ class _Search:
                 entries = list(scanned)
             names = self._names(path, entries)
         except OSError as error:
-            if path == self._root or _is_named_by_step(path):
+            if path == self._root or self._is_named_by_step(path):
                 self.models[real] = Checkpoint(path, error=str(error.strerror))
             else:
                 self.unreadable.append(f"{path}: {error.strerror}")
@@ -215,6 +249,9 @@ class _Search:
         for entry in entries if levels else ():
             if not entry.name.startswith("."):
                 self._enter(entry, os.path.join(real, entry.name), levels - 1)
+
+    def _is_named_by_step(self, path: str) -> bool:
+        return self._step_names.step(os.path.basename(path)) is not None
 
     def _names(self, path: str, entries: Iterable[os.DirEntry[str]]) -> frozenset[str]:
         if not self._subfolder:
@@ -250,7 +287,7 @@ class _Search:
             if (
                 other.path not in above
                 and os.path.dirname(other.path) in beside
-                and _is_named_by_step(other.path)
+                and self._is_named_by_step(other.path)
             ):
                 self.models[real] = other
 
@@ -267,13 +304,11 @@ def _near(step: int, known: Collection[int]) -> str:
     return f"the nearest are {', '.join(map(str, sorted(near)))}" if near else "no name has a step"
 
 
-def _is_named_by_step(path: str) -> bool:
-    return training_step(os.path.basename(path)) is not None
-
-
-def _run_of(path: str, root: str) -> str:
+def _run_of(path: str, root: str, step_names: StepNames) -> str:
     """Return the pattern that the paths of one training run share: RUN/iter_*, RUN/iter_*/hf."""
     parts = os.path.relpath(path, root).split("/")
-    steps = [place for place, part in enumerate(parts) if training_step(part) is not None]
-    parts[steps[-1] if steps else -1] = "*"
+    places = range(len(parts))
+    steps = [place for place in places if step_names.step(parts[place]) is not None]
+    numbers = [place for place in places if is_step_number(parts[place])]
+    parts[(steps or numbers or [-1])[-1]] = "*"
     return "/".join(parts)

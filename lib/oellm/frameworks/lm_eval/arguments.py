@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from oellm.hub.repositories import COMPANIONS
-from oellm.manifest.argument_texts import NAMES, unquoted
+from oellm.manifest.argument_texts import COMPANIONS, NAMES, unquoted
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
