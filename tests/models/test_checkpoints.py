@@ -30,8 +30,8 @@ def found(root: Path, *which: str, **arguments: str) -> list[str]:
     selection = CheckpointSelection.parse(which)
     selection.require_fit(holding.runs)
     return [
-        os.path.relpath(path, root) + ("?" if why else "")
-        for path, why in examine_checkpoints(holding, selection, arguments)
+        os.path.relpath(checkpoint.path, root) + ("?" if why else "")
+        for checkpoint, why in examine_checkpoints(holding, selection, arguments)
     ]
 
 
@@ -115,11 +115,11 @@ def test_arguments_of_all_models_count_where_a_model_has_none_of_its_own(tmp_pat
     directory = write_model(tmp_path / "m" / "hf")
     (directory / "tokenizer.json").unlink()
     listed = [ListedModel(ModelSpec(str(tmp_path / "m")))]
-    assert expand_models(listed, (), {"subfolder": "hf", "tokenizer": "t"}).models == [
-        listed[0].spec
-    ]
+    both = {"subfolder": "hf", "tokenizer": "t"}
+    assert [model.spec for model in expand_models(listed, (), both).models] == [listed[0].spec]
     own = [ListedModel(ModelSpec(str(tmp_path / "m"), (("subfolder", "hf"),)))]
-    assert expand_models(own, (), {"subfolder": "gone", "tokenizer": "t"}).models == [own[0].spec]
+    other = {"subfolder": "gone", "tokenizer": "t"}
+    assert [model.spec for model in expand_models(own, (), other).models] == [own[0].spec]
     assert expand_models(own).broken == [f"{tmp_path}/m: hf: no tokenizer: add `,tokenizer=NAME`"]
 
 

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from typing import NamedTuple
 
+from oellm.core.regular_files import STATE, read_regular
 from oellm.manifest.argument_texts import COMPANIONS
 from oellm.manifest.model_spec import ModelSpec, looks_local, parse_listed
 from oellm.manifest.rows import Row
@@ -128,8 +129,8 @@ def find_hub_snapshot(model: ModelSpec) -> HubSnapshot | None:
 
 def _find_commit(directory: str, revision: str) -> str:
     try:
-        with open(os.path.join(directory, "refs", revision), encoding="utf-8") as file:
-            commit = file.read(100).strip()
+        path = os.path.join(directory, "refs", revision)
+        commit = read_regular(path, largest=STATE).decode().strip()
     except (OSError, ValueError):
         commit = revision
     snapshots = os.listdir(os.path.join(directory, "snapshots"))
