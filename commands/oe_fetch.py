@@ -55,11 +55,13 @@ Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`).
 
 Output: the rows whose model and task are in the cache, in order. They have the
   columns model_revision (the commit of a hub model; if it changes, eval_id
-  becomes empty), model_bytes, dataset_revision, n_docs, n_requests and
-  request_types. stderr names the rows that could not be fetched, each reason
-  once. With --check: the rows that cannot start, with the columns reason and
-  remedy (the command that would solve it). Buffers until everything is
-  fetched. A manifest of a header alone passes through, with status 0.
+  becomes empty), model_bytes, dataset_revision, task_digest, task_version,
+  n_docs, n_requests and request_types. The digest is over the task's own
+  configuration, code and local files, so that a change is noticed. stderr names
+  the rows that could not be fetched, each reason once. With --check: the rows
+  that cannot start, with the columns reason and remedy (the command that would
+  solve it). Buffers until everything is fetched. A manifest of a header alone
+  passes through, with status 0.
 
 Exit status: 0 done; 1 some rows were left out (cannot start); 2 bad input or
   setting; 3 the hub cannot be reached, no image or environment; 130

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -92,7 +93,9 @@ def test_local_rows_pass_without_a_hub(tmp_path: Path, cut_off: Account, tasks: 
     # The output of a task's code must not end up between the rows.
     (tasks / "noise.py").write_text("print('noise')\ndef docs(data):\n    return data\n")
     task = (tasks / "quiz.yaml").read_text()
-    (tasks / "quiz.yaml").write_text(task[:-1] + ', "process_docs": !function noise.docs}')
+    (tasks / "quiz.yaml").write_text(
+        task[:-1] + ', "process_docs": !function noise.docs, "metadata": {"version": 1}}'
+    )
     manifest = (
         f"note,model_path,task_path,n_shot,include_path,model_revision\n"
         f'"a, ""b""",{model},quiz,0,{tasks},\n'
@@ -101,18 +104,22 @@ def test_local_rows_pass_without_a_hub(tmp_path: Path, cut_off: Account, tasks: 
     )
     fetched = cut_off.fetch(manifest)
     size = sum(path.stat().st_size for path in model.iterdir())
-    facts = ["", "4", "16", "loglikelihood=16"]
-    rows = list(csv.reader(io.StringIO(manifest)))
-    added = ["model_bytes", "dataset_revision", "n_docs", "n_requests", "request_types"]
-    expected = [rows[0] + added, *([*row, str(size), *facts] for row in rows[1:])]
-    assert list(csv.reader(io.StringIO(fetched.stdout))) == expected
+    facts = {"dataset_revision": "", "task_version": "1"}
+    facts |= {"n_docs": "4", "n_requests": "16", "request_types": "loglikelihood=16"}
+    rows = rows_of(fetched.stdout)
+    digests = [row.pop("task_digest") for row in rows]
+    assert rows == [{**row, "model_bytes": str(size), **facts} for row in rows_of(manifest)]
+    # The file is the task; the group is more than it.
+    assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in digests)
+    assert digests[0] != digests[1] != digests[2]
     assert "noise" in fetched.stderr
     assert "3 of 3 rows fetched" in fetched.stderr
 
 
 def test_no_rows_give_a_manifest_of_no_rows(cut_off: Account) -> None:
     assert cut_off.fetch(f"{HEADER}\n").stdout == (
-        f"{HEADER},model_revision,model_bytes,dataset_revision,n_docs,n_requests,request_types\n"
+        f"{HEADER},model_revision,model_bytes,dataset_revision,task_digest,task_version,"
+        "n_docs,n_requests,request_types\n"
     )
 
 

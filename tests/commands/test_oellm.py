@@ -70,7 +70,7 @@ def test_download_only_ends_with_the_fetched_manifest(run: Run, tmp_path: Path) 
         *("--checkpoints=last", "--skip_broken"),
     )
     header, row = done.stdout.splitlines()
-    assert header.endswith(",dataset_revision,n_docs,n_requests,request_types")
+    assert header.endswith(",task_version,n_docs,n_requests,request_types")
     assert row.startswith(f"{tmp_path}/run/iter_2,oellm_choice,2,lm_eval,{DEMO_TASKS}")
     assert "oe-render" not in done.stderr
     assert not (tmp_path / "oellm-output").exists()

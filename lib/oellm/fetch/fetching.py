@@ -27,7 +27,8 @@ _LINES_SHOWN = 10
 CHECK_COLUMNS = ("reason", "remedy")
 _ADDED_COLUMNS = (
     *("model_revision", "model_bytes"),
-    *("dataset_revision", "n_docs", "n_requests", "request_types"),
+    *("dataset_revision", "task_digest", "task_version"),
+    *("n_docs", "n_requests", "request_types"),
 )
 
 
@@ -173,6 +174,8 @@ class Fetcher:
             model_revision=commit,
             model_bytes=str(size),
             dataset_revision=facts.dataset_revision,
+            task_digest=facts.task_digest,
+            task_version=facts.task_version,
             n_docs=str(facts.n_docs),
             n_requests=str(sum(facts.requests.values())),
             request_types=",".join(f"{kind}={count}" for kind, count in facts.requests.items()),

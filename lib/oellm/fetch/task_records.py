@@ -58,20 +58,14 @@ class TaskRecord(NamedTuple):
                 "unreachable": self.answer.problem.unreachable,
                 "remedy": self.answer.remedy,
             }
-        return {
-            **cells,
-            "n_docs": self.answer.n_docs,
-            "requests": self.answer.requests,
-            "dataset_revision": self.answer.dataset_revision,
-        }
+        return {**cells, **self.answer._asdict()}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TaskRecord:
         """Return the record that was printed so."""
         cells = tuple(record[column] for column in DEMAND_COLUMNS)
         if "problem" not in record:
-            names = ("n_docs", "requests", "dataset_revision")
-            return cls(cells, TaskFacts(**{name: record[name] for name in names}))
+            return cls(cells, TaskFacts(*(record[name] for name in TaskFacts._fields)))
         problem = Problem(record["problem"], record["unreachable"])
         return cls(cells, Obstacle(record["column"], problem, remedy=record["remedy"]))
 

@@ -151,17 +151,21 @@ class Demand(NamedTuple):
 
 
 class TaskFacts(NamedTuple):
-    """The amount of work in a task, and the data that it was built with.
+    """The amount of work in a task, and what it was built from.
 
     Attributes:
         n_docs: The number of documents.
         requests: The number of requests by type (LOGLIKELIHOOD and so on).
         dataset_revision: org/name@commit of each data set on the hub, separated by blanks.
+        task_digest: What Tasks.task_digest returns.
+        task_version: What Tasks.task_version returns.
     """
 
     n_docs: int
     requests: dict[str, int]
     dataset_revision: str
+    task_digest: str = ""
+    task_version: str = ""
 
 
 class DataSet(Protocol):

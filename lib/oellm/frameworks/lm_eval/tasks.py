@@ -68,7 +68,16 @@ class LmEvalTasks:
 
         Raises whatever prevents building it: errors of lm-eval, of the task's code, of libraries.
         """
-        return collect_facts(self._managers.manager(task, include_path), task, demands)
+        manager = self._managers.manager(task, include_path)
+        # Before the files are read for building: if they change in between, this is out of date.
+        digest = self.task_digest(task, include_path)
+        version = self.task_version(task, include_path)
+        return [
+            facts._replace(task_digest=digest, task_version=version)
+            if isinstance(facts, TaskFacts)
+            else facts
+            for facts in collect_facts(manager, task, demands)
+        ]
 
     def task_digest(self, task: str, include_path: str) -> str:
         """Return the digest of a task (TaskManagers.digest)."""
