@@ -38,10 +38,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
 from oellm.errors import ExitStatus
+
+if TYPE_CHECKING:
+    from oellm.clusters.cluster import Cluster
 
 
 class Options(NamedTuple):
@@ -56,6 +59,19 @@ class Options(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     return cli.run("oe-detect", doc=__doc__, command=_detect, argv=argv)
+
+
+def _explain(resolved: Cluster) -> None:
+    """Print a table of the settings; the values come last, since they may be long."""
+    from oellm.core import json_codec
+
+    lines = [("setting", "origin", "value")]
+    for key, value in resolved.settings.items():
+        shown = value if isinstance(value, str) else json_codec.dumps(value).decode()
+        lines.append((key, resolved.origins[key], shown))
+    keys, origins = (max(len(line[column]) for line in lines) for column in (0, 1))
+    for key, origin, shown in lines:
+        print(f"{key:{keys}}  {origin:{origins}}  {shown}".rstrip())
 
 
 def _detect(arguments: cli.Arguments) -> int:
@@ -74,10 +90,7 @@ def _detect(arguments: cli.Arguments) -> int:
         return ExitStatus.DONE
     resolved = cluster.resolve_cluster(options.cluster, options.overrides, os.environ)
     if options.explain:
-        width = max(map(len, resolved.settings))
-        for key, value in resolved.settings.items():
-            shown = value if isinstance(value, str) else json_codec.dumps(value).decode()
-            print(f"{key:{width}}  {shown}  ({resolved.origins[key]})")
+        _explain(resolved)
     else:
         sys.stdout.write(json_codec.dumps(dict(resolved.settings), indent=True).decode() + "\n")
     return ExitStatus.DONE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,9 @@ def detect(run: Run, *arguments: str, env: dict[str, str] | None = None) -> dict
 
 def explained(run: Run, *arguments: str, env: dict[str, str]) -> dict[str, tuple[str, str]]:
     """Return the value and the origin of each setting."""
-    lines = run("oe-detect", "--explain", *arguments, env=env).stdout.splitlines()
-    found = [re.fullmatch(r"(\S+) +(.*)  \((.*)\)", line).groups() for line in lines]
-    return {key: (value, origin) for key, value, origin in found}
+    head, *lines = run("oe-detect", "--explain", *arguments, env=env).stdout.splitlines()
+    origin, value = head.index("origin"), head.index("value")
+    return {line[:origin].strip(): (line[value:], line[origin:value].strip()) for line in lines}
 
 
 def user_file(directory: Path, content: dict[str, Any] | bytes) -> dict[str, str]:

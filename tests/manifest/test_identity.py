@@ -35,7 +35,7 @@ EXAMPLES = {
         ["/models/acme/tiny"],
     ],
     "task_path": [["arc_easy"], ["arc_challenge"], ["/tasks/arc_easy.yaml"]],
-    "n_shot": [[""], ["0", "00", " 0"], ["5", "05", "5 "], ["10"]],
+    "n_shot": [[""], ["0", "00", " 0"], ["5", "05", "5 ", "5.0"], ["10"]],
     "eval_suite": [
         ["", "lm_eval", "lm-eval", "lm-eval-harness", "lm-evaluation-harness", " lm_eval"],
         ["bigcodebench"],

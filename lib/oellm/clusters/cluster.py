@@ -86,12 +86,14 @@ def resolve_cluster(
         layers = [Layer(name, _values(json_config.read_json_file(Path(name))))]
     else:
         known = known_clusters(environ)
-        chosen = name or environ.get("OELLM_CLUSTER") or _match_host(known, hostname)
+        asked = environ.get("OELLM_CLUSTER")
+        chosen = name or asked or _match_host(known, hostname)
         if chosen not in known:
             raise UsageError(
                 f"unknown cluster {chosen!r}{nearest(chosen, known)}; oe-detect --list shows them"
             )
-        default = Layer("default", {"name": chosen})
+        origin = "--cluster" if name else "OELLM_CLUSTER" if chosen == asked else "host name"
+        default = Layer(origin, {"name": chosen})
         layers = [default, *known[chosen], *_environment_layers(environ)]
     layers += [_override_layer(text) for text in overrides]
     merged: dict[str, Any] = {}

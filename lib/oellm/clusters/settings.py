@@ -81,6 +81,9 @@ def check_setting(key: str, value: Any, origin: str) -> None:
     if "choices" in spec and value not in spec["choices"]:
         choices = ", ".join(spec["choices"])
         raise InputError(f"expected one of {choices}, got {value!r}", origin, column=key)
+    if key == "time_limit" and re.fullmatch(r"[0:-]+", value):
+        text = f"expected a time above 0, got {value!r}: for Slurm that is no limit (UNLIMITED)"
+        raise InputError(text, origin, column=key)
     if key == "sbatch":
         _check_sbatch_options(value, origin)
     if key == "env":

@@ -24,8 +24,10 @@ Table = dict[str, dict[str, Any]]
 _INTEGER = re.compile(r"[+-]?[0-9]+")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _DURATION = re.compile(
-    r"([0-9]+-)?[0-9]+(:[0-9]{1,2}){0,2}|UNLIMITED|INFINITE", re.ASCII | re.IGNORECASE
+    r"([0-9]{1,6}-)?[0-9]{1,9}(:[0-9]{1,2}){0,2}|UNLIMITED|INFINITE", re.ASCII | re.IGNORECASE
 )
+# Letters of a value that a message shows.
+_LONGEST_SHOWN = 120
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -76,7 +78,12 @@ class Kind(NamedTuple):
 
 def unexpected(meaning: str, value: object) -> ValueError:
     """Return the error that says what was expected, and what is there."""
-    return ValueError(f"expected {meaning}, got {value!r}")
+    return ValueError(f"expected {meaning}, got {_shown(value)}")
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= _LONGEST_SHOWN else f"{shown[:_LONGEST_SHOWN]}…"
 
 
 def _parse_number(text: str) -> int | float | None:
@@ -114,18 +121,23 @@ def _text(value: Any) -> str | None:
 def _number(value: Any) -> int | float | None:
     if isinstance(value, str):
         return _parse_number(value)
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and math.isfinite(value) else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        # An integer of hundreds of digits.
+        return None
 
 
 def _integer(value: Any) -> int | None:
     number = _number(value)
-    # Tools that know floating-point numbers only write 5.0.
     return int(number) if number is not None and number == int(number) else None
 
 
 def _count(value: Any) -> int | None:
-    if isinstance(value, str) and not re.fullmatch(r"[0-9]+", value.strip()):
+    # Tools that know floating-point numbers only write 5.0.
+    if isinstance(value, str) and not re.fullmatch(r"[0-9]+(\.0*)?", value.strip()):
         return None
     number = _integer(value)
     return number if number is not None and number >= 0 else None
@@ -153,7 +165,7 @@ def _parse_json(text: str) -> Any:
         return parse_json(text)
     except ValueError as error:
         reason = getattr(error, "msg", error)
-        raise ValueError(f"expected JSON: {reason} in {text!r}") from None
+        raise ValueError(f"expected JSON: {reason} in {_shown(text)}") from None
 
 
 def _parse_list(text: str) -> Any:

@@ -66,7 +66,10 @@ def argument_text(name: str, text: str) -> str:
     if name in NAMES:
         return unquoted(text)
     if text[:1] in ("{", "[") and is_json(text):
-        return json_text(parse_json(text))
+        try:
+            return json_text(parse_json(text))
+        except ValueError as error:
+            raise ValueError(f"expected JSON after {name}=: {error}") from None
     return _WORDS.get(text.lower(), text)
 
 

@@ -26,6 +26,12 @@ from oellm.manifest.argument_texts import (
 _CACHED_CELLS = 32_768
 _LONGEST_CACHED = 256
 
+# Above these, a number is a mistake; a context holds hundreds of examples.
+_MOST_SHOTS = 10_000
+_MOST_DOCUMENTS = 10**12
+# The place of NumPy's seed among the four.
+_NUMPY = 1
+
 # Neither file names nor results can hold NUL, or surrogates (which stand for undecodable bytes).
 _NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 
@@ -36,10 +42,12 @@ class Cell(NamedTuple):
     Attributes:
         value: As `parse_cell` returns it; the column's default if the text is empty.
         member: What the cell adds to the identity's JSON object, `"limit":5`; empty if nothing.
+        objection: Why a new row may not have this text, although old ones keep it; often empty.
     """
 
     value: Any
     member: str
+    objection: str = ""
 
 
 def read_cell(column: str, text: str) -> Cell:
@@ -64,7 +72,8 @@ def _read_cell(column: str, text: str) -> Cell:
     # JSON in a cell can escape characters that the text itself does not have.
     if _NO_TEXT.search(text) or _NO_TEXT.search(member):
         raise ValueError(f"expected UTF-8 text without NUL, got {text!r}")
-    return Cell(value, member)
+    find_objection = _OBJECTIONS.get(column)
+    return Cell(value, member, find_objection(text, value) if find_objection else "")
 
 
 _cached_cell = functools.lru_cache(_CACHED_CELLS)(_read_cell)
@@ -99,10 +108,39 @@ def _parse_limit(text: str) -> int | float:
     return int(number) if number >= 1 else number
 
 
+def _limit_objection(text: str, value: Any) -> str:
+    """Return why a limit may not mean what it says."""
+    if "_" in text:
+        return f"expected a number of documents in plain digits, got {text!r}"
+    if value == 1 and text.strip().lstrip("0") != "1":
+        return (
+            f"expected a number of documents, or a fraction below 1, got {text!r}, which would be "
+            "one document: write 1, or leave it empty for all documents"
+        )
+    if value > _MOST_DOCUMENTS:
+        return f"expected at most {_MOST_DOCUMENTS} documents, got {text!r}"
+    return ""
+
+
+def _shots_objection(text: str, value: Any) -> str:
+    if value > _MOST_SHOTS:
+        return f"expected at most {_MOST_SHOTS} examples, got {text!r}"
+    return ""
+
+
+def _seed_objection(text: str, value: Any) -> str:
+    """Return why a seed cannot be used: NumPy's have 32 bits, those of torch 64."""
+    for seed, bits in ((value[_NUMPY], 32), *((seed, 64) for seed in value)):
+        if seed is not None and seed >= 2**bits:
+            return f"expected a seed below 2**{bits}, got {text[:40]!r}"
+    return ""
+
+
 def _parse_batch_size(text: str) -> int | str:
-    if re.fullmatch(r"0*[1-9][0-9]*", text):
-        return int(text)
-    if re.fullmatch(r"auto(:[1-9][0-9]*)?", text):
+    # Tools that know floating-point numbers only write 8.0.
+    if match := re.fullmatch(r"0*([1-9][0-9]{0,8})(\.0*)?", text.strip()):
+        return int(match[1])
+    if re.fullmatch(r"auto(:[1-9][0-9]{0,8})?", text):
         return text
     raise unexpected("a positive integer, auto or auto:N", text)
 
@@ -125,7 +163,7 @@ def _parse_seed(text: str) -> list[int | None]:
     parts = [part.strip() for part in text.split(",")]
     if len(parts) == 1:
         parts *= 4
-    if len(parts) != 4 or not all(re.fullmatch(r"[0-9]+|None", part) for part in parts):
+    if len(parts) != 4 or not all(re.fullmatch(r"[0-9]{1,100}|None", part) for part in parts):
         raise unexpected("one seed, or four separated by commas", text)
     return [None if part == "None" else int(part) for part in parts]
 
@@ -185,4 +223,11 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "framework": _parse_framework,
     "model": _parse_model,
     "eval_id": _parse_eval_id,
+}
+
+# What is wrong with the texts of new rows; rows that carry their eval_id keep them.
+_OBJECTIONS: dict[str, Callable[[str, Any], str]] = {
+    "n_shot": _shots_objection,
+    "limit": _limit_objection,
+    "seed": _seed_objection,
 }

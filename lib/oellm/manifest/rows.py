@@ -149,9 +149,16 @@ def identify_row(row: Row) -> Row:
 
 
 def check_row(row: Row) -> Row:
-    """Check every cell of a row and return it; raises InputError for the first bad one."""
+    """Check every cell of a row and return it; raises InputError for the first bad one.
+
+    A row that carries its eval_id is an old one; it may have texts that new ones may not.
+    """
     for name in _NEVER_EMPTY:
         if not row.cells.get(name, "").strip():
             raise row.error(name, "expected a value, got an empty cell")
-    row.meanings()
+    cells = row.meanings()
+    if not row["eval_id"]:
+        for name, cell in zip(row.cells, cells, strict=True):
+            if cell.objection:
+                raise row.error(name, cell.objection)
     return row
