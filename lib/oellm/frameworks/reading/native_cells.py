@@ -57,13 +57,11 @@ def model_cells(path: str, arguments: Mapping[str, Any]) -> dict[str, str]:
         path = match["name"].replace("--", "/")
         if match["commit"]:
             cells["model_revision"] = match["commit"]
-    # In a model's cell, a comma ends the path.
-    path = path.strip().replace(",", "%2C")
+    path = path.strip()
     simple = {n: v for n, v in arguments.items() if path and _fits_cell(n, v)}
     others = {n: v for n, v in arguments.items() if n not in simple}
     if path:
-        pairs = ((name, _format_value(value)) for name, value in simple.items())
-        cells["model_path"] = str(ModelSpec(path, tuple(pairs)))
+        cells["model_path"] = str(ModelSpec.of(path, simple))
     if others:
         cells["model_args"] = _format_json(others)
     return cells
