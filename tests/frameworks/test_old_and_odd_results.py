@@ -356,3 +356,28 @@ def test_lm_eval_is_not_taken_for_evalchemy() -> None:
     (row,) = read(result(model_args="pretrained=a/b"))
     assert row.row["eval_suite"] == "lm_eval"
     assert {row.row["eval_suite"] for row in read(OLD)} == {"lm_eval"}
+
+
+def test_results_say_what_they_were_computed_from_and_with() -> None:
+    document = result(
+        model="hf", model_args="pretrained=a/b", model_sha="c" * 40, model_dtype="torch.bfloat16"
+    )
+    document |= {
+        "versions": {"arc": 2.0},
+        "task_hashes": {"arc": "d" * 64},
+        "lm_eval_version": "0.4.9",
+        "chat_template": "{{x}}",
+        "chat_template_sha": "e" * 64,
+        "pretty_env_info": "PyTorch version: 2\nGPU 0: NVIDIA A100\nGPU 1: NVIDIA A100\n",
+    }
+    (row,) = read(document)
+    assert (row.contents.model, row.contents.chat_template) == ("c" * 40, "e" * 16)
+    assert row.environment == ("0.4.9", "hf", "bfloat16", "NVIDIA A100")
+    assert row.tasks == {"arc": ("2.0", "d" * 64)}
+    assert {row.tasks["piqa"].version for row in read(OLD)[:1]} == {"0"}
+
+
+@pytest.mark.parametrize("key", ["versions", "task_hashes"])
+def test_states_of_tasks_that_are_no_objects_are_damage(key: str) -> None:
+    with pytest.raises(ValueError, match=f"^{key}: expected an object"):
+        read({**result(model_args="pretrained=a/b"), key: [1]})

@@ -15,6 +15,7 @@ from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import Object, describe_value, get_object, get_text
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
+from oellm.runs.environment import Environment
 
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _GENERATION = ("do_sample", "temperature", "top_k", "top_p", "max_length_generation", "seed")
@@ -42,6 +43,10 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     cells, finished = _cells(config), native_values.find_finish_time(path)
     start = config.get("limit_start")
     skipped = (f"its first {start} documents were left out",) if start else ()
+    # If generations were loaded, this precision is not that of the model that made them.
+    generated = not config.get("load_generations_path")
+    precision = str(config.get("precision") or "") if generated else ""
+    environment = Environment(dtype=_DTYPES.get(precision, precision))
     found = []
     for task, values in tasks.items():
         scores, remarks = list(_metrics(task, values)), tuple(_left_out(task, values))
@@ -52,7 +57,13 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
             row = native_cells.make_row({**cells, **of_row})
             found.append(
                 ScoredRow(
-                    row, scores, finished=finished, run_dir=path, remarks=remarks, notes=skipped
+                    row,
+                    scores,
+                    finished=finished,
+                    run_dir=path,
+                    remarks=remarks,
+                    notes=skipped,
+                    environment=environment,
                 )
             )
     return found

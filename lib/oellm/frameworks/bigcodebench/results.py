@@ -21,6 +21,7 @@ from oellm.frameworks.reading.pass_at_k import PassRate, Tally
 from oellm.frameworks.reading.values import Object, describe_value, get_text
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import ScoredRow
+from oellm.runs.environment import Environment
 
 _SCORES, _OUTCOMES = "pass_at_k.json", "eval_results.json"
 _NAME = re.compile(
@@ -83,6 +84,7 @@ def _of_scores(document: Object, path: str) -> ScoredRow:
         finished=finished,
         run_dir=path,
         remarks=tuple(remarks),
+        environment=_environment(path),
     )
 
 
@@ -94,7 +96,8 @@ def _of_outcomes(document: Object, path: str) -> ScoredRow:
         for k, rate in pass_at_k.compute_pass_rates(tallies, _KS).items()
     ]
     finished = values.parse_local_time(get_text(document, "date")) or values.find_finish_time(path)
-    return ScoredRow(native_cells.make_row(cells), scores, finished=finished, run_dir=path)
+    row = native_cells.make_row(cells)
+    return ScoredRow(row, scores, finished=finished, run_dir=path, environment=_environment(path))
 
 
 def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
@@ -116,6 +119,12 @@ def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
         raise ValueError("split: neither the result nor its file's name says which")
     hard = "-hard" if subset == "hard" else ""
     return {**cells, "task_path": f"bigcodebench{hard}-{split}"}
+
+
+def _environment(path: str) -> Environment:
+    """Return what the file's name tells: what generated the programs."""
+    match = _NAME.match(os.path.basename(path))
+    return Environment(backend=match["backend"] if match else "")
 
 
 def _beside(path: str, ending: str) -> Path:

@@ -12,7 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from oellm.frameworks.reading import native_cells
-from oellm.frameworks.reading.harness_cells import finish_time, shared_cells
+from oellm.frameworks.reading.harness_cells import (
+    find_contents,
+    find_environment,
+    finish_time,
+    shared_cells,
+)
 from oellm.frameworks.reading.values import (
     Object,
     describe_value,
@@ -61,7 +66,9 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if "annotator_model" not in config and not _has_benchmark(document["results"]):
         return None
     results = get_objects(document, "results")
-    cells, finished = shared_cells({**document, "config": config}), finish_time(document, path)
+    native = {**document, "config": config}
+    cells, finished = shared_cells(native), finish_time(native, path)
+    contents, environment = find_contents(native, cells), find_environment(native)
     found = []
     for task, values in results.items():
         scores = list(_scores(task, values))
@@ -72,7 +79,17 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
             if (repeated := values.get("num_repeat")) and is_count(repeated):
                 own["gen_kwargs"] = _with_repetitions(cells["gen_kwargs"], repeated)
             row = native_cells.make_row({**cells, **own})
-            found.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
+            found.append(
+                ScoredRow(
+                    row,
+                    scores,
+                    finished=finished,
+                    run_dir=path,
+                    remarks=remarks,
+                    contents=contents,
+                    environment=environment,
+                )
+            )
     return found
 
 

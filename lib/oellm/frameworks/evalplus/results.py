@@ -17,6 +17,7 @@ from oellm.frameworks.reading.pass_at_k import PassRate, Tally
 from oellm.frameworks.reading.values import Object, get_objects, get_text
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
+from oellm.runs.environment import Environment, TaskState
 
 # What came before: `.raw` samples are as the model wrote them, `-sanitized` ones were cut to code.
 _NAME = re.compile(
@@ -45,7 +46,8 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     task = _TASKS.get(prefixes.pop(), "") if len(prefixes) == 1 else ""
     if not task:
         raise ValueError("eval: expected problems of HumanEval or Mbpp only")
-    cells = {"task_path": task, "n_shot": "0", "eval_suite": "evalplus", **_of_name(path)}
+    cells, backend = _of_name(path)
+    cells |= {"task_path": task, "n_shot": "0", "eval_suite": "evalplus"}
     finished = values.parse_local_time(get_text(document, "date")) or values.find_finish_time(path)
     return [
         ScoredRow(
@@ -53,12 +55,15 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
             _metrics(task, problems, get_objects(document, "pass_at_k")),
             finished=finished,
             run_dir=path,
+            environment=Environment(backend=backend),
+            # The digest of the problems and their tests.
+            tasks={task: TaskState(hash=str(document["hash"]))},
         )
     ]
 
 
-def _of_name(path: str) -> dict[str, str]:
-    """Return the cells that the file's name gives; none for a name without a model.
+def _of_name(path: str) -> tuple[dict[str, str], str]:
+    """Return the cells and the backend that the file's name gives; none without a model's name.
 
     The name has `--` for each slash of the model; evalplus strips dots and slashes from its ends.
     """
@@ -66,7 +71,7 @@ def _of_name(path: str) -> dict[str, str]:
     name = _ENDING.sub("", name)
     match = _NAME.fullmatch(name or os.path.basename(directory))
     if not match or not (name or match["backend"]):
-        return {}
+        return {}, ""
     cells = native_cells.model_cells(native_cells.read_path(match["model"]), {})
     if match["backend"]:
         cells["backend"] = "" if match["backend"] == "hf" else match["backend"]
@@ -74,7 +79,7 @@ def _of_name(path: str) -> dict[str, str]:
     if match["sanitized"]:
         generation["sanitized"] = "true"
     cells["gen_kwargs"] = native_cells.format_arguments(generation)
-    return cells
+    return cells, match["backend"] or ""
 
 
 def _metrics(

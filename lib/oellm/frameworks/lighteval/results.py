@@ -17,6 +17,8 @@ from oellm.frameworks.reading import values as native
 from oellm.frameworks.reading.values import Object
 from oellm.metrics.records import REPORTED, is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment, TaskState
 
 _AVERAGE = ":_average"
 
@@ -33,9 +35,16 @@ class _Task(NamedTuple):
 
 
 class _TaskFacts:
-    """The facts in the configurations of the tasks."""
+    """The facts about the tasks, by their keys."""
 
-    def __init__(self, configs: Mapping[str, Object]) -> None:
+    def __init__(self, document: Object) -> None:
+        configs = native.get_objects(document, "config_tasks")
+        summaries = native.get_objects(document, "summary_tasks")
+        self.states = {
+            key: TaskState(str(version), _full_hash(summaries.get(key, {})))
+            for key, version in native.get_object(document, "versions").items()
+            if native.is_count(version)
+        }
         counts = {key: config.get("effective_num_docs") for key, config in configs.items()}
         # The number of scored documents by key, without the unknown ones (-1).
         self.n_docs = {
@@ -58,11 +67,11 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if "config_general" not in document or "results" not in document:
         return None
     results = {key: v for key, v in native.get_objects(document, "results").items() if key != "all"}
-    facts = _TaskFacts(native.get_objects(document, "config_tasks"))
-    cells, finished = (
-        _cells(native.get_object(document, "config_general")),
-        native.find_finish_time(path),
-    )
+    facts = _TaskFacts(document)
+    general = native.get_object(document, "config_general")
+    cells, finished = _cells(general), native.find_finish_time(path)
+    contents = Contents(model=cells.get("model_revision", ""))
+    environment = _environment(general)
     found = []
     for asked, keys in _asked(results).items():
         scores = [m for key in keys for m in _metrics(key, asked, values=results[key], facts=facts)]
@@ -70,7 +79,20 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         if scores or remarks:
             shots = "" if asked.shots is None else str(asked.shots)
             row = native_cells.make_row({**cells, "task_path": asked.name, "n_shot": shots})
-            found.append(ScoredRow(row, scores, finished=finished, run_dir=path, remarks=remarks))
+            found.append(
+                ScoredRow(
+                    row,
+                    scores,
+                    finished=finished,
+                    run_dir=path,
+                    remarks=remarks,
+                    contents=contents,
+                    environment=environment,
+                    tasks={
+                        _task(key).name: facts.states[key] for key in keys if key in facts.states
+                    },
+                )
+            )
     return found
 
 
@@ -126,6 +148,23 @@ def _left_out(key: str, values: Mapping[str, Any]) -> Iterator[str]:
     for name, value in values.items():
         if not is_finite(value) and not name.endswith("_stderr"):
             yield f"{name} of {key} is {native.describe_value(value)}"
+
+
+def _full_hash(summary: Object) -> str:
+    """Return lighteval's digest of a task's prompts; empty if it has none."""
+    hashes = summary.get("hashes")
+    found = hashes.get("hash_full_prompts") if isinstance(hashes, dict) else None
+    return found if isinstance(found, str) else ""
+
+
+def _environment(general: Object) -> Environment:
+    """Return what a result was computed with; a commit of lighteval that is unknown is `?`."""
+    dtype = native.get_text(native.get_object(general, "model_config"), "dtype")
+    commit = native.get_text(general, "lighteval_sha")
+    return Environment(
+        framework_version="" if commit == "?" else commit,
+        dtype=dtype.removeprefix("torch.") if dtype != "auto" else "",
+    )
 
 
 def _cells(general: Object) -> dict[str, str]:

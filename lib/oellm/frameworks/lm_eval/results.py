@@ -11,10 +11,15 @@ from oellm.frameworks.interface import (
     LOGLIKELIHOOD_ROLLING,
 )
 from oellm.frameworks.lm_eval.groups import Groups
-from oellm.frameworks.lm_eval.metrics import is_metric, normalise_metrics
+from oellm.frameworks.lm_eval.metrics import is_metric, normalise_metrics, task_states
 from oellm.frameworks.lm_eval.native import version_0_3
 from oellm.frameworks.reading import native_cells
-from oellm.frameworks.reading.harness_cells import finish_time, shared_cells
+from oellm.frameworks.reading.harness_cells import (
+    find_contents,
+    find_environment,
+    finish_time,
+    shared_cells,
+)
 from oellm.frameworks.reading.values import (
     Object,
     describe_value,
@@ -47,6 +52,11 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         results = document["results"]
     native = _check_types(document, results)
     cells, finished = shared_cells(native), finish_time(native, path)
+    contents = find_contents(native, cells)
+    version = native.get("lm_eval_version")
+    environment = find_environment(native)._replace(
+        framework_version=version if isinstance(version, str) else ""
+    )
     groups = Groups(native)
     rows = []
     for root in groups.top(results):
@@ -70,6 +80,9 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
                     run_dir=path,
                     remarks=remarks,
                     notes=(*chosen, *predicted, *_unknown_shots(document, part)),
+                    contents=contents,
+                    environment=environment,
+                    tasks=task_states(part),
                 )
             )
     return rows
@@ -111,6 +124,8 @@ def _check_types(document: Object, results: dict[str, Object]) -> Object:
         },
         "higher_is_better": get_objects(document, "higher_is_better"),
         "configs": configs,
+        "versions": get_object(document, "versions"),
+        "task_hashes": get_object(document, "task_hashes"),
         "config": get_object(document, "config"),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from oellm.frameworks.reading import native_cells
@@ -9,16 +11,26 @@ from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.harness_model import read_model
 from oellm.frameworks.reading.values import Object, get_text, is_count
 from oellm.metrics.records import is_finite
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment
 
 _SEEDS = ("random_seed", "numpy_seed", "torch_seed", "fewshot_seed")
 _DEFAULT_SEEDS = [0, 1234, 1234, 1234]
+
+
+# Lines of the environment that lm-eval writes down, as PyTorch describes it.
+_GPU = re.compile(r"^GPU [0-9]+: (.+)$", re.MULTILINE)
+_DTYPE = re.compile(r"(?:torch\.)?(b?float[0-9a-z_]+|u?int[0-9]+)")
+_SHA = re.compile(r"[0-9a-f]{64}")
+# Digits of a chat template's digest, as in `Contents`.
+_TEMPLATE_DIGITS = 16
 
 
 def shared_cells(native: Object) -> dict[str, str]:
     """Return the cells that all rows of a result share."""
     config, model = native["config"], read_model(native)
     cells = {
-        "backend": model.backend,
+        "backend": "" if model.backend == "hf" else model.backend,
         "limit": native_cells.format_limit(config.get("limit")),
         "gen_kwargs": _gen_kwargs(config.get("gen_kwargs")),
         "seed": _seed(config),
@@ -32,6 +44,29 @@ def shared_cells(native: Object) -> dict[str, str]:
         if native.get("fewshot_as_multiturn") is False:
             cells["fewshot_as_multiturn"] = "false"
     return cells
+
+
+def find_contents(native: Object, cells: Mapping[str, str]) -> Contents:
+    """Return what a result was computed from; `cells` are its shared cells."""
+    digest = native.get("chat_template_sha")
+    is_digest = isinstance(digest, str) and _SHA.fullmatch(digest)
+    return Contents(
+        model=cells.get("model_revision", ""),
+        chat_template=str(digest)[:_TEMPLATE_DIGITS] if is_digest else "",
+    )
+
+
+def find_environment(native: Object) -> Environment:
+    """Return what a result was computed with, but for the version of the framework."""
+    model, config = read_model(native), native["config"]
+    dtypes = (config.get("model_dtype"), model.arguments.get("dtype"))
+    known = (match[1] for text in dtypes if (match := _DTYPE.fullmatch(str(text))))
+    gpus = set(_GPU.findall(str(native.get("pretty_env_info"))))
+    return Environment(
+        backend=model.backend,
+        dtype=next(known, ""),
+        hardware=gpus.pop().strip() if len(gpus) == 1 else "",
+    )
 
 
 def _gen_kwargs(value: Any) -> str:

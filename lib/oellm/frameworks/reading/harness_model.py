@@ -57,7 +57,7 @@ class NativeModel(NamedTuple):
     Attributes:
         name: A directory or hub id; empty if the result does not name its model.
         arguments: The arguments that may change a score.
-        backend: What ran the model; empty for lm-eval's default, transformers.
+        backend: What ran the model; `hf` for transformers; empty if unknown.
     """
 
     name: str
@@ -97,7 +97,9 @@ def _is_name(value: Any) -> bool:
 def _backend(text: str) -> str:
     if match := _OBJECT.fullmatch(text):
         return match[1]
-    return text if _WORD.fullmatch(text) and text not in _HF else ""
+    if text in _HF:
+        return _HF[0]
+    return text if _WORD.fullmatch(text) else ""
 
 
 def _read_arguments(value: Any) -> Object:
