@@ -5,7 +5,8 @@ Usage:
 
 Options:
   --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
-                   booktabs), html or parquet. [default: csv]
+                   booktabs), html, parquet, or dashboard: the CSV that the
+                   dashboard of OpenEuroLLM reads. [default: csv]
   --columns=NAMES  Columns to print, separated by commas. By default tables have
                    the most important columns, and the other formats all.
   --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
@@ -17,17 +18,20 @@ Options:
   --metric=METRIC  METRIC or METRIC,FILTER is the primary metric of every task
                    that has it; other tasks have none.
   --primary        Keep only records of primary metrics.
+  --model=NAME     The model of results that name none. By default it is the
+                   name of their directory, marked "(guessed)".
   --all            Keep every result of an evaluation, not only the newest.
   --partial        Also keep scores of groups that lack some of their tasks.
   --help           Print this text.
   --version        Print the version.
 
 Input: run directories, directories that have some below them, and files of
-  results: ours, and those of lm-eval, bigcode-evaluation-harness, bigcodebench,
-  evalplus and lighteval (docs/RESULTS.md). Files of metric records printed
-  earlier (csv, jsonl or json) are read first. Without a PATH, oe-collect reads
-  stdin: line by line result objects (from oe-run-task) and run objects (from
-  oe-submit), or metric records.
+  results: ours, and those of lm-eval, evalchemy, bigcode-evaluation-harness,
+  bigcodebench, evalplus and lighteval (docs/RESULTS.md). Files of metric
+  records printed earlier (csv, jsonl or json) are read first, and so are the
+  score tables (CSV) of oellm-eval and of the dashboard. Without a PATH,
+  oe-collect reads stdin: line by line result objects (from oe-run-task) and
+  run objects (from oe-submit), or metric records. A file may hold such lines.
 
 Output: metric records (schema.json, table `metric`), one for each task, metric
   and filter: path by path, and for a run in the order of its manifest. csv,
@@ -42,8 +46,9 @@ Output: metric records (schema.json, table `metric`), one for each task, metric
 See also: oe-pivot (models × tasks), oe-compare (two runs), oe-missing (rows
 without a result).
 
-Exit status: 0 done; 1 a result is damaged, or a row on stdin had failed; 2 bad
-  input; 3 no pyarrow for parquet.
+Exit status: 0 done; 1 a result is damaged, lacks a metric, or its row had
+  failed; 2 bad input; 3 no pyarrow for parquet. JSON files that are no results
+  are only counted.
 
 Examples:
   oe-collect --format table RUN_DIR
@@ -58,7 +63,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus
+from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.collect.record_source import RecordRequest
@@ -97,7 +102,10 @@ def _options(arguments: cli.Arguments) -> Options:
     from oellm.collect import record_source
     from oellm.metrics.selection import split_columns
 
-    record_source.require_format(arguments["--format"], sys.stdout)
+    dashboard = record_source.DASHBOARD
+    record_source.require_format(arguments["--format"], sys.stdout, dashboard)
+    if arguments["--columns"] and arguments["--format"] == dashboard:
+        raise UsageError(f"--columns: --format={dashboard} has columns of its own")
     request = record_source.RecordRequest.parse(
         {"--filter": arguments["--filter"]},
         arguments["--sort"],
@@ -105,6 +113,7 @@ def _options(arguments: cli.Arguments) -> Options:
         primary_only=arguments["--primary"],
         every=arguments["--all"],
         partial=arguments["--partial"],
+        model=arguments["--model"] or "",
     )
     return Options(
         paths=cli.input_paths(arguments),

@@ -152,7 +152,11 @@ def _missing_in_runs(options: Options) -> bool:
 
     collection = Collection(cli.message)
     if options.paths:
-        collection.add_sources(sources.find_sources(options.paths, collection.fail))
+        records, others = stdin_lines.add_files(options.paths, collection)
+        if records:
+            raise InputError("expected runs, got metric records", records[0])
+        if others:
+            collection.add_sources(sources.find_sources(others, collection.fail))
     elif stdin_lines.read_lines(cli.open_input(None), "stdin", collection) is not None:
         raise InputError("expected runs, got metric records", "stdin")
     collection.read_all()

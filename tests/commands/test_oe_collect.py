@@ -46,7 +46,7 @@ def test_columns_can_be_chosen_and_are_checked(run: Run, run_dir: Path) -> None:
     refused = run("oe-collect", "--columns=task,valeu", run_dir, status=2)
     assert refused.stderr == "oe-collect: --columns: unknown column 'valeu', did you mean value?\n"
     layout = run("oe-collect", "--format=xml", run_dir, status=2)
-    formats = "csv, jsonl, json, table, markdown, latex, html, parquet"
+    formats = "csv, jsonl, json, table, markdown, latex, html, parquet, dashboard"
     assert f"expected one of {formats}, got 'xml'" in layout.stderr
 
 

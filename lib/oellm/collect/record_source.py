@@ -10,21 +10,26 @@ import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TextIO
 
+from oellm import frameworks
 from oellm.collect import sources, stdin_lines
 from oellm.collect.collection import Collection
 from oellm.collect.record_maker import MadeRecords, RecordMaker
 from oellm.core import parquet, schema, tables
+from oellm.core.display import format_count
 from oellm.core.log import Log
 from oellm.core.regular_files import open_regular_text
 from oellm.core.tables import Values
 from oellm.errors import UsageError
-from oellm.metrics import reading
+from oellm.manifest.model_spec import ModelSpec
+from oellm.metrics import reading, score_tables
 from oellm.metrics import records as metric_records
 from oellm.metrics.records import MetricRecord, PrimaryMetrics
 from oellm.metrics.selection import RecordSelection
 from oellm.tasks import suites
 
 FORMATS = (*tables.STREAMED, *tables.TABLES, "parquet")
+# The format of metric records for the dashboard of OpenEuroLLM, which has columns of its own.
+DASHBOARD = "dashboard"
 
 
 class RecordRequest(NamedTuple):
@@ -35,12 +40,14 @@ class RecordRequest(NamedTuple):
         primary: Which metric stands for a task.
         every: Whether every result of an evaluation counts, not only the newest.
         partial: Whether scores of groups count that lack some of their tasks.
+        model: The model of results that name none; if it is empty, their directory's name.
     """
 
     selection: RecordSelection
     primary: PrimaryMetrics
     every: bool = False
     partial: bool = False
+    model: str = ""
 
     @classmethod
     def parse(
@@ -52,16 +59,21 @@ class RecordRequest(NamedTuple):
         primary_only: bool = False,
         every: bool = False,
         partial: bool = False,
+        model: str = "",
     ) -> RecordRequest:
-        """Parse the values of options like --filter, by option, of --sort and of --metric.
+        """Parse the values of options like --filter, by option, of --sort, --metric and --model.
 
         Raises UsageError for a bad one.
         """
+        try:
+            named = str(ModelSpec.parse(model)) if model else ""
+        except ValueError as error:
+            raise UsageError(f"--model: {error}") from None
         if metric is not None and not metric.partition(",")[0]:
             raise UsageError(f"--metric: expected METRIC or METRIC,FILTER, got {metric!r}")
         primary = PrimaryMetrics(suites.primary_metrics(os.environ), metric or "")
         selection = RecordSelection.parse(filters, sort or "", primary_only)
-        return cls(selection=selection, primary=primary, every=every, partial=partial)
+        return cls(selection=selection, primary=primary, every=every, partial=partial, model=named)
 
 
 class RecordSource:
@@ -73,23 +85,19 @@ class RecordSource:
     def __init__(self, request: RecordRequest, log: Log) -> None:
         self._request = request
         self._log = log
-        self._collection = Collection(log, request.every)
+        self._collection = Collection(log, request.every, request.model)
         maker = RecordMaker(request.primary, request.selection, request.partial)
         self._made = MadeRecords(self._collection, maker)
         # Iterators over records that were saved before.
         self._saved: list[Iterator[MetricRecord]] = []
 
     def add_paths(self, paths: Sequence[str]) -> None:
-        """Add run directories, directories, result files, and files of saved records.
+        """Add run directories, directories, result files, and files of what commands printed.
 
         Raises InputError for a path that does not exist, or that holds nothing of these.
         """
-        others = []
-        for path in paths:
-            if os.path.isfile(path) and stdin_lines.holds_records(path):
-                self._saved.append(_saved_records(path))
-            else:
-                others.append(path)
+        saved, others = stdin_lines.add_files(paths, self._collection)
+        self._saved += map(_saved_records, saved)
         if others:
             self._collection.add_sources(sources.find_sources(others, self._collection.fail))
 
@@ -108,6 +116,9 @@ class RecordSource:
 
     def write(self, columns: Sequence[str], layout: str, stream: TextIO) -> None:
         """Write the records in a format, without buffering them if the format permits it."""
+        if layout == DASHBOARD:
+            self._write_dashboard(stream)
+            return
         if self._saved or layout not in tables.BY_LINE or self._request.selection.keys:
             rows = metric_records.select_columns(self.records(), columns)
             types = column_types("metric", columns)
@@ -118,6 +129,23 @@ class RecordSource:
         # The processes that read the results write the lines, too.
         stream.write(tables.format_head(columns, layout))
         stream.writelines(self._made.lines(columns, layout))
+
+    def _write_dashboard(self, stream: TextIO) -> None:
+        rows = score_tables.dashboard_rows(self.records(), frameworks.find_harness)
+        without_shots = 0
+
+        def counted() -> Iterator[tuple[str, ...]]:
+            nonlocal without_shots
+            for row in rows:
+                without_shots += not row[score_tables.DASHBOARD.index("n_shot")]
+                yield row
+
+        tables.write_rows(counted(), score_tables.DASHBOARD, layout="csv", stream=stream)
+        if without_shots:
+            self._log(
+                f"{format_count(without_shots, 'score')} without a number of shots, "
+                "which the dashboard needs"
+            )
 
     @property
     def is_whole(self) -> bool:
@@ -136,10 +164,11 @@ class RecordSource:
             self._log(f"{lacking} of {rows} rows have no valid result")
 
 
-def require_format(layout: str, stream: TextIO) -> None:
-    """Raise UsageError unless a format exists and can be written to a stream."""
-    if layout not in FORMATS:
-        raise UsageError(f"--format: expected one of {', '.join(FORMATS)}, got {layout!r}")
+def require_format(layout: str, stream: TextIO, *more: str) -> None:
+    """Raise UsageError unless a format is one of FORMATS or `more`, and can be written."""
+    formats = (*FORMATS, *more)
+    if layout not in formats:
+        raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
     if layout == "parquet" and stream.isatty():
         raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
 

@@ -82,6 +82,8 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
     """Yield the runs and files at or below a path, with their real paths."""
     if not os.path.exists(path):
         raise InputError("no such file or directory", path)
+    if os.path.basename(path) == run_directory.RUN and os.path.isfile(path):
+        path = os.path.dirname(path) or "."
     if not os.path.isdir(path):
         yield os.path.realpath(path), os.path.abspath(path)
         return

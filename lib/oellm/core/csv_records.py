@@ -43,16 +43,20 @@ class CsvReader:
         self._source = source
         self._records = self._read()
         _, self.header = next(self._records)
-        for name in required:
-            if name not in self.header:
-                shown = ",".join(self.header)[:120]
-                text = f"required column is missing; the header is {shown!r}"
-                raise InputError(text, source, line=1, column=name)
+        self.require(required)
         for name, count in Counter(self.header).items():
             if count > 1:
                 raise InputError(
                     "the column occurs twice in the header", source, line=1, column=name
                 )
+
+    def require(self, columns: Iterable[str]) -> None:
+        """Raise InputError if the header lacks one of some columns."""
+        for name in columns:
+            if name not in self.header:
+                shown = ",".join(self.header)[:120]
+                text = f"required column is missing; the header is {shown!r}"
+                raise InputError(text, self._source, line=1, column=name)
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
         return self._records

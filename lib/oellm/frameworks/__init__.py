@@ -17,20 +17,32 @@ from oellm.frameworks.interface import (
     Tasks,
 )
 from oellm.manifest.rows import Row
+from oellm.metrics.score_tables import Harness
 
 
 class _Framework(NamedTuple):
-    """A framework's package, and whether oe-run-task can run it or only read its results."""
+    """A framework.
+
+    Attributes:
+        package: where its adapter and readers are.
+        is_runnable: whether oe-run-task can run it, or only its results are read.
+        harness: how the dashboard knows it, if not by its own name.
+    """
 
     package: str
     is_runnable: bool
+    harness: Harness | None = None
 
 
 # Readers are asked in this order: the first one that recognises a file reads it.
 # Evalchemy's files look like lm-eval's.
 _FRAMEWORKS = {
     "evalchemy": _Framework("oellm.frameworks.evalchemy", is_runnable=False),
-    "lm_eval": _Framework("oellm.frameworks.lm_eval", is_runnable=True),
+    "lm_eval": _Framework(
+        "oellm.frameworks.lm_eval",
+        is_runnable=True,
+        harness=Harness("lm-eval-harness", has_filters=True),
+    ),
     "lighteval": _Framework("oellm.frameworks.lighteval", is_runnable=False),
     "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval", is_runnable=False),
     "bigcodebench": _Framework("oellm.frameworks.bigcodebench", is_runnable=False),
@@ -75,6 +87,12 @@ def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[str]:
         except InputError as error:
             unknown[str(error)] = None
     return list(unknown)
+
+
+def find_harness(name: str) -> Harness:
+    """Return how the dashboard knows a framework; one that is not built in has its own name."""
+    framework = _FRAMEWORKS.get(name)
+    return (framework and framework.harness) or Harness(name, has_filters=False)
 
 
 def create_model(name: str, log: Log) -> Model:

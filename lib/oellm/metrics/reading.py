@@ -1,5 +1,7 @@
 """Metric records read back: CSV, JSON lines or a JSON array, as oe-collect prints them.
 
+CSV may also be a table of scores that another tool wrote (score_tables).
+
 Other tools may have changed the records in between. The reader accepts what they write if its
 meaning is plain: `True` for true, `5.0` for 5, columns in another order, left out or added.
 """
@@ -7,16 +9,22 @@ meaning is plain: `True` for true, `5.0` for 5, columns in another order, left o
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from oellm.core import json_codec, schema
 from oellm.core.csv_records import CsvReader
 from oellm.core.schema import KINDS
 from oellm.errors import InputError
+from oellm.metrics import score_tables
 from oellm.metrics.records import MetricRecord
 
 REQUIRED = ("model_path", "task", "metric", "value")
+
+
+def has_records(header: Sequence[str]) -> bool:
+    """Return whether a CSV text with this header has metric records, ours or another tool's."""
+    return set(REQUIRED) <= set(header) or score_tables.find_table(header) is not None
 
 
 def read_metric_records(stream: Iterable[str], source: str) -> Iterator[MetricRecord]:
@@ -45,9 +53,14 @@ def read_metric_records(stream: Iterable[str], source: str) -> Iterator[MetricRe
 
 
 def _of_csv(lines: Iterable[str], source: str) -> Iterator[MetricRecord]:
-    reader = CsvReader(lines, source, REQUIRED)
-    for line, cells in reader:
-        yield _record(dict(zip(reader.header, cells, strict=True)), source, line)
+    reader = CsvReader(lines, source)
+    is_ours = set(REQUIRED) <= set(reader.header)
+    read_row = None if is_ours else score_tables.find_table(reader.header)
+    if read_row is None:
+        reader.require(REQUIRED)
+    for line, texts in reader:
+        cells: Mapping[str, str] = dict(zip(reader.header, texts, strict=True))
+        yield _record(read_row(cells) if read_row else cells, source, line)
 
 
 def _of_json_lines(lines: Iterable[str], source: str) -> Iterator[MetricRecord]:

@@ -90,7 +90,7 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     model_path = cells["model_path"]
     eval_suite: str = read_cell("eval_suite", cells.get("eval_suite", "")).value
     limit: float | None = read_cell("limit", cells.get("limit", "")).value
-    step = scored.row.value("step") if cells.get("step") else _step(model_path)
+    step = scored.row.value("step") if cells.get("step") else find_step(model_path)
     chosen = primary.primary_places(scored)
     contents, environment, tasks = scored.contents, scored.environment, scored.tasks
     dataset_revision = contents.data or cells.get("dataset_revision", "")
@@ -188,6 +188,7 @@ class PrimaryMetrics:
 
 
 @functools.lru_cache(4096)
-def _step(model_path: str) -> int | None:
+def find_step(model_path: str) -> int | None:
+    """Return the training step that a model's cell names; raises ValueError if it is no cell."""
     model = ModelSpec.parse(model_path)
     return training_step(model.path, dict(model.arguments).get("revision", ""))

@@ -66,7 +66,7 @@ def _name_model(scored: ScoredRow, path: str, model: str) -> ScoredRow:
     """Return the scores with a model, if the result names none."""
     if scored.row["model_path"]:
         return scored
-    cells, notes = native_cells.model_cells(model, {}), scored.notes
+    cells, notes = {"model_path": model}, scored.notes
     if not model:
         directory = os.path.basename(os.path.dirname(os.path.abspath(path))) or "/"
         cells = native_cells.model_cells(f"{directory} (guessed)", {})

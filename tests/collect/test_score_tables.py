@@ -1,0 +1,104 @@
+"""Score tables of other tools: oellm-eval's, and the dashboard's, which oe-collect also writes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+
+from support.golden_run import make_run
+from support.processes import Run
+
+OELLM_EVAL = """model_name,task,n_shot,performance,metric_name
+/run/iter_0001000,piqa,10,0.5125,acc_norm
+/run/iter_0001000,mmlu,unknown,0.25,"acc,none"
+/run/iter_0002000,piqa,10,0.547,acc_norm
+"""
+DASHBOARD = """checkpoint,task,n_shot,harness,backend,metric,filter,value
+/run/iter_0001000,piqa,10,lm-eval-harness,hf,acc_norm,none,0.5125
+/run/iter_0001000,flores200:deu_Latn-eng_Latn,0,lighteval,vllm,chrf++,,31.5
+"""
+COLUMNS = "model_path,step,task,n_shot,eval_suite,backend,metric,filter,value,is_primary"
+
+
+def test_tables_of_oellm_eval_are_read(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "collected.csv"
+    path.write_text(OELLM_EVAL)
+    done = run("oe-collect", f"--columns={COLUMNS}", path)
+    assert done.stdout.splitlines()[1:] == [
+        "/run/iter_0001000,1000,piqa,10,,,acc_norm,,0.5125,true",
+        "/run/iter_0001000,1000,mmlu,,,,acc,none,0.25,true",
+        "/run/iter_0002000,2000,piqa,10,,,acc_norm,,0.547,true",
+    ]
+    # Older tables do not tell the metric; spreadsheets write a mark and other line ends.
+    old = "\ufeff" + OELLM_EVAL.replace(",metric_name", "").replace(",acc_norm", "")
+    path.write_text(old.replace(',"acc,none"', "").replace("\n", "\r\n"), newline="")
+    done = run("oe-collect", "--columns=metric,value", path)
+    assert done.stdout.splitlines()[1:] == [f"performance,{v}" for v in ("0.5125", "0.25", "0.547")]
+    assert "0.547" in run("oe-pivot", stdin=OELLM_EVAL).stdout
+
+
+def test_tables_of_the_dashboard_are_read_and_written(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "dashboard.csv"
+    path.write_text(DASHBOARD)
+    done = run("oe-collect", f"--columns={COLUMNS}", path)
+    assert done.stdout.splitlines()[1:] == [
+        "/run/iter_0001000,1000,piqa,10,lm_eval,hf,acc_norm,none,0.5125,",
+        "/run/iter_0001000,1000,flores200:deu_Latn-eng_Latn,0,lighteval,vllm,chrf++,,31.5,",
+    ]
+    assert run("oe-collect", "--format=dashboard", path).stdout == DASHBOARD
+    assert run("oe-collect", "--format=dashboard", stdin=DASHBOARD).stdout == DASHBOARD
+
+
+def test_further_columns_of_the_dashboard_keep_their_meaning(run: Run) -> None:
+    head, first, _ = DASHBOARD.splitlines()
+    table = (
+        f"{head},stderr,n_samples,is_group,results_file,result_time\n"
+        f"{first},0.01,1000,True,/x/results.json,1790894863.5\n"
+        f"{first.replace('lm-eval-harness', 'Evalchemy')},,,,,\n"
+    )
+    columns = "eval_suite,stderr,n_samples,aggregate,finished"
+    assert run("oe-collect", f"--columns={columns}", stdin=table).stdout.splitlines()[1:] == [
+        "lm_eval,0.01,1000,reported,2026-10-01T22:47:43+00:00",
+        "evalchemy,,,,",
+    ]
+
+
+def test_results_become_a_table_of_the_dashboard(run: Run, tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run")
+    scores = list(csv.DictReader(io.StringIO(run("oe-collect", run_dir).stdout)))
+    done = run("oe-collect", "--format=dashboard", run_dir)
+    table = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert done.stdout.splitlines()[0] == DASHBOARD.splitlines()[0]
+    for score, row in zip(scores, table, strict=True):
+        assert row["harness"] == "lm-eval-harness"
+        assert row["checkpoint"] == score["model_path"]
+        for name in ("task", "n_shot", "backend", "metric", "filter", "value"):
+            assert row[name] == score[name]
+
+
+def test_scores_without_shots_are_counted_for_the_dashboard(run: Run) -> None:
+    done = run("oe-collect", "--format=dashboard", stdin=OELLM_EVAL)
+    assert done.stderr == (
+        "oe-collect: 1 score without a number of shots, which the dashboard needs\n"
+    )
+    refused = run("oe-collect", "--format=dashboard", "--columns=task", stdin="", status=2)
+    assert refused.stderr == "oe-collect: --columns: --format=dashboard has columns of its own\n"
+    assert "'dashboard'" in run("oe-pivot", "--format=dashboard", stdin="", status=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("/m,piqa,ten,0.5,acc", ":2: n_shot: expected an integer, got 'ten'"),
+        ("/m,piqa,1,,acc", ":2: value: expected a value, got none"),
+        (",piqa,1,0.5,acc", ":2: model_path: expected a value, got none"),
+        ("/m,piqa,1,nan,acc", ":2: value: expected a number, got 'nan'"),
+    ],
+)
+def test_bad_cells_of_a_table_are_named(run: Run, line: str, message: str) -> None:
+    table = f"{OELLM_EVAL.splitlines()[0]}\n{line}\n"
+    done = run("oe-collect", stdin=table, status=2)
+    assert done.stderr == f"oe-collect: stdin{message}\n"
