@@ -1,67 +1,38 @@
 """The seconds that a row adds to its worker: measured in earlier runs, or guessed.
 
-A guess counts the operations and the memory reads of a model. Its constants are round figures for
-one A100 and for usual tasks: they give the proportions between rows, which a plan needs, but no
-bill. If the cluster's GPU has been measured, guesses are scaled by how far off they were. A row
-whose like has been measured is not guessed at all.
+A row whose like has been measured is not guessed. If the cluster's GPU has been measured with other
+rows, guesses are scaled by how far off they were for the most similar of these.
 """
 
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Iterable, Mapping
+import heapq
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from oellm.frameworks.interface import (
-    GENERATE_UNTIL,
-    LOGLIKELIHOOD,
-    LOGLIKELIHOOD_ROLLING,
-    count_documents,
-)
+from oellm.frameworks.interface import count_documents
 from oellm.manifest.rows import Row
 from oellm.models.sizes import ModelSizes
+from oellm.plan import guesses
+from oellm.plan.guesses import Factors, Setting
+from oellm.plan.measured_rates import FIRST_BATCH_S, Point, assume_rate, fit_rate, predict_seconds
 
-# Operations per second: a third of the dense bfloat16 peak in NVIDIA's data sheet of the A100,
-# which is 312e12.
-_OPERATIONS_PER_S = 1e14
-# Bytes per second from the GPU's memory; the same data sheet has 1.6e12 to 2e12.
-_MEMORY_BYTES_PER_S = 1.5e12
-# Seconds of one forward pass of a model that is too small to keep the GPU busy: Python launches
-# the kernels.
-_PASS_S = 0.02
-# Requests in a batch if the backend finds out itself how many fit.
-_AUTO_BATCH = 16
-# Tokens of one document with its question, or of one shot; and of one text scored as a whole.
-_DOCUMENT_TOKENS = 100
-_ROLLING_TOKENS = 2000
-# Tokens to generate if the row does not say: a usual default of frameworks.
-_NEW_TOKENS = 256
-# Documents of a task, and requests per document, if nobody has counted them. A group of tasks has
-# more documents, but its name does not tell how many.
-_DOCUMENTS = 2000
-_REQUESTS_PER_DOCUMENT = 4
-# Seconds that every row adds: the task's data, metrics, files.
-_ROW_S = 2.0
-# Seconds to build a model, and bytes per second to read it from a shared file system.
-_LOAD_S = 10.0
-_LOADED_BYTES_PER_S = 1e9
-# Seconds until the first row: the container, and the imports of torch and the framework.
-_START_S = 60.0
 # Floor for measured times, in seconds.
 _LEAST_S = 0.001
 # Models whose sizes differ by at most this share of the larger one count as equal in size.
 _SAME_SIZE = 0.2
-# Measurements of like rows that count: the latest N.
-_LATEST = 9
-# Numbers in cells are clamped to these.
-_MOST_REQUESTS = 10**12
-_MOST_TOKENS = 10**6
+# Measurements that count for an estimate: the latest N of like rows, or the N most similar ones.
+_MOST_COUNTED = 9
 # Entries of each cache of a CostModel.
 _CACHED = 2**16
-
-_LIMITS_OF_GENERATION = ("max_gen_toks", "max_new_tokens", "max_tokens")
+# The columns of the factors, without those that only tell the size.
+_COLUMNS = (
+    *("eval_suite", "task_path", "n_shot", "backend", "tp", "dtype", "limit", "batch_size"),
+    *("gen_kwargs", "n_docs", "n_requests", "request_types"),
+)
 
 
 class Estimate(NamedTuple):
@@ -70,10 +41,12 @@ class Estimate(NamedTuple):
     Attributes:
         seconds: What a row should add to its worker.
         basis: Where it comes from: measured, calibrated or guessed.
+        is_counted: Whether the row's requests are known, from its columns or an earlier run.
     """
 
     seconds: float
     basis: str
+    is_counted: bool = True
 
 
 class Measurement(NamedTuple):
@@ -102,68 +75,27 @@ class Measurement(NamedTuple):
     load_s: float
     start_s: float
 
-    def seconds(self, requests: float) -> float:
-        """Return the seconds that the row would add to its worker with this many requests.
-
-        While the model answers one row, the worker prepares and finishes at least two others.
-        """
-        scale = requests / (self.row.typed.n_requests or 1)
-        beside = (self.building_s + self.beside_s * scale) / 2
-        return max(self.scoring_s * scale, beside, _LEAST_S)
+    @property
+    def requests(self) -> int:
+        """The requests of the row, at least 1."""
+        return self.row.typed.n_requests or 1
 
 
-class _Setting(NamedTuple):
-    """What two rows must share, besides GPU and size of the model, for their times to compare."""
+class _Guessed(NamedTuple):
+    """A guess that measurements were compared with.
 
-    eval_suite: str
-    task_path: str
-    n_shot: int | None
-    backend: str
-    tp: int
+    Attributes:
+        size: The size of the model in bytes.
+        request_s: The guess, in seconds a request.
+    """
 
-
-class _Factors(NamedTuple):
-    """Everything in a row that its time depends on; `size` is that of its model, in bytes."""
-
-    setting: _Setting
     size: int
-    dtype: str
-    limit: int | float | None
-    batch_size: int | str
-    gen_kwargs: str
-    n_docs: int | None
-    n_requests: int | None
-    request_types: str
+    request_s: float
 
-    @classmethod
-    def of(cls, row: Row, size: int) -> _Factors:
-        """Return the factors of a row, whose model has a size in bytes."""
-        typed = row.typed
-        setting = _Setting(
-            eval_suite=typed.eval_suite,
-            task_path=typed.task_path,
-            n_shot=typed.n_shot,
-            backend=typed.backend,
-            tp=typed.tp,
-        )
-        return cls(
-            setting=setting,
-            size=size,
-            dtype=typed.dtype,
-            limit=typed.limit,
-            batch_size=typed.batch_size,
-            gen_kwargs=row["gen_kwargs"],
-            n_docs=typed.n_docs,
-            n_requests=typed.n_requests,
-            request_types=typed.request_types,
-        )
-
-
-# The columns of the factors, without those that only tell the size.
-_COLUMNS = (
-    *("eval_suite", "task_path", "n_shot", "backend", "tp", "dtype", "limit", "batch_size"),
-    *("gen_kwargs", "n_docs", "n_requests", "request_types"),
-)
+    def distance(self, other: _Guessed) -> float:
+        """Return how far two guesses are from each other, as the logarithm of a factor."""
+        sizes = math.log(max(self.size, 1) / max(other.size, 1))
+        return abs(sizes) + abs(math.log(self.request_s / other.request_s))
 
 
 class CostModel:
@@ -180,22 +112,36 @@ class CostModel:
         here = [one for one in everything if own and one.gpu == own[-1].gpu]
         starts = [one.start_s for one in own if one.start_s > 0]
         # Seconds from the start of a job to the worker's first row, without loading its model.
-        self.start_s: float = median(starts) if starts else _START_S
-        # What tasks ask depends neither on the model nor on the cluster; the latest counts.
-        self._counted = {_task_and_limit(self._factors(one.row)): one.row for one in everything}
-        # By setting, then by the size of the model.
-        self._by_setting: dict[_Setting, dict[int, list[Measurement]]] = {}
+        self.start_s: float = median(starts) if starts else guesses.START_S
+        # What tasks ask depends neither on the model nor on the cluster. By task, then by limit;
+        # the latest row counts, and the latest limit is last.
+        self._counted: dict[tuple[str, str], dict[int | float | None, Factors]] = {}
+        for one in everything:
+            factors = self._factors(one.row)
+            place = (factors.setting.eval_suite, factors.setting.task_path)
+            by_limit = self._counted.setdefault(place, {})
+            by_limit.pop(factors.limit, None)
+            by_limit[factors.limit] = factors
+        # By setting, then by the size of the model and by the number of requests: many runs with a
+        # small limit must not hide the one that evaluated all documents.
+        self._by_setting: dict[Setting, dict[tuple[int, int], list[Measurement]]] = {}
         for one in here:
             factors = self._factors(one.row)
-            by_size = self._by_setting.setdefault(factors.setting, {})
-            by_size[factors.size] = [*by_size.get(factors.size, []), one][-_LATEST:]
-        self._ratios = self._calibrated(here)
+            groups = self._by_setting.setdefault(factors.setting, {})
+            group = groups.setdefault((factors.size, one.requests), [])
+            group.append(one)
+            del group[:-_MOST_COUNTED]
+        self._fixed = self._fixed_parts()
+        self._calibrations = self._calibrate(here)
+        # What every row adds beside the model's answers; a worker prepares the next rows meanwhile.
+        beside = [(one.building_s + one.beside_s) / 2 for one in here]
+        self._row_s = median(beside) if beside else guesses.ROW_S
         self._loads = [
             (one.row.typed.tp, self._sizes.size(one.row), one.load_s)
             for one in here
             if one.load_s > 0
         ]
-        ratios = [seconds / _guessed_load(size) for _, size, seconds in self._loads]
+        ratios = [seconds / guesses.guess_load(size) for _, size, seconds in self._loads]
         self._load_ratio = median(ratios) if ratios else 1.0
         # Most rows of a large manifest differ from others in nothing but the name of their model.
         self._estimate = functools.lru_cache(_CACHED)(self._estimate_cells)
@@ -209,37 +155,107 @@ class CostModel:
         """Return the seconds that loading a checked row's model takes."""
         return self._load(row.typed.tp, self._sizes.size(row))
 
-    def _factors(self, row: Row) -> _Factors:
-        return _Factors.of(row, self._sizes.size(row))
+    def _factors(self, row: Row) -> Factors:
+        return Factors.of(row, self._sizes.size(row))
 
     def _estimate_cells(self, size: int, *texts: str | None) -> Estimate:
         """Return the estimate of a row with these cells, in the order of _COLUMNS."""
         cells = {name: text or "" for name, text in zip(_COLUMNS, texts, strict=True)}
-        return self._estimate_of(_Factors.of(Row(cells), size))
+        return self._estimate_of(Factors.of(Row(cells), size))
 
-    def _estimate_of(self, row: _Factors) -> Estimate:
-        counts = _request_counts(row)
+    def _estimate_of(self, row: Factors) -> Estimate:
+        counts, is_counted = self._count(row)
         if alike := self._alike(row):
-            given = sum(counts.values())
-            times = (
-                one.seconds(given or _requests_like(row, self._factors(one.row))) for one in alike
-            )
-            return Estimate(median(times), "measured")
-        if not counts:
-            counted = self._counted.get(_task_and_limit(row))
-            counts = _request_counts(self._factors(counted)) if counted else _guessed_counts(row)
-        is_calibrated = counts.keys() <= self._ratios.keys()
-        seconds = _ROW_S + sum(
-            guess * self._ratios.get(kind, 1.0)
-            for kind, guess in _guessed_seconds(row, counts).items()
+            seconds = self._measured_seconds(row, alike, sum(counts.values()))
+            return Estimate(seconds, "measured", is_counted)
+        return self._scaled_guess(row, counts)._replace(is_counted=is_counted)
+
+    def _count(self, row: Factors) -> tuple[Mapping[str, float], bool]:
+        """Return the requests of a row by type, and whether they are more than assumed."""
+        if counts := guesses.count_requests(row):
+            return counts, True
+        known = self._counted.get((row.setting.eval_suite, row.setting.task_path), {})
+        whole, documents = known.get(None), None
+        if whole is not None:
+            documents = count_documents(whole.n_docs or 1, row.limit)
+        elif row.limit is not None and row.limit >= 1:
+            # Nobody knows whether the task has that number of documents.
+            documents = int(row.limit)
+        if row.limit in known:
+            measured = known[row.limit]
+            return guesses.count_requests(measured), True
+        if known:
+            measured = whole or next(reversed(known.values()))
+            scale = (documents or guesses.assume_documents(row.limit)) / (measured.n_docs or 1)
+            counts = guesses.count_requests(measured)
+            return {kind: number * scale for kind, number in counts.items()}, documents is not None
+        return guesses.guess_counts(row), documents is not None
+
+    def _measured_seconds(
+        self, row: Factors, alike: Sequence[Measurement], requests: float
+    ) -> float:
+        """Return the seconds of a row with a number of requests from those of rows like it."""
+        scoring = predict_seconds(
+            [Point(one.requests, one.scoring_s) for one in alike],
+            requests,
+            self._fixed_seconds(row.size),
         )
+        beside = predict_seconds(
+            [Point(one.requests, one.beside_s) for one in alike], requests, fixed_s=0.0
+        )
+        # While the model answers one row, the worker prepares and finishes at least two others.
+        beside = (median(one.building_s for one in alike) + beside) / 2
+        return max(scoring, beside, _LEAST_S)
+
+    def _scaled_guess(self, row: Factors, counts: Mapping[str, float]) -> Estimate:
+        """Return a guess, scaled by what the most similar measured rows of its types took."""
+        guessed = guesses.guess_seconds(row, counts)
+        is_calibrated = guessed.keys() <= self._calibrations.keys()
+        seconds = 0.0
+        for kind, guess in guessed.items():
+            place = _Guessed(row.size, guess / max(counts[kind], 1))
+            seconds += guess * _similar_ratio(self._calibrations.get(kind, {}), place)
+        fixed = self._fixed_seconds(row.size) if is_calibrated else 0.0
+        row_s = self._row_s if is_calibrated else guesses.ROW_S
+        seconds = max(row_s + fixed + seconds, _LEAST_S)
         return Estimate(seconds, "calibrated" if is_calibrated else "guessed")
 
-    def _alike(self, row: _Factors) -> list[Measurement]:
-        """Return the latest measurements of rows that are like this one."""
-        by_size = self._by_setting.get(row.setting, {})
-        alike = [one for size in by_size if _is_same_size(size, row.size) for one in by_size[size]]
-        return sorted(alike, key=lambda one: one.finished)[-_LATEST:]
+    def _alike(self, row: Factors) -> list[Measurement]:
+        """Return the latest measurements of rows that are like this one, for each number."""
+        groups = self._by_setting.get(row.setting, {})
+        return [
+            one
+            for (size, _), ones in groups.items()
+            if _is_same_size(size, row.size)
+            for one in ones
+        ]
+
+    def _fixed_parts(self) -> dict[int, float]:
+        """Return the seconds of scoring that do not depend on requests, by size of the model.
+
+        They are part of every row, so no row took less.
+        """
+        fitted: dict[int, list[float]] = {}
+        shortest: dict[int, float] = {}
+        for groups in self._by_setting.values():
+            points: dict[int, list[Point]] = {}
+            for (size, requests), ones in groups.items():
+                points.setdefault(size, []).extend(Point(requests, one.scoring_s) for one in ones)
+            for size, of_size in points.items():
+                least = min(point.seconds for point in of_size)
+                shortest[size] = min(least, shortest.get(size, least))
+                if (rate := fit_rate(of_size)) is not None:
+                    fitted.setdefault(size, []).append(rate.fixed_s)
+        return {
+            size: min(median(fitted.get(size, [FIRST_BATCH_S])), least)
+            for size, least in shortest.items()
+        }
+
+    def _fixed_seconds(self, size: int) -> float:
+        """Return the fixed part of scoring with a model of a size, 0 if nothing was measured."""
+        same = [fixed for other, fixed in self._fixed.items() if _is_same_size(other, size)]
+        known = same or list(self._fixed.values())
+        return min(known, default=0.0)
 
     def _load_of(self, gpus: int, size: int) -> float:
         alike = [
@@ -247,110 +263,38 @@ class CostModel:
             for tp, other, seconds in self._loads
             if tp == gpus and _is_same_size(other, size)
         ]
-        seconds = median(alike) if alike else _guessed_load(size) * self._load_ratio
+        seconds = median(alike) if alike else guesses.guess_load(size) * self._load_ratio
         return max(seconds, _LEAST_S)
 
-    def _calibrated(self, measured: Iterable[Measurement]) -> dict[str, float]:
-        """Return, by type of request, the factor by which guesses were too low."""
-        ratios: dict[str, list[float]] = {}
+    def _calibrate(self, measured: Iterable[Measurement]) -> dict[str, dict[_Guessed, list[float]]]:
+        """Return, by type of request, the factors by which guesses were too low, latest last."""
+        found: dict[str, dict[_Guessed, list[float]]] = {}
         for one in measured:
             factors = self._factors(one.row)
-            counts = _request_counts(factors)
+            counts = guesses.count_requests(factors)
             # If a row has requests of two types, nobody knows how long each of them took.
             if factors.request_types and len(counts) == 1:
-                kind, seconds = next(iter(_guessed_seconds(factors, counts).items()))
-                ratios.setdefault(kind, []).append(one.scoring_s / seconds)
-        return {kind: median(of_kind) for kind, of_kind in ratios.items()}
+                kind, guess = next(iter(guesses.guess_seconds(factors, counts).items()))
+                rate = assume_rate(
+                    Point(one.requests, one.scoring_s), self._fixed_seconds(factors.size)
+                )
+                place = _Guessed(factors.size, guess / max(counts[kind], 1))
+                ratios = found.setdefault(kind, {}).setdefault(place, [])
+                ratios.append(rate.request_s / place.request_s)
+        return found
 
 
-def _task_and_limit(row: _Factors) -> tuple[str, str, int | float | None]:
-    return row.setting.eval_suite, row.setting.task_path, row.limit
+def _similar_ratio(known: Mapping[_Guessed, list[float]], place: _Guessed) -> float:
+    """Return the ratio of the most similar guesses that were measured, 1 if there are none.
+
+    Small models are bound by the start of kernels, large ones by memory or arithmetic, so a ratio
+    holds for models of about the same size and for requests of about the same length.
+    """
+    ratios: list[float] = []
+    for similar in heapq.nsmallest(_MOST_COUNTED, known, key=place.distance):
+        ratios += reversed(known[similar])
+    return median(ratios[:_MOST_COUNTED]) if ratios else 1.0
 
 
 def _is_same_size(one: int, other: int) -> bool:
     return abs(one - other) <= _SAME_SIZE * max(one, other)
-
-
-def _guessed_load(size: int) -> float:
-    return _LOAD_S + size / _LOADED_BYTES_PER_S
-
-
-def _request_counts(row: _Factors) -> Mapping[str, float]:
-    """Return the requests of a row by type, as far as its columns say; else nothing.
-
-    Requests of an unknown type count as loglikelihood, which most are.
-    """
-    if row.request_types:
-        return _parsed_counts(row.request_types)
-    if row.n_requests is not None:
-        return {LOGLIKELIHOOD: min(row.n_requests, _MOST_REQUESTS)}
-    if row.n_docs is not None:
-        return {LOGLIKELIHOOD: min(row.n_docs, _MOST_REQUESTS) * _REQUESTS_PER_DOCUMENT}
-    return {}
-
-
-def _parsed_counts(text: str) -> Mapping[str, float]:
-    """Return the requests by type in a cell, nothing if the cell holds something else."""
-    if not re.fullmatch(r"\w+=[0-9]{1,18}(,\w+=[0-9]{1,18})*", text, re.ASCII):
-        return {}
-    counts: dict[str, float] = {}
-    for part in text.split(","):
-        name, _, count = part.partition("=")
-        kind = name if name in (LOGLIKELIHOOD_ROLLING, GENERATE_UNTIL) else LOGLIKELIHOOD
-        counts[kind] = min(counts.get(kind, 0) + int(count), _MOST_REQUESTS)
-    return counts
-
-
-def _guessed_counts(row: _Factors) -> Mapping[str, float]:
-    return {LOGLIKELIHOOD: _guessed_documents(row.limit) * _REQUESTS_PER_DOCUMENT}
-
-
-def _guessed_documents(limit: int | float | None) -> int:
-    is_number = limit is not None and limit >= 1
-    # Nobody knows how many documents the task has, so a number of documents counts in full.
-    return count_documents(_MOST_REQUESTS if is_number else _DOCUMENTS, limit)
-
-
-def _requests_like(row: _Factors, measured: _Factors) -> float:
-    """Return the requests of a row that nobody counted, from those of a measured one."""
-    requests, documents = measured.n_requests or 1, measured.n_docs or 1
-    limit, other = row.limit, measured.limit
-    if limit == other:
-        return requests
-    if limit and other and (limit < 1) == (other < 1):
-        return requests * min(limit, _MOST_REQUESTS) / other
-    return _guessed_documents(limit) * requests / documents
-
-
-def _guessed_seconds(row: _Factors, counts: Mapping[str, float]) -> dict[str, float]:
-    """Return the seconds that the model needs for a row's requests, by type.
-
-    A parameter of two bytes takes two operations per token, so a byte takes one. Generation is
-    bound by memory: each token of a batch reads all weights.
-    """
-    given = row.batch_size
-    batch = min(given, _MOST_TOKENS) if isinstance(given, int) else _AUTO_BATCH
-    shots = min(row.setting.n_shot or 0, _MOST_TOKENS)
-    # The backend hf computes on one GPU after the other.
-    gpus = min(row.setting.tp, _MOST_TOKENS) if row.setting.backend != "hf" else 1
-    # Operations on weights of four bytes take twice as long.
-    slowness = 2 if row.dtype == "float32" else 1
-    token_s = slowness * row.size / (_OPERATIONS_PER_S * gpus)
-    pass_s = max(_PASS_S, row.size / (_MEMORY_BYTES_PER_S * gpus))
-    seconds = {}
-    for kind, count in counts.items():
-        passes = _new_tokens(row.gen_kwargs) if kind == GENERATE_UNTIL else 1
-        tokens = (
-            _ROLLING_TOKENS if kind == LOGLIKELIHOOD_ROLLING else _DOCUMENT_TOKENS * (shots + 1)
-        )
-        # At least one request: no row is free.
-        seconds[kind] = max(count, 1) * (passes * pass_s / batch + tokens * token_s)
-    return seconds
-
-
-def _new_tokens(text: str) -> int:
-    """Return how many tokens generation arguments let the model write per request."""
-    given = Row({"gen_kwargs": text}).typed.gen_kwargs
-    texts = (str(given[name]) for name in _LIMITS_OF_GENERATION if name in given)
-    number = next((text for text in texts if re.fullmatch(r"[0-9]{1,18}", text)), _NEW_TOKENS)
-    return min(max(1, int(number)), _MOST_TOKENS)

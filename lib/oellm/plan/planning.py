@@ -21,6 +21,7 @@ from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.plan import job_resources, time_limits
 from oellm.plan.costs import CostModel
+from oellm.plan.guesses import DOCUMENTS
 from oellm.plan.row_spool import RowSpool
 from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
 from oellm.runs.run_record import Array, Shard
@@ -51,6 +52,7 @@ class RunPlan:
         shard_of: The shards of each model's rows, in the order of the manifest.
         task_directories: Directories of task files that the rows name.
         rows_by_basis: Number of rows by the basis of their estimate.
+        uncounted: Number of rows whose documents nobody has counted.
         gpu_hours: What the jobs should be charged for, GPUs of whole nodes that no worker uses
             included.
     """
@@ -61,6 +63,7 @@ class RunPlan:
     shard_of: Mapping[ModelKey, array[int]]
     task_directories: frozenset[str]
     rows_by_basis: Mapping[str, int]
+    uncounted: int
     gpu_hours: float
 
     def count_shards(self, position: int) -> int:
@@ -94,6 +97,7 @@ class _Reading:
         self.seconds: dict[ModelKey, array[float]] = {}
         self.directories: set[str] = set()
         self.bases: Counter[str] = Counter()
+        self.uncounted = 0
 
 
 def plan_run(
@@ -121,6 +125,7 @@ def plan_run(
         estimate = costs.row(row)
         seconds.append(estimate.seconds)
         read.bases[estimate.basis] += 1
+        read.uncounted += not estimate.is_counted
         if include_path := row["include_path"]:
             read.directories.add(include_path)
         if "/" in (task_path := row["task_path"]):
@@ -156,6 +161,7 @@ def _plan(read: _Reading, cluster: Cluster, start_s: float, report: Log) -> RunP
         shard_of=dict(zip(read.work, planned.shard_of, strict=True)),
         task_directories=frozenset(read.directories),
         rows_by_basis=read.bases,
+        uncounted=read.uncounted,
         gpu_hours=_gpu_hours(planned, cluster),
     )
     return dataclasses.replace(plan, arrays=list(_limit_arrays(plan, cluster, report)))
@@ -218,6 +224,13 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
         limit = f", time limit {planned.time_limit}" if planned.time_limit else ""
         longest = display.format_duration(plan.longest_s(position))
         yield f"{planned.script}: {size}, the longest about {longest}{limit}"
+    if plan.uncounted:
+        yield (
+            f"{plan.uncounted} rows: nobody has counted their documents, and their times assume "
+            f"{DOCUMENTS} for each task; oe-fetch counts them"
+        )
+    if len(plan.shards) == 1 and plan.count > 1:
+        yield "all rows are in one job: a smaller setting shard_time spreads them over more jobs"
     bases = ", ".join(f"{count} {basis}" for basis, count in sorted(plan.rows_by_basis.items()))
     yield f"in total about {plan.gpu_hours:.2g} GPU-hours; times of rows: {bases}"
 
