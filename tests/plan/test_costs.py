@@ -15,19 +15,17 @@ from oellm.plan.costs import CostModel, Estimate, Measurement
 from support.model_directories import write_model
 
 COUNTS = st.integers(0, 10**20).map(str)
-LIMITS = st.one_of(
-    st.just(""), COUNTS.filter(lambda text: text != "0"), st.floats(1e-9, 0.9).map(str)
-)
+LIMITS = st.one_of(st.just(""), st.integers(1, 10**12).map(str), st.floats(1e-9, 0.9).map(str))
 TYPES = ("loglikelihood", "loglikelihood_rolling", "generate_until", "of_another_framework")
 CELLS = {
     "model_path": st.sampled_from(["acme/tiny-7b", "acme/tiny", "/no/such/model", "a/b,dtype=fp8"]),
     "task_path": st.sampled_from(["arc_easy", "mmlu", "/t/own.yaml"]),
-    "n_shot": st.one_of(st.just(""), COUNTS),
+    "n_shot": st.one_of(st.just(""), st.integers(0, 10**4).map(str)),
     "backend": st.sampled_from(["", "hf", "vllm"]),
     "dtype": st.sampled_from(["", "float32", "bfloat16", "auto"]),
-    "tp": st.sampled_from(["", "1", "4", str(10**20)]),
+    "tp": st.sampled_from(["", "1", "4", "64"]),
     "limit": LIMITS,
-    "batch_size": st.sampled_from(["", "1", "32", "auto:4", str(10**20)]),
+    "batch_size": st.sampled_from(["", "1", "32", "auto:4"]),
     "gen_kwargs": st.sampled_from(["", "max_gen_toks=9", '{"max_new_tokens": 7}', "max_tokens=-1"]),
     "model_bytes": st.one_of(st.just(""), COUNTS),
     "n_docs": st.one_of(st.just(""), COUNTS),
@@ -89,6 +87,8 @@ def test_every_row_has_an_estimate_and_always_the_same(times: list[Measurement],
 @given(ROWS, st.sampled_from(GROWING), st.integers(1, 10**9), st.integers(1, 10**9))
 def test_more_work_is_never_cheaper(one: Row, column: str, less: int, more: int) -> None:
     costs = CostModel()
+    if column == "n_shot":
+        less, more = (1 + number % 10**4 for number in (less, more))
     small, large = (one.with_cells(**{column: str(n)}) for n in sorted((less, more)))
     assert costs.row(small).seconds <= costs.row(large).seconds
     assert costs.load(small) <= costs.load(large)
