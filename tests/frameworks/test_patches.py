@@ -5,6 +5,7 @@ If a test fails because a reason for a patch is gone, remove the patch.
 
 from __future__ import annotations
 
+import copy
 import importlib.metadata
 import inspect
 import logging
@@ -64,17 +65,32 @@ def parameters(function: Any) -> list[str]:
     return list(inspect.signature(function).parameters)
 
 
+@pytest.fixture
+def _templates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what a test does to lm-eval's templates."""
+    import jinja2
+    import lm_eval.utils
+
+    fresh = jinja2.Environment(  # noqa: S701
+        loader=jinja2.BaseLoader(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    fresh.filters["regex_replace"] = lm_eval.utils.regex_replace
+    monkeypatch.setattr(lm_eval.utils, "env", fresh)
+
+
+@pytest.mark.usefixtures("_templates")
 def test_lm_eval_compiles_a_template_for_each_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jinja2
     import lm_eval.utils
 
     compiled: list[str] = []
-    compile_template = type(lm_eval.utils.env).from_string
+    compile_template = jinja2.Environment.from_string
 
-    def note(template: str) -> Any:
+    def note(self: jinja2.Environment, template: str) -> Any:
         compiled.append(template)
-        return compile_template(lm_eval.utils.env, template)
+        return compile_template(self, template)
 
-    monkeypatch.setattr(lm_eval.utils.env, "from_string", note)
+    monkeypatch.setattr(jinja2.Environment, "from_string", note)
     for number in range(3):
         assert lm_eval.utils.apply_template("{{n}}", {"n": number}) == str(number)
     assert len(compiled) == 3
@@ -82,6 +98,48 @@ def test_lm_eval_compiles_a_template_for_each_document(monkeypatch: pytest.Monke
     for number in range(3):
         assert lm_eval.utils.apply_template("{{n}}", {"n": number}) == str(number)
     assert len(compiled) == 4
+
+
+def test_lm_eval_makes_the_environment_of_templates_as_the_tests_do() -> None:
+    import lm_eval.utils
+
+    # If options are added, _confine_templates must pass them on. If the environment is one of
+    # jinja2.sandbox, _confine_templates is not needed any more.
+    source = inspect.getsource(lm_eval.utils)
+    made = source[source.index("\nenv = ") : source.index("\ndef apply_template")]
+    assert "".join(made.split()) == (
+        "env=Environment(loader=BaseLoader,undefined=StrictUndefined,keep_trailing_newline=True)"
+        'env.filters["regex_replace"]=regex_replace'
+    )
+
+
+@pytest.mark.usefixtures("_templates")
+def test_a_template_cannot_reach_the_interpreter() -> None:
+    import lm_eval.utils
+    from jinja2.exceptions import SecurityError
+
+    attack = "{{ cycler.__init__.__globals__.os.getpid() }}"
+    assert lm_eval.utils.apply_template(attack, {}) == str(os.getpid())
+    patches.patch_libraries()
+    for template in (attack, "{{ ''.__class__.__mro__ }}", "{{ '{0.__class__}'.format(a) }}"):
+        with pytest.raises(SecurityError, match="unsafe"):
+            lm_eval.utils.apply_template(template, {"a": 1})
+
+
+@pytest.mark.usefixtures("_templates")
+def test_templates_give_what_they_gave_before() -> None:
+    import lm_eval.utils
+
+    document = {"a": {"items": 1, "b": ["x", "y"]}, "text": "__label__ one two\n", "n": 3}
+    templates = (
+        "{{a['items']}} {{a.b[0]}} {{text.split()[1]}} {{text|regex_replace('o', '0')}}",
+        "{% for i in range(n) %}{{i}}{% endfor %}{{'%s' % n}}{{'{}'.format(n)}}\n",
+        "{{ {'__label__': 1}[text.split()[0]] }}{% set x = a.b.append('z') %}{{a.b}}",
+    )
+    before = [lm_eval.utils.apply_template(each, copy.deepcopy(document)) for each in templates]
+    patches.patch_libraries()
+    after = [lm_eval.utils.apply_template(each, copy.deepcopy(document)) for each in templates]
+    assert after == before
 
 
 def test_lm_eval_still_gives_the_advice_that_is_dropped() -> None:

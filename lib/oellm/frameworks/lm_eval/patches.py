@@ -37,10 +37,32 @@ _MAX_TEMPLATES = 512
 
 def patch_libraries() -> None:
     """Change lm-eval, which must be imported, and `datasets` in this process; once is enough."""
+    _confine_templates()
     _cache_templates()
     _filter_log()
     _silence_git()
     data_sets.install()
+
+
+def _confine_templates() -> None:
+    """Render prompts where a template cannot reach Python's own objects.
+
+    A prompt's template is data of a task, and may be anybody's, but lm-eval renders it in an
+    environment in which `cycler.__init__.__globals__.os` is the module os (0.4.12 and 0.4.13).
+    """
+    import lm_eval.utils
+    from jinja2.sandbox import SandboxedEnvironment
+
+    theirs = lm_eval.utils.env
+    if isinstance(theirs, SandboxedEnvironment):
+        return
+    confined = SandboxedEnvironment(
+        loader=theirs.loader,
+        undefined=theirs.undefined,
+        keep_trailing_newline=theirs.keep_trailing_newline,
+    )
+    confined.filters.update(theirs.filters)
+    lm_eval.utils.env = confined
 
 
 def _cache_templates() -> None:

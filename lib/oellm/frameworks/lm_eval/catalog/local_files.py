@@ -137,7 +137,7 @@ def _digest(descriptor: int, size: int, blocks: int) -> str:
 
 
 def _state(path: str, status: os.stat_result) -> _FileState:
-    return _FileState(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    return _FileState(path, inode=status.st_ino, size=status.st_size, mtime_ns=status.st_mtime_ns)
 
 
 def _name(file: str, start: str, packages: str) -> str:

@@ -136,7 +136,9 @@ def _parse(path: str) -> dict[str, Any]:
     try:
         with open_regular(path) as stream:
             status = os.fstat(stream.fileno())
-            state = _FileState(path, status.st_ino, status.st_size, status.st_mtime_ns)
+            state = _FileState(
+                path, inode=status.st_ino, size=status.st_size, mtime_ns=status.st_mtime_ns
+            )
             known = _parsed.get(path)
             if known and known[0] == state:
                 return known[1]
