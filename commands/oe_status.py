@@ -227,11 +227,12 @@ def _watch(observer: Observer, poll_s: float) -> int:
 
 
 def _print_log(run: Run, name: str, lines: int) -> int:
+    from oellm.runs.shard_jobs import read_log_end
     from oellm.status import job_logs
 
     path = job_logs.find_log(run, name)
     # Lines of a log are rarely longer than 1000 bytes.
-    text = job_logs.read_end(path, 1000 * lines)
+    text = read_log_end(path, 1000 * lines)
     cli.message(str(path))
     for line in text.splitlines()[-lines:]:
         print(line)

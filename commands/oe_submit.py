@@ -10,10 +10,13 @@ Options:
   --wait[=WHAT]    Stay, and submit the rest as room appears, until everything
                    is submitted; with --wait=done, until nothing of the run is
                    in the queue any more.
-  --poll=SECONDS   How often --wait checks the queue. [default: 60]
+  --poll=SECONDS   Longest time between two checks of the queue with --wait; the
+                   first checks come sooner. [default: 60]
   --jobs=N         Array elements that the local executor runs at the same
                    time. [default: 1]
   --dry_run        Print the command lines that would run, and do nothing.
+  --include_nodes=NODES  Let jobs go to excluded nodes again: names separated by
+                   commas, or all.
   --cancel         Cancel what is queued or running of this run, and do nothing
                    else.
   --help           Print this text.
@@ -35,6 +38,16 @@ a minute for a lock, then ends with status 75. If Slurm does not answer, it asks
 again for two minutes. If it did not get a job's number, it looks for the job by
 its comment before it submits again, in this call or the next.
 
+A node on which two jobs ended before their first row was loaded is excluded
+from then on (sbatch --exclude), also from jobs that wait. run.json keeps this,
+stderr and oe-status tell it, and --include_nodes undoes it. If all nodes do
+that, nothing more is submitted, and the status is 3. On this machine (executor
+local), two such ends one after the other stop the rest.
+
+On a login node of several Slurm clusters, jobs go where the run's sbatch option
+clusters says, else SBATCH_CLUSTERS or SLURM_CLUSTERS. Later calls ask the
+cluster that sbatch has named.
+
 Ctrl-C while it waits leaves submitted jobs in the queue.
 
 The executor `slurm` returns when sbatch has accepted the elements. The executor
@@ -45,12 +58,14 @@ ROCR_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES if set, else what nvidia-smi or
 rocm-smi lists). A signal stops them all in good order; after a second Ctrl-C,
 or half a minute, they are killed. Finished rows keep their results.
 
-Output: the run object with the job ids, on one line. run.json has the same. If
-  the manifest had no rows, there is nothing to do, and the status is 0.
+Output: the run object with the job ids, on one line; on a terminal the run
+  directory and what to do next. run.json has the same as the object. If the
+  manifest had no rows, there is nothing to do, and the status is 0.
   --dry_run prints shell commands, one per line; --cancel prints nothing.
 
 Exit status: 0 done; 1 sbatch refused, or rows have no result (executor local,
-  --wait=done); 2 bad input; 3 no sbatch or squeue, or Slurm does not answer;
+  --wait=done); 2 bad input; 3 no sbatch or squeue, Slurm does not answer, or
+  all nodes end jobs at once;
   75 another oe-submit has the run, or a signal stopped the executor local;
   130 interrupted.
 
@@ -61,6 +76,7 @@ Examples:
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -71,6 +87,9 @@ from oellm.errors import ExitStatus, UsageError
 if TYPE_CHECKING:
     from oellm.runs.run_directory import Run
     from oellm.submit.submitter import Round, Submitter
+
+# Seconds until --wait first checks the queue again.
+_FIRST_PAUSE_S = 2.0
 
 
 class Options(NamedTuple):
@@ -83,6 +102,8 @@ class Options(NamedTuple):
     wait: str | None
     poll_s: int
     jobs: int
+    # Excluded nodes to include again.
+    include_nodes: list[str]
     dry_run: bool
     cancel: bool
 
@@ -99,6 +120,9 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError(f"--wait: expected nothing or done, got {arguments['--wait']!r}")
     if arguments["--cancel"] and (arguments["--dry_run"] or arguments["--wait"] is not None):
         raise UsageError("--cancel submits nothing: leave out --dry_run and --wait")
+    nodes = arguments["--include_nodes"]
+    if nodes is not None and (arguments["--cancel"] or arguments["--dry_run"]):
+        raise UsageError("--include_nodes changes run.json: leave out --cancel and --dry_run")
     limit = arguments["--queue_limit"]
     return Options(
         run_dir=arguments["RUN_DIR"],
@@ -107,6 +131,7 @@ def _options(arguments: cli.Arguments) -> Options:
         wait="submitted" if arguments["--wait"] == "" else arguments["--wait"],
         poll_s=cli.positive(arguments, "--poll"),
         jobs=cli.positive(arguments, "--jobs"),
+        include_nodes=[] if nodes is None else [name.strip() for name in nodes.split(",")],
         dry_run=arguments["--dry_run"],
         cancel=arguments["--cancel"],
     )
@@ -129,6 +154,10 @@ def _oe_submit(arguments: cli.Arguments) -> int:
 
         submitter.cancel_run(run.path, cli.message)
         return ExitStatus.DONE
+    if options.include_nodes:
+        from oellm.submit.failing_nodes import include_nodes
+
+        include_nodes(run.path, options.include_nodes, cli.message)
     if (options.executor or run.setting("executor")) == "local":
         return _run_here(run, options)
     return _submit(run, options)
@@ -183,11 +212,15 @@ def _follow(submitter: Submitter, options: Options, show: Callable[[str], None])
     from oellm.slurm.commands import SlurmUnavailableError
 
     reported = None
+    began = time.monotonic()
     while True:
+        # A short run is over soon: a check costs a fifth of the time that went by, at most.
+        pause_s = min(options.poll_s, max(_FIRST_PAUSE_S, (time.monotonic() - began) / 5))
         try:
             found = submitter.submit_round()
         except (SlurmUnavailableError, LockedError) as error:
-            cli.message(f"{error}; next check in about {options.poll_s} s")
+            pause_s = options.poll_s
+            cli.message(f"{error}; next check in about {pause_s} s")
         else:
             # What this round has submitted will be in the queue at the next.
             news = found._replace(submitted=0, queued=found.queued + found.submitted)
@@ -198,7 +231,7 @@ def _follow(submitter: Submitter, options: Options, show: Callable[[str], None])
                 return
             show(_summary(news))
         # Several oe-submit that started together must not keep asking Slurm at the same moment.
-        time.sleep(options.poll_s * random.uniform(0.8, 1.2))  # noqa: S311
+        time.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
 
 
 def _summary(found: Round) -> str:
@@ -245,12 +278,19 @@ def _run_here(run: Run, options: Options) -> ExitStatus:
 def _report_rows(run: Run, missing: int) -> ExitStatus:
     """Say how many rows have results; return the exit status that this means."""
     cli.message(f"{run.row_count - missing} of {run.row_count} rows have results: {run.path}")
+    if missing:
+        cli.message(f"why the others have none: oe-status {shlex.quote(str(run.path))}")
     return ExitStatus.FAILED if missing else ExitStatus.DONE
 
 
 def _print_run(run: Run) -> None:
+    """Print the run object; people get the run directory and the next commands."""
     from oellm.core import json_codec
 
+    if sys.stdout.isatty():
+        path = shlex.quote(str(run.path))
+        print(f"{path}\nwatch:  oe-status --watch {path}\nscores: oe-collect --format=table {path}")
+        return
     sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")
 
 

@@ -19,7 +19,7 @@ from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
 from oellm.runs import run_record
 from oellm.runs.result_record import Facts
-from oellm.runs.run_record import Array, RecordError, Shard, Submission
+from oellm.runs.run_record import Array, NodeRecord, RecordError, Shard, Submission
 
 Entry = TypeVar("Entry")
 
@@ -98,6 +98,16 @@ class Run:
                 raise self._damaged("jobs", reason)
         return submissions
 
+    @functools.cached_property
+    def nodes(self) -> list[NodeRecord]:
+        """The nodes that jobs were sent to. `save` writes what was changed in this list."""
+        return self._read_entries("nodes", NodeRecord.from_json) if "nodes" in self.content else []
+
+    @property
+    def excluded_nodes(self) -> list[str]:
+        """The nodes that get no more jobs of this run, because they end them at once."""
+        return [record.node for record in self.nodes if record.is_excluded]
+
     def _read_entries(self, key: str, read: Callable[[Any], Entry]) -> list[Entry]:
         """Return the entries of a list of run.json; raises InputError if one is damaged."""
         try:
@@ -169,7 +179,8 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """Return the run object: what run.json holds and commands pass on."""
         jobs = [submission.to_json() for submission in self.submissions]
-        return {**self.content, "jobs": jobs}
+        nodes = [record.to_json() for record in self.nodes]
+        return {**self.content, "jobs": jobs, **({"nodes": nodes} if nodes else {})}
 
     def save(self) -> None:
         """Write run.json."""

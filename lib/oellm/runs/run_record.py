@@ -46,6 +46,8 @@ _TEXTS = ("comment", "cluster", "slurm", "cancelled_by")
 _LISTS = ("elements", "command", "cancelled")
 # Its members that run.json lacks if they are empty.
 _OPTIONAL = ("cluster", "slurm", "cancelled", "cancelled_by")
+# Jobs that a node ends before their first row is loaded until it gets no more.
+_ENDS = 2
 
 
 class RecordError(ValueError):
@@ -279,6 +281,50 @@ class Submission:
     def time(self) -> datetime.datetime:
         """When it was submitted."""
         return parse_time(self.submitted)
+
+
+@dataclass(frozen=True)
+class NodeRecord:
+    """A node that jobs of the run were sent to (an entry of `nodes` in run.json).
+
+    Attributes:
+        node: Slurm's name of it.
+        ended: The jobs that ended there before their first row was loaded.
+        forgiven: Such jobs from before a user included the node again.
+        reason: Why the last of them ended.
+        since: When the first of `ended` was noticed (UTC, ISO 8601).
+    """
+
+    node: str
+    ended: tuple[str, ...] = ()
+    forgiven: tuple[str, ...] = ()
+    reason: str = ""
+    since: str = ""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> NodeRecord:
+        """Read an entry of `nodes` in run.json; raises ValueError if it is damaged."""
+        jobs = {name: content.get(name, []) for name in ("ended", "forgiven")}
+        for name, members in jobs.items():
+            if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
+                raise ValueError(f"{name}: expected a list of texts, got {members!r}")
+        return read_fields(cls, content, **{name: tuple(members) for name, members in jobs.items()})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `nodes` in run.json."""
+        content = dataclasses.asdict(self)
+        return content | {"ended": list(self.ended), "forgiven": list(self.forgiven)}
+
+    @property
+    def is_excluded(self) -> bool:
+        """Whether no more jobs go there."""
+        return len(self.ended) >= _ENDS
+
+    def describe(self) -> str:
+        """Return why it is excluded."""
+        return (
+            f"{len(self.ended)} jobs ended there before their first row was loaded: {self.reason}"
+        )
 
 
 def read_fields(kind: type[_Part], content: Any, **given: Any) -> _Part:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from oellm.core.regular_files import open_regular
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.run_record import Executor, Submission
 from oellm.slurm.job_states import ArrayTask
+
+# Bytes at the end of a log in which messages of Slurm are looked for.
+_LOG_END = 8192
 
 
 @dataclass(frozen=True)
@@ -73,3 +78,17 @@ def newest_jobs(run: Run) -> dict[int, ShardJob]:
                     index=element - submission.offset,
                 )
     return jobs
+
+
+def read_log_end(path: Path, size: int = _LOG_END) -> str:
+    """Return the whole lines within the last `size` bytes of a file; empty if there is no file."""
+    try:
+        with open_regular(path) as stream:
+            length = stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, length - size))
+            content = stream.read()
+    except OSError:
+        return ""
+    if length > size:
+        content = content.partition(b"\n")[2]
+    return content.decode("utf-8", "replace")

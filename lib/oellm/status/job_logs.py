@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from oellm.core.regular_files import open_regular
 from oellm.errors import InputError
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
@@ -42,17 +40,3 @@ def find_log(run: Run, name: str) -> Path:
     if path is None:
         raise InputError(f"--log: shard {shard} has no log yet", source)
     return path
-
-
-def read_end(path: Path, size: int) -> str:
-    """Return the whole lines within the last `size` bytes of a file; empty if there is no file."""
-    try:
-        with open_regular(path) as stream:
-            length = stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, length - size))
-            content = stream.read()
-    except OSError:
-        return ""
-    if length > size:
-        content = content.partition(b"\n")[2]
-    return content.decode("utf-8", "replace")

@@ -16,14 +16,10 @@ from oellm.runs.heartbeat import Heartbeat, read_heartbeats
 from oellm.runs.result_file import Result
 from oellm.runs.result_store import RecordedFailure, ResultStore
 from oellm.runs.run_directory import Run
-from oellm.runs.shard_jobs import ShardJob, newest_jobs
+from oellm.runs.shard_jobs import ShardJob, newest_jobs, read_log_end
 from oellm.slurm.job_states import ACTIVE, ArrayTask, JobState, ask_accounting
 from oellm.slurm.queue import ask_job_states
-from oellm.status import job_logs
 from oellm.status.statuses import Evidence, LogEnd
-
-# Bytes at the end of a log in which Slurm's messages are looked for.
-_LOG_END = 8192
 
 _ACCOUNTING_OFF = re.compile(r"accounting storage is disabled|accounting_storage plugin")
 
@@ -184,7 +180,7 @@ class Observer:
                 if path is not None:
                     seconds = path.stat().st_mtime
                     modified = datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc)
-                    text = job_logs.read_end(path, _LOG_END)
+                    text = read_log_end(path)
                     logs[job.shard] = LogEnd(str(path), text, modified)
         return logs
 

@@ -79,6 +79,7 @@ class RunRecord(NamedTuple):
     first_model: str
     tasks: int
     first_task: str
+    excluded_nodes: str
     totals: Totals
 
     def to_json(self) -> dict[str, Any]:
@@ -145,6 +146,7 @@ def describe_run(status: RunStatus) -> RunRecord:
         first_model=next(iter(models), ""),
         tasks=len(tasks),
         first_task=next(iter(tasks), ""),
+        excluded_nodes=",".join(status.run.excluded_nodes),
         totals=Totals._make(rounded),
     )
 

@@ -40,6 +40,11 @@ def table_lines(status: RunStatus, width: int) -> Iterator[str]:
     yield summary_line(status.totals)
     yield from textwrap.wrap(_describe_pace(status.totals), width)
     yield from _trouble_lines(status.shards, titles, width)
+    for record in status.run.nodes:
+        if record.is_excluded:
+            text = f"node {record.node} is excluded: {record.describe()}"
+            yield from ("", shorten_end(text, width))
+            yield shorten_end(f"    oe-submit --include_nodes={record.node} undoes this", width)
 
 
 def list_lines(statuses: Sequence[RunStatus], width: int) -> Iterator[str]:

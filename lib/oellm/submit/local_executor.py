@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import os
 import re
 import selectors
@@ -19,11 +20,15 @@ from oellm.core.log import Log
 from oellm.core.processes.children import signal_at_parents_end
 from oellm.core.processes.stop_signals import StopOrder, StopSignals
 from oellm.errors import ExitStatus, MachineError
+from oellm.runs.heartbeat import read_heartbeats
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.run_record import Executor
+from oellm.runs.shard_jobs import read_log_end
+from oellm.slurm.job_ends import last_line
 from oellm.submit import array_elements
 from oellm.submit.array_elements import Element
 from oellm.submit.element_log import ElementLog
+from oellm.submit.failing_nodes import shows_a_row
 from oellm.submit.job_environment import job_environment
 from oellm.submit.local_gpus import LocalGpus
 from oellm.submit.submission import new_submission
@@ -35,6 +40,8 @@ _GRACE_S = 30.0
 # Seconds between two looks at what runs, and between two calls of `refresh`.
 _LOOK_S = 0.2
 _REFRESH_S = 60.0
+# Elements that end before their first row is loaded until no more are started.
+_ENDS = 2
 
 
 class LocalExecutor:
@@ -56,12 +63,15 @@ class LocalExecutor:
         # The elements that run, each with its GPUs.
         self._running: dict[LocalElement, list[str]] = {}
         self._selector = selectors.DefaultSelector()
+        # The last elements that ended before their first row was loaded, one after the other.
+        self._swallowed: list[LocalElement] = []
 
     def execute(self, elements: list[Element], jobs: int) -> signal.Signals | None:
         """Run elements, `jobs` at a time; the run directory then tells what became of their rows.
 
         Returns the signal that stopped it, or None; by then nothing runs any more. Raises
-        MachineError if an element needs more GPUs than the machine has.
+        MachineError if an element needs more GPUs than the machine has, or if two elements, one
+        after the other, end before their first row is loaded; then the others are not started.
         """
         for array in {element.array for element in elements}:
             if self._gpus.count and self._needed_gpus(array) > self._gpus.count:
@@ -76,8 +86,8 @@ class LocalExecutor:
         with StopSignals() as signals, self._selector:
             self._selector.register(signals, selectors.EVENT_READ)
             try:
-                while waiting or self._running:
-                    while waiting and self._has_room(waiting[0], jobs):
+                while self._running or (waiting and not self._swallows()):
+                    while waiting and not self._swallows() and self._has_room(waiting[0], jobs):
                         self._start(waiting.popleft())
                     self._look()
                     if signals.first is not None:
@@ -86,7 +96,18 @@ class LocalExecutor:
             finally:
                 for element in self._running:
                     element.end()
+        if waiting:
+            last = self._swallowed[-1]
+            raise MachineError(
+                f"{len(self._swallowed)} elements ended before their first row was loaded; "
+                f"{len(waiting)} more are not started: {last_line(read_log_end(last.log_file))}\n"
+                f"log: {last.log_file}"
+            )
         return None
+
+    def _swallows(self) -> bool:
+        """Return whether this machine ends elements at once, as a broken node does."""
+        return len(self._swallowed) >= _ENDS
 
     def _needed_gpus(self, array: int) -> int:
         return self._run.arrays[array].gpus * self._run.arrays[array].workers
@@ -126,10 +147,20 @@ class LocalExecutor:
         self._selector.unregister(element)
         status = element.end()
         self._gpus.give_back(self._running.pop(element))
+        self._note_end(element, status)
         if status == ExitStatus.TRY_AGAIN:
             self._log(f"{element.label}: stopped: run oe-submit {self._run.path} again")
         elif status != 0:
             self._log(f"{element.label}: exit status {status}; log: {element.log_file}")
+
+    def _note_end(self, element: LocalElement, status: int) -> None:
+        heartbeats = read_heartbeats(self._run.path)
+        beats = [heartbeats[shard] for shard in element.shards if shard in heartbeats]
+        ours = [beat for beat in beats if beat.attempt.update_time >= element.started]
+        if any(map(shows_a_row, ours)) or status == 0:
+            self._swallowed.clear()
+        elif status > 0 and status != ExitStatus.TRY_AGAIN:
+            self._swallowed.append(element)
 
     def _stop(self, signals: StopSignals) -> None:
         """Let what runs stop in order, but not for ever, and not if the user insists."""
@@ -166,6 +197,8 @@ class LocalElement:
         self.label = (
             f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]}-{shards[-1]}"
         )
+        self.shards = shards
+        self.started = datetime.datetime.now(datetime.timezone.utc)
         self.log_file = Path(run.path / LOGS / f"local_{shards[0]}.log")
         self._output = ElementLog(self.log_file, lambda text: log(f"{self.label}: {text}"))
         self._process = subprocess.Popen(

@@ -71,8 +71,35 @@ class SlurmSubmissions:
             concurrency=self._run.setting("concurrency"),
             offset=batch.offset,
             comment=comment,
-            options=cluster_option(*self.clusters),
+            options=[*cluster_option(*self.clusters), *self._exclude_option()],
         )
+
+    def _exclude_option(self) -> list[str]:
+        """Return the option that excludes nodes; none if the script's own option is enough."""
+        return [f"--exclude={self.excluded}"] if self._run.excluded_nodes else []
+
+    @property
+    def excluded(self) -> str:
+        """The nodes that settings exclude, and those that swallow jobs, as Slurm writes them."""
+        options = self._run.setting("sbatch") or {}
+        # sbatch takes the beginning of an option's name, too, and the last one counts.
+        own = [text for name, text in options.items() if "exclude".startswith(name)]
+        settings = [str(own[-1]) if own else self._run.setting("exclude") or ""]
+        return ",".join(filter(None, [*settings, *self._run.excluded_nodes]))
+
+    def exclude_from_waiting(self, queue: Iterable[QueuedElement]) -> None:
+        """Exclude the nodes also from jobs of the run that wait, as far as Slurm lets us."""
+        jobs = {
+            JobNumber(queued.job_id, queued.cluster)
+            for queued, _, _ in self._elements_in(queue)
+            if queued.state.state == "PENDING"
+        }
+        for number in sorted(jobs):
+            change = ("update", f"JobId={number.job_id}", f"ExcNodeList={self.excluded}")
+            try:
+                commands.call_slurm(["scontrol", *cluster_option(number.cluster), *change])
+            except OellmError as error:
+                self._log(f"job {number} may still go to excluded nodes: {error}")
 
     def submit(self, batch: Batch, slurm: str = "") -> JobNumber:
         """Submit a batch as one Slurm array; return its number, which is in run.json by then.
@@ -106,13 +133,22 @@ class SlurmSubmissions:
                 self._save()
                 if sbatch_errors.is_lack_of_room(str(error)):
                     raise NoRoomError(str(error)) from None
-                advice = sbatch_errors.advise(str(error), self._run)
-                raise type(error)("\n".join(filter(None, (str(error), advice)))) from None
+                raise type(error)("\n".join((str(error), *self._advise(str(error))))) from None
             else:
                 self._replace(intent, dataclasses.replace(intent, **number._asdict()))
                 self._save()
                 return number
         raise SlurmUnavailableError(f"sbatch: no job after {_TRIES} tries")
+
+    def _advise(self, error: str) -> Iterator[str]:
+        """Yield how to change what sbatch refuses, if that is known."""
+        if advice := sbatch_errors.advise(error, self._run):
+            yield advice
+        if excluded := self._run.excluded_nodes:
+            yield (
+                f"oe-submit excludes {', '.join(excluded)}, which ended jobs at once; to change "
+                f"that: oe-submit --include_nodes=all {self._run.path}"
+            )
 
     def confirm(self) -> None:
         """Find the job ids of submissions that lack one, and forget submissions without a job.

@@ -17,6 +17,7 @@ from oellm.slurm.notation import format_ranges
 from oellm.slurm.queue import QueuedElement
 from oellm.submit import array_elements, queue_limits
 from oellm.submit.array_elements import Element, QueueFit, UnfinishedRows
+from oellm.submit.failing_nodes import FailingNodes
 from oellm.submit.queue_limits import Limit, QueueRules
 from oellm.submit.submission import NoRoomError, SlurmSubmissions
 
@@ -56,6 +57,7 @@ class Submitter:
         self._log = log
         self._rules: QueueRules | None = None
         self._submitted: set[Element] = set()
+        self._nodes = FailingNodes(log)
 
     def submit_round(self) -> Round:
         """Look, and submit what there is room for.
@@ -73,7 +75,12 @@ class Submitter:
             # Results are listed after the queue: a job that has left it writes no more results.
             unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
             left = [element for element in unfinished if element in self._submitted]
+            if self._nodes.look(self.run, unfinished):
+                self.run.save()
+                submissions.exclude_from_waiting(queue)
             fit = self._fit(unfinished, queue, submissions.clusters)
+            if fit.admitted:
+                self._nodes.require_a_good_node(self.run)
             submitted = self._submit(fit, submissions, lock, is_queue_empty=not queue)
         is_refused = submitted < len(fit.admitted)
         return Round(
@@ -92,7 +99,10 @@ class Submitter:
         queue = submissions.ask_queue()
         in_queue = submissions.find_queued(queue)
         unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
+        self._nodes.look(self.run, unfinished)
         fit = self._fit(unfinished, queue, submissions.clusters)
+        if fit.admitted:
+            self._nodes.require_a_good_node(self.run)
         comment = submissions.new_comment()
         return [
             shlex.join(submissions.command(batch, comment))

@@ -1,0 +1,75 @@
+"""A node of a real Slurm that ends jobs at once, and the run that goes on without it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.dev_cluster import DevCluster
+
+ROWS = 6
+# On node n1 it cannot even start; elsewhere it writes a valid result for each row of its shard.
+STUB = """\
+import json, os, pathlib, sys
+
+run_dir, shard = pathlib.Path(sys.argv[3]), sys.argv[5]
+if os.environ["SLURMD_NODENAME"] == "n1":
+    sys.exit("no GPU on n1")
+for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
+    *_, eval_id, of = line.split(",")
+    if of == shard:
+        metric = {"task": "t", "metric": "a", "filter": "none", "value": 1}
+        ours = {"eval_id": eval_id, "status": "done", "metrics": [metric]}
+        ours["row"] = {"model_path": "m", "task_path": "t"}
+        (run_dir / "results" / (eval_id + ".json")).write_text(json.dumps({"oellm": ours}))
+"""
+
+
+@pytest.fixture
+def run_dir(shared_cluster: DevCluster) -> Iterator[Path]:
+    """Return a run of six elements, whose workers are the stub."""
+    python = shared_cluster.base / "stub" / "bin" / "python"
+    python.parent.mkdir(parents=True, exist_ok=True)
+    python.with_name("stub.py").write_text(STUB)
+    python.write_text('#!/bin/sh\nexec python3 "$(dirname "$0")/stub.py" "$@"\n')
+    python.chmod(0o755)
+    rows = "".join(f"acme/m{n},t,0\n" for n in range(ROWS))
+    settings = (
+        *(f"--set=venv={python.parent.parent}", "--set=container_runtime=none"),
+        *("--set=shard_time=0", "--set=mem=100M", "--set=time_limit=00:05:00"),
+    )
+    rendered = shared_cluster.run(
+        "oe-render", *settings, stdin="model_path,task_path,n_shot\n" + rows
+    )
+    yield Path(json.loads(rendered)["run_dir"])
+
+
+def test_a_run_goes_on_without_the_node_that_swallows_its_jobs(
+    shared_cluster: DevCluster, run_dir: Path
+) -> None:
+    first = shared_cluster.call("oe-submit", "--wait=done", "--poll=1", run_dir, status=1)
+    assert "why the others have none: oe-status " in first.stderr
+    assert "node n1 is excluded from now on: " in first.stderr
+    assert "its job ended with status 1: no GPU on n1; " in first.stderr
+    done = shared_cluster.call("oe-submit", "--wait=done", "--poll=1", run_dir)
+    assert f"{ROWS} of {ROWS} rows have results" in done.stderr
+    record = json.loads((run_dir / "run.json").read_text())
+    assert "--exclude=n1" in record["jobs"][-1]["command"]
+    assert {entry["node"] for entry in record["nodes"] if len(entry["ended"]) > 1} == {"n1"}
+
+
+def test_an_option_that_leaves_no_node_is_refused_with_the_way_back(
+    shared_cluster: DevCluster, run_dir: Path
+) -> None:
+    path = run_dir / "run.json"
+    record = json.loads(path.read_text())
+    ended = {"ended": ["1_0", "1_1"], "reason": "no GPU", "since": "2026-01-01T00:00:00+00:00"}
+    record["nodes"] = [{"node": "n1", **ended}]
+    record["cluster"]["exclude"] = "n2"
+    path.write_text(json.dumps(record))
+    refused = shared_cluster.call("oe-submit", run_dir, status=1)
+    assert "Requested node configuration is not available" in refused.stderr
+    assert "oe-submit --include_nodes=all" in refused.stderr
