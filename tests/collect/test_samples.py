@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from pathlib import Path
@@ -123,6 +124,30 @@ def test_lm_evals_own_samples_are_found_by_task_and_time(tmp_path: Path) -> None
     both = record(task="both", value=2 / 3, n_samples=3, aggregate="reported", **at)
     assert sorted(scores(both)[0]) == [0, 1, 1]
     assert scores(record(task="b", **at)) == ([], "")
+
+
+def test_samples_of_spring_2024_are_json_lines_without_digests(tmp_path: Path) -> None:
+    old, new = tmp_path / "results_2024-05-01T00-00-00.0.json", tmp_path / "results_new.json"
+    documents = [{"question": f"é {n}", "choices": ["a", 1.5, None]} for n in range(3)]
+    for path, ending in ((old, "json"), (new, "jsonl")):
+        lines = []
+        for number, (document, value) in enumerate(zip(documents, [1, 0, 1], strict=True)):
+            line: dict[str, Any] = {"doc_id": number, "doc": document, "target": "1", "acc": value}
+            if path is new:
+                text = json.dumps(document, indent=2, ensure_ascii=False)
+                line["doc_hash"] = hashlib.sha256(text.encode()).hexdigest()
+                line["target_hash"] = hashlib.sha256(b"1").hexdigest()
+                line["metrics"] = ["acc"]
+            lines.append(json.dumps(line) + "\n")
+        name = path.name.replace("results", "samples_a").replace(".json", f".{ending}")
+        path.with_name(name).write_text("".join(lines))
+    found = []
+    for path in (old, new):
+        wanted = record(task="a", value=2 / 3, run_dir=str(path), eval_id="", filter="none")
+        found.append(RowSamples([wanted]).document_scores(wanted).scores)
+    # The same documents have the same identity, whoever computed the digests.
+    assert found[0] == found[1]
+    assert list(found[0].values()) == [1, 0, 1]
 
 
 @pytest.mark.parametrize(

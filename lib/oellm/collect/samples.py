@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -139,8 +140,10 @@ def _sample_files(
         yield ResultStore(place).samples_path(record.eval_id), ""
         return
     for task in tasks:
-        if name := reader.sample_file_name(place.name, task):
-            yield place.with_name(name), task
+        names = reader.sample_file_names(place.name, task)
+        files = (place.with_name(name) for name in names)
+        if path := next(filter(os.path.lexists, files), None):
+            yield path, task
 
 
 def _group_members(record: MetricRecord, reader: SampleReader) -> dict[str, list[str]]:

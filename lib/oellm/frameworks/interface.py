@@ -271,8 +271,8 @@ class SampleReader(Protocol):
         """
         ...
 
-    def sample_file_name(self, result_name: str, task: str) -> str | None:
-        """Return the name of a task's samples file beside a result file; None if it has none."""
+    def sample_file_names(self, result_name: str, task: str) -> Sequence[str]:
+        """Return possible names of a task's samples beside a result file; the first one counts."""
         ...
 
     def group_members(self, native: Mapping[str, Any]) -> dict[str, list[str]]:

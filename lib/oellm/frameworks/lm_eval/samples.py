@@ -1,11 +1,14 @@
 """lm-eval's samples: one JSON line for each document and filter.
 
 oe-run-task writes them with the additional key `task` to samples/EVAL_ID.jsonl of a run directory.
-lm-eval itself writes samples_TASK_TIME.jsonl beside results_TIME.json.
+lm-eval itself writes samples_TASK_TIME.jsonl beside results_TIME.json. In spring 2024 the name
+ended with .json, and a line had the document and its target without their digests.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -26,21 +29,34 @@ def parse_sample(line: bytes, task: str) -> Sample:
     return Sample(
         task=sample.get("task", task),
         filter=sample.get("filter", "none"),
-        document=(sample["doc_id"], sample["doc_hash"], sample["target_hash"]),
+        document=(sample["doc_id"], *_digests(sample)),
         # Beside its scores, a line has its metrics as keys; a document may lack some of them.
         scores=sample,
     )
 
 
-def sample_file_name(result_name: str, task: str) -> str | None:
-    """Return the name of a task's samples beside a result file results_TIME.json.
+def sample_file_names(result_name: str, task: str) -> list[str]:
+    """Return the possible names of a task's samples beside a result file results_TIME.json.
 
-    Returns None for a task given by its path: lm-eval names its samples after something else.
+    Returns none for a task given by its path: lm-eval names its samples after something else.
     """
     if "/" in task:
-        return None
+        return []
     time = os.path.splitext(result_name)[0].rpartition("_")[2]
-    return f"samples_{task}_{time}.jsonl"
+    return [f"samples_{task}_{time}.jsonl", f"samples_{task}_{time}.json"]
+
+
+def _digests(sample: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the digests of a sample's document and target; computes those that are missing."""
+    if "doc_hash" in sample:
+        return sample["doc_hash"], sample["target_hash"]
+    # As lm-eval itself has computed them since 0.4.3.
+    document = json.dumps(sample["doc"], indent=2, ensure_ascii=False)
+    return _digest(document), _digest(str(sample["target"]))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def group_members(native: Mapping[str, Any]) -> dict[str, list[str]]:
