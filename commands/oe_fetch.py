@@ -51,7 +51,9 @@ and the like) or that put single caches elsewhere (HF_HUB_CACHE,
 HF_DATASETS_CACHE and the like), and says so. HF_TOKEN, or a login with the
 hub's own tool, opens gated repositories. HF_ENDPOINT names another hub.
 
-Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`).
+Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Rows
+  of a framework (eval_suite) whose results oellm can only read are left out,
+  and stderr names them; if there are no others, that is an error.
 
 Output: the rows whose model and task are in the cache, in order. They have the
   columns model_revision (the commit of a hub model; if it changes, eval_id
@@ -133,7 +135,7 @@ def _fetch(arguments: cli.Arguments) -> int:
     options = _options(arguments)
     cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
-        columns, rows = fetching.read_rows(stream, cli.input_name(options.manifest))
+        columns, rows = fetching.read_rows(stream, cli.input_name(options.manifest), cli.message)
     for variable in environment.configure_libraries(os.environ, cluster.text("hf_home")):
         cli.message(f"{variable} is ignored")
     if options.check:

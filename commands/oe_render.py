@@ -21,7 +21,8 @@ Options:
 Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every
   row gets its eval_id. A row that occurs twice is evaluated once. If a row
   leaves batch_size, dtype or tp empty, the cluster's setting of that name
-  fills it.
+  fills it. Rows of a framework (eval_suite) whose results oellm can only read
+  are left out, and stderr names them; if there are no others, that is an error.
 
 oe-render puts rows into shards. A shard is the work of one worker and takes
 about as long as the setting shard_time. Estimates come from earlier runs below

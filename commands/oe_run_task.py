@@ -262,8 +262,8 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
         yield from run.rows(shard)
         return
     with cli.open_input(None) as stream:
-        for row in csv_file.read_rows(stream, cli.input_name(None)):
-            frameworks.require_runnable(row)
+        rows = csv_file.read_rows(stream, cli.input_name(None))
+        for row in frameworks.select_runnable(rows, cli.message):
             yield manifest.identify_row(locations.locate_row(row))
 
 

@@ -23,10 +23,34 @@ def test_the_default_is_runnable_and_the_aliases_are_frameworks() -> None:
     assert set(column["spellings"].values()) <= set(frameworks.names())
 
 
+def rows_of(*suites: str) -> list[Row]:
+    cells = {"model_path": "m", "task_path": "t", "n_shot": "0"}
+    return [Row({**cells, "eval_suite": s}, "x.csv", n) for n, s in enumerate(suites, 2)]
+
+
+def test_rows_of_frameworks_that_are_only_read_are_left_out_and_named() -> None:
+    log: list[str] = []
+    rows = rows_of("", "lighteval", "lm-eval-harness", "Evalchemy", *["lighteval"] * 20)
+    kept = list(frameworks.select_runnable(rows, log.append))
+    assert [row.line for row in kept] == [2, 4]
+    why = "it only reads its results; left out: "
+    assert log == [
+        "x.csv:3, 6, 7, 8, 9, 10, 11, 12, 13, 14 and 11 more: eval_suite: oellm does not run "
+        f"lighteval, {why}21 rows",
+        f"x.csv:5: eval_suite: oellm does not run evalchemy, {why}1 row",
+    ]
+
+
 def test_a_framework_that_is_only_read_cannot_be_run() -> None:
-    row = Row({"model_path": "m", "task_path": "t", "n_shot": "0", "eval_suite": "lighteval"})
-    with pytest.raises(InputError, match="expected one of lm_eval, got 'lighteval'"):
-        frameworks.require_runnable(row)
+    with pytest.raises(
+        InputError, match=r"^x\.csv:2: eval_suite: no row can be run: oellm does not"
+    ):
+        list(frameworks.select_runnable(rows_of("lighteval"), print))
+    with pytest.raises(
+        InputError, match=r"^x\.csv:3: eval_suite: expected one of lm_eval, got 'lm"
+    ):
+        list(frameworks.select_runnable(rows_of("", "lm_evil"), print))
+    assert list(frameworks.select_runnable([], print)) == []
     assert frameworks.native_results("lighteval") is None
     assert frameworks.samples_reader("lighteval") is None
 

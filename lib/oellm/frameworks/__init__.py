@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from oellm.core.display import format_count
 from oellm.core.log import Log
 from oellm.errors import InputError, UsageError, nearest
 from oellm.frameworks.interface import (
@@ -34,6 +35,9 @@ class _Framework(NamedTuple):
     harness: Harness | None = None
 
 
+# The number of lines that a message names.
+_NAMED = 10
+
 # Readers are asked in this order: the first one that recognises a file reads it.
 # Evalchemy's files look like lm-eval's.
 _FRAMEWORKS = {
@@ -60,13 +64,45 @@ def runnable_names() -> list[str]:
     return sorted(name for name, framework in _FRAMEWORKS.items() if framework.is_runnable)
 
 
-def require_runnable(row: Row) -> str:
-    """Return the name of the row's framework; raises InputError if oe-run-task cannot run it."""
+def select_runnable(rows: Iterable[Row], log: Log) -> Iterator[Row]:
+    """Yield the rows of a manifest whose frameworks oe-run-task can run.
+
+    After the last row, `log` gets those whose results can only be read, by framework. Raises
+    InputError for a framework that is not known, and if no row can be run.
+    """
+    runnable = {"": True}
+    left_out: dict[str, list[Row]] = {}
+    is_empty = True
+    for row in rows:
+        text = row["eval_suite"]
+        if text not in runnable:
+            runnable[text] = _is_runnable(row)
+        if runnable[text]:
+            is_empty = False
+            yield row
+        else:
+            left_out.setdefault(row.value("eval_suite"), []).append(row)
+    for name, others in left_out.items():
+        text = f"oellm does not run {name}, it only reads its results"
+        if is_empty:
+            raise others[0].error("eval_suite", f"no row can be run: {text}")
+        log(f"{_places(others)}: eval_suite: {text}; left out: {format_count(len(others), 'row')}")
+
+
+def _is_runnable(row: Row) -> bool:
+    """Return whether oe-run-task can run a row; raises InputError for an unknown framework."""
     name: str = row.value("eval_suite")
-    if name not in runnable_names():
+    if name not in _FRAMEWORKS:
         known = ", ".join(runnable_names())
         raise row.error("eval_suite", f"expected one of {known}, got {name!r}")
-    return name
+    return _FRAMEWORKS[name].is_runnable
+
+
+def _places(rows: Sequence[Row]) -> str:
+    """Return the file and the lines of some rows, at most ten of them."""
+    lines = ", ".join(str(row.line) for row in rows[:_NAMED])
+    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
+    return f"{rows[0].source}:{lines}{more}"
 
 
 def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[str]:

@@ -111,14 +111,15 @@ def plan_run(
 ) -> RunPlan:
     """Read a manifest and plan its shards; a spool gets the rows, each with its eval_id.
 
-    `report` gets messages about duplicate rows, and about shards that take longer than their time
-    limit. Raises InputError for anything wrong in the manifest, and NoRowsError if it has no rows.
+    `report` gets messages about duplicate rows, about rows of frameworks that only other tools run,
+    and about shards that take longer than their time limit. Raises InputError for anything wrong in
+    the manifest, and NoRowsError if it has no rows.
     """
     read = _Reading()
-    for row in _drop_duplicates(complete_rows(csv_file.read_rows(stream, source), cluster), report):
+    rows = frameworks.select_runnable(csv_file.read_rows(stream, source), report)
+    for row in _drop_duplicates(complete_rows(rows, cluster), report):
         key = model_key(row)
         if (seconds := read.seconds.get(key)) is None:
-            frameworks.require_runnable(row)
             _require_gpus(row, cluster, key.tp)
             seconds = read.seconds[key] = array("d")
             read.work[key] = ModelWork(key, costs.load(row), seconds)
