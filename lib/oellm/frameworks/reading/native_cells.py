@@ -57,7 +57,7 @@ def model_cells(path: str, arguments: Mapping[str, Any]) -> dict[str, str]:
         path = match["name"].replace("--", "/")
         if match["commit"]:
             cells["model_revision"] = match["commit"]
-    path = path.strip()
+    path = _one_spelling(path.strip())
     simple = {n: v for n, v in arguments.items() if path and _fits_cell(n, v)}
     others = {n: v for n, v in arguments.items() if n not in simple}
     if path:
@@ -65,6 +65,14 @@ def model_cells(path: str, arguments: Mapping[str, Any]) -> dict[str, str]:
     if others:
         cells["model_args"] = _format_json(others)
     return cells
+
+
+def _one_spelling(path: str) -> str:
+    """Return a path without `//`, `/./` and a slash at its end, which change nothing."""
+    path = re.sub(r"/(?:\.?/)+", "/", path)
+    while len(path) > 1 and path.endswith(("/", "/.")):
+        path = path[: path.rindex("/")] or "/"
+    return path
 
 
 def format_arguments(values: Mapping[str, Any]) -> str:
