@@ -118,7 +118,7 @@ def _options(arguments: cli.Arguments) -> Options:
     return Options(
         paths=cli.input_paths(arguments),
         layout=arguments["--format"],
-        columns=split_columns("--columns", arguments["--columns"] or ""),
+        columns=split_columns(arguments["--columns"] or ""),
         request=request,
     )
 
@@ -134,12 +134,11 @@ def _collect(arguments: cli.Arguments) -> int:
         source.add_paths(options.paths)
     else:
         source.add_stream(cli.open_input(None), "stdin")
-    usual = (
-        schema.shown_columns("metric")
-        if options.layout in tables.TABLES
-        else records.column_names()
-    )
-    source.write(options.columns or usual, options.layout, sys.stdout)
+    source.require_columns({"--columns": options.columns})
+    is_table = options.layout in tables.TABLES
+    usual = schema.shown_columns("metric") if is_table else records.column_names()
+    columns = options.columns or [*usual, *source.extra_columns()]
+    source.write(columns, options.layout, sys.stdout)
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
 

@@ -96,26 +96,30 @@ def _compare(arguments: cli.Arguments) -> int:
 
     options = _options(arguments)
     is_whole, records = True, []
+    extra: dict[str, None] = {}
     for path, request in options.sides:
         source = record_source.RecordSource(request, cli.message)
         if path == "-":
             source.add_stream(cli.open_input(None), "stdin")
         else:
             source.add_paths([path])
+        source.require_columns()
+        extra |= dict.fromkeys(source.extra_columns())
         records.append(list(source.records()))
         is_whole &= source.is_whole
     compared = comparison.compare_records(records[0], records[1])
     for_people = options.layout in tables.TABLES
     columns = schema.shown_columns("comparison") if for_people else comparison.column_names()
-    types = record_source.column_types("comparison", columns)
+    types = comparison.column_types(columns, extra)
     shown = comparison.shorten_models(compared.records) if for_people else compared.records
-    rows = tables.select_fields(shown, columns)
+    rows = comparison.select_columns(shown, list(types))
     record_source.write_rows(
         rows,
         types,
         layout=options.layout,
         stream=sys.stdout,
         counts=schema.count_columns("comparison"),
+        caption=compared.caption,
     )
     for text in compared.messages:
         cli.message(text)

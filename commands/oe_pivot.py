@@ -117,6 +117,7 @@ def _pivot(arguments: cli.Arguments) -> int:
         source.add_paths(options.paths)
     else:
         source.add_stream(cli.open_input(None), "stdin")
+    source.require_columns({"--rows": options.matrix.rows, "--cols": options.matrix.cols})
     matrix = pivot.make_matrix(source.records(), options.matrix)
     style = pivot_table.SheetStyle(
         for_people=options.layout in tables.TABLES,
@@ -124,11 +125,16 @@ def _pivot(arguments: cli.Arguments) -> int:
         with_average=options.average,
     )
     sheet = pivot_table.make_sheet(matrix, style)
-    for note in (*matrix.notes, *sheet.notes):
+    for note in (*matrix.notes, *sheet.notes, *sheet.caption):
         cli.message(note)
     counts = schema.count_columns("metric")
     record_source.write_rows(
-        sheet.rows, sheet.types, layout=options.layout, stream=sys.stdout, counts=counts
+        sheet.rows,
+        sheet.types,
+        layout=options.layout,
+        stream=sys.stdout,
+        counts=counts,
+        caption=sheet.caption,
     )
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED

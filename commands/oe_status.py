@@ -227,6 +227,7 @@ def _watch(observer: Observer, poll_s: float) -> int:
 
 
 def _print_log(run: Run, name: str, lines: int) -> int:
+    from oellm.core import display
     from oellm.runs.shard_jobs import read_log_end
     from oellm.status import job_logs
 
@@ -234,8 +235,9 @@ def _print_log(run: Run, name: str, lines: int) -> int:
     # Lines of a log are rarely longer than 1000 bytes.
     text = read_log_end(path, 1000 * lines)
     cli.message(str(path))
+    out = display.guard_terminal(sys.stdout)
     for line in text.splitlines()[-lines:]:
-        print(line)
+        out.write(f"{line}\n")
     return ExitStatus.DONE
 
 

@@ -29,16 +29,17 @@ _ERASE = "\r\x1b[K"
 
 
 def message(text: str) -> None:
-    """Print one message for the user on stderr, as `command: text`."""
-    relay(f"{_program}: {text}\n")
+    """Print one message for the user on stderr, as `command: text`, on one line."""
+    relay(f"{_program}: {' '.join(text.splitlines())}\n")
 
 
 def relay(line: str) -> None:
-    """Print a line on stderr, such as one of another process, unchanged except for secrets."""
+    """Print a line on stderr, such as one of another process, without secrets or control codes."""
     # Imported here, because --help and --version must not wait for it.
+    from oellm.core.display import printable
     from oellm.core.redaction import redact
 
-    line = redact(line)
+    line = printable(redact(line))
     try:
         # One write: lines of several threads, or of several commands of a pipe, stay whole.
         sys.stderr.write(f"{_ERASE}{line}{_status}" if _status else line)

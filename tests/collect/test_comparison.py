@@ -17,6 +17,7 @@ import pytest
 from oellm.collect.comparison import (
     ComparisonRecord,
     Verdict,
+    column_names,
     compare_records,
     shorten_models,
 )
@@ -59,7 +60,7 @@ def one(
 def test_the_same_documents_are_paired(tmp_path: Path) -> None:
     a, b = side(tmp_path / "step1", OLD), side(tmp_path / "step2", NEW)
     found = one(a, b)
-    assert list(found._fields) == list(schema.table("comparison"))
+    assert column_names() == list(schema.table("comparison"))
     assert (found.model_a, found.model_b, found.n_shot) == ("step1", "step2", 5)
     assert (found.value_a, found.value_b, found.n_samples) == (0.5, 0.9, 10)
     # Five documents differ by 1, one by -1: test_significance.py has the calculation.
@@ -81,9 +82,9 @@ def test_without_samples_the_standard_errors_count() -> None:
     # z is 2.4.
     assert found.p_value == pytest.approx(0.0163951, abs=1e-7)
     assert found.verdict == "better"
-    nothing = one(a, [record(value=0.62, stderr=None)])
+    nothing = one(a, [record(value=0.62, stderr=None, n_samples=300)])
     assert (nothing.method, nothing.stderr, nothing.p_value) == ("", None, None)
-    assert (nothing.verdict, nothing.n_samples) == ("unknown", None)
+    assert (nothing.verdict, nothing.n_samples) == ("unknown", 300)
 
 
 @pytest.mark.parametrize(
@@ -111,9 +112,11 @@ def test_other_documents_are_not_paired(tmp_path: Path) -> None:
     lines[3]["target_hash"] = "mended"
     write_samples(tmp_path / "b", lines)
     found = one(a, b)
-    assert found.method == "independent"
+    assert (found.method, found.p_value, found.verdict) == ("", None, "not comparable")
     assert found.remark == "1 of 10 documents only in A, 1 of 10 only in B"
-    write_samples(tmp_path / "b", samples_of(NEW)[::-1])
+    # What a document says counts, not its place or number.
+    moved = [{**line, "doc_id": number} for number, line in enumerate(samples_of(NEW)[::-1])]
+    write_samples(tmp_path / "b", moved)
     assert one(a, b).method == "paired"
     shutil.rmtree(tmp_path / "b")
     found = one(a, b)
@@ -173,7 +176,7 @@ def test_only_exact_matches_are_compared() -> None:
         "acme/tiny copa acc,none n_shot=5; acme/tiny piqa acc,none n_shot=5",
         "not compared, 1 partial: their members are not known",
         "0 of 1 differences are significant at 5 %; chance alone gives up to 0.05; "
-        "after Holm's correction 0",
+        "after Holm's correction 0; 1 of them without pairs of documents",
     ]
     nothing = compare_records(a[1:2], b[1:2])
     assert nothing.records == []
@@ -251,7 +254,7 @@ def test_many_comparisons_are_corrected_for_chance() -> None:
     assert [r.task for r in found.records] == tasks
     assert found.messages == [
         "3 of 60 differences are significant at 5 %; chance alone gives up to 3; "
-        "after Holm's correction 1"
+        "after Holm's correction 1; 60 of them without pairs of documents"
     ]
     corrected = {r.task: r.p_holm for r in found.records if r.task in steps}
     assert corrected["t9"] == pytest.approx(60 * 6.334248e-05, rel=1e-6)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from support.golden_run import CHOICE, PROSE, make_run, rows
+from support.golden_run import CHOICE, CONTRACT, PROSE, make_run, rows
 from support.processes import Run
+
+METRICS = str(CONTRACT / "metrics.csv")
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_files_of_records_are_compared_like_runs(run: Run, run_dir: Path, tmp_pa
         (["RUN_DIR"], "the arguments do not match the usage: oe-compare [options] "),
         (["--format=xml", "A", "B"], "--format: expected one of csv, jsonl, "),
         (["--sort=task", "A", "B"], "unknown option --sort"),
-        (["--filter_b=nope=1", "A", "B"], "--filter_b: unknown column 'nope'"),
+        (["--filter_b=tusk=1", METRICS, METRICS], "--filter_b: unknown column 'tusk', did you"),
         (["/no/such/run", "B"], "/no/such/run: no such file or directory"),
     ],
 )

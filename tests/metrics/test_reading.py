@@ -35,7 +35,8 @@ REQUIRED = {
     "metric": TEXTS.filter(bool),
     "value": st.floats(allow_nan=False, allow_infinity=False),
 }
-RECORDS = st.lists(st.builds(MetricRecord, **{**COLUMNS, **REQUIRED}), max_size=2)
+FIELDS = {**COLUMNS, **REQUIRED, "extra": st.just({})}
+RECORDS = st.lists(st.builds(MetricRecord, **FIELDS), max_size=2)
 HEADER = "model_path,task,metric,value"
 GOOD = f"{HEADER}\nm,t,acc,0.5\n"
 
@@ -47,7 +48,9 @@ def read(text: str) -> list[MetricRecord]:
 
 def written(found: list[MetricRecord], layout: str) -> str:
     stream = io.StringIO(newline="")
-    tables.write_rows(found, metric_records.column_names(), layout, stream)
+    columns = metric_records.column_names()
+    rows = metric_records.select_columns(found, columns)
+    tables.write_rows(rows, columns, layout, stream)
     return stream.getvalue()
 
 
@@ -83,7 +86,8 @@ def test_what_other_tools_write_means_the_same() -> None:
     first, second = read(text)
     usual = MetricRecord(model_path="m", task="t", metric="acc")
     assert first == usual._replace(value=1, n_shot=5, is_primary=True)
-    assert second == usual._replace(value=0.5, is_primary=False)
+    # A column that oellm does not know is the user's own; what it holds stays text.
+    assert second == usual._replace(value=0.5, is_primary=False, extra={"note": "007"})
     assert type(first.n_shot) is int
     line = '{"model_path":"m","task":"t","metric":"acc","value":1,"n_shot":5.0,"limit":null}'
     assert read(f"{line}\n\n") == read(f" [\n{line}\n]") == [usual._replace(value=1, n_shot=5)]

@@ -11,6 +11,7 @@ from oellm.manifest.rows import Row
 from oellm.metrics.records import (
     MetricRecord,
     PrimaryMetrics,
+    column_names,
     make_metric_records,
     select_columns,
 )
@@ -32,8 +33,9 @@ def primaries(made_by: PrimaryMetrics, row: ScoredRow) -> list[str]:
 
 def test_the_fields_are_the_columns_of_the_schema() -> None:
     table = schema.table("metric")
-    assert MetricRecord._fields == tuple(table)
-    for name, empty in MetricRecord()._asdict().items():
+    assert column_names() == list(table)
+    for name in column_names():
+        empty = MetricRecord().value_in(name)
         is_text = table[name]["type"] in ("text", "word", "eval_id")
         assert (empty == "") == is_text, name
     assert {"n_shot", "n_samples", "limit", "step"} <= schema.count_columns("metric")
@@ -44,7 +46,9 @@ def test_columns_are_selected_in_the_order_asked_for() -> None:
     records = [MetricRecord(task="arc", value=0.5), MetricRecord(task="boolq", value=1.0)]
     assert list(select_columns(records, ["value", "task"])) == [(0.5, "arc"), (1.0, "boolq")]
     assert list(select_columns(records, ["task"])) == [("arc",), ("boolq",)]
-    assert list(select_columns(records, MetricRecord._fields)) == records
+    assert [len(values) for values in select_columns(records, column_names())] == [31 - 1] * 2
+    with_own = [records[0]._replace(extra={"mix": "a"}), records[1]]
+    assert list(select_columns(with_own, ["task", "mix"])) == [("arc", "a"), ("boolq", "")]
 
 
 def test_who_names_a_metric_decides_which_one_is_primary() -> None:
@@ -90,7 +94,8 @@ def test_records_say_what_the_scores_stand_for() -> None:
     of_arc, of_mmlu = make_metric_records(row, PrimaryMetrics({}))
     assert (of_arc.task_version, of_arc.task_hash) == ("1.0", "f" * 16)
     assert (of_mmlu.task_version, of_mmlu.task_hash) == ("", "")
-    assert of_arc[-4:] == ("vllm", "bfloat16", "used", "4 × A100")
+    assert (of_arc.backend, of_arc.dtype) == ("vllm", "bfloat16")
+    assert (of_arc.chat_template, of_arc.hardware) == ("used", "4 × A100")
     # What the row was prepared with is only second to what was used.
     assert (of_arc.dataset_revision, of_arc.model_digest) == ("org/arc@1", "0123456789abcdef")
     used = Contents(model="fedcba9876543210", data="org/arc@2", chat_template="abc")
@@ -103,11 +108,11 @@ def test_records_say_what_the_scores_stand_for() -> None:
 @pytest.mark.parametrize(
     ("cells", "expected"),
     [
-        ({}, "none"),
+        ({"eval_id": "0123456789abcdef"}, "none"),
         ({"apply_chat_template": "false"}, "none"),
         ({"apply_chat_template": "chatml"}, "used"),
-        ({"eval_suite": "evalplus"}, ""),
-        ({"eval_suite": "evalplus", "apply_chat_template": "false"}, "none"),
+        # A result of another tool need not say it.
+        ({}, ""),
     ],
 )
 def test_without_a_digest_the_row_says_whether_there_was_a_template(

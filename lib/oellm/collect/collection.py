@@ -23,6 +23,7 @@ from oellm.core.log import Log
 from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
 from oellm.manifest.rows import Row
+from oellm.metrics.columns import extra_names
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
@@ -59,6 +60,8 @@ class Collection:
         self._is_without_run = False
         # The eval_ids of all manifests.
         self._rows: set[str] = set()
+        # The names in metric records of the columns that oellm does not know, by their names.
+        self._extra: dict[str, str] = {}
 
     @property
     def runs(self) -> list[Run]:
@@ -84,6 +87,7 @@ class Collection:
         self.failures += len(scored.remarks)
         for text in (*scored.remarks, *scored.notes):
             self._log(f"{scored.run_dir}: {text}")
+        self._note_columns(scored.row.cells)
         # What was only predicted hides no earlier result of the same evaluation.
         if scored.scores:
             self._places.append(self._loose.add(scored))
@@ -178,6 +182,18 @@ class Collection:
         """Return the columns of the runs' manifests, without the shard, which is each run's own."""
         columns = dict.fromkeys(column for run in self.runs for column in run.columns())
         return [name for name in columns or schema.required("manifest") if name != "shard"]
+
+    def extra_columns(self) -> list[str]:
+        """Return the columns of metric records that come from the manifests alone."""
+        for run in self.runs:
+            self._note_columns(run.columns())
+        return list(dict.fromkeys(self._extra.values()))
+
+    def _note_columns(self, manifest: Iterable[str]) -> None:
+        for name, shown in extra_names(manifest).items():
+            if name not in self._extra and name != shown:
+                self._log(f"the manifest's column {name} is called {shown} in records")
+            self._extra[name] = shown
 
     def missing_rows(self) -> Iterator[Row]:
         """Yield the rows without a valid result, each once; known once all results were read."""

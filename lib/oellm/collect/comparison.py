@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from oellm.collect import significance
 from oellm.collect.samples import DocumentScores, RowSamples
 from oellm.collect.significance import Difference
+from oellm.core import schema
 from oellm.core.processes.process_map import map_in_processes
 from oellm.core.text_enum import TextEnum
 from oellm.errors import InputError
+from oellm.metrics import records as metric_records
+from oellm.metrics.comparability import describe_limits, find_differences
 from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
 
@@ -41,6 +44,7 @@ class Verdict(TextEnum):
     SAME = "same"
     DIFFERENT = "different"
     UNKNOWN = "unknown"
+    NOT_COMPARABLE = "not comparable"
 
 
 class RecordPair(NamedTuple):
@@ -87,22 +91,46 @@ class ComparisonRecord(NamedTuple):
     p_holm: float | None
     verdict: Verdict
     remark: str
+    # No columns, but the users' own columns of both sides by name.
+    extra_a: Mapping[str, str]
+    extra_b: Mapping[str, str]
 
 
 class Comparison(NamedTuple):
     """What changed from A to B.
 
     Attributes:
+        caption: what holds for all scores; part of a table for people.
         messages: what only one side has, and a summary; one text each, without line ends.
     """
 
     records: list[ComparisonRecord]
+    caption: list[str]
     messages: list[str]
 
 
 def column_names() -> list[str]:
-    """Return the columns of a comparison record, in order."""
-    return list(ComparisonRecord._fields)
+    """Return the columns that every comparison record has, in order."""
+    return list(ComparisonRecord._fields[:-2])
+
+
+def column_types(columns: Iterable[str], extra: Iterable[str]) -> dict[str, str]:
+    """Return the type of some columns, and of two for each of the users' own: NAME_a and NAME_b."""
+    known = schema.table("comparison")
+    types = {column: known[column]["type"] for column in columns}
+    own = (f"{name}_{side}" for name in extra for side in ("a", "b"))
+    return types | {name: "text" for name in own if name not in types}
+
+
+def select_columns(
+    records: Iterable[ComparisonRecord], columns: Sequence[str]
+) -> Iterator[list[Any]]:
+    """Yield the values of each record in some columns of `column_types`."""
+    for record in records:
+        own = {f"{name}_a": text for name, text in record.extra_a.items()}
+        own |= {f"{name}_b": text for name, text in record.extra_b.items()}
+        values = {**own, **record._asdict()}
+        yield [values.get(column, "") for column in columns]
 
 
 def shorten_models(records: Iterable[ComparisonRecord]) -> list[ComparisonRecord]:
@@ -128,7 +156,10 @@ def compare_records(
     # Rows are compared in parallel, because parsing samples takes most of the time.
     compared = itertools.chain.from_iterable(map_in_processes(_compare_row, rows))
     records = _with_corrected_p_values(list(compared))
-    return Comparison(records, [*_messages_about_rest(pairs), _summary(records)])
+    limit = describe_limits(record.limit for record in records)
+    caption = [f"all scores: {limit}"] if limit else []
+    messages = [*_messages_about_rest(pairs), *_messages_about_mixtures(records), *caption]
+    return Comparison(records, caption, [*messages, _summary(records)])
 
 
 def _with_corrected_p_values(records: list[ComparisonRecord]) -> list[ComparisonRecord]:
@@ -150,10 +181,15 @@ def _compare_row(pairs: list[RecordPair]) -> list[ComparisonRecord]:
     samples_b = RowSamples([pair.b for pair in pairs])
     records = []
     for a, b in pairs:
-        scores, remark = _match_documents(
-            samples_a.document_scores(a), samples_b.document_scores(b)
-        )
+        of_a, of_b = samples_a.document_scores(a), samples_b.document_scores(b)
+        scores, remark = _match_documents(of_a, of_b)
+        whole = (len(of_a.scores), len(of_b.scores)) == (a.n_samples, b.n_samples)
+        others = whole and scores is None
         difference, method, n_samples = _difference(a, b, scores)
+        verdict = _verdict(difference, a.higher_is_better, b.higher_is_better)
+        if reasons := [*find_differences(a, b), *([remark] if others else [])]:
+            difference, method = Difference(b.value - a.value, None, None), NoiseMethod.NONE
+            verdict, remark = Verdict.NOT_COMPARABLE, "; ".join(reasons)
         records.append(
             ComparisonRecord(
                 task=a.task,
@@ -173,11 +209,23 @@ def _compare_row(pairs: list[RecordPair]) -> list[ComparisonRecord]:
                 n_samples=n_samples,
                 p_value=difference.p_value,
                 p_holm=None,
-                verdict=_verdict(difference, a.higher_is_better, b.higher_is_better),
-                remark=remark,
+                verdict=verdict,
+                remark="; ".join(filter(None, [remark, *_remarks(a, b)])),
+                extra_a=a.extra,
+                extra_b=b.extra,
             )
         )
     return records
+
+
+def _remarks(a: MetricRecord, b: MetricRecord) -> Iterator[str]:
+    """Yield what is not as asked on either side."""
+    if a.remark == b.remark:
+        yield a.remark
+        return
+    for name, record in (("A", a), ("B", b)):
+        if record.remark:
+            yield f"{name}: {record.remark}"
 
 
 def _difference(
@@ -237,18 +285,32 @@ def _messages_about_rest(pairs: RecordPairs) -> Iterator[str]:
         yield (f"not compared, {pairs.n_partial} partial: their members are not known")
 
 
+def _messages_about_mixtures(records: Sequence[ComparisonRecord]) -> Iterator[str]:
+    """Yield a line for each reason why scores cannot be compared."""
+    tasks: dict[str, dict[str, None]] = {}
+    for record in records:
+        if record.verdict is Verdict.NOT_COMPARABLE:
+            tasks.setdefault(record.remark, {})[record.task] = None
+    for reason, names in tasks.items():
+        yield f"not comparable, {reason}: {', '.join(names)}"
+
+
 def _summary(records: list[ComparisonRecord]) -> str:
     if not records:
         return "A and B have no metric of the same task, shots and limit"
     level = significance.LEVEL
     tested = [record for record in records if record.p_value is not None]
+    unpaired = sum(record.method is NoiseMethod.INDEPENDENT for record in tested)
+    mixed = sum(record.verdict is Verdict.NOT_COMPARABLE for record in records)
     beyond = sum(record.p_value < level for record in tested if record.p_value is not None)
     holding = sum(record.p_holm < level for record in tested if record.p_holm is not None)
-    unknown = len(records) - len(tested)
+    unknown = len(records) - len(tested) - mixed
     return (
         f"{beyond} of {len(tested)} differences are significant at {level * 100:g} %; "
         f"chance alone gives up to {len(tested) * level:.3g}; after Holm's correction {holding}"
+        + (f"; {unpaired} of them without pairs of documents" if unpaired else "")
         + (f"; {unknown} could not be tested" if unknown else "")
+        + (f"; {mixed} are not comparable" if mixed else "")
     )
 
 
@@ -313,8 +375,8 @@ def _by_key(
         if other is not record:
             names = [
                 column
-                for column in MetricRecord._fields
-                if column not in _SCORES and getattr(record, column) != getattr(other, column)
+                for column in (*metric_records.column_names(), *record.extra, *other.extra)
+                if column not in _SCORES and record.value_in(column) != other.value_in(column)
             ]
             raise InputError(
                 f"expected {describe_record(record)} once, got it twice, with different "

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 from oellm.core.tables import cell_text
 from oellm.errors import UsageError
+from oellm.metrics import comparability
+from oellm.metrics import records as metric_records
+from oellm.metrics.comparability import describe_environments as environments
 from oellm.metrics.records import PARTIAL, MetricRecord
 from oellm.metrics.score_groups import ScoreSetting
 from oellm.metrics.selection import Condition, split_columns
@@ -46,7 +49,10 @@ class PivotRequest(NamedTuple):
     def parse(
         cls, rows: str | None, cols: str | None, conditions: Iterable[Condition]
     ) -> PivotRequest:
-        """Parse the values of --rows and --cols; raises UsageError for an unknown column."""
+        """Parse the values of --rows and --cols; raises UsageError for a bad one.
+
+        Whether records have such columns is known later.
+        """
         usual = cls()
         in_rows = _split_option("--rows", rows, usual.rows)
         in_cols = _split_option("--cols", cols, usual.cols)
@@ -119,6 +125,9 @@ class ScoreMatrix(NamedTuple):
     Attributes:
         cells: records by the keys of row and column.
         scores_in_rows: whether each row, not each column, holds scores of one kind.
+        footnotes: what is other in a score than in most of its line, or than was asked for.
+        mixed: the numbers of the lines whose scores cannot be compared, as `lines` counts them.
+        caption: what holds for the scores and is part of the table, one line each.
         notes: what the user should know, one line each.
     """
 
@@ -126,16 +135,26 @@ class ScoreMatrix(NamedTuple):
     cols: MatrixAxis
     cells: Mapping[tuple[AxisKey, AxisKey], MetricRecord]
     scores_in_rows: bool
+    footnotes: Mapping[tuple[AxisKey, AxisKey], list[str]]
+    mixed: frozenset[int]
+    caption: list[str]
     notes: list[str]
 
     def lines(self) -> Iterator[list[tuple[AxisKey, AxisKey]]]:
         """Yield the places of each line (column or row) that holds scores of one kind."""
-        if self.scores_in_rows:
-            for row in self.rows.keys:
-                yield [(row, col) for col in self.cols.keys]
-        else:
-            for col in self.cols.keys:
-                yield [(row, col) for row in self.rows.keys]
+        return iterate_lines(self.rows.keys, self.cols.keys, self.scores_in_rows)
+
+
+def iterate_lines(
+    rows: Sequence[AxisKey], cols: Sequence[AxisKey], scores_in_rows: bool
+) -> Iterator[list[tuple[AxisKey, AxisKey]]]:
+    """Yield the places of each line (column or row) that holds scores of one kind."""
+    if scores_in_rows:
+        for row in rows:
+            yield [(row, col) for col in cols]
+    else:
+        for col in cols:
+            yield [(row, col) for row in rows]
 
 
 def make_matrix(records: Iterable[MetricRecord], request: PivotRequest) -> ScoreMatrix:
@@ -163,16 +182,69 @@ def make_matrix(records: Iterable[MetricRecord], request: PivotRequest) -> Score
         row, col = _key(record, rows.columns), _key(record, cols.columns)
         if cells.setdefault((row, col), record) != record:
             raise _two_in_one(cells[row, col], record, f"{rows.label(row)}, {cols.label(col)}")
-    notes = [*lost, *_gaps(kept, len(cells), len(rows.keys) * len(cols.keys))]
+    lines = list(iterate_lines(rows.keys, cols.keys, request.scores_in_rows))
+    marks = _mark(cells, lines, rows if request.scores_in_rows else cols)
+    limit = comparability.describe_limits(record.limit for record in kept)
     return ScoreMatrix(
-        rows=rows, cols=cols, cells=cells, scores_in_rows=request.scores_in_rows, notes=notes
+        rows=rows,
+        cols=cols,
+        cells=cells,
+        scores_in_rows=request.scores_in_rows,
+        footnotes=marks.footnotes,
+        mixed=frozenset(marks.mixed),
+        caption=[f"all scores: {limit}"] if limit else [],
+        notes=[
+            *lost,
+            *_gaps(kept, len(cells), len(rows.keys) * len(cols.keys)),
+            *marks.notes(),
+            *(f"scores of several environments: {text}" for text in environments(kept)),
+        ],
     )
+
+
+class _Marks(NamedTuple):
+    """What cannot be compared in a matrix.
+
+    Attributes:
+        footnotes: by place, what is other in a score.
+        mixed: the numbers of the lines that are mixed.
+        summaries: the labels of the mixed lines by what is mixed in them.
+    """
+
+    footnotes: dict[tuple[AxisKey, AxisKey], list[str]]
+    mixed: list[int]
+    summaries: dict[str, list[str]]
+
+    def notes(self) -> Iterator[str]:
+        """Yield a line for each kind of mixture."""
+        for summary, labels in self.summaries.items():
+            yield f"not comparable, {summary}: {', '.join(labels)}"
+
+
+def _mark(
+    cells: Mapping[tuple[AxisKey, AxisKey], MetricRecord],
+    lines: Iterable[list[tuple[AxisKey, AxisKey]]],
+    axis: MatrixAxis,
+) -> _Marks:
+    marks = _Marks({}, [], {})
+    for number, (key, line) in enumerate(zip(axis.keys, lines, strict=True)):
+        places = [place for place in line if place in cells]
+        mixture = comparability.find_mixture([cells[place] for place in places])
+        if mixture.summary:
+            marks.mixed.append(number)
+            marks.summaries.setdefault(mixture.summary, []).append(axis.label(key))
+        for place_number, place in enumerate(places):
+            remark = cells[place].remark
+            found = [*mixture.notes.get(place_number, ()), *([remark] if remark else [])]
+            if found:
+                marks.footnotes[place] = found
+    return marks
 
 
 def _split_option(option: str, value: str | None, usual: tuple[str, ...]) -> tuple[str, ...]:
     if value is None:
         return usual
-    if columns := split_columns(option, value):
+    if columns := split_columns(value):
         return tuple(columns)
     raise UsageError(f"{option}: expected columns of metric records, got {value!r}")
 
@@ -201,7 +273,7 @@ def _with_shots(asked: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]
 
 
 def _key(record: MetricRecord, columns: Sequence[str]) -> AxisKey:
-    return tuple(getattr(record, column) for column in columns)
+    return tuple(map(record.value_in, columns))
 
 
 def _require_one_limit(records: Sequence[MetricRecord], request: PivotRequest) -> None:
@@ -219,17 +291,18 @@ def _require_one_limit(records: Sequence[MetricRecord], request: PivotRequest) -
 
 
 def _two_in_one(one: MetricRecord, other: MetricRecord, cell: str) -> UsageError:
+    columns = [*metric_records.column_names(), *one.extra, *other.extra]
     differing = [
         column
-        for column, value, other_value in zip(one._fields, one, other, strict=True)
-        if value != other_value
+        for column in dict.fromkeys(columns)
+        if one.value_in(column) != other.value_in(column)
     ]
     # People understand other columns better than eval_id, so that it comes last.
-    telling = sorted(set(differing) - set(_OUTCOME), key=lambda column: column == "eval_id")
+    telling = [column for column in differing if column not in (*_OUTCOME, "eval_id")]
     choice = (telling or differing)[0]
     return UsageError(
         f"two scores for one cell ({cell}); they differ in {', '.join(differing)}: choose "
-        f"with --filter '{choice}={glob.escape(cell_text(getattr(one, choice)))}' for example, "
+        f"with --filter '{choice}={glob.escape(cell_text(one.value_in(choice)))}' for example, "
         f"or add {choice} to --rows or --cols"
     )
 

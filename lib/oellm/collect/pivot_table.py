@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from oellm.collect.pivot import AxisKey, MatrixAxis, ScoreMatrix, ValueNames
-from oellm.core import schema
 from oellm.core.markup import ScoreCell
 from oellm.core.tables import Values
+from oellm.metrics.columns import column_types
 from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
 
@@ -35,33 +37,39 @@ class Sheet(NamedTuple):
     Attributes:
         types: the columns, each with its type as in schema.json.
         rows: one value for each column.
+        caption: what holds for the scores, and the footnotes; part of a table for people.
         notes: what the user should know, one line each.
     """
 
     types: dict[str, str]
     rows: list[Values]
+    caption: list[str]
     notes: list[str]
 
 
 def make_sheet(matrix: ScoreMatrix, style: SheetStyle) -> Sheet:
     """Return a row for each row of the matrix: its names, its scores, and their average."""
-    known = schema.table("metric")
     names = _short_names(matrix) if style.for_people else {}
     best = _best(matrix) if style.for_people else set()
+    letters = _letters(matrix)
     rows = matrix.rows.keys
     columns: dict[str, list[Any]] = {}
     for column in _row_columns(matrix.rows):
         values = [matrix.rows.value(row, column) for row in rows]
         columns[column] = [names.get((column, value), value) for value in values]
-    types = {column: known[column]["type"] for column in columns}
+    types = column_types(columns)
     heads = _heads(matrix.cols, columns, names)
     for col, head in heads.items():
         cells = [matrix.cells.get((row, col)) for row in rows]
         if style.for_people:
             marked = [(row, col) in best for row in rows]
             columns[head] = [
-                _score_cell(cell, is_best, style.with_stderr) if cell else None
-                for cell, is_best in zip(cells, marked, strict=True)
+                _score_cell(cell, is_best, style.with_stderr)._replace(
+                    footnotes=",".join(letters[t] for t in matrix.footnotes.get((row, col), ()))
+                )
+                if cell
+                else None
+                for row, cell, is_best in zip(rows, cells, marked, strict=True)
             ]
             continue
         columns[head] = [cell.value if cell else None for cell in cells]
@@ -75,6 +83,7 @@ def make_sheet(matrix: ScoreMatrix, style: SheetStyle) -> Sheet:
     return Sheet(
         types={column: types[column] for column in columns},
         rows=list(zip(*columns.values(), strict=True)),
+        caption=[*matrix.caption, *(f"({letter}) {text}" for text, letter in letters.items())],
         notes=notes,
     )
 
@@ -114,6 +123,15 @@ def _score_cell(record: MetricRecord, is_best: bool, with_stderr: bool) -> Score
     )
 
 
+def _letters(matrix: ScoreMatrix) -> dict[str, str]:
+    """Return the letter of each footnote, in order of appearance: a, b, … z, aa, …"""
+    places = itertools.product(matrix.rows.keys, matrix.cols.keys)
+    texts = dict.fromkeys(t for place in places for t in matrix.footnotes.get(place, ()))
+    alphabet = string.ascii_lowercase
+    names = ("".join(n) for size in (1, 2, 3) for n in itertools.product(alphabet, repeat=size))
+    return dict(zip(texts, names, strict=False))
+
+
 def _short_names(matrix: ScoreMatrix) -> ValueNames:
     column = "model_path"
     axis = next((axis for axis in (matrix.rows, matrix.cols) if column in axis.columns), None)
@@ -126,11 +144,15 @@ def _short_names(matrix: ScoreMatrix) -> ValueNames:
 def _best(matrix: ScoreMatrix) -> set[tuple[AxisKey, AxisKey]]:
     """Return the best cells of each line in which all cells have the same known direction."""
     best_cells = set()
-    for places in matrix.lines():
+    for number, places in enumerate(matrix.lines()):
+        if number in matrix.mixed:
+            continue
         cells = {place: matrix.cells[place] for place in places if place in matrix.cells}
         directions = {cell.higher_is_better for cell in cells.values()}
         if len(cells) > 1 and directions in ({True}, {False}):
             values = [cell.value for cell in cells.values()]
+            if min(values) == max(values):
+                continue
             best = max(values) if directions == {True} else min(values)
             best_cells |= {place for place, cell in cells.items() if cell.value == best}
     return best_cells
@@ -142,9 +164,10 @@ def _averages(
     """Return the mean of each row, and notes on the columns that the mean leaves out."""
     left_out: dict[str, list[str]] = {}
     columns: dict[str, list[float]] = {}
-    for line, head in zip(matrix.lines(), heads.values(), strict=True):
+    for number, (line, head) in enumerate(zip(matrix.lines(), heads.values(), strict=True)):
         cells = [matrix.cells[place] for place in line if place in matrix.cells]
-        if reason := _no_average_reason(cells, len(line)):
+        is_mixed = number in matrix.mixed
+        if reason := _no_average_reason(cells, len(line), is_mixed=is_mixed):
             left_out.setdefault(reason, []).append(head)
         else:
             columns[head] = [cell.value for cell in cells]
@@ -160,12 +183,14 @@ def _averages(
     return [math.fsum(row) / len(row) for row in zip(*columns.values(), strict=True)], notes
 
 
-def _no_average_reason(cells: Sequence[MetricRecord], expected: int) -> str | None:
+def _no_average_reason(cells: Sequence[MetricRecord], expected: int, is_mixed: bool) -> str | None:
     """Return why averages leave out a column, None if they do not."""
     if len(cells) < expected:
         return "not every row has a score"
     if any(cell.aggregate == PARTIAL for cell in cells):
         return "scores of groups from some of their tasks only"
+    if is_mixed:
+        return "its scores cannot be compared"
     directions = {cell.higher_is_better for cell in cells}
     if directions != {True}:
         return "lower is better" if directions == {False} else "unknown whether higher is better"
@@ -173,7 +198,7 @@ def _no_average_reason(cells: Sequence[MetricRecord], expected: int) -> str | No
 
 
 def _average_cells(averages: Sequence[float | None]) -> list[ScoreCell | None]:
-    known = [mean for mean in averages if mean is not None]
+    known = {mean for mean in averages if mean is not None}
     return [
         None if mean is None else ScoreCell(mean, is_best=len(known) > 1 and mean == max(known))
         for mean in averages

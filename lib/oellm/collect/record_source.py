@@ -8,21 +8,23 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, TextIO
 
 from oellm import frameworks
 from oellm.collect import sources, stdin_lines
 from oellm.collect.collection import Collection
 from oellm.collect.record_maker import MadeRecords, RecordMaker
-from oellm.core import parquet, schema, tables
+from oellm.core import display, parquet, schema, tables
 from oellm.core.display import format_count
 from oellm.core.log import Log
 from oellm.core.regular_files import open_regular_text
 from oellm.core.tables import Values
 from oellm.errors import UsageError
 from oellm.manifest.model_spec import ModelSpec
-from oellm.metrics import reading, score_tables
+from oellm.metrics import columns, score_tables
 from oellm.metrics import records as metric_records
+from oellm.metrics.reading import RecordText
 from oellm.metrics.records import MetricRecord, PrimaryMetrics
 from oellm.metrics.selection import RecordSelection
 from oellm.tasks import suites
@@ -88,8 +90,8 @@ class RecordSource:
         self._collection = Collection(log, request.every, request.model)
         maker = RecordMaker(request.primary, request.selection, request.partial)
         self._made = MadeRecords(self._collection, maker)
-        # Iterators over records that were saved before.
-        self._saved: list[Iterator[MetricRecord]] = []
+        # Records that were saved before.
+        self._saved: list[RecordText] = []
 
     def add_paths(self, paths: Sequence[str]) -> None:
         """Add run directories, directories, result files, and files of what commands printed.
@@ -97,7 +99,7 @@ class RecordSource:
         Raises InputError for a path that does not exist, or that holds nothing of these.
         """
         saved, others = stdin_lines.add_files(paths, self._collection)
-        self._saved += map(_saved_records, saved)
+        self._saved += [RecordText(_lines(path), path) for path in saved]
         if others:
             self._collection.add_sources(sources.find_sources(others, self._collection.fail))
 
@@ -107,6 +109,23 @@ class RecordSource:
         if saved is not None:
             self._saved.append(saved)
 
+    def extra_columns(self) -> list[str]:
+        """Return the columns that records have besides those of schema.json, in order.
+
+        They come from the users' manifests, and from other tools that changed saved records.
+        """
+        saved = itertools.chain.from_iterable(text.extra_columns for text in self._saved)
+        return list(dict.fromkeys([*saved, *self._collection.extra_columns()]))
+
+    def require_columns(self, named: Mapping[str, Iterable[str]] = MappingProxyType({})) -> None:
+        """Raise UsageError if a column that an option names is in no record.
+
+        `named` has the columns of the command's own options, by option.
+        """
+        known = [*metric_records.column_names(), *self.extra_columns()]
+        for option, names in (*self._request.selection.named, *named.items()):
+            columns.require_columns(option, names, known)
+
     def records(self) -> Iterable[MetricRecord]:
         """Return the records: saved ones first, the others in the order of their sources."""
         request = self._request
@@ -114,21 +133,23 @@ class RecordSource:
         kept = itertools.chain(request.selection.keep(saved), self._made)
         return request.selection.sort(kept)
 
-    def write(self, columns: Sequence[str], layout: str, stream: TextIO) -> None:
+    def write(self, names: Sequence[str], layout: str, stream: TextIO) -> None:
         """Write the records in a format, without buffering them if the format permits it."""
         if layout == DASHBOARD:
             self._write_dashboard(stream)
             return
         if self._saved or layout not in tables.BY_LINE or self._request.selection.keys:
-            rows = metric_records.select_columns(self.records(), columns)
-            types = column_types("metric", columns)
+            rows = metric_records.select_columns(self.records(), names)
+            types = columns.column_types(names)
             write_rows(
                 rows, types, layout=layout, stream=stream, counts=schema.count_columns("metric")
             )
             return
         # The processes that read the results write the lines, too.
-        stream.write(tables.format_head(columns, layout))
-        stream.writelines(self._made.lines(columns, layout))
+        out = display.guard_terminal(stream)
+        out.write(tables.format_head(names, layout))
+        for text in self._made.lines(names, layout):
+            out.write(text)
 
     def _write_dashboard(self, stream: TextIO) -> None:
         rows = score_tables.dashboard_rows(self.records(), frameworks.find_harness)
@@ -154,6 +175,8 @@ class RecordSource:
 
     def log_missing(self) -> None:
         """Log what is missing; known once all records were read."""
+        if late := dict.fromkeys(name for text in self._saved for name in text.late_columns):
+            self._log(f"left out, only later records have these columns: {', '.join(late)}")
         if left_out := self._made.partial_left_out:
             self._log(
                 f"{left_out} scores of groups that lack some of their tasks are left out "
@@ -173,11 +196,6 @@ def require_format(layout: str, stream: TextIO, *more: str) -> None:
         raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
 
 
-def column_types(table: str, columns: Iterable[str]) -> dict[str, str]:
-    """Return the type of each of some columns of a table of schema.json."""
-    return {column: schema.table(table)[column]["type"] for column in columns}
-
-
 def write_rows(
     rows: Iterable[Values],
     types: Mapping[str, str],
@@ -185,17 +203,21 @@ def write_rows(
     stream: TextIO,
     *,
     counts: Container[str] = (),
+    caption: Sequence[str] = (),
 ) -> None:
     """Write rows in one of FORMATS; `types` maps the columns to their types in schema.json.
 
-    Tables show the numbers in the columns `counts` without decimals.
+    Tables show the numbers in the columns `counts` without decimals, and have the lines of the
+    caption.
     """
     if layout == "parquet":
         parquet.write_rows(rows, types, stream.buffer)
     else:
-        tables.write_rows(rows, list(types), layout=layout, stream=stream, counts=counts)
+        tables.write_rows(
+            rows, list(types), layout=layout, stream=stream, counts=counts, caption=caption
+        )
 
 
-def _saved_records(path: str) -> Iterator[MetricRecord]:
+def _lines(path: str) -> Iterator[str]:
     with open_regular_text(path, encoding="utf-8-sig") as stream:
-        yield from reading.read_metric_records(stream, path)
+        yield from stream

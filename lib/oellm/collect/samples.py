@@ -21,7 +21,7 @@ from oellm.frameworks.interface import Sample, SampleReader
 from oellm.metrics.records import MetricRecord
 from oellm.runs.result_store import ResultStore
 
-# Scores by a hash of the document's task, number, content and target. Hashes hold in this process
+# Scores by a hash of the document's task, content and target. Hashes hold in this process
 # only.
 ScoreByDocument = dict[int, float]
 
@@ -137,7 +137,7 @@ def _sample_files(
         # The result came through a pipe, so nobody knows where it is stored.
         return
     if record.eval_id:
-        yield ResultStore(place).samples_path(record.eval_id), ""
+        yield _store(record).samples_path(record.eval_id), ""
         return
     for task in tasks:
         names = reader.sample_file_names(place.name, task)
@@ -146,11 +146,17 @@ def _sample_files(
             yield path, task
 
 
+def _store(record: MetricRecord) -> ResultStore:
+    """Return the directory of a result of ours: the run's, or oe-run-task's --output_dir."""
+    place = Path(record.run_dir)
+    return ResultStore(place.parent.parent if place.name == f"{record.eval_id}.json" else place)
+
+
 def _group_members(record: MetricRecord, reader: SampleReader) -> dict[str, list[str]]:
     """Return the members of each group in the result that a record comes from."""
     path = Path(record.run_dir)
     if record.eval_id:
-        path = ResultStore(path).result_path(record.eval_id)
+        path = _store(record).result_path(record.eval_id)
     try:
         # Other tools may write NaN, which json_codec refuses.
         return reader.group_members(json.loads(read_regular(path)))

@@ -10,7 +10,7 @@ import csv
 import enum
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from oellm.collect.collection import Collection
@@ -18,7 +18,7 @@ from oellm.core import json_codec, schema
 from oellm.core.regular_files import open_regular_text
 from oellm.errors import InputError
 from oellm.metrics import reading, scored_rows
-from oellm.metrics.records import MetricRecord
+from oellm.metrics.reading import RecordText
 from oellm.runs import run_directory
 from oellm.runs.result_file import KEY, check_result, read_record
 
@@ -26,9 +26,7 @@ from oellm.runs.result_file import KEY, check_result, read_record
 _BEGIN = 2**16
 
 
-def read_lines(
-    stream: Iterable[str], source: str, collection: Collection
-) -> Iterator[MetricRecord] | None:
+def read_lines(stream: Iterable[str], source: str, collection: Collection) -> RecordText | None:
     """Add the results and runs of some lines to a collection, or return the metric records.
 
     The first line decides which of the two the text holds. Raises InputError with the line for
@@ -45,7 +43,7 @@ def read_lines(
     everything = itertools.chain(begin, lines)
     if _is_record(begin[-1]):
         _refuse_manifest(next(csv.reader(begin[-1:]), []), source)
-        return reading.read_metric_records(everything, source)
+        return RecordText(everything, source)
     for number, line in enumerate(everything, 1):
         if line.strip():
             _add(_parse_object(line, source, number), source, number=number, collection=collection)

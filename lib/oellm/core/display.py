@@ -9,15 +9,58 @@ from __future__ import annotations
 import datetime
 import re
 import unicodedata
+from typing import Protocol, TextIO
 
-# Characters that XML cannot hold, and control characters, for which no font has a glyph.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
+# Characters that could move the cursor, clear the screen, or turn the text around them (control
+# characters, and those of bidirectional text and of invisible tags); those that XML cannot hold;
+# and bytes that are no UTF-8, which Python has as lone surrogates.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069"
+    "\ud800-\udfff\ufffe\uffff\U000e0000-\U000e007f]"
+)
+_UNPRINTABLE_LINES = re.compile(_UNPRINTABLE.pattern.replace("\x00-\x1f", "\x00-\x08\x0b-\x1f"))
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+
+
+def printable(text: str) -> str:
+    """Return lines of text as a terminal may show them: `\ufffd` for each dangerous character.
+
+    Line ends and tabs stay. Whatever others may have named or written passes through here, or
+    through `one_line`, before it reaches a terminal.
+    """
+    return _UNPRINTABLE_LINES.sub("\ufffd", text)
+
+
+def one_line(text: str) -> str:
+    """Return text on one line, as a terminal may show it."""
+    return _UNPRINTABLE.sub("\ufffd", " ".join(text.splitlines()) if "\n" in text else text)
+
+
+class Writer(Protocol):
+    """What texts are written to."""
+
+    def write(self, text: str, /) -> object:
+        """Write a text."""
+        ...
+
+
+def guard_terminal(stream: TextIO) -> Writer:
+    """Return a stream, or if it is a terminal, one that writes only printable text to it."""
+    return _Guarded(stream) if stream.isatty() else stream
+
+
+class _Guarded:
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str, /) -> object:
+        """Write printable text."""
+        return self._stream.write(printable(text))
 
 
 def shorten_middle(text: str, width: int) -> str:
     """Return text on one line, at most `width` wide; `…` replaces the middle of a longer one."""
-    text = _UNPRINTABLE.sub("\ufffd", " ".join(text.split()))
+    text = one_line(" ".join(text.split()))
     if text_width(text) <= width:
         return text
     head, tail = text, text

@@ -6,7 +6,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, TextIO
 
-from oellm.core import json_codec
+from oellm.core import display, json_codec
 from oellm.core.csv_records import csv_text
 
 # One value for each column.
@@ -27,24 +27,28 @@ def write_rows(
     stream: TextIO,
     *,
     counts: Container[str] = (),
+    caption: Sequence[str] = (),
 ) -> None:
     """Write rows in one of STREAMED, which stream, or of TABLES, which buffer.
 
     Tables leave out columns in which no row has a value. They show the numbers of a column with
-    four decimals if one of them is a float, except in the columns `counts`.
+    four decimals if one of them is a float, except in the columns `counts`, and the lines of the
+    caption. On a terminal, no layout has control characters.
     """
+    out = display.guard_terminal(stream)
     if layout in BY_LINE:
-        stream.write(format_head(columns, layout))
+        out.write(format_head(columns, layout))
         for row in rows:
-            stream.write(format_lines([row], columns, layout))
+            out.write(format_lines([row], columns, layout))
     elif layout == "json":
         before = "[\n"
         for row in rows:
-            stream.write(before + _json(row, columns))
+            out.write(before + _json(row, columns))
             before = ",\n"
-        stream.write("[]\n" if before == "[\n" else "\n]\n")
+        out.write("[]\n" if before == "[\n" else "\n]\n")
     else:
-        _write_table(list(rows), columns, layout, stream=stream, counts=counts)
+        for text in _table(list(rows), columns, layout, counts=counts, caption=caption):
+            out.write(text)
 
 
 def select_values(objects: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> Iterator[Values]:
@@ -92,14 +96,15 @@ def _json(row: Values, columns: Sequence[str]) -> str:
     return json_codec.dumps(dict(zip(columns, row, strict=True))).decode()
 
 
-def _write_table(
+def _table(
     rows: list[Values],
     columns: Sequence[str],
     layout: str,
     *,
-    stream: TextIO,
     counts: Container[str],
-) -> None:
+    caption: Sequence[str],
+) -> Iterator[str]:
+    """Yield the parts of a table."""
     from oellm.core.markup import MARKUPS, ScoreCell
 
     markup = MARKUPS[layout]
@@ -125,12 +130,16 @@ def _write_table(
         return markup.escape(cell_text(value))
 
     cells = [list(map(shown, [row[place] for place in kept], has_decimals)) for row in rows]
+    below = [markup.escape(text) for text in caption]
     if layout == "latex":
-        stream.writelines(_latex(heads, cells, is_right))
+        yield from _latex(heads, cells, is_right, caption=below)
     elif layout == "html":
-        stream.writelines(_html(heads, cells, is_right))
+        yield from _html(heads, cells, is_right, caption=below)
     else:
-        stream.write(_tabulated(heads, cells, is_right, layout=layout) + "\n")
+        yield _tabulated(heads, cells, is_right, layout=layout) + "\n"
+        # Two blanks at the end of a line keep it apart from the next one in markdown.
+        end = "  \n" if layout == "markdown" else "\n"
+        yield "\n" + end.join(below) + "\n" if below else ""
 
 
 def _tabulated(
@@ -148,18 +157,29 @@ def _tabulated(
 
 
 def _latex(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool]
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    is_right: Sequence[bool],
+    *,
+    caption: Sequence[str],
 ) -> Iterable[str]:
     """Yield the lines of a LaTeX tabular that needs the package booktabs."""
     yield f"\\begin{{tabular}}{{{''.join('r' if right else 'l' for right in is_right)}}}\n"
     yield f"\\toprule\n{' & '.join(heads)} \\\\\n\\midrule\n"
     for row in rows:
         yield " & ".join(row) + " \\\\\n"
-    yield "\\bottomrule\n\\end{tabular}\n"
+    yield "\\bottomrule\n"
+    for text in caption:
+        yield f"\\multicolumn{{{len(heads)}}}{{l}}{{\\footnotesize {text}}} \\\\\n"
+    yield "\\end{tabular}\n"
 
 
 def _html(
-    heads: Sequence[str], rows: Sequence[Sequence[str]], is_right: Sequence[bool]
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    is_right: Sequence[bool],
+    *,
+    caption: Sequence[str],
 ) -> Iterable[str]:
     """Yield the lines of an HTML table element."""
     right = ' style="text-align: right"'
@@ -171,7 +191,8 @@ def _html(
         )
         return f"<tr>{''.join(parts)}</tr>\n"
 
-    yield f"<table>\n<thead>\n{line('th', heads)}</thead>\n<tbody>\n"
+    described = f"<caption>{'<br>'.join(caption)}</caption>\n" if caption else ""
+    yield f"<table>\n{described}<thead>\n{line('th', heads)}</thead>\n<tbody>\n"
     for row in rows:
         yield line("td", row)
     yield "</tbody>\n</table>\n"

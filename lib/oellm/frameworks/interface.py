@@ -251,7 +251,7 @@ class Sample(NamedTuple):
     Attributes:
         task: The task.
         filter: The filter, as in metric records.
-        document: What tells the document from others of the task: number, content, target.
+        document: What tells the document from others of the task: content, target.
         scores: The document's values by metric; whatever type the framework wrote.
     """
 

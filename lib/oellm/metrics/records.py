@@ -13,7 +13,8 @@ from oellm.core.json_codec import is_finite as is_finite  # noqa: PLC0414
 from oellm.manifest.cells import read_cell
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import ModelSpec
-from oellm.metrics.scored_rows import ScoredRow
+from oellm.metrics.columns import extra_names
+from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import TaskState
 
 # Values of the column `aggregate`.
@@ -29,6 +30,9 @@ NO_TEMPLATE = "none"
 _UNKNOWN = TaskState()
 # Digits of a task's hash that records show.
 _HASH_DIGITS = 16
+
+
+_NO_EXTRA: Mapping[str, str] = {}
 
 
 class MetricRecord(NamedTuple):
@@ -68,20 +72,33 @@ class MetricRecord(NamedTuple):
     dtype: str = ""
     chat_template: str = ""
     hardware: str = ""
+    remark: str = ""
+    # No column, but the user's own columns by name.
+    extra: Mapping[str, str] = _NO_EXTRA
+
+    def value_in(self, column: str) -> Any:
+        """Return the value in a column; empty in a user's own column that the record lacks."""
+        return getattr(self, column) if column in _OWN else self.extra.get(column, "")
+
+
+_COLUMNS = MetricRecord._fields[:-1]
+_OWN = frozenset(_COLUMNS)
 
 
 def column_names() -> list[str]:
-    """Return the columns of a metric record, in order."""
-    return list(MetricRecord._fields)
+    """Return the columns that every metric record has, in order."""
+    return list(_COLUMNS)
 
 
 def select_columns(
     records: Iterable[MetricRecord], columns: Sequence[str]
 ) -> Iterable[tuple[Any, ...]]:
     """Return the values of each record in some columns."""
-    if tuple(columns) == MetricRecord._fields:
-        return records
-    return tables.select_fields(records, columns)
+    if tuple(columns) == _COLUMNS:
+        return (record[:-1] for record in records)
+    if _OWN.issuperset(columns):
+        return tables.select_fields(records, columns)
+    return (tuple(map(record.value_in, columns)) for record in records)
 
 
 def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[MetricRecord]:
@@ -95,9 +112,12 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     contents, environment, tasks = scored.contents, scored.environment, scored.tasks
     dataset_revision = contents.data or cells.get("dataset_revision", "")
     model_digest = contents.model or cells.get("model_digest", "")
-    chat_template = contents.chat_template or _chat_template(cells, eval_suite)
+    chat_template = contents.chat_template or _chat_template(cells)
+    names = extra_names(cells)
+    extra = {shown: cells[name] for name, shown in names.items()} if names else _NO_EXTRA
+    asked = _Asked(read_cell("n_shot", cells.get("n_shot", "")).value, limit)
     for place, score in enumerate(scored.scores):
-        version, task_hash = tasks.get(score.task, _UNKNOWN)
+        version, task_hash, remark = tasks.get(score.task, _UNKNOWN)
         yield MetricRecord(
             eval_id=cells.get("eval_id", ""),
             model_path=model_path,
@@ -128,14 +148,37 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
             dtype=environment.dtype,
             chat_template=chat_template,
             hardware=environment.hardware,
+            remark=asked.remark(score, remark),
+            extra=extra,
         )
 
 
-def _chat_template(cells: Mapping[str, str], eval_suite: str) -> str:
+class _Asked(NamedTuple):
+    """What a row asks for, and a score may not have."""
+
+    n_shot: int | None
+    limit: float | None
+
+    def remark(self, score: MetricScore, known: str) -> str:
+        """Return what is not as asked in a score, after what is known of its task."""
+        n_shot, n_samples, limit = score.n_shot, score.n_samples, self.limit
+        is_short = limit is not None and n_samples is not None and 1 <= n_samples < limit
+        is_other = n_shot != self.n_shot and n_shot is not None and self.n_shot is not None
+        if not (known or is_short or is_other):
+            return ""
+        parts = [known] if known else []
+        if is_other:
+            parts.append(f"{self.n_shot} shots were asked for, {n_shot} used")
+        if is_short:
+            parts.append(f"{limit} documents were asked for, {n_samples} scored")
+        return "; ".join(parts)
+
+
+def _chat_template(cells: Mapping[str, str]) -> str:
     """Return the column chat_template of a row whose result does not tell the template's digest."""
     asked = cells.get("apply_chat_template", "")
-    if eval_suite != "lm_eval" and not asked:
-        # Other frameworks apply a template unless they are told not to, and results need not say.
+    if not asked and not cells.get("eval_id"):
+        # A result of another tool need not say whether it applied one.
         return ""
     return "used" if read_cell("apply_chat_template", asked).value else NO_TEMPLATE
 

@@ -7,12 +7,11 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from oellm.core import schema
 from oellm.core.tables import cell_text
-from oellm.errors import UsageError, nearest
+from oellm.errors import UsageError
 from oellm.manifest.checkpoint_names import natural_key
 from oellm.metrics.records import MetricRecord
 
@@ -49,10 +48,10 @@ class Condition(NamedTuple):
                 f"COLUMN<NUMBER, <=, > or >=, got {expression!r}"
             )
         column, relation, pattern = match.groups()
-        _require_column(option, column)
         number = _parse_number(pattern)
         if relation in _ORDERS:
-            if schema.table("metric")[column]["type"] not in ("integer", "number"):
+            kind = schema.table("metric").get(column, {}).get("type", "number")
+            if kind not in ("integer", "number"):
                 raise UsageError(f"{option}: {column} holds no numbers: expected = or != after it")
             if number is None:
                 raise UsageError(
@@ -62,7 +61,10 @@ class Condition(NamedTuple):
 
     def holds(self, record: MetricRecord) -> bool:
         """Return whether a record fulfils it; an empty value is neither less nor greater."""
-        value = getattr(record, self.column)
+        value = record.value_in(self.column)
+        if isinstance(value, str) and self.relation in _ORDERS:
+            # A user's own column.
+            value = _parse_number(value)
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if order := _ORDERS.get(self.relation):
             return is_number and order(value, self.number)
@@ -85,11 +87,13 @@ class RecordSelection(NamedTuple):
 
     Attributes:
         keys: the first counts most; without keys, records stay in the order in which they come.
+        named: by option, the columns that the user named; records need not have them.
     """
 
     conditions: list[Condition]
     keys: list[SortKey]
     primary_only: bool
+    named: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @classmethod
     def parse(
@@ -97,14 +101,17 @@ class RecordSelection(NamedTuple):
     ) -> RecordSelection:
         """Parse the values of options like --filter, by option, and of --sort.
 
-        Raises UsageError for a bad one.
+        Raises UsageError for a bad one. Whether there are such columns is known later: a user's
+        manifest may have columns of its own.
         """
-        parsed = [
-            Condition.parse(expression, option)
-            for option, expressions in conditions.items()
-            for expression in expressions
-        ]
-        return cls(parsed, _parse_keys(keys), primary_only)
+        parsed, named = [], []
+        for option, expressions in conditions.items():
+            of_option = [Condition.parse(expression, option) for expression in expressions]
+            named.append((option, tuple(condition.column for condition in of_option)))
+            parsed += of_option
+        sorting = _parse_keys(keys)
+        named.append(("--sort", tuple(key.column for key in sorting)))
+        return cls(parsed, sorting, primary_only=primary_only, named=tuple(named))
 
     def select(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
         """Yield the wanted records in their order; streams if there are no sort keys.
@@ -148,32 +155,21 @@ def _parse_number(text: str) -> float | None:
     return None
 
 
-def split_columns(option: str, names: str) -> list[str]:
-    """Split a comma-separated list of columns; raises UsageError if one does not exist."""
-    columns = list(filter(None, map(str.strip, names.split(","))))
-    for column in columns:
-        _require_column(option, column)
-    return list(dict.fromkeys(columns))
-
-
-def _require_column(option: str, column: str) -> None:
-    known = schema.table("metric")
-    if column not in known:
-        raise UsageError(f"{option}: unknown column {column!r}{nearest(column, known)}")
+def split_columns(names: str) -> list[str]:
+    """Split a comma-separated list of columns; each counts once."""
+    return list(dict.fromkeys(filter(None, map(str.strip, names.split(",")))))
 
 
 def _parse_keys(names: str) -> list[SortKey]:
-    keys = []
-    for name in filter(None, map(str.strip, names.split(","))):
-        column = name.removeprefix("-").strip()
-        _require_column("--sort", column)
-        keys.append(SortKey(column, name.startswith("-")))
-    return keys
+    return [
+        SortKey(name.removeprefix("-").strip(), name.startswith("-"))
+        for name in filter(None, map(str.strip, names.split(",")))
+    ]
 
 
 def _sort_by(records: Sequence[MetricRecord], key: SortKey) -> list[MetricRecord]:
     """Return records ordered by one column; those without a value come last."""
-    value_of = attrgetter(key.column)
+    value_of = operator.methodcaller("value_in", key.column)
     full = [record for record in records if value_of(record) not in (None, "")]
     empty = [record for record in records if value_of(record) in (None, "")]
     # Ranks are worked out once for each distinct value: many records share a few values.

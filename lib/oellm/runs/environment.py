@@ -40,10 +40,12 @@ class TaskState(NamedTuple):
     Attributes:
         version: The version that it gives itself.
         hash: The framework's digest of its documents and prompts.
+        remark: What is not as asked in its scores, such as a metric that is no number.
     """
 
     version: str = ""
     hash: str = ""
+    remark: str = ""
 
     @classmethod
     def from_json(cls, content: Any) -> TaskState:

@@ -29,7 +29,8 @@ def parse_sample(line: bytes, task: str) -> Sample:
     return Sample(
         task=sample.get("task", task),
         filter=sample.get("filter", "none"),
-        document=(sample["doc_id"], *_digests(sample)),
+        # Without its number: documents that were inserted or left out must not shift the others.
+        document=_digests(sample),
         # Beside its scores, a line has its metrics as keys; a document may lack some of them.
         scores=sample,
     )

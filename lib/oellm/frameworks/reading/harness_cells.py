@@ -38,7 +38,9 @@ def shared_cells(native: Object) -> dict[str, str]:
         "model_revision": get_text(config, "model_sha"),
         **native_cells.model_cells(model.name, model.arguments),
     }
-    if native.get("chat_template"):
+    if "chat_template" in native and not native["chat_template"]:
+        cells["apply_chat_template"] = "false"
+    elif native.get("chat_template"):
         cells["apply_chat_template"] = "true"
         # With a chat template, an empty cell means true.
         if native.get("fewshot_as_multiturn") is False:
