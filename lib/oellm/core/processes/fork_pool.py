@@ -84,6 +84,10 @@ def _fork(
 
 
 def _serve(function: Callable[[Item], object], connection: Connection) -> None:
+    # A daemon ends with its parent, but multiprocessing lets it start no process of its own, as a
+    # metric does that runs what a model has written. There is no public name for this in a process
+    # that runs (Python 3.10 to 3.14; a test fails if the name changes).
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
     while True:
         connection.send((function(connection.recv()),))
 

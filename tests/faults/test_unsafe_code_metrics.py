@@ -1,0 +1,83 @@
+"""Tasks with a metric that runs code in processes of its own, as humaneval and mbpp have one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from support.processes import Run
+
+# As in lm-eval, the metric is tried when the file is imported. As in code_eval, it starts a manager
+# and a process.
+METRIC = """
+import multiprocessing
+import os
+
+import datasets
+
+
+def _check(program, passed):
+    try:
+        exec(program, {})
+        passed.append(True)
+    except BaseException:
+        passed.append(False)
+
+
+def passes(program):
+    if os.environ["HF_ALLOW_CODE_EVAL"] != "1":
+        raise ValueError("code may not run")
+    manager = multiprocessing.Manager()
+    passed = manager.list()
+    process = multiprocessing.Process(target=_check, args=(program, passed))
+    process.start()
+    process.join(timeout=10)
+    return bool(passed) and passed[0]
+
+
+assert passes("assert 1 == 1")
+
+
+def score(references, predictions):
+    return float(passes(predictions[0]) or passes(references[0]))
+
+
+def load(**_):
+    rows = [{"text": "n = 1"}, {"text": "fail()"}]
+    return datasets.DatasetDict({"test": datasets.Dataset.from_list(rows)})
+"""
+TASK = """
+task: programs
+unsafe_code: true
+custom_dataset: !function metric.load
+output_type: generate_until
+test_split: test
+doc_to_text: "{{text}}"
+doc_to_target: "{{text}}"
+generation_kwargs: {max_gen_toks: 4, until: ["."]}
+metric_list:
+  - metric: !function metric.score
+    aggregation: mean
+    higher_is_better: true
+"""
+
+
+@pytest.mark.slow
+def test_a_metric_may_start_processes(run: Run, tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "metric.py").write_text(METRIC)
+    (tmp_path / "programs.yaml").write_text(TASK)
+    manifest = (
+        "model_path,task_path,n_shot,include_path,confirm_run_unsafe_code\n"
+        f"{tiny_model},programs,0,{tmp_path},true\n"
+    )
+    offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
+    fetched = run("oe-fetch", "--cluster=local", stdin=manifest, env=offline)
+    (row,) = csv.DictReader(io.StringIO(fetched.stdout))
+    assert (row["n_docs"], row["request_types"]) == ("2", "generate_until=2")
+    done = run("oe-run-task", stdin=fetched.stdout, env=offline)
+    (metric,) = json.loads(done.stdout)["oellm"]["metrics"]
+    assert (metric["metric"], metric["value"]) == ("score", 0.5)
