@@ -222,11 +222,19 @@ def _rows(options: Options, model: str) -> list[Row]:
 
 
 def _check_tasks(rows: list[Row]) -> None:
-    """Raise UsageError that names every task, group or tag that its framework does not have."""
+    """Raise UsageError that names every task, group or tag that its framework does not have.
+
+    Tell which tasks cannot start without a permission that the rows do not give.
+    """
     from oellm import frameworks
 
     if unknown := frameworks.find_unknown_tasks(rows, cli.message):
         raise UsageError("; ".join(unknown))
+    if unconfirmed := frameworks.find_unconfirmed_tasks(rows, cli.message):
+        cli.message(
+            f"{', '.join(unconfirmed)}: these tasks run code that the model writes, so their rows "
+            "will fail; to permit it: --confirm_run_unsafe_code=true"
+        )
 
 
 def _list(paths: list[str], selections: list[str]) -> None:

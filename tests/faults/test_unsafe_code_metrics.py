@@ -81,3 +81,29 @@ def test_a_metric_may_start_processes(run: Run, tmp_path: Path, tiny_model: Path
     done = run("oe-run-task", stdin=fetched.stdout, env=offline)
     (metric,) = json.loads(done.stdout)["oellm"]["metrics"]
     assert (metric["metric"], metric["value"]) == ("score", 0.5)
+
+
+@pytest.mark.slow
+def test_a_task_that_is_not_permitted_is_named_before_its_code_is_imported(
+    run: Run, tmp_path: Path, tiny_model: Path
+) -> None:
+    (tmp_path / "metric.py").write_text(METRIC + "\n(Path(__file__).parent / 'RAN').touch()\n")
+    (tmp_path / "programs.yaml").write_text(TASK)
+    arguments = ["oe-manifest", f"--models={tiny_model}", "--tasks=programs", "--n_shot=0"]
+    made = run(*arguments, f"--include_path={tmp_path}")
+    assert made.stderr == (
+        "oe-manifest: programs: these tasks run code that the model writes, so their rows will "
+        "fail; to permit it: --confirm_run_unsafe_code=true\n"
+    )
+    checked = run("oe-fetch", "--cluster=local", "--check", stdin=made.stdout, status=1)
+    assert "programs runs code that the model wrote" in checked.stderr
+    assert "to fix it: --confirm_run_unsafe_code=true" in checked.stderr
+    assert not (tmp_path / "RAN").exists()
+    permitted = run(*arguments, f"--include_path={tmp_path}", "--confirm_run_unsafe_code=true")
+    assert permitted.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_suite_with_such_a_task_is_announced(run: Run) -> None:
+    made = run("oe-manifest", "--models=a/b", "--task_groups=reasoning")
+    assert "oe-manifest: mbpp: these tasks run code that the model writes" in made.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -129,6 +130,25 @@ def find_harness(name: str) -> Harness:
     """Return how the dashboard knows a framework; one that is not built in has its own name."""
     framework = _FRAMEWORKS.get(name)
     return (framework and framework.harness) or Harness(name, has_filters=False)
+
+
+def find_unconfirmed_tasks(rows: Iterable[Row], log: Log) -> list[str]:
+    """Return the tasks that run code that a model writes, of rows that do not permit this.
+
+    Unknown tasks have none.
+    """
+    tasks: dict[str, Tasks] = {}
+    found: dict[str, None] = {}
+    for row in rows:
+        name = row.typed.eval_suite
+        if name not in runnable_names() or row.value("confirm_run_unsafe_code"):
+            continue
+        if name not in tasks:
+            tasks[name] = create_tasks(name, log)
+        with contextlib.suppress(InputError):
+            unsafe = tasks[name].unsafe_tasks(row.typed.task_path, row.typed.include_path)
+            found.update(dict.fromkeys(unsafe))
+    return list(found)
 
 
 def create_model(name: str, log: Log) -> Model:

@@ -225,6 +225,14 @@ class Tasks(Protocol):
         """
         ...
 
+    def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
+        """Return the names of those tasks behind a name that run code that a model writes.
+
+        As far as configurations tell, and if that is known soon; raises InputError if there is no
+        such task.
+        """
+        ...
+
 
 class ResultReader(Protocol):
     """A reader of the result files that a framework writes, itself or through oe-run-task."""

@@ -69,6 +69,10 @@ class LmEvalTasks:
         Raises whatever prevents building it: errors of lm-eval, of the task's code, of libraries.
         """
         manager = self._managers.manager(task, include_path)
+        # Such a task tries out its metric when its code is imported.
+        if not any(demand.runs_unsafe_code for demand in demands):
+            for name in self.unsafe_tasks(task, include_path):
+                raise _not_permitted(name)
         # Before the files are read for building: if they change in between, this is out of date.
         digest = self.task_digest(task, include_path)
         version = self.task_version(task, include_path)
@@ -82,6 +86,10 @@ class LmEvalTasks:
     def task_digest(self, task: str, include_path: str) -> str:
         """Return the digest of a task (TaskManagers.digest)."""
         return self._managers.digest(task, include_path)
+
+    def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
+        """Return the tasks that run code that a model writes (TaskManagers.unsafe_tasks)."""
+        return self._managers.unsafe_tasks(task, include_path)
 
     def task_version(self, task: str, include_path: str) -> str:
         """Return the version of a task (TaskManagers.version)."""
@@ -124,9 +132,13 @@ def _try_demand(
 
 def _require_permission(task: Any, demand: Demand) -> None:
     if getattr(task, "UNSAFE_CODE", False) and not demand.runs_unsafe_code:
-        raise NotPermittedError(
-            f"{task.task_name} runs code that the model wrote: set confirm_run_unsafe_code to true"
-        )
+        raise _not_permitted(task.task_name)
+
+
+def _not_permitted(name: str) -> NotPermittedError:
+    return NotPermittedError(
+        f"{name} runs code that the model wrote: set confirm_run_unsafe_code to true"
+    )
 
 
 def _set_shots(task: Any, own: int | None, asked: int | None) -> None:

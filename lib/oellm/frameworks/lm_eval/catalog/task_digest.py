@@ -11,7 +11,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from oellm.frameworks.lm_eval.catalog import local_files, task_tree
 from oellm.frameworks.lm_eval.catalog.local_files import UnknownContentError
@@ -24,14 +24,6 @@ _FORMATS = ("arrow", "csv", "json", "parquet", "text", "xml", "webdataset", "ima
 _TASKS_PACKAGE = "lm_eval.tasks."
 
 
-class _Definition(NamedTuple):
-    """What a name stands for; the directory is that of its file, empty if it has none."""
-
-    name: str
-    config: Mapping[str, Any]
-    directory: str
-
-
 def compute_digest(task: str, indices: Sequence[TaskIndex]) -> str:
     """Return 16 hex digits for a task, group, tag or YAML file; the first index of a name counts.
 
@@ -41,7 +33,7 @@ def compute_digest(task: str, indices: Sequence[TaskIndex]) -> str:
     content = hashlib.sha256()
     try:
         for name, config, directory in sorted(
-            _definitions(task, indices), key=lambda each: each[0]
+            task_tree.definitions(task, indices), key=lambda each: each[0]
         ):
             content.update(f"{name}\n{_value_digest(config)}\n".encode())
             for named in _named_contents(config, directory):
@@ -57,7 +49,7 @@ def find_version(task: str, indices: Sequence[TaskIndex]) -> str:
     Returns an empty text if there is none.
     """
     try:
-        definitions = list(_definitions(task, indices))
+        definitions = list(task_tree.definitions(task, indices))
     except TaskYamlError:
         return ""
     own = _version(definitions[0].config)
@@ -69,23 +61,6 @@ def _version(config: Mapping[str, Any]) -> str:
     metadata = config.get("metadata")
     version = metadata.get("version") if isinstance(metadata, Mapping) else None
     return "" if version is None else str(version)
-
-
-def _definitions(task: str, indices: Sequence[TaskIndex]) -> Iterator[_Definition]:
-    """Yield what a task and the names that it leads to stand for, the task first."""
-    roots = task_tree.task_roots(task)
-    if roots.config is not None:
-        yield _Definition("", roots.config, os.path.dirname(os.path.realpath(task)))
-    for name, index in task_tree.reach(roots.members, indices):
-        entry = index.entries[name] if index is not None else None
-        if index is None or entry is None:
-            # Defined within a group, whose configuration has it.
-            yield _Definition(name, {}, "")
-        elif entry.kind == "tag":
-            yield _Definition(name, {"tasks of the tag": entry.tags}, "")
-        else:
-            path = os.path.join(index.root, entry.path)
-            yield _Definition(name, index.config(name), os.path.dirname(path))
 
 
 def _value_digest(value: Any, known: dict[int, str] | None = None) -> str:

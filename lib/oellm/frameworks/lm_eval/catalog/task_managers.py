@@ -68,6 +68,18 @@ class TaskManagers:
         found = self._known_indices(task, include_path)
         return "" if found is None else task_digest.find_version(task, found)
 
+    def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
+        """Return the tasks behind a name that run code that a model writes; like `digest`."""
+        found = self._known_indices(task, include_path) or []
+        try:
+            return [
+                name or str(config.get("task"))
+                for name, config, _ in task_tree.definitions(task, found)
+                if config.get("unsafe_code")
+            ]
+        except TaskYamlError as error:
+            raise InputError(str(error), column="task_path") from None
+
     def _known_indices(self, task: str, include_path: str) -> list[TaskIndex] | None:
         task_lookup.require_files(task, include_path)
         found = self._prove(task, include_path, may_scan=False)

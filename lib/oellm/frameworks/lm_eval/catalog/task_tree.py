@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from oellm.frameworks.lm_eval.catalog import task_yaml
@@ -21,6 +22,20 @@ class Reached(NamedTuple):
 
     name: str
     home: TaskIndex | None
+
+
+class Definition(NamedTuple):
+    """What a name stands for.
+
+    Attributes:
+        name: The name; empty for a task that is given as a file.
+        config: Its merged configuration.
+        directory: The directory of its file; empty if it has none.
+    """
+
+    name: str
+    config: Mapping[str, Any]
+    directory: str
 
 
 class TaskRoots(NamedTuple):
@@ -75,6 +90,26 @@ def reach(members: Iterable[Any], indices: Sequence[TaskIndex]) -> Iterator[Reac
         elif entry.kind == "group":
             with contextlib.suppress(TaskYamlError):
                 waiting += member_list(index.config(name).get("task"))
+
+
+def definitions(task: str, indices: Sequence[TaskIndex]) -> Iterator[Definition]:
+    """Yield what a task and the names that it leads to stand for, the task first.
+
+    Raises TaskYamlError for a damaged file.
+    """
+    roots = task_roots(task)
+    if roots.config is not None:
+        yield Definition("", roots.config, os.path.dirname(os.path.realpath(task)))
+    for name, index in reach(roots.members, indices):
+        entry = index.entries[name] if index is not None else None
+        if index is None or entry is None:
+            # Defined within a group, whose configuration has it.
+            yield Definition(name, {}, "")
+        elif entry.kind == "tag":
+            yield Definition(name, {"tasks of the tag": entry.tags}, "")
+        else:
+            path = os.path.join(index.root, entry.path)
+            yield Definition(name, index.config(name), os.path.dirname(path))
 
 
 def proven_indices(
