@@ -261,7 +261,9 @@ def _models(options: Options) -> Expansion:
         raise UsageError("--models: expected at least one model")
     further = Row(options.settings).value("model_args") or {}
     texts = {name: str(value) for name, value in further.items()}
-    return expansion.expand_models(listed, options.checkpoints, texts, options.step_pattern)
+    return expansion.expand_models(
+        listed, options.checkpoints, texts, step_pattern=options.step_pattern
+    )
 
 
 def _listed(value: str) -> Iterator[ListedModel]:
