@@ -20,6 +20,7 @@ from oellm.frameworks.reading.detect import read_result
 from oellm.metrics.records import PrimaryMetrics, make_metric_records
 from oellm.metrics.scored_rows import ScoredRow
 from support.golden_files import GOLDEN, assert_golden
+from support.native_results import GENERATORS, generate
 
 NATIVE = GOLDEN / "native"
 KINDS = sorted(path.name for path in NATIVE.iterdir() if path.is_dir())
@@ -316,7 +317,12 @@ def paths_of(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from paths_of(item, (*path, key))
 
 
-TEXTS = [(path.name, path.read_text()) for path in FILES] + [("x.json", json.dumps(LIGHTEVAL))]
+MADE_UP = [generate(kind, seed=1) for kind in GENERATORS]
+TEXTS = [
+    *((path.name, path.read_text()) for path in FILES),
+    ("x.json", json.dumps(LIGHTEVAL)),
+    *((made.name, json.dumps(made.document)) for made in MADE_UP),
+]
 OTHERS = st.one_of(
     st.none(),
     st.booleans(),
@@ -325,6 +331,7 @@ OTHERS = st.one_of(
     st.floats(),
     st.text(max_size=5),
     st.sampled_from([[], {}, [1], {"a": 1}, "a,b", [{}], {"a": {}}, {"acc,none": 1}]),
+    st.sampled_from(["\ud800", "a\0b", "a\nb", 'p={"x": [1', "[" * 5000, {"a=b": {"c": 1}}]),
 )
 
 
@@ -350,7 +357,7 @@ def test_whatever_is_damaged_ends_in_an_error_or_sound_records(data: st.DataObje
         for record in make_metric_records(scored, PrimaryMetrics({})):
             assert math.isfinite(record.value)
             assert record.stderr is None or math.isfinite(record.stderr)
-            json.dumps(record._asdict(), allow_nan=False)
+            json.dumps(record._asdict(), allow_nan=False, ensure_ascii=False).encode()
 
 
 @settings(max_examples=100, deadline=None)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +16,8 @@ from oellm.frameworks.reading import native_cells
 from oellm.metrics.scored_rows import ScoredRow, read_scored_row
 from oellm.runs.result_file import KEY, check_result
 
+# Neither CSV nor UTF-8 can hold these.
+_NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 # In the names of the files that frameworks write, or of their directory.
 _RESULT_NAME = re.compile(r"result|metric|score|eval|pass_at_k", re.IGNORECASE)
@@ -30,15 +34,15 @@ def read_result(content: bytes, path: str, model: str = "") -> list[ScoredRow] |
     reason, if the file is damaged or has no metric at all.
     """
     found: list[ScoredRow] = []
-    for document in _parse_documents(content, path):
-        rows = _read_document(document, path)
+    for text, document in _parse_documents(content, path):
+        rows = _read_document(text, document, path=path)
         if rows is None:
             return None
         found += rows
     return [_name_model(row, path, model) for row in found] or None
 
 
-def _read_document(document: Any, path: str) -> list[ScoredRow] | None:
+def _read_document(text: bytes, document: Any, path: str) -> list[ScoredRow] | None:
     if not isinstance(document, dict):
         return None
     if isinstance(document.get(KEY), dict):
@@ -48,11 +52,22 @@ def _read_document(document: Any, path: str) -> list[ScoredRow] | None:
         for reader in frameworks.result_readers():
             rows = reader.read_scored_rows(document, path)
             if rows is not None:
+                # Nobody can know which value of a key counts that an object has twice.
+                json.loads(text, object_pairs_hook=_unique_members)
                 _require_scores(rows)
+                _require_texts(rows)
                 return rows
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     return None
+
+
+def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        keys = Counter(key for key, _ in pairs)
+        raise ValueError(f"an object has the key {keys.most_common(1)[0][0]!r:.80} twice")
+    return members
 
 
 def _require_scores(rows: Sequence[ScoredRow]) -> None:
@@ -60,6 +75,16 @@ def _require_scores(rows: Sequence[ScoredRow]) -> None:
     if not any(row.scores or row.notes for row in rows):
         remarks = [remark for row in rows for remark in row.remarks]
         raise ValueError(": ".join(["no metric has a finite value", *remarks[:1]]))
+
+
+def _require_texts(rows: Sequence[ScoredRow]) -> None:
+    """Raise ValueError for a text that neither CSV nor UTF-8 can hold."""
+    for row in rows:
+        names = ((score.task, score.group, score.metric, score.filter) for score in row.scores)
+        states = (text for state in row.tasks.values() for text in state)
+        for text in (*itertools.chain(*names), *states, *row.environment, *row.contents):
+            if _NO_TEXT.search(text):
+                raise ValueError(f"expected UTF-8 text without NUL, got {text!r:.80}")
 
 
 def _name_model(scored: ScoredRow, path: str, model: str) -> ScoredRow:
@@ -78,8 +103,8 @@ def _name_model(scored: ScoredRow, path: str, model: str) -> ScoredRow:
     return scored._replace(row=native_cells.make_row(row.cells), notes=notes)
 
 
-def _parse_documents(content: bytes, path: str) -> Iterator[Any]:
-    """Yield the JSON documents of a file: one, or one on each line.
+def _parse_documents(content: bytes, path: str) -> Iterator[tuple[bytes, Any]]:
+    """Yield the JSON documents of a file, each with its text: one, or one on each line.
 
     Yields nothing for a file that cannot be a result: JSON lines of something else, and no JSON in
     a file that is not named like a result. Raises ValueError if the file is no JSON.
@@ -95,18 +120,18 @@ def _parse_documents(content: bytes, path: str) -> Iterator[Any]:
         raise ValueError(problem)
 
 
-def _parse_json(content: bytes) -> Iterator[Any]:
+def _parse_json(content: bytes) -> Iterator[tuple[bytes, Any]]:
     """Yield the JSON of a file, or of its lines; also accepts NaN and Infinity, as Python writes.
 
     The lines after the first are parsed when they are asked for.
     """
     try:
-        yield json_codec.loads(content)
+        yield content, json_codec.loads(content)
         return
     except ValueError:
         pass
     try:
-        yield _loads(content)
+        yield content, _loads(content)
         return
     except ValueError as error:
         problem = error
@@ -122,7 +147,7 @@ def _parse_json(content: bytes) -> Iterator[Any]:
         if isinstance(document, dict) and KEY in document:
             # Lines of rows that failed are no damage, but here they would be.
             raise ValueError("it has lines of oe-run-task; they are read if you name the file")
-        yield document
+        yield lines[number - 1], document
 
 
 def _loads(content: bytes) -> Any:
