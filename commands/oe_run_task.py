@@ -40,13 +40,21 @@ compute the last row's metrics (docs/WORKER.md). On SIGUSR1, SIGTERM, SIGHUP and
 SIGINT the model finishes its batch, and its answers are kept in answers/; the
 next attempt continues from there.
 
+A worker that was given GPUs (by its run, or by Slurm) and cannot use them ends
+before it loads a model, and says what it saw. The setting allow_cpu, or
+OELLM_ALLOW_CPU=true here, lets it compute on the CPU. A full disk ends it, too.
+In both cases its rows get no failure, and the next worker evaluates them. A row
+that takes longer than row_timeout fails, and the next row begins.
+
 oe-run-task needs the framework: run it in a container, or after `pip install
 'oellm[hf]'`. A run has it as the file oe-run-task.pyz, which needs nothing
 else.
 
 Exit status: 0 every row has a result (or can start); 1 some rows failed (or
   cannot start), or the job makes no progress within its time limit; 2 bad
-  input; 75 a signal stopped it before all rows were evaluated; 130 interrupted.
+  input; 3 the machine lacks something, such as the GPUs that it was to have; 75
+  a signal or a full disk stopped it before all rows were evaluated; 130
+  interrupted.
 
 Example:
   oe-manifest --models acme/tiny --tasks arc_easy | oe-run-task | oe-collect
@@ -70,7 +78,7 @@ if TYPE_CHECKING:
     from oellm.runs.result_record import Facts
     from oellm.runs.result_store import ResultStore
     from oellm.runs.run_directory import Run
-    from oellm.worker.row_scheduler import RowCounts
+    from oellm.worker.row_scheduler import RowCounts, RunOptions
 
 
 class Options(NamedTuple):
@@ -122,25 +130,16 @@ def _run_task(arguments: cli.Arguments) -> int:
 
 
 def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopSignals) -> int:
-    import os
     from pathlib import Path
 
-    from oellm.models import staging
-    from oellm.runs import provenance
     from oellm.runs.result_store import ResultStore
-    from oellm.worker.row_scheduler import BOOTSTRAP_ITERS, RunOptions, Sinks
+    from oellm.worker.row_scheduler import Sinks
     from oellm.worker.worker import Worker
 
     directory = options.run_dir or options.output_dir
     store = ResultStore(Path(directory).absolute()) if directory else None
     if store is None and any(row.value("log_samples") for row in rows):
         raise UsageError("log_samples: samples need a directory, use --output_dir")
-    draws = options.bootstrap_iters
-    if draws is None:
-        setting = run.setting("bootstrap_iters") if run is not None else None
-        draws = BOOTSTRAP_ITERS if setting is None else setting
-    setting = run.setting("stage_dir") if run is not None else None
-    stage_dir = staging.resolve_stage_dir(setting, os.environ) if setting else ""
     # The framework prints, too; stdout must have records only.
     with cli.stdout_diverted() as stdout:
 
@@ -148,29 +147,50 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             stdout.write(line + b"\n")
             stdout.flush()
 
-        facts = {**provenance.process_facts(), **_origin(run, store)}
         sinks = Sinks(
             emit=emit,
             log=cli.message,
             status=cli.status_line(),
             heartbeat=_heartbeat(run, options.shard),
         )
-        run_options = RunOptions(
-            bootstrap_iters=draws,
-            provenance=facts,
-            start_s=provenance.start_seconds(),
-            notice_s=_notice(run, options.shard),
-            stage_dir=stage_dir,
-        )
+        run_options = _run_options(rows, run, options=options, origin=_origin(run, store))
         counts = Worker(store, sinks, signals=signals, options=run_options).run(rows)
     left = f", {counts.left} left" if counts.left else ""
     cli.message(
-        f"{counts.done} rows done, {counts.skipped} already had results, "
+        f"{counts.done} rows evaluated, {counts.skipped} already had results, "
         f"{counts.failed} failed{left}"
     )
+    if counts.halt is not None:
+        cli.message(f"stopped: {counts.halt.reason}; the rows that are left get no failure")
+        return ExitStatus.MACHINE if counts.halt.is_unusable else ExitStatus.TRY_AGAIN
     if counts.left and signals.first is not None:
         return _stopped(run, options.shard, counts=counts, number=signals.first)
     return ExitStatus.FAILED if counts.failed else ExitStatus.DONE
+
+
+def _run_options(rows: list[Row], run: Run | None, options: Options, origin: Facts) -> RunOptions:
+    """Return how to evaluate the rows; `origin` is what the run adds to the provenance."""
+    import os
+
+    from oellm.models import staging
+    from oellm.runs import provenance
+    from oellm.worker import gpu_check, time_limit
+    from oellm.worker.row_scheduler import BOOTSTRAP_ITERS, RunOptions
+
+    draws = options.bootstrap_iters
+    if draws is None:
+        setting = run.setting("bootstrap_iters") if run is not None else None
+        draws = BOOTSTRAP_ITERS if setting is None else setting
+    setting = run.setting("stage_dir") if run is not None else None
+    return RunOptions(
+        bootstrap_iters=draws,
+        provenance={**provenance.process_facts(), **origin},
+        start_s=provenance.start_seconds(),
+        notice_s=_notice(run, options.shard),
+        stage_dir=staging.resolve_stage_dir(setting, os.environ) if setting else "",
+        gpus=gpu_check.find_demand(run, options.shard, rows),
+        row_limit=time_limit.find_default(run, options.shard),
+    )
 
 
 def _heartbeat(run: Run | None, shard: int | None) -> HeartbeatWriter | None:

@@ -141,7 +141,7 @@ def test_every_row_gives_one_line_and_a_failing_row_the_status(evaluated: Sessio
     done = ("first", "batch", "samples", "fixed", "settings", "permitted", "arguments")
     failed = ("no model", "no task", "no model again", "forbidden", "split", "leaks")
     assert statuses == {**dict.fromkeys(done, "done"), **dict.fromkeys(failed, "failed")}
-    assert "oe-run-task: 7 rows done, 0 already had results, 6 failed" in evaluated.stderr
+    assert "oe-run-task: 7 rows evaluated, 0 already had results, 6 failed" in evaluated.stderr
 
 
 def test_six_rows_of_one_model_load_it_once(evaluated: Session) -> None:

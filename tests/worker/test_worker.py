@@ -217,8 +217,8 @@ def test_a_faulty_row_fails_and_those_around_it_do_not(
     for session in faulty_rows:
         assert session.statuses() == {**sound, **dict.fromkeys(REASONS, "failed")}
         assert session.status == 1
-    assert "5 rows done, 0 already had results, 9 failed" in faulty_rows[0].messages
-    assert "0 rows done, 5 already had results, 9 failed" in faulty_rows[1].messages
+    assert "5 rows evaluated, 0 already had results, 9 failed" in faulty_rows[0].messages
+    assert "0 rows evaluated, 5 already had results, 9 failed" in faulty_rows[1].messages
 
 
 @pytest.mark.parametrize("note", REASONS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,11 +18,22 @@ def write_file(path: Path, content: bytes) -> None:
 def write_file_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Like write_file, but `write` writes the content to a binary stream."""
     staged = staging_path(path, new_attempt())
-    stage(staged, write)
+    with naming_file(path):
+        stage(staged, write)
     try:
         os.replace(staged, path)
     except BaseException:
         staged.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def naming_file(path: Path) -> Iterator[None]:
+    """Give errors the name of the file that is written: a failed write does not tell it."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
         raise
 
 
@@ -58,7 +69,7 @@ def staging_path(path: Path, attempt: str) -> Path:
 def stage(staged: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under its temporary name and flush it to disk; remove it if that fails."""
     try:
-        with open(staged, "xb") as stream:
+        with naming_file(staged), open(staged, "xb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())

@@ -65,7 +65,8 @@ def _fill_directory(
 ) -> Run:
     for name in (run_directory.LOGS, run_directory.RESULTS):
         (path / name).mkdir()
-    with open(path / run_directory.JOBS, "x", encoding="utf-8", newline="") as stream:
+    jobs = path / run_directory.JOBS
+    with atomic.naming_file(jobs), open(jobs, "x", encoding="utf-8", newline="") as stream:
         spool.write_jobs(stream, plan.shard_of)
     worker = freeze_worker()
     atomic.write_file(path / run_directory.WORKER, worker)

@@ -12,10 +12,12 @@ from typing import NamedTuple
 from oellm.manifest.model_key import ModelKey
 from oellm.plan.packing import pack_rows
 from oellm.plan.packing_types import ModelRows, Packing, number_longest_first
-from oellm.runs.run_record import Array, Shard
+from oellm.runs.run_record import LEAST_ROW_TIMEOUT_S, Array, Shard
 
 # Sums that differ in their last digits only are equal.
 _TOLERANCE = 1e-9
+# A row hangs if it takes that many times its estimate, unless a setting says otherwise.
+_HUNG_AFTER = 10
 
 
 class ModelWork(NamedTuple):
@@ -117,6 +119,7 @@ def _add_array(
         )
     )
     models, rows, seconds = [0] * count, [0] * count, [start_s] * count
+    longest = [0.0] * count
     for model, place in zip(group.models, packing.places, strict=True):
         for shard in sorted(set(place)):
             models[shard] += 1
@@ -124,6 +127,7 @@ def _add_array(
         for row_s, shard in zip(model.rows, place, strict=True):
             rows[shard] += 1
             seconds[shard] += row_s
+            longest[shard] = max(longest[shard], row_s)
     for shard in range(count):
         result.shards.append(
             Shard(
@@ -133,6 +137,7 @@ def _add_array(
                 models=models[shard],
                 rows=rows[shard],
                 estimate_s=seconds[shard],
+                row_timeout_s=max(LEAST_ROW_TIMEOUT_S, int(_HUNG_AFTER * longest[shard])),
             )
         )
 

@@ -6,12 +6,23 @@ framework can run it. A run keeps its worker whatever is installed later.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import importlib.util
 import io
+import os
+import pkgutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
+from oellm.core import json_codec
+from oellm.errors import OellmError
+from oellm.tasks import suites
+
 _COMMAND = "oe_run_task"
+# What the suites say about tasks; the archive has no files that they could be read from.
+_PRIMARY_METRICS = "primary_metrics.json"
 _MAIN = f"import sys\nfrom {_COMMAND} import main\nsys.exit(main())\n"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 # The earliest time that a zip file can hold; with it the same sources always give the same bytes.
@@ -25,6 +36,7 @@ def freeze_worker() -> bytes:
         **_package(_source("docopt").parent),
         f"{_COMMAND}.py": _source(_COMMAND).read_bytes(),
         "__main__.py": _MAIN.encode(),
+        f"oellm/runs/{_PRIMARY_METRICS}": json_codec.dumps(_read_primary_metrics()),
     }
     archive = io.BytesIO(_SHEBANG)
     archive.seek(len(_SHEBANG))
@@ -32,6 +44,24 @@ def freeze_worker() -> bytes:
         for name in sorted(files):
             zipped.writestr(zipfile.ZipInfo(name, _TIME), files[name], zipfile.ZIP_DEFLATED)
     return archive.getvalue()
+
+
+@functools.cache
+def primary_metrics() -> Mapping[str, str]:
+    """Return the primary metric of each task that has one, as of when the worker was frozen."""
+    try:
+        frozen = pkgutil.get_data("oellm.runs", _PRIMARY_METRICS)
+    except OSError:
+        return _read_primary_metrics()
+    named: dict[str, str] = json_codec.loads(frozen or b"{}")
+    return named
+
+
+def _read_primary_metrics() -> dict[str, str]:
+    # Only a message needs them: the user's own suites may be damaged.
+    with contextlib.suppress(OellmError, OSError):
+        return suites.primary_metrics(os.environ)
+    return {}
 
 
 def _source(module: str) -> Path:

@@ -15,6 +15,7 @@ import re
 import socket
 import sys
 import time
+from collections import Counter
 
 from oellm import __version__
 from oellm.core.redaction import redact
@@ -80,6 +81,15 @@ def accelerator_facts(root: str = "/") -> Facts:
         "cuda": torch.version.cuda or "",
         "hip": torch.version.hip or "",
     }
+
+
+def describe_devices(accelerator: Facts) -> str:
+    """Return what computes, for people: `2 × NVIDIA A100`, or the processor with its cores."""
+    names = Counter(str(gpu["name"]) for gpu in accelerator["gpus"])
+    if names:
+        return " + ".join(f"{number} × {name}" for name, number in names.items())
+    cores = len(os.sched_getaffinity(0))
+    return f"CPU only ({cpu_model('/') or platform.machine()}, {cores} cores)"
 
 
 @functools.cache

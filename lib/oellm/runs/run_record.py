@@ -24,6 +24,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
     "float | None": (int, float, type(None)),
     "str": str,
 }
+# The default of a shard's row_timeout_s: an hour.
+LEAST_ROW_TIMEOUT_S = 3600
 # Larger numbers are damage: no count, size or process id has more than 63 bits.
 _LARGEST = 2**63
 # What JSON has for a type of schema.json; these values have no other spelling in run.json.
@@ -168,6 +170,7 @@ class Shard:
         models: The number of models.
         rows: The number of rows.
         estimate_s: Estimated seconds, with start-up and model loads.
+        row_timeout_s: Seconds after which a row counts as hung, unless a setting says otherwise.
     """
 
     index: int
@@ -176,6 +179,7 @@ class Shard:
     models: int
     rows: int
     estimate_s: float
+    row_timeout_s: int = LEAST_ROW_TIMEOUT_S
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Shard:
@@ -184,7 +188,10 @@ class Shard:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `shards` in run.json."""
-        return {**dataclasses.asdict(self), "estimate_s": round(self.estimate_s, 1)}
+        content = {**dataclasses.asdict(self), "estimate_s": round(self.estimate_s, 1)}
+        if self.row_timeout_s == LEAST_ROW_TIMEOUT_S:
+            del content["row_timeout_s"]
+        return content
 
 
 @dataclass(frozen=True)

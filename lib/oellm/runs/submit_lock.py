@@ -109,8 +109,13 @@ class SubmitLock:
         except OSError as error:
             reason = f"cannot write the lock, so nothing is submitted: {error.strerror}"
             raise InputError(reason, str(self._path.parent)) from None
-        with open(descriptor, "wb") as stream:
-            stream.write(self._content)
+        try:
+            with atomic.naming_file(self._path), open(descriptor, "wb") as stream:
+                stream.write(self._content)
+        except OSError:
+            # Nobody could tell whose lock it is.
+            self._path.unlink()
+            raise
         return True
 
     def _read(self) -> bytes | None:

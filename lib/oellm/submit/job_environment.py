@@ -15,7 +15,7 @@ _KEPT = frozenset(
         *("HOME", "USER", "LOGNAME", "SHELL", "PATH", "TERM", "TMPDIR", "TZ", "LANG", "LANGUAGE"),
         *("LD_LIBRARY_PATH", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "OELLM_CACHE_DIR", "OELLM_DEBUG"),
         *("MODULEPATH", "MODULESHOME", "BASH_ENV", "BASH_FUNC_module%%", "BASH_FUNC_ml%%"),
-        *("CUDA_HOME", "CUDA_PATH", "ROCM_PATH"),
+        *("CUDA_HOME", "CUDA_PATH", "ROCM_PATH", "OMP_NUM_THREADS"),
         *SLURM_VARIABLES,
     )
 )

@@ -17,6 +17,8 @@ from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models.staging import Source, Stage
 from oellm.runs.answers import Answers
+from oellm.worker import gpu_check
+from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.row_record import RowFailure
 
 # Minimum seconds between two messages about the progress of a row.
@@ -31,11 +33,13 @@ class LoadRequest(NamedTuple):
         row: The first row that uses it.
         stage_dir: The directory on this node's disk that the model is copied to before it is
             loaded; empty for no copy.
+        gpus: What the worker was given.
     """
 
     key: ModelKey
     row: Row
     stage_dir: str
+    gpus: GpuDemand
 
 
 class ScoreRequest(NamedTuple):
@@ -79,6 +83,12 @@ class RequestFailed(NamedTuple):
     is_broken: bool
 
 
+class GpusUnusable(NamedTuple):
+    """The GPUs of this node cannot be used, and no model is loaded."""
+
+    reason: str
+
+
 class ModelStopped(NamedTuple):
     """The model stopped between two batches."""
 
@@ -97,7 +107,9 @@ class LogLine(NamedTuple):
     text: str
 
 
-ModelMessage = Loaded | Scores | RequestFailed | ModelStopped | RequestProgress | LogLine
+ModelMessage = (
+    Loaded | Scores | RequestFailed | GpusUnusable | ModelStopped | RequestProgress | LogLine
+)
 
 
 class ModelProcess:
@@ -182,6 +194,8 @@ class _Server:
         if isinstance(request, LoadRequest):
             if self._model is None:
                 self._model = frameworks.create_model(request.key.eval_suite, self._log)
+                if (refusal := self._refuse_gpus(request)) is not None:
+                    return refusal
             handle = self._model.load(request.key, request.row, self._copy_to_node(request))
             return Loaded(pickle.dumps(handle), handle.seconds, self._model.replaceable)
         answers = None
@@ -196,6 +210,22 @@ class _Server:
             if answers is not None:
                 answers.flush()
         return Scores(pickle.dumps(reply))
+
+    def _refuse_gpus(self, request: LoadRequest) -> GpusUnusable | None:
+        """Return a message if the GPUs that the worker was given cannot be used."""
+        gpus = request.gpus
+        if not gpus.number:
+            return None
+        # Other backends start processes, which must initialise the GPUs themselves.
+        obstacle = gpu_check.find_obstacle_of_torch(
+            gpus.number, may_touch=request.key.backend == "hf"
+        )
+        if not obstacle:
+            return None
+        if not gpus.allow_cpu:
+            return GpusUnusable(obstacle)
+        self._log(gpu_check.warn_of_cpu(gpus.number, obstacle))
+        return None
 
     def _copy_to_node(self, request: LoadRequest) -> Source:
         if not request.stage_dir:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -10,7 +12,9 @@ from oellm.core.log import Log
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models.staging import Stage
+from oellm.worker.gpu_check import NO_GPUS, GpuDemand
 from oellm.worker.model_process import (
+    GpusUnusable,
     Loaded,
     LoadRequest,
     LogLine,
@@ -30,22 +34,36 @@ class ModelService:
 
     `answers` is the directory that keeps answers to the requests of unfinished rows; None keeps
     none. `log` gets messages for the user. `status` shows a line on the terminal; None if there is
-    no terminal. Models are copied to `stage_dir` before they are loaded unless it is empty.
+    no terminal. Models are copied to `stage_dir` before they are loaded unless it is empty. `gpus`
+    are what the worker was given.
+
+    Attributes:
+        progress: How far the model is with the row that it answers.
+        unloadable: The models that cannot be loaded, with the failure of their rows.
+        unusable: Why this node's GPUs cannot be used; empty if nothing is known against them.
     """
 
     def __init__(
-        self, answers: Path | None, log: Log, status: Log | None, stage_dir: str = ""
+        self,
+        answers: Path | None,
+        log: Log,
+        status: Log | None,
+        *,
+        stage_dir: str = "",
+        gpus: GpuDemand = NO_GPUS,
     ) -> None:
         self._answers = answers
         self._log = log
         self._stage_dir = stage_dir
+        self._gpus = gpus
+        self.unusable = ""
+        self._loading_since = 0.0
         self.progress = ScoringProgress(log, status)
         self._process: ModelProcess | None = None
         # The reply to rows that ask for the loaded model; None until it is loaded.
         self._handle: Reply | None = None
         # The row that the model is answering.
         self._served: RowProcess | None = None
-        # The models that cannot be loaded, with the failure of their rows.
         self.unloadable: dict[ModelKey, RowFailure] = {}
 
     @property
@@ -72,7 +90,10 @@ class ModelService:
             self.kill()
         if self._process is None:
             self._process = ModelProcess()
-        self._process.load(LoadRequest(key=key, row=row, stage_dir=self._stage_dir))
+        self._loading_since = time.monotonic()
+        self._process.load(
+            LoadRequest(key=key, row=row, stage_dir=self._stage_dir, gpus=self._gpus)
+        )
 
     def dispatch(self, rows: Sequence[RowProcess], next_key: ModelKey | None) -> None:
         """Answer rows that need no work of the model, and give the model its next work.
@@ -109,20 +130,33 @@ class ModelService:
         if isinstance(message, LogLine):
             self._log(message.text)
         elif isinstance(message, RequestProgress):
-            self.progress.note(*message)
+            self._note_progress(message)
+        elif isinstance(message, GpusUnusable):
+            self.unusable = message.reason
+            self.kill()
         elif isinstance(message, Loaded):
             process.is_replaceable = message.is_replaceable
             self._handle = Reply(message.handle, message.seconds)
         elif isinstance(message, Scores):
             self._reply(Reply(message.reply))
         elif isinstance(message, RequestFailed):
-            if self._handle is None:
-                process.is_replaceable = not message.is_broken
-                self._note_unloadable(message.failure, process)
-            else:
-                self._reply(message.failure)
-            if message.is_broken:
-                self.kill()
+            self._note_failure(message, process)
+
+    def seconds_to_load(self, limit_s: float) -> float:
+        """Return the seconds that are left of `limit_s` for loading; infinite if none loads."""
+        return limit_s - (time.monotonic() - self._loading_since) if self.loading else math.inf
+
+    def end_loading(self, failure: RowFailure) -> None:
+        """End a process that does not come to the end of loading; the rows of the model fail."""
+        process = self._process
+        assert process is not None
+        self.kill()
+        self._note_unloadable(failure, process)
+
+    def fail_served(self, failure: RowFailure) -> None:
+        """End the model's process, and the row that it is answering with a failure."""
+        self.kill()
+        self._reply(failure)
 
     def is_serving(self, process: RowProcess) -> bool:
         """Return whether the model is answering this row."""
@@ -176,8 +210,22 @@ class ModelService:
         )
         self._served = process
         self.progress.begin(process.label)
-        process.asks = None
-        process.is_scored = request.is_last
+        process.begin_scoring(request)
+
+    def _note_progress(self, progress: RequestProgress) -> None:
+        has_answers = progress.done > self.progress.done
+        self.progress.note(*progress)
+        if has_answers and self._served is not None:
+            self._served.stopwatch.note_progress()
+
+    def _note_failure(self, message: RequestFailed, process: ModelProcess) -> None:
+        if self._handle is None:
+            process.is_replaceable = not message.is_broken
+            self._note_unloadable(message.failure, process)
+        else:
+            self._reply(message.failure)
+        if message.is_broken:
+            self.kill()
 
     def _note_crash(self, process: ModelProcess) -> None:
         failure = RowFailure("ProcessEnded", f"the model's process {process.child.wait()}")

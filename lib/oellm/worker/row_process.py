@@ -18,7 +18,16 @@ from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.runs.result_record import RowTiming
 from oellm.runs.result_store import ResultStore
-from oellm.worker.row_record import Ended, FailedElsewhereError, Job, RowFailure, RowRecorder
+from oellm.worker.halts import Halt
+from oellm.worker.row_record import (
+    Ended,
+    FailedElsewhereError,
+    Job,
+    RowFailure,
+    RowRecorder,
+    UnwritableError,
+)
+from oellm.worker.time_limit import RowLimit, Stopwatch
 
 
 class AskHandle(NamedTuple):
@@ -50,6 +59,7 @@ class RowProcess:
         started: When the row began, in UTC.
         asks: The unanswered message of the row; None if there is none.
         is_scored: Whether the row will ask the model nothing more.
+        stopwatch: The time that the row has taken.
     """
 
     def __init__(
@@ -65,21 +75,34 @@ class RowProcess:
         self.started = ""
         self.asks: AskHandle | AskModel | None = None
         self.is_scored = False
+        self.stopwatch = Stopwatch()
 
-    def evaluate(self, key: ModelKey, label: str, job: Job) -> None:
-        """Begin to evaluate a row."""
+    def evaluate(self, key: ModelKey, label: str, job: Job, limit: RowLimit) -> None:
+        """Begin to evaluate a row, which may take as long as the limit says."""
         self.row, self.key, self.label, self.started = job.row, key, label, display.utc_now()
         self.asks, self.is_scored = None, False
+        self.stopwatch.start(limit)
         self._send(job)
+
+    def ask(self, message: AskHandle | AskModel) -> None:
+        """Note what the row asks. It may wait for other rows, which is no part of its time."""
+        self.asks = message
+        self.stopwatch.pause()
+
+    def begin_scoring(self, request: AskModel) -> None:
+        """Note that the model begins to answer what the row asks."""
+        self.asks, self.is_scored = None, request.is_last
+        self.stopwatch.resume()
 
     def reply(self, reply: Reply | RowFailure) -> None:
         """Answer what the row asks."""
         self.asks = None
+        self.stopwatch.resume()
         self._send(reply)
 
-    def receive(self) -> AskHandle | AskModel | Ended:
+    def receive(self) -> AskHandle | AskModel | Ended | Halt:
         """Return the next message; raises EOFError or ConnectionError if the process has ended."""
-        message: AskHandle | AskModel | Ended = self.child.connection.recv()
+        message: AskHandle | AskModel | Ended | Halt = self.child.connection.recv()
         return message
 
     def _send(self, message: object) -> None:
@@ -103,8 +126,11 @@ def _make_server(
 
 def _evaluate_row(
     job: Job, evaluator: Evaluator, connection: Connection, store: ResultStore | None
-) -> Ended:
-    """Evaluate a row, and write its result or its failure."""
+) -> Ended | Halt:
+    """Evaluate a row, and write its result or its failure.
+
+    Returns a Halt, and writes nothing, if the machine cannot write: that is no failure of the row.
+    """
     recorder = RowRecorder(job, store, display.utc_now())
     model = _ModelProxy(connection, recorder.timing)
     clock = time.perf_counter()
@@ -113,10 +139,18 @@ def _evaluate_row(
         recorder.timing.add(evaluation.timing)
         recorder.timing.row_s = time.perf_counter() - clock
         return recorder.write_result(evaluation)
+    except UnwritableError as error:
+        return Halt(str(error))
     # A task may call sys.exit, and a framework may raise anything: only this row fails.
     except BaseException as error:
         recorder.timing.row_s = time.perf_counter() - clock
-        return recorder.write_failure(RowFailure.from_error(error))
+        failure = RowFailure.from_error(error)
+    if failure.full_disk:
+        return Halt(failure.full_disk)
+    try:
+        return recorder.write_failure(failure)
+    except UnwritableError as error:
+        return Halt(str(error))
 
 
 class _ModelProxy:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from oellm.core.display import utc_now
 from oellm.frameworks.interface import Evaluation
 from oellm.manifest.rows import Row
-from oellm.runs import answers, result_file
+from oellm.runs import answers, frozen_worker, result_file
 from oellm.runs.result_file import KEY, InvalidResultError, Result, check_result
 from oellm.runs.result_record import Facts, FailureRecord, ResultRecord, RowTiming
 from oellm.runs.result_store import ResultStore, WrittenResult
 from oellm.runs.run_directory import ANSWERS
+from oellm.worker import halts
 
 
 class Job(NamedTuple):
@@ -50,12 +53,24 @@ class Ended(NamedTuple):
     remarks: list[str]
 
 
+class UnwritableError(Exception):
+    """A result or failure cannot be written; the text says which file, and why."""
+
+
 class RowFailure(NamedTuple):
-    """Why a row has no score; the error may have occurred in another process."""
+    """Why a row has no score; the error may have occurred in another process.
+
+    Attributes:
+        kind: The class of the error.
+        message: Its text.
+        traceback: Where it occurred; empty if unknown.
+        full_disk: The file that a full disk did not take; empty if the error has another cause.
+    """
 
     kind: str
     message: str
     traceback: str = ""
+    full_disk: str = ""
 
     @classmethod
     def from_error(cls, error: BaseException) -> RowFailure:
@@ -63,7 +78,8 @@ class RowFailure(NamedTuple):
         if isinstance(error, FailedElsewhereError):
             return error.failure
         text = "".join(traceback.format_exception(error))
-        return cls(type(error).__name__, str(error), text)
+        full_disk = halts.describe_full_disk(error)
+        return cls(type(error).__name__, str(error), text, full_disk)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
@@ -90,7 +106,10 @@ class RowRecorder:
         self.timing = dataclasses.replace(job.booked, started=started)
 
     def write_result(self, evaluation: Evaluation) -> Ended:
-        """Write the result; raises ValueError if it is not valid."""
+        """Write the result.
+
+        Raises ValueError if it is not valid, and UnwritableError if it cannot be written.
+        """
         shared = self._job.provenance
         provenance = {**shared, **evaluation.provenance}
         provenance["versions"] = {**shared["versions"], **provenance["versions"]}
@@ -112,16 +131,17 @@ class RowRecorder:
         except InvalidResultError as error:
             raise ValueError(f"the result is not valid: {error}") from None
         remarks = list(evaluation.remarks)
-        written = self._store_result(result, evaluation)
+        with _writing():
+            written = self._store_result(result, evaluation)
         if not written.is_ours:
             remarks.append("another worker was faster; its result stays")
         seconds = (self.timing.row_s or 0.0) - (self.timing.wait_s or 0.0)
-        summary = f"done in {seconds:.1f} s: {_headline(evaluation)}"
+        summary = f"done in {seconds:.1f} s: {_headline(evaluation, self._job.row)}"
         line = result_file.one_line(written.content)
         return Ended(is_done=True, line=line, summary=summary, remarks=remarks)
 
     def write_failure(self, failure: RowFailure) -> Ended:
-        """Write the failure file."""
+        """Write the failure file; raises UnwritableError if that is impossible."""
         self.timing.finished = utc_now()
         described = FailureRecord(
             error=failure.kind,
@@ -135,7 +155,8 @@ class RowRecorder:
         )
         result: Result = {KEY: record.content}
         if self._store is not None:
-            content = self._store.write_failure(result)
+            with _writing():
+                content = self._store.write_failure(result)
         else:
             content = result_file.encode_result(result)
         line = result_file.one_line(content)
@@ -151,9 +172,25 @@ class RowRecorder:
         return written
 
 
-def _headline(evaluation: Evaluation) -> str:
-    first = evaluation.scores[0] if evaluation.scores else None
-    return f"{first.metric} {first.value:.4f}" if first else "no metrics"
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UnwritableError(halts.describe_storage(error)) from error
+
+
+def _headline(evaluation: Evaluation, row: Row) -> str:
+    """Return the row's main score: the task's primary metric, or its first if none is known."""
+    scores = evaluation.scores
+    if not scores:
+        return "no metrics"
+    # A group's own scores stand among those of its members.
+    own = [score for score in scores if score.task == row["task_path"]] or scores
+    of_tasks = frozen_worker.primary_metrics()
+    metric = row["primary_metric"] or of_tasks.get(own[0].task) or of_tasks.get(row["task_path"])
+    chosen = next((score for score in own if score.metric == metric), own[0])
+    return f"{chosen.metric} {chosen.value:.4f}"
 
 
 def _log_file() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 from collections import deque
@@ -23,10 +24,14 @@ from oellm.runs.result_file import Result, read_record
 from oellm.runs.result_record import Facts, RowTiming
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
+from oellm.worker import time_limit
+from oellm.worker.gpu_check import GpuDemand
+from oellm.worker.halts import Halt
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_process import RowProcess
-from oellm.worker.row_record import Ended, Job, RowFailure, RowRecorder
+from oellm.worker.row_record import Ended, Job, RowFailure, RowRecorder, UnwritableError
 from oellm.worker.stopper import TIME_TO_STOP
+from oellm.worker.time_limit import RowLimit
 
 # Draws for bootstrapped standard errors if the run has no setting: the usual hundred thousand take
 # minutes for some metrics, and a thousand give two digits.
@@ -46,6 +51,8 @@ class RowCounts:
         failed: Rows that failed.
         left: Rows that were not evaluated because of a signal.
         kept_bytes: The size of the answers that were added on disk for the rows that are left.
+        halt: Why the worker has ended before all rows were evaluated; None if it has not, or if a
+            signal stopped it.
     """
 
     done: int = 0
@@ -53,6 +60,7 @@ class RowCounts:
     failed: int = 0
     left: int = 0
     kept_bytes: int = 0
+    halt: Halt | None = None
 
 
 class RunOptions(NamedTuple):
@@ -66,6 +74,8 @@ class RunOptions(NamedTuple):
         notice_s: Seconds to stop in before the time limit of the job.
         stage_dir: The directory on this node's disk that models are copied to before they are
             loaded; empty for no copy.
+        gpus: What the worker was given.
+        row_limit: How long a row may take, unless its column row_timeout says otherwise.
     """
 
     bootstrap_iters: int
@@ -73,6 +83,8 @@ class RunOptions(NamedTuple):
     start_s: float
     notice_s: float = TIME_TO_STOP
     stage_dir: str = ""
+    gpus: GpuDemand = GpuDemand()
+    row_limit: RowLimit = RowLimit()
 
 
 class Sinks(NamedTuple):
@@ -174,13 +186,48 @@ class RowScheduler:
         except (EOFError, ConnectionError):
             self._note_crash(process)
             return
-        if isinstance(message, Ended):
+        if isinstance(message, Halt):
+            self.counts.halt = self.counts.halt or message
+            self.busy.remove(process)
+            self._idle.append(process)
+            self._model.drop(process)
+        elif isinstance(message, Ended):
             self.busy.remove(process)
             self._idle.append(process)
             self._model.drop(process)
             self._note_end(process.label, message)
         elif not is_stopping:
-            process.asks = message
+            process.ask(message)
+
+    def seconds_to_overdue(self) -> float:
+        """Return the seconds until the first row has taken too long; infinite without a limit."""
+        return min((process.stopwatch.seconds_left for process in self.busy), default=math.inf)
+
+    def end_overdue(self) -> None:
+        """Let rows fail that have taken too long; the others go on."""
+        for process in list(self.busy):
+            if process.stopwatch.seconds_left > 0:
+                continue
+            limit_s = process.stopwatch.limit.seconds
+            if self._model.is_serving(process):
+                progress = self._model.progress
+                of_total = f"{progress.done} of {progress.total} requests"
+                what = f"and the model has answered {of_total if progress.done else 'nothing'}"
+                # Its own process records the failure; if it hangs, too, the next look ends it.
+                process.stopwatch.start(RowLimit(time_limit.TO_RECORD_S))
+                self._model.fail_served(_timeout(limit_s, what))
+                continue
+            self.busy.remove(process)
+            self._model.drop(process)
+            process.child.kill()
+            assert process.row is not None
+            step = "after the model's answers" if process.is_scored else "before it asked the model"
+            self._record_failure(
+                process.label,
+                self._make_job(process.row, RowTiming()),
+                failure=_timeout(limit_s, f"and its process hangs {step}"),
+                started=process.started,
+            )
 
     def kill_unscored(self) -> None:
         """End the rows that the model has not fully answered; others may write their results."""
@@ -230,7 +277,8 @@ class RowScheduler:
             return
         process = self._idle.pop() if self._idle else self._fork()
         self.busy.append(process)
-        process.evaluate(key, label, job)
+        limit = time_limit.find_limit(row, self._options.row_limit)
+        process.evaluate(key, label, job, limit=limit)
 
     def _make_job(self, row: Row, booked: RowTiming) -> Job:
         return Job(
@@ -256,7 +304,14 @@ class RowScheduler:
 
     def _record_failure(self, label: str, job: Job, failure: RowFailure, started: str) -> None:
         """Record the failure of a row whose own process cannot do it."""
-        self._note_end(label, RowRecorder(job, self._store, started).write_failure(failure))
+        try:
+            if failure.full_disk:
+                raise UnwritableError(failure.full_disk)
+            ended = RowRecorder(job, self._store, started).write_failure(failure)
+        except UnwritableError as error:
+            self.counts.halt = self.counts.halt or Halt(str(error))
+        else:
+            self._note_end(label, ended)
 
     def _note_end(self, label: str, ended: Ended) -> None:
         if ended.is_done:
@@ -267,3 +322,7 @@ class RowScheduler:
         for remark in ended.remarks:
             self._sinks.log(f"{label}: {remark}")
         self._sinks.emit(ended.line)
+
+
+def _timeout(limit_s: float, what: str) -> RowFailure:
+    return RowFailure("RowTimeout", time_limit.describe_excess(limit_s, what))

@@ -48,6 +48,11 @@ class Stopper:
             self.deadline = min(self.deadline, now + TIME_TO_STOP)
         return is_first
 
+    def halt(self) -> None:
+        """Set or shorten the deadline, although there was no signal."""
+        soon = time.monotonic() + TIME_TO_STOP
+        self.deadline = soon if self.deadline is None else min(self.deadline, soon)
+
     def must_end(self) -> bool:
         """Return whether the worker must end now, finished or not."""
         is_late = self.deadline is not None and time.monotonic() > self.deadline

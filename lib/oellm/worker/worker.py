@@ -7,6 +7,7 @@ are prepared and the metrics of the last row are computed, and a crash costs onl
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
@@ -17,8 +18,11 @@ from oellm.runs import answers
 from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
+from oellm.worker import gpu_check, time_limit
+from oellm.worker.halts import Halt
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_process import RowProcess
+from oellm.worker.row_record import RowFailure
 from oellm.worker.row_scheduler import RowCounts, RowScheduler, RunOptions, Sinks
 from oellm.worker.stopper import Stopper
 
@@ -35,8 +39,14 @@ class Worker:
         # The directory that keeps answers to the requests of unfinished rows.
         self._answers = store.directory / ANSWERS if store is not None else None
         self._model = ModelService(
-            self._answers, sinks.log, status=sinks.status, stage_dir=options.stage_dir
+            self._answers,
+            sinks.log,
+            status=sinks.status,
+            stage_dir=options.stage_dir,
+            gpus=options.gpus,
         )
+        self._options = options
+        self._log = sinks.log
         self._rows = RowScheduler(store, sinks, options=options, model=self._model)
         self._stopper = Stopper(signals, options.notice_s)
         self._heartbeat = sinks.heartbeat
@@ -48,7 +58,9 @@ class Worker:
         self._eval_ids = [row["eval_id"] for row in rows]
         self._rows.add(rows)
         counts = self._rows.counts
-        if self._rows.waiting:
+        if self._rows.waiting and not self._has_gpus():
+            self._rows.finish()
+        elif self._rows.waiting:
             before = self._kept_bytes()
             try:
                 self._model.load(*self._rows.waiting[0])
@@ -61,8 +73,31 @@ class Worker:
             # The answers of finished rows are gone, whatever was kept for them.
             added = (size - before[row] for row, size in self._kept_bytes().items())
             counts.kept_bytes = sum(max(0, size) for size in added)
-        self._beat(self._stopper.describe() if counts.left else "finished")
+        if not counts.left:
+            # What the machine lacked, no row has missed.
+            counts.halt = None
+        self._beat(self._describe_end() if counts.left else "finished")
         return counts
+
+    def _has_gpus(self) -> bool:
+        """Return whether the worker's GPUs may be usable; note why they are not."""
+        gpus = self._options.gpus
+        obstacle = gpu_check.find_obstacle(gpus.number) if gpus.number else ""
+        if obstacle and gpus.allow_cpu:
+            self._log(gpu_check.warn_of_cpu(gpus.number, obstacle))
+        elif obstacle:
+            self._note_unusable(obstacle)
+        return self._rows.counts.halt is None
+
+    def _note_unusable(self, obstacle: str) -> None:
+        gpus = gpu_check.describe_gpus(self._options.gpus.number)
+        reason = f"{gpus} cannot be used: {obstacle} ({gpu_check.describe_sight()})"
+        self._rows.counts.halt = Halt(reason, is_unusable=True)
+
+    def _describe_end(self) -> str:
+        if (halt := self._rows.counts.halt) is None:
+            return self._stopper.describe()
+        return "stopped: its node is unusable" if halt.is_unusable else f"stopped: {halt.reason}"
 
     def _kept_bytes(self) -> dict[str, int]:
         if self._answers is None:
@@ -74,6 +109,11 @@ class Worker:
             if self._stopper.update():
                 self._rows.kill_unscored()
                 self._model.stop()
+            if self._must_halt():
+                # Rows that have their answers may still write their results.
+                self._stopper.halt()
+                self._rows.kill_unscored()
+                self._model.kill()
             if self._stopper.deadline is None:
                 self._rows.begin_rows()
                 if not self._rows.busy:
@@ -85,6 +125,24 @@ class Worker:
                 if is_finished or self._stopper.must_end():
                     return
             self._wait()
+
+    def _must_halt(self) -> bool:
+        """Return whether the machine lets the worker evaluate nothing more."""
+        counts = self._rows.counts
+        if self._model.unusable and counts.halt is None:
+            self._note_unusable(self._model.unusable)
+        return counts.halt is not None
+
+    def _end_overdue(self) -> None:
+        """Let rows fail that have taken too long, or whose model does not come to load."""
+        self._rows.end_overdue()
+        limit_s = self._seconds_for_loading()
+        if self._model.seconds_to_load(limit_s) <= 0:
+            message = time_limit.describe_excess(limit_s, "and its process hangs")
+            self._model.end_loading(RowFailure("LoadTimeout", message))
+
+    def _seconds_for_loading(self) -> float:
+        return max(time_limit.LEAST_LOAD_S, self._options.row_limit.seconds)
 
     def _wait(self) -> None:
         """Wait for a message of any process, or a signal, and act on it."""
@@ -98,19 +156,26 @@ class Worker:
                 self._rows.receive(rows[ready], is_stopping)
             else:
                 self._model.receive()
+        if self._stopper.deadline is None:
+            self._end_overdue()
         self._beat()
 
     def _seconds_to_wait(self) -> float | None:
         """Return after how many seconds a heartbeat or the deadline is due; None for never."""
         limits = [] if self._heartbeat is None else [self._heartbeat.seconds_until_due()]
         if self._stopper.deadline is not None:
-            limits.append(max(0.0, self._stopper.deadline - time.monotonic()))
-        return min(limits, default=None)
+            limits.append(self._stopper.deadline - time.monotonic())
+        else:
+            limits.append(self._rows.seconds_to_overdue())
+            limits.append(self._model.seconds_to_load(self._seconds_for_loading()))
+        soonest = max(0.0, min(limits))
+        return soonest if math.isfinite(soonest) else None
 
     def _beat(self, ended: str = "") -> None:
         if self._heartbeat is None:
             return
         counts = self._rows.counts
+        halt = counts.halt
         rows = [] if ended else [self._row_at_work(process) for process in self._rows.busy]
         self._heartbeat.beat(
             WorkerState(
@@ -122,6 +187,7 @@ class Worker:
                 loading=self._model.loading,
                 scoring_s=round(self._model.progress.seconds, 3),
                 ended=ended,
+                unusable=halt.reason if ended and halt is not None and halt.is_unusable else "",
             )
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -71,6 +72,14 @@ class LmEvalModel:
             [key, identity.to_json(), environment.package_versions()], sort_keys=True
         )
         info = loaded.get_model_info() if hasattr(loaded, "get_model_info") else {}
+        accelerator = provenance.accelerator_facts()
+        seconds = time.perf_counter() - started + (source.staged_s or 0.0)
+        versions = environment.package_versions()
+        self._log(
+            f"node {socket.gethostname()}, {provenance.describe_devices(accelerator)}, "
+            f"lm-eval {versions['lm_eval']}: model {row.model.path} loaded in {seconds:.1f} s, "
+            f"batch size {row.value('batch_size') or 1}"
+        )
         return Handle(
             backend=key.backend,
             arguments=",".join(f"{name}={_shown(value)}" for name, value in arguments.items()),
@@ -79,9 +88,9 @@ class LmEvalModel:
             light_attributes=_light_attributes(loaded),
             is_multimodal=bool(getattr(loaded, "MULTIMODAL", False)),
             identity=identity,
-            accelerator=provenance.accelerator_facts(),
+            accelerator=accelerator,
             dtype=_dtype(loaded, info),
-            seconds=time.perf_counter() - started + (source.staged_s or 0.0),
+            seconds=seconds,
             staged_s=source.staged_s,
         )
 
