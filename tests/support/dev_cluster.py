@@ -29,6 +29,8 @@ class DevCluster:
             "eval_base_dir": str(self.base),
             "images": {"lm_eval": str(image)},
             "env": {"OMP_NUM_THREADS": "1"},
+            # Its GPUs are files without a device.
+            "allow_cpu": True,
         }
         config = tmp_path / "clusters.json"
         config.write_text(json.dumps({"clusters": {"dev": description}}))
