@@ -79,7 +79,7 @@ class RowFailure(NamedTuple):
             return error.failure
         text = "".join(traceback.format_exception(error))
         full_disk = halts.describe_full_disk(error)
-        return cls(type(error).__name__, str(error), text, full_disk)
+        return cls(type(error).__name__, str(error), text, full_disk=full_disk)
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
