@@ -10,6 +10,8 @@ Options:
                    one of the runs.
   --failed         Of these rows, print only those that failed; not with
                    --also_running.
+  --accept_stale   Let results count although their model, task or data have
+                   changed since.
   --check          End with status 1 if any row is missing.
   --cluster=NAME   With --in: the cluster that you will give to oe-render; by
                    default this machine's.
@@ -37,6 +39,10 @@ Slurm, the workers' heartbeats and the lock of oe-submit tell which these are.
 If Slurm does not answer, or if the run is on another cluster, a submitted row
 counts as queued unless its worker has finished. Failed rows are missing, and so
 are the rows of runs that were rendered but not submitted.
+
+A result does not count if the files of its model, or the configuration, code or
+data of its task, have changed since it was computed. stderr names such results
+as stale, and why; nothing is written.
 
 Output: a manifest in CSV (schema.json, table `manifest`). stderr counts the
   rows. It names damaged results, and their rows are missing. If nothing is
@@ -75,6 +81,7 @@ class Options(NamedTuple):
     directories: list[str]
     also_running: bool
     failed: bool
+    accept_stale: bool
     check: bool
     cluster: str | None
     overrides: list[str]
@@ -105,6 +112,7 @@ def _options(arguments: cli.Arguments) -> Options:
         directories=arguments["--in"],
         also_running=arguments["--also_running"],
         failed=arguments["--failed"],
+        accept_stale=arguments["--accept_stale"],
         check=arguments["--check"],
         cluster=arguments["--cluster"],
         overrides=arguments["--set"],
@@ -130,7 +138,9 @@ def _missing_in_manifest(options: Options) -> bool:
         manifest = csv_file.ManifestReader(stream, cli.input_name(path))
         rows = list(manifest)
     runs = sources.find_runs(options.directories, cli.message)
-    states = run_lookup.find_states(rows, runs, cluster=cluster, log=cli.message)
+    states = run_lookup.find_states(
+        rows, runs, cluster, log=cli.message, accept_stale=options.accept_stale
+    )
     kinds = {RowState.FAILED} if options.failed else {RowState.FAILED, RowState.MISSING}
     if options.also_running:
         kinds |= {RowState.ACTIVE, RowState.PROBABLE}
@@ -160,6 +170,8 @@ def _missing_in_runs(options: Options) -> bool:
     elif stdin_lines.read_lines(cli.open_input(None), "stdin", collection) is not None:
         raise InputError("expected runs, got metric records", "stdin")
     collection.read_all()
+    if not options.accept_stale:
+        collection.drop_stale()
     missing = list(collection.missing_rows())
     chosen = [row for row in missing if not options.failed or collection.has_failed(row)]
     _print(collection.columns(), chosen)

@@ -174,6 +174,7 @@ def _run_options(rows: list[Row], run: Run | None, options: Options, origin: Fac
 
     from oellm.models import staging
     from oellm.runs import provenance
+    from oellm.runs.accepted_contents import read_accepted
     from oellm.worker import gpu_check, time_limit
     from oellm.worker.row_scheduler import BOOTSTRAP_ITERS, RunOptions
 
@@ -190,6 +191,7 @@ def _run_options(rows: list[Row], run: Run | None, options: Options, origin: Fac
         stage_dir=staging.resolve_stage_dir(setting, os.environ) if setting else "",
         gpus=gpu_check.find_demand(run, options.shard, rows),
         row_limit=time_limit.find_default(run, options.shard),
+        accepted=None if run is None else read_accepted(run.path),
     )
 
 

@@ -14,6 +14,8 @@ Options:
                    first checks come sooner. [default: 60]
   --jobs=N         Array elements that the local executor runs at the same
                    time. [default: 1]
+  --accept_stale   Keep results whose model, task or data have changed since,
+                   instead of evaluating their rows again.
   --dry_run        Print the command lines that would run, and do nothing.
   --include_nodes=NODES  Let jobs go to excluded nodes again: names separated by
                    commas, or all.
@@ -30,6 +32,13 @@ MaxArraySize and MaxSubmitJobs of account and QOS. All your jobs count. Run it
 again to continue, to retry what failed, and to submit the rest; a row with a
 valid result is not computed again. One call submits an element only once,
 however long it waits.
+
+A result counts only if it was computed from what the row would be evaluated
+from now: the files of the model, the task's configuration, code and local data.
+oe-submit names what has changed since, sets these results aside
+(results/EVAL_ID.json.stale-TIME) and evaluates their rows again. With
+--accept_stale it keeps them, and says so; contents.json remembers that. A
+worker refuses a row whose model or task has changed since oe-submit.
 
 Two calls at the same time submit nothing twice: the process that holds
 RUN_DIR/submit.lock checks and submits. oe-submit takes over a lock at once if
@@ -86,6 +95,7 @@ from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.runs.run_directory import Run
+    from oellm.submit.stale_rows import StaleRows
     from oellm.submit.submitter import Round, Submitter
 
 # Seconds until --wait first checks the queue again.
@@ -104,6 +114,7 @@ class Options(NamedTuple):
     jobs: int
     # Excluded nodes to include again.
     include_nodes: list[str]
+    accept_stale: bool
     dry_run: bool
     cancel: bool
 
@@ -132,6 +143,7 @@ def _options(arguments: cli.Arguments) -> Options:
         poll_s=cli.positive(arguments, "--poll"),
         jobs=cli.positive(arguments, "--jobs"),
         include_nodes=[] if nodes is None else [name.strip() for name in nodes.split(",")],
+        accept_stale=arguments["--accept_stale"],
         dry_run=arguments["--dry_run"],
         cancel=arguments["--cancel"],
     )
@@ -164,13 +176,17 @@ def _oe_submit(arguments: cli.Arguments) -> int:
 
 
 def _submit(run: Run, options: Options) -> int:
+    from oellm.submit.stale_rows import StaleRows
     from oellm.submit.submitter import Submitter
 
-    submitter = Submitter(run.path, options.queue_limit, cli.message)
+    stale = StaleRows(run, cli.message, accept=options.accept_stale)
+    submitter = Submitter(run.path, options.queue_limit, cli.message, stale=stale)
     status = ExitStatus.DONE
     if not submitter.rows.count():
+        _settle_all(run, stale, options)
         cli.message(f"all {run.row_count} rows have results: {run.path}")
     elif options.dry_run:
+        _tell(stale)
         for line in submitter.command_lines():
             print(line)
     elif not options.wait:
@@ -182,6 +198,22 @@ def _submit(run: Run, options: Options) -> int:
     if not options.dry_run and status != ExitStatus.INTERRUPTED:
         _print_run(submitter.run)
     return status
+
+
+def _settle_all(run: Run, stale: StaleRows, options: Options) -> None:
+    """Keep results that are out of date, if the user says so, when there is nothing to submit."""
+    from oellm.runs.submit_lock import SubmitLock
+
+    if options.dry_run:
+        _tell(stale)
+    elif options.accept_stale:
+        with SubmitLock(run.path):
+            stale.settle()
+
+
+def _tell(stale: StaleRows) -> None:
+    for line in stale.describe(dry_run=True):
+        cli.message(line)
 
 
 def _wait(submitter: Submitter, options: Options) -> ExitStatus:
@@ -254,15 +286,19 @@ def _run_here(run: Run, options: Options) -> ExitStatus:
     from oellm.submit import array_elements
     from oellm.submit.array_elements import UnfinishedRows
     from oellm.submit.local_executor import LocalExecutor, command_line
+    from oellm.submit.stale_rows import StaleRows
 
-    rows = UnfinishedRows(run)
+    stale = StaleRows(run, cli.message, accept=options.accept_stale)
+    rows = UnfinishedRows(run, stale)
     if options.dry_run:
+        _tell(stale)
         for element in array_elements.find_unfinished(run, rows):
             print(command_line(run, element))
         return ExitStatus.DONE
     stopped_by = None
     with SubmitLock(run.path) as lock:
         run = run_directory.load_run(run.path)
+        stale.settle()
         if elements := array_elements.find_unfinished(run, rows):
             executor = LocalExecutor(run, cli.message, lock.refresh)
             stopped_by = executor.execute(elements, options.jobs)

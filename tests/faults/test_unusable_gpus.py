@@ -20,6 +20,7 @@ from oellm.runs.result_store import ResultStore
 from oellm.worker import gpu_check
 from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.model_service import ModelService
+from oellm.worker.row_contents import RowContents
 from oellm.worker.row_scheduler import RunOptions, Sinks
 from oellm.worker.worker import Worker
 from support.processes import DEMO_TASKS, Run
@@ -110,7 +111,8 @@ def row(tiny_model: Path) -> Row:
 @pytest.mark.slow
 def test_torch_is_asked_before_the_model_is_loaded(row: Row) -> None:
     said: list[str] = []
-    service = ModelService(None, said.append, None, gpus=GpuDemand(1))
+    contents = RowContents(None, said.append)
+    service = ModelService(None, contents, said.append, status=None, gpus=GpuDemand(1))
     service.load(model_key(row), row)
     try:
         while not service.unusable:

@@ -32,6 +32,9 @@ WHOLE = Contents(
             WHOLE._replace(task="3" * 16, task_version="2.0"),
             ["task hellaswag: version 1.0 → 2.0"],
         ),
+        # A version without a digest on both sides is all that tells.
+        (WHOLE._replace(task="", task_version="2.0"), ["task hellaswag: version 1.0 → 2.0"]),
+        (WHOLE._replace(task_version="2.0"), []),
         (WHOLE._replace(data="org/b@2222 org/a@1111111111111111"), []),
         (WHOLE._replace(data="org/b@3333 org/c@1"), ["data org/b: 2222 → 3333"]),
         (WHOLE._replace(chat_template="3" * 16), ["chat template changed"]),

@@ -62,6 +62,7 @@ def evidence(run: Run, **known: Any) -> Evidence:
         now=NOW,
         rows=rows,
         done=frozenset(),
+        stale={},
         failures={},
         heartbeats={},
         jobs={},

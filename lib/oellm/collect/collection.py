@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import pickle
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ from oellm.core.display import format_count
 from oellm.core.log import Log
 from oellm.core.processes.process_map import map_in_processes
 from oellm.errors import InputError
+from oellm.frameworks.stale_results import ResultOrigin, StaleResults
 from oellm.manifest.rows import Row
 from oellm.metrics.columns import extra_names
 from oellm.metrics.scored_rows import ScoredRow
@@ -177,6 +179,29 @@ class Collection:
             pass
         if not self.runs and not self._is_without_run:
             raise InputError("expected a run directory: its manifest tells what is missing")
+
+    def drop_stale(self) -> None:
+        """Let rows count as missing whose results are out of date, and say why they are.
+
+        Known as `missing_rows`.
+        """
+        fitting: set[str] = set()
+        stale: dict[str, str] = {}
+        for run in self.runs:
+            contents, store = StaleResults(run, self._log), ResultStore(run.path)
+            for row in run.rows():
+                eval_id = row["eval_id"]
+                record = store.valid_record(eval_id) if eval_id in self.valid else None
+                if record is None:
+                    continue
+                if (found := contents.find(row, ResultOrigin.of(row, record))) is None:
+                    fitting.add(eval_id)
+                else:
+                    stale[eval_id] = found.describe(row)
+        dropped = stale.keys() - fitting
+        self.valid -= dropped
+        for text, count in Counter(stale[eval_id] for eval_id in dropped).items():
+            self._log(f"stale: {'1 result' if count == 1 else f'{count} results'}{text}")
 
     def columns(self) -> list[str]:
         """Return the columns of the runs' manifests, without the shard, which is each run's own."""

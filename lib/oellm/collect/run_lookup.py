@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from oellm.clusters.cluster import Cluster
@@ -19,10 +21,15 @@ from oellm.core.processes.process_map import map_in_processes
 from oellm.core.regular_files import open_regular_text
 from oellm.core.text_enum import TextEnum
 from oellm.errors import InputError
+from oellm.frameworks.current_contents import ContentsReader
+from oellm.frameworks.stale_results import ResultOrigin, find_staleness
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
 from oellm.runs import activity
+from oellm.runs.accepted_contents import read_accepted
 from oellm.runs.activity import Activity
+from oellm.runs.result_file import read_record
+from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import FAILURES, JOBS, Run
 
@@ -47,12 +54,12 @@ class _Wanted(NamedTuple):
     """What is looked for.
 
     Attributes:
-        eval_ids: The eval_ids of the rows.
+        rows: The rows as oe-render would complete them, by eval_id.
         unpinned: Of these, the ones of hub models at no particular commit.
         models: The models of the unpinned rows, without their arguments.
     """
 
-    eval_ids: frozenset[str]
+    rows: Mapping[str, Row]
     unpinned: frozenset[str]
     models: frozenset[str]
 
@@ -62,6 +69,7 @@ class _RunFindings(NamedTuple):
 
     Attributes:
         done: The eval_ids with a valid result, as they are wanted.
+        stale: What has changed since other valid results were computed, by eval_id.
         pinned: Of these, the ones whose result is at a commit that the manifest does not name.
         failed: The eval_ids with a record of their failure.
         shards: The shards of the wanted rows without a valid result.
@@ -69,6 +77,7 @@ class _RunFindings(NamedTuple):
     """
 
     done: set[str]
+    stale: dict[str, str]
     pinned: set[str]
     failed: set[str]
     shards: dict[str, set[int]]
@@ -76,26 +85,40 @@ class _RunFindings(NamedTuple):
 
 
 def find_states(
-    rows: Sequence[Row], runs: Sequence[Run], cluster: Cluster, log: Log
+    rows: Sequence[Row],
+    runs: Sequence[Run],
+    cluster: Cluster,
+    *,
+    log: Log,
+    accept_stale: bool = False,
 ) -> list[RowState]:
     """Return what runs say of each row.
 
     A row is identified as oe-render would identify it on this cluster. A row of a hub model that
-    names no commit is done with a result at any commit, since oe-fetch pins it later. `log` gets
-    what cannot be read. Raises InputError for a row that carries another eval_id than its own.
+    names no commit is done with a result at any commit, since oe-fetch pins it later. Results that
+    are out of date do not count, unless `accept_stale` is set. `log` gets what cannot be read, and
+    what has changed. Raises InputError for a row that carries another eval_id than its own.
     """
     completed = list(complete_rows(rows, cluster))
     unpinned = [row for row in completed if not row["model_revision"] and not row.model.is_local]
     wanted = _Wanted(
-        eval_ids=frozenset(row["eval_id"] for row in completed),
+        rows={row["eval_id"]: row for row in completed},
         unpinned=frozenset(row["eval_id"] for row in unpinned),
         models=frozenset(row.model.path for row in unpinned),
     )
-    found = list(map_in_processes(_RunSearch(wanted), runs))
+    reader = None if accept_stale else ContentsReader(cluster, log, {})
+    if reader is not None:
+        # Here and not in each of the forks, which inherit what it has seen.
+        for row in completed:
+            reader.read(row)
+    found = list(map_in_processes(_RunSearch(wanted, reader), runs))
     for problem in (problem for findings in found for problem in findings.problems):
         log(problem)
     done = set().union(*(findings.done for findings in found))
-    states = dict.fromkeys(wanted.eval_ids, RowState.MISSING)
+    stale = {row: text for findings in found for row, text in findings.stale.items()}
+    for text, count in Counter(text for row, text in stale.items() if row not in done).items():
+        log(f"stale: {'1 result' if count == 1 else f'{count} results'}{text}")
+    states = dict.fromkeys(wanted.rows, RowState.MISSING)
     states |= dict.fromkeys(set().union(*(findings.failed for findings in found)), RowState.FAILED)
     states |= _active_states(
         zip(runs, found, strict=True), done, cluster=cluster.text("name"), log=log
@@ -152,11 +175,12 @@ def _describe(error: InputError | OSError) -> str:
 class _RunSearch:
     """Looks for wanted rows in a run; called in forks of this process."""
 
-    def __init__(self, wanted: _Wanted) -> None:
+    def __init__(self, wanted: _Wanted, reader: ContentsReader | None) -> None:
         self._wanted = wanted
+        self._reader = reader
 
     def __call__(self, run: Run) -> _RunFindings:
-        found = _RunFindings(set(), set(), failed=set(), shards={}, problems=[])
+        found = _RunFindings(set(), {}, set(), failed=set(), shards={}, problems=[])
         run_dir = str(run.path)
         try:
             names = ResultStore(run.path).result_names()
@@ -165,7 +189,7 @@ class _RunSearch:
             return found
         # By the eval_id that a row has in this run, at a commit or not, those that it answers.
         stems = (name[: -len(".json")] for name in names if name.endswith(".json"))
-        wanted = {stem: {stem} for stem in stems if stem in self._wanted.eval_ids}
+        wanted = {stem: {stem} for stem in stems if stem in self._wanted.rows}
         shards: dict[str, set[int]] = {}
         try:
             for eval_id, in_run, shard in self._rows(run_dir):
@@ -191,7 +215,7 @@ class _RunSearch:
                 cells = dict(zip(reader.header, texts, strict=True))
                 in_run = cells["eval_id"]
                 candidates = (in_run, self._without_commit(cells))
-                for eval_id in self._wanted.eval_ids.intersection(candidates):
+                for eval_id in self._wanted.rows.keys() & set(candidates):
                     if not _SHARD.fullmatch(cells["shard"]):
                         raise InputError("expected a shard", path, line=line, column="shard")
                     yield eval_id, in_run, int(cells["shard"])
@@ -211,12 +235,33 @@ class _RunSearch:
     def _look(self, run_dir: str, in_run: str, wanted: set[str], found: _RunFindings) -> None:
         """See whether a row has a valid result in a run, or a record of its failure."""
         try:
-            result_files.read_valid_result(run_dir, in_run)
+            record = read_record(result_files.read_valid_result(run_dir, in_run))
         except FileNotFoundError:
             if os.path.exists(f"{run_dir}/{FAILURES}/{in_run}.json"):
                 found.failed.update(wanted)
         except (OSError, ValueError) as error:
             found.problems.append(f"{result_files.result_path(run_dir, in_run)}: left out, {error}")
         else:
-            found.done.update(wanted)
-            found.pinned.update(wanted - {in_run})
+            stale = self._find_stale(run_dir, in_run, record, wanted=wanted)
+            found.stale.update(stale)
+            found.done.update(wanted - stale.keys())
+            found.pinned.update(wanted - stale.keys() - {in_run})
+
+    def _find_stale(
+        self, run_dir: str, in_run: str, record: ResultRecord, *, wanted: set[str]
+    ) -> dict[str, str]:
+        """Return what has changed since a result was computed, for the wanted rows that mind."""
+        if self._reader is None:
+            return {}
+        if "contents" not in record.content:
+            # Of an earlier version: only its provenance tells.
+            record = ResultStore(Path(run_dir)).valid_record(in_run) or record
+        stale = {}
+        for eval_id in wanted:
+            row = self._wanted.rows[eval_id]
+            origin = ResultOrigin.of(row, record)
+            if find_staleness(row, origin, self._reader, kept=()) is not None:
+                kept = read_accepted(Path(run_dir)).kept
+                if (found := find_staleness(row, origin, self._reader, kept=kept)) is not None:
+                    stale[eval_id] = found.describe(row)
+        return stale

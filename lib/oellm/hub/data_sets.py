@@ -13,6 +13,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,12 @@ def record_commits() -> Iterator[list[str]]:
         yield loader.commits
     finally:
         loader.commits = before
+
+
+def loaded_commits() -> list[str]:
+    """Return the commits that the present context of `record_commits` has recorded."""
+    loader = getattr(sys.modules.get("datasets"), "load_dataset", None)
+    return list(loader.commits) if isinstance(loader, DataSetLoader) else []
 
 
 def fingerprints(splits: Any) -> dict[str, str]:

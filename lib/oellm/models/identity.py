@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from typing import Any, NamedTuple
@@ -15,12 +16,14 @@ from oellm.models.model_directory import is_tokenizer_file
 
 # Files that change answers, besides the weights: configurations, templates, a model's own code.
 _FILES = re.compile(
-    r"(config|generation_config|special_tokens_map|added_tokens|.+\.index)\.json"
+    r"(config|generation_config|special_tokens_map|added_tokens|adapter_config|.+\.index)\.json"
     r"|chat_template\..+|.+\.py"
 )
 # Weights are sampled: this number of blocks, spread evenly, at least four a file; bytes of a block.
 _BLOCKS = 64
 _BLOCK = 4096
+# A digest has this number of hex digits over the weights, and as many over the other files.
+MODEL_DIGITS = 8
 
 
 class HubIdentity(NamedTuple):
@@ -54,9 +57,35 @@ class LocalIdentity(NamedTuple):
     sample_sha256: str
     step: int | None
 
+    @classmethod
+    def from_json(cls, content: Any) -> LocalIdentity | None:
+        """Read `model` of a result's provenance; None if it is no identity of a local model."""
+        try:
+            files = {str(name): str(digest) for name, digest in content["files"].items()}
+            sizes = {str(name): int(size) for name, size in content["weights"].items()}
+            sample = str(content["sample_sha256"])
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+        return cls(files, sizes, sum(sizes.values()), sample_sha256=sample, step=None)
+
     def to_json(self) -> dict[str, Any]:
         """Return `model` of a result's provenance."""
         return self._asdict()
+
+    @property
+    def weights_digest(self) -> str:
+        """Hex digits over the weights: MODEL_DIGITS of them."""
+        return _digest([self.weights, self.sample_sha256])
+
+    @property
+    def files_digest(self) -> str:
+        """Hex digits over the other files: MODEL_DIGITS of them."""
+        return _digest(self.files)
+
+    @property
+    def digest(self) -> str:
+        """The model's digest, as in the column model_digest."""
+        return self.weights_digest + self.files_digest
 
 
 ModelIdentity = HubIdentity | LocalIdentity
@@ -66,18 +95,16 @@ def identify_model(path: str, revision: str, subfolder: str = "") -> ModelIdenti
     """Return what tells a model from others; raises OSError if a file cannot be read."""
     if not looks_local(path):
         return HubIdentity(_commit(path, revision))
-    directory = os.path.join(path, subfolder)
-    with os.scandir(directory) as entries:
-        found = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
-    names = sorted(found)
-    held = {name for name in weights.weight_files(names) if not name.endswith(".json")}
-    held.update(name for name in names if name.endswith(".gguf"))
-    small = [
-        name
-        for name in names
-        if name not in held and (_FILES.fullmatch(name) or is_tokenizer_file(name))
-    ]
-    sizes = {name: found[name] for name in sorted(held)}
+    return identify_directory(os.path.join(path, subfolder), path)
+
+
+def identify_directory(directory: str, path: str = "") -> LocalIdentity:
+    """Return the identity of the model in a directory; `path` gives its step.
+
+    Raises OSError if a file cannot be read.
+    """
+    held, small = _sort_files(stat_files(directory))
+    sizes = {name: file.size for name, file in held.items()}
     return LocalIdentity(
         files={name: _sha256(os.path.join(directory, name)) for name in small},
         weights=sizes,
@@ -85,6 +112,54 @@ def identify_model(path: str, revision: str, subfolder: str = "") -> ModelIdenti
         sample_sha256=_sample(directory, sizes),
         step=training_step(path),
     )
+
+
+class FileState(NamedTuple):
+    """What stat says of a file: if nothing of it has changed, neither has the content."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+
+def stat_files(directory: str) -> dict[str, FileState]:
+    """Return the states of the files that `identify_directory` reads, without reading any.
+
+    Raises OSError if a file or the directory is not there.
+    """
+    with os.scandir(directory) as entries:
+        found = {
+            entry.name: _file_state(entry.stat())
+            for entry in entries
+            if _matters(entry.name) and entry.is_file()
+        }
+    return dict(sorted(found.items()))
+
+
+def _file_state(status: os.stat_result) -> FileState:
+    return FileState(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _holds_weights(name: str) -> bool:
+    # An adapter beside a model is loaded with it, and one may be a directory of its own.
+    is_adapter = name.startswith("adapter_model.")
+    held = any(weights.weight_files([name])) or name.endswith(".gguf") or is_adapter
+    return held and not name.endswith(".json")
+
+
+def _matters(name: str) -> bool:
+    return bool(_holds_weights(name) or _FILES.fullmatch(name) or is_tokenizer_file(name))
+
+
+def _sort_files(files: dict[str, FileState]) -> tuple[dict[str, FileState], list[str]]:
+    """Return the files of weights, and the names of the others."""
+    held = {name: state for name, state in files.items() if _holds_weights(name)}
+    return held, [name for name in files if name not in held]
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:MODEL_DIGITS]
 
 
 def _commit(path: str, revision: str) -> str:

@@ -135,7 +135,7 @@ class Stage:
         if self._directory.is_symlink() or status.st_uid != os.getuid():
             raise PermissionError(f"{self._directory} is not our own directory")
 
-    def _copy(self, original: str, files: list[tuple[str, int, int]], place: Path) -> None:
+    def _copy(self, original: str, files: list[tuple[str, int, int, int]], place: Path) -> None:
         size, free = sum(file[1] for file in files), shutil.disk_usage(self._directory).free
         if size > free:
             raise NoDiskSpaceError(
@@ -167,11 +167,12 @@ def _original(row: Row) -> str:
     return os.path.abspath(path)
 
 
-def _files(row: Row, original: str) -> Iterator[tuple[str, int, int]]:
-    """Yield name, bytes and time of change of each file that loading a model may read."""
+def _files(row: Row, original: str) -> Iterator[tuple[str, int, int, int]]:
+    """Yield name, bytes and times of change of each file that loading a model may read."""
     for name in local_models.list_read_files(row, original):
         status = os.stat(os.path.join(original, name))
-        yield name, status.st_size, status.st_mtime_ns
+        # A file that is replaced may get the times of another; that of its inode cannot be set.
+        yield name, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _remove_unused(lock: Path) -> None:

@@ -16,13 +16,14 @@ from oellm.clusters.run_rows import complete_rows
 from oellm.core import display
 from oellm.core.log import Log
 from oellm.errors import ExitStatus, OellmError
+from oellm.frameworks.current_contents import ContentsReader
 from oellm.manifest import csv_file
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.plan import job_resources, time_limits
 from oellm.plan.costs import CostModel
 from oellm.plan.guesses import DOCUMENTS
-from oellm.plan.row_spool import RowSpool
+from oellm.plan.row_spool import RowDigests, RowSpool
 from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
 from oellm.runs.run_record import Array, Shard
 from oellm.slurm import commands, notation
@@ -51,6 +52,7 @@ class RunPlan:
         shards: The shards of all arrays, by index.
         shard_of: The shards of each model's rows, in the order of the manifest.
         task_directories: Directories of task files that the rows name.
+        digests: The digests of local models and of tasks in these directories.
         rows_by_basis: Number of rows by the basis of their estimate.
         uncounted: Number of rows whose documents nobody has counted.
         gpu_hours: What the jobs should be charged for, GPUs of whole nodes that no worker uses
@@ -62,6 +64,7 @@ class RunPlan:
     shards: list[Shard]
     shard_of: Mapping[ModelKey, array[int]]
     task_directories: frozenset[str]
+    digests: RowDigests
     rows_by_basis: Mapping[str, int]
     uncounted: int
     gpu_hours: float
@@ -91,13 +94,32 @@ class RunPlan:
 class _Reading:
     """What has been read of a manifest so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, contents: ContentsReader) -> None:
+        self._contents = contents
         self.work: dict[ModelKey, ModelWork] = {}
         # The seconds of each model's rows, which its ModelWork has, too.
         self.seconds: dict[ModelKey, array[float]] = {}
         self.directories: set[str] = set()
         self.bases: Counter[str] = Counter()
         self.uncounted = 0
+        self.models: dict[ModelKey, str] = {}
+        self.tasks: dict[tuple[str, str], str] = {}
+
+    def note_model(self, row: Row, key: ModelKey) -> None:
+        """Note the digest of a model when its first row is read."""
+        if digest := self._contents.models.digest(row):
+            self.models[key] = digest
+
+    def note_task(self, row: Row) -> None:
+        """Note the directory and the digest of a task that does not come with its framework."""
+        include_path, task_path = row["include_path"], row["task_path"]
+        if (task_path, include_path) in self.tasks or not (include_path or "/" in task_path):
+            return
+        if include_path:
+            self.directories.add(include_path)
+        if "/" in task_path:
+            self.directories.add(os.path.dirname(task_path))
+        self.tasks[task_path, include_path] = self._contents.task(row).digest
 
 
 def plan_run(
@@ -115,7 +137,7 @@ def plan_run(
     and about shards that take longer than their time limit. Raises InputError for anything wrong in
     the manifest, and NoRowsError if it has no rows.
     """
-    read = _Reading()
+    read = _Reading(ContentsReader(cluster, report, {}))
     rows = frameworks.select_runnable(csv_file.read_rows(stream, source), report)
     for row in _drop_duplicates(complete_rows(rows, cluster), report):
         key = model_key(row)
@@ -123,14 +145,13 @@ def plan_run(
             _require_gpus(row, cluster, key.tp)
             seconds = read.seconds[key] = array("d")
             read.work[key] = ModelWork(key, costs.load(row), seconds)
+            if spool is not None:
+                read.note_model(row, key)
         estimate = costs.row(row)
         seconds.append(estimate.seconds)
         read.bases[estimate.basis] += 1
         read.uncounted += not estimate.is_counted
-        if include_path := row["include_path"]:
-            read.directories.add(include_path)
-        if "/" in (task_path := row["task_path"]):
-            read.directories.add(os.path.dirname(task_path))
+        read.note_task(row)
         if spool is not None:
             spool.add(row, key, estimate)
     if not read.work:
@@ -161,6 +182,7 @@ def _plan(read: _Reading, cluster: Cluster, start_s: float, report: Log) -> RunP
         shards=planned.shards,
         shard_of=dict(zip(read.work, planned.shard_of, strict=True)),
         task_directories=frozenset(read.directories),
+        digests=RowDigests(read.models, {name: text for name, text in read.tasks.items() if text}),
         rows_by_basis=read.bases,
         uncounted=read.uncounted,
         gpu_hours=_gpu_hours(planned, cluster),

@@ -67,7 +67,7 @@ def _fill_directory(
         (path / name).mkdir()
     jobs = path / run_directory.JOBS
     with atomic.naming_file(jobs), open(jobs, "x", encoding="utf-8", newline="") as stream:
-        spool.write_jobs(stream, plan.shard_of)
+        spool.write_jobs(stream, plan.shard_of, plan.digests)
     worker = freeze_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
     for position, array in enumerate(plan.arrays):

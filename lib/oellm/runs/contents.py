@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from oellm.models.identity import MODEL_DIGITS
 from oellm.runs.environment import read_texts
-
-# A local model's digest has this number of hex digits over its weights, and as many over its other
-# files.
-MODEL_DIGITS = 8
 
 
 class Contents(NamedTuple):
@@ -53,10 +50,13 @@ def find_changes(old: Contents, new: Contents, task: str = "") -> list[str]:
     """
     name = f"task {task}" if task else "task"
     changes = [*_model_changes(old.model, new.model)]
-    if _differ(old.task_version, new.task_version):
-        changes.append(f"{name}: version {old.task_version} → {new.task_version}")
-    elif _differ(old.task, new.task):
-        changes.append(f"{name} changed")
+    # A digest says more than a version, which people forget to change; if only one side has a
+    # digest, the versions tell.
+    is_known = bool(old.task and new.task)
+    if old.task != new.task if is_known else _differ(old.task_version, new.task_version):
+        versions = f": version {old.task_version} → {new.task_version}"
+        differ = _differ(old.task_version, new.task_version)
+        changes.append(f"{name}{versions}" if differ else f"{name} changed")
     changes += _data_changes(old.data, new.data)
     if _differ(old.chat_template, new.chat_template):
         changes.append("chat template changed")

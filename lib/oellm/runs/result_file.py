@@ -82,7 +82,7 @@ def parse_result(content: bytes) -> Any:
         raise InvalidResultError(f"it is not JSON: {error}") from None
 
 
-def parse_record(content: bytes) -> Any:
+def parse_record(content: bytes, *, with_provenance: bool = False) -> Any:
     """Return a result of which only our record, without provenance and usage, is sure to be there.
 
     The framework's own result is most of a file, and provenance is most of our record. If the
@@ -94,7 +94,7 @@ def parse_record(content: bytes) -> Any:
     if start > 0 and content[:2] == b"{\n" and content.endswith(_END) and b"\0" not in content:
         ours = content[start + len(_RECORD) - 1 : -3]
         begin, end = ours.find(_PROVENANCE), ours.find(_METRICS)
-        if 0 < begin < end:
+        if 0 < begin < end and not with_provenance:
             ours = ours[:begin] + ours[end:]
         try:
             return {KEY: json_codec.loads(ours)}

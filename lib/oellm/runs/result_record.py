@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from oellm.core import schema
 from oellm.core.text_enum import TextEnum
 from oellm.manifest.rows import Row
+from oellm.models.identity import LocalIdentity
 from oellm.runs.contents import Contents
 from oellm.runs.environment import Environment, TaskState, read_task_states
 
@@ -294,6 +295,13 @@ class ResultRecord:
     def tasks(self) -> dict[str, TaskState]:
         """The state of each task and group behind the scores."""
         return read_task_states(self.content.get("tasks"))
+
+    @property
+    def model_identity(self) -> LocalIdentity | None:
+        """The local model as its provenance describes it; None for other models, or if unknown."""
+        provenance = self.content.get("provenance")
+        model = provenance.get("model") if isinstance(provenance, dict) else None
+        return LocalIdentity.from_json(model)
 
     @property
     def run_dir(self) -> str:

@@ -133,12 +133,22 @@ class ResultStore:
 
     def has_valid_result(self, eval_id: str) -> bool:
         """Return whether a row has a valid result, without parsing the framework's part of it."""
+        return self.valid_record(eval_id) is not None
+
+    def valid_record(self, eval_id: str) -> ResultRecord | None:
+        """Return our record of a row's valid result, or None if there is no such result.
+
+        It has no provenance, unless that is all that tells what the scores were computed from.
+        """
         try:
             content = read_regular(self.result_path(eval_id))
-            check_result(result_file.parse_record(content), eval_id)
+            result = result_file.parse_record(content)
+            check_result(result, eval_id)
+            if "contents" in result[result_file.KEY]:
+                return result_file.read_record(result)
+            return result_file.read_record(result_file.parse_record(content, with_provenance=True))
         except (OSError, InvalidResultError):
-            return False
-        return True
+            return None
 
     def failure(self, eval_id: str) -> RecordedFailure | None:
         """Return what the failure file of a row says, or None if there is no readable one."""
@@ -149,9 +159,34 @@ class ResultStore:
 
     def set_aside(self, eval_id: str) -> Path | None:
         """Rename an invalid result file; return its new path, or None if there is no such file."""
+        return self._set_aside(eval_id, "invalid", lambda content: not _is_valid(content, eval_id))
+
+    def set_stale_aside(self, eval_id: str, finished: str) -> Path | None:
+        """Rename a result that is out of date, and its samples; return the result's new path.
+
+        Returns None, and leaves the result, unless it is the one that was finished at this time.
+        """
+
+        def is_stale(content: bytes) -> bool:
+            try:
+                record = result_file.read_record(result_file.parse_record(content))
+                return record.finished == finished
+            except (ValueError, KeyError, TypeError):
+                return False
+
+        aside = self._set_aside(eval_id, "stale", is_stale)
+        if aside is not None:
+            samples = self.samples_path(eval_id)
+            suffix = aside.name.removeprefix(f"{eval_id}.json")
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(samples, samples.with_name(samples.name + suffix))
+        return aside
+
+    def _set_aside(self, eval_id: str, kind: str, is_wrong: Callable[[bytes], bool]) -> Path | None:
+        """Rename a result file that is wrong; return its new path, or None if there is none."""
         path = self.result_path(eval_id)
         stamp = datetime.datetime.now(datetime.timezone.utc).strftime("%Y%m%dT%H%M%S%f")
-        aside = path.with_name(f"{path.name}.invalid-{stamp}")
+        aside = path.with_name(f"{path.name}.{kind}-{stamp}")
         try:
             with open_regular(path) as stream:
                 # Without the lock, another worker could set the same file aside and put a valid
@@ -159,7 +194,7 @@ class ResultStore:
                 with contextlib.suppress(OSError):
                     fcntl.flock(stream, fcntl.LOCK_EX)
                 is_there = os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
-                if not is_there or _is_valid(stream.read(DOCUMENT), eval_id):
+                if not is_there or not is_wrong(stream.read(DOCUMENT)):
                     return None
                 os.replace(path, aside)
         except (FileNotFoundError, RefusedFileError):

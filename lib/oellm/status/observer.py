@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import datetime
 import re
@@ -10,10 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from oellm.core.log import Log
+from oellm.core.processes import daemon_threads
 from oellm.errors import OellmError
+from oellm.frameworks.stale_results import ResultOrigin, StaleResults
+from oellm.manifest.rows import Row
 from oellm.runs import run_directory
 from oellm.runs.heartbeat import Heartbeat, read_heartbeats
-from oellm.runs.result_file import Result
+from oellm.runs.result_file import Result, read_record
 from oellm.runs.result_store import RecordedFailure, ResultStore
 from oellm.runs.run_directory import Run
 from oellm.runs.shard_jobs import ShardJob, newest_jobs, read_log_end
@@ -22,6 +26,8 @@ from oellm.slurm.queue import ask_job_states
 from oellm.status.statuses import Evidence, LogEnd
 
 _ACCOUNTING_OFF = re.compile(r"accounting storage is disabled|accounting_storage plugin")
+# Seconds to wait for what is known of the directories of models.
+_MODELS_S = 10.0
 
 JobStates = dict[ArrayTask, JobState]
 
@@ -49,7 +55,10 @@ class Observer:
         self._log = log
         self._store = ResultStore(run.path)
         self._rows = list(run.rows())
-        self._valid: set[str] = set()
+        self._row_of = {row["eval_id"]: row for row in self._rows}
+        # The rows with a valid result, and what that was computed from.
+        self._valid: dict[str, ResultOrigin] = {}
+        self._stale: dict[str, str] = {}
         self._told: set[str] = set()
 
     def look(self) -> Evidence:
@@ -59,7 +68,9 @@ class Observer:
         jobs = newest_jobs(run)
         states = self._ask_queue(jobs.values())
         heartbeats = self._read_heartbeats()
-        done = self._find_done()
+        self._find_valid()
+        self._stale = self._find_stale(run)
+        done = frozenset(self._valid.keys() - self._stale.keys())
         incomplete = {int(row["shard"]) for row in self._rows if row["eval_id"] not in done}
         ended = self._find_ended([jobs[n] for n in incomplete & jobs.keys()], states)
         states = self._add_accounting(states, ended)
@@ -69,6 +80,7 @@ class Observer:
             now=datetime.datetime.now(datetime.timezone.utc),
             rows=self._rows,
             done=done,
+            stale=self._stale,
             failures=self._read_failures(done, jobs),
             heartbeats=heartbeats,
             jobs=states,
@@ -135,23 +147,50 @@ class Observer:
         ended = {t: s for t, s in known.items() if t in submitted and s.state not in ACTIVE}
         return {**states, **ended}
 
-    def _find_done(self) -> frozenset[str]:
+    def _find_valid(self) -> None:
         names = self._store.result_names()
-        self._valid = {
-            eval_id
-            for eval_id in (row["eval_id"] for row in self._rows)
-            if f"{eval_id}.json" in names and (eval_id in self._valid or self._read_result(eval_id))
-        }
-        return frozenset(self._valid)
+        before, self._valid = self._valid, {}
+        for row in self._rows:
+            eval_id = row["eval_id"]
+            if f"{eval_id}.json" in names:
+                # Another result may have taken the place of one that was out of date.
+                known = None if eval_id in self._stale else before.get(eval_id)
+                origin = known or self._read_result(row)
+                if origin is not None:
+                    self._valid[eval_id] = origin
 
-    def _read_result(self, eval_id: str) -> bool:
-        """Read the result of a row; return whether it is valid."""
+    def _read_result(self, row: Row) -> ResultOrigin | None:
+        """Return what the result of a row was computed from; None if there is no valid one."""
         if self._on_result is None:
-            return self._store.has_valid_result(eval_id)
-        result = self._store.valid_result(eval_id)
-        if result is not None:
-            self._on_result(result)
-        return result is not None
+            record = self._store.valid_record(row["eval_id"])
+            return None if record is None else ResultOrigin.of(row, record)
+        result = self._store.valid_result(row["eval_id"])
+        if result is None:
+            return None
+        self._on_result(result)
+        return ResultOrigin.of(row, read_record(result))
+
+    def _find_stale(self, run: Run) -> dict[str, str]:
+        """Return what has changed since some of the valid results were computed, by eval_id."""
+        # A thread, because the directory of a model may be on a file system that hangs.
+        looking = daemon_threads.start_thread(lambda: self._compare_contents(run))
+        try:
+            return looking.result(_MODELS_S)
+        except concurrent.futures.TimeoutError:
+            self._tell(f"no word of the models in {_MODELS_S:.0f} s: results may be out of date")
+            return {}
+
+    def _compare_contents(self, run: Run) -> dict[str, str]:
+        contents = StaleResults(run, self._tell)
+        found = {
+            eval_id: contents.find(self._row_of[eval_id], origin)
+            for eval_id, origin in list(self._valid.items())
+        }
+        return {
+            eval_id: ", ".join(staleness.changes)
+            for eval_id, staleness in found.items()
+            if staleness is not None
+        }
 
     def _read_failures(
         self, done: frozenset[str], jobs: Mapping[int, ShardJob]

@@ -166,6 +166,9 @@ def _row_status(row: Row, activity: ShardActivity, evidence: Evidence) -> RowSta
     eval_id = row["eval_id"]
     if eval_id in evidence.done:
         return RowStatus(row, EvalState.DONE, "", shard=activity)
+    if changes := evidence.stale.get(eval_id):
+        reason = f"stale: {changes}; oe-submit evaluates it again"
+        return RowStatus(row, EvalState.PENDING, reason, shard=activity, is_stale=True)
     failure = evidence.failures.get(eval_id)
     state, reason, at_work = _row_state(eval_id, failure, activity, evidence=evidence)
     has_ended = state in (EvalState.LOST, EvalState.CANCELLED)
@@ -249,7 +252,12 @@ def _measure(
 def _sum_up(run: Run, shards: Sequence[ShardStatus]) -> Totals:
     """Return the totals of a run's shards."""
     counts = Counter(row.state for shard in shards for row in shard.rows)
-    unsubmitted = (s for s in shards if s.activity.phase is ShardPhase.UNSUBMITTED)
+    unsubmitted = sum(
+        row.state is EvalState.PENDING
+        and (row.is_stale or shard.activity.phase is ShardPhase.UNSUBMITTED)
+        for shard in shards
+        for row in shard.rows
+    )
     running = [shard for shard in shards if shard.state is EvalState.RUNNING]
     rates = [shard.rows_per_h for shard in running if shard.rows_per_h is not None]
     open_shards = [shard for shard in shards if shard.left_s != 0.0]
@@ -268,7 +276,7 @@ def _sum_up(run: Run, shards: Sequence[ShardStatus]) -> Totals:
         failed=counts[EvalState.FAILED],
         lost=counts[EvalState.LOST],
         cancelled=counts[EvalState.CANCELLED],
-        unsubmitted=sum(shard.count(EvalState.PENDING) for shard in unsubmitted),
+        unsubmitted=unsubmitted,
         state=EvalState.RUNNING if running else worst_state(counts),
         rows_per_h=sum(rates) if rates else None,
         left_s=left_s,

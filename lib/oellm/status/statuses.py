@@ -67,7 +67,8 @@ class Evidence:
         run: The run directory as it is now.
         now: The moment.
         rows: The rows of the manifest.
-        done: The rows with a valid result.
+        done: The rows with a valid result that is not out of date.
+        stale: What has changed since the other valid results were computed, by eval_id.
         failures: Why other rows have none, by eval_id.
         heartbeats: The newest heartbeat of each shard.
         jobs: What Slurm says; None if it did not answer, or was not asked.
@@ -80,6 +81,7 @@ class Evidence:
     now: datetime.datetime
     rows: Sequence[Row]
     done: frozenset[str]
+    stale: Mapping[str, str]
     failures: Mapping[str, RecordedFailure]
     heartbeats: Mapping[int, Heartbeat]
     jobs: Mapping[ArrayTask, JobState] | None
@@ -146,6 +148,7 @@ class RowStatus:
         log: The log of its last failure, or of the job that lost it; empty if there is none.
         at_work: What its worker says of it, None if it is not at work.
         last_line: The last line of the log of the job that lost it.
+        is_stale: Whether it has a result that is out of date, and waits for oe-submit.
     """
 
     row: Row
@@ -156,6 +159,7 @@ class RowStatus:
     log: str = ""
     at_work: RowAtWork | None = None
     last_line: str = ""
+    is_stale: bool = False
 
     @property
     def text(self) -> str:
@@ -212,7 +216,7 @@ class Totals(NamedTuple):
     """A run in numbers (schema.json, table `totals`).
 
     Attributes:
-        unsubmitted: Pending rows of shards that were not submitted.
+        unsubmitted: Pending rows that were not submitted, or whose results are out of date.
         estimate_s: The estimate of the shards that are done.
         measured_s: The measured time of the shards that are done.
     """

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
 from oellm.slurm.queue import QueuedElement
 from oellm.submit.queue_limits import Limit
+from oellm.submit.stale_rows import StaleRows
 
 
 class Element(NamedTuple):
@@ -41,14 +43,26 @@ class QueueFit(NamedTuple):
 
 
 class UnfinishedRows:
-    """The rows of each shard without a valid result. A result that was valid is not read again."""
+    """The rows of each shard without a result that counts.
 
-    def __init__(self, run: Run) -> None:
+    A result that counted is not read again. `stale` is told of all rows, and of the results that
+    there are already.
+    """
+
+    def __init__(self, run: Run, stale: StaleRows) -> None:
         self._store = ResultStore(run.path)
-        self._names: frozenset[str] = frozenset()
         self._rows_of_shard: dict[int, list[str]] = {}
+        # When results that are out of date were finished: another one may take their place.
+        self._stale: dict[str, str] = {}
+        self.refresh()
         for row in run.rows():
-            self._rows_of_shard.setdefault(int(row["shard"]), []).append(row["eval_id"])
+            stale.note(row)
+            eval_id = row["eval_id"]
+            record = self._valid_record(eval_id)
+            if record is not None and not stale.fits(row, record):
+                self._stale[eval_id], record = record.finished, None
+            if record is None:
+                self._rows_of_shard.setdefault(int(row["shard"]), []).append(eval_id)
 
     def refresh(self) -> None:
         """List the results that exist now: one call, while opening each would be one per row."""
@@ -62,12 +76,17 @@ class UnfinishedRows:
     def count_in_shard(self, shard: int) -> int:
         """Return the number of unfinished rows in a shard at the last refresh."""
         rows = [
-            eval_id
-            for eval_id in self._rows_of_shard.get(shard, ())
-            if f"{eval_id}.json" not in self._names or not self._store.has_valid_result(eval_id)
+            eval_id for eval_id in self._rows_of_shard.get(shard, ()) if not self._is_done(eval_id)
         ]
         self._rows_of_shard[shard] = rows
         return len(rows)
+
+    def _is_done(self, eval_id: str) -> bool:
+        record = self._valid_record(eval_id)
+        return record is not None and record.finished != self._stale.get(eval_id)
+
+    def _valid_record(self, eval_id: str) -> ResultRecord | None:
+        return self._store.valid_record(eval_id) if f"{eval_id}.json" in self._names else None
 
 
 def shards_by_element(run: Run) -> dict[Element, list[int]]:

@@ -19,6 +19,7 @@ from oellm.submit import array_elements, queue_limits
 from oellm.submit.array_elements import Element, QueueFit, UnfinishedRows
 from oellm.submit.failing_nodes import FailingNodes
 from oellm.submit.queue_limits import Limit, QueueRules
+from oellm.submit.stale_rows import StaleRows
 from oellm.submit.submission import NoRoomError, SlurmSubmissions
 
 
@@ -46,12 +47,14 @@ class Submitter:
     """Submits the elements of one run to Slurm, each of them once.
 
     An element that ended with unfinished rows is left to another Submitter: the user decides
-    whether it is worth another try. `queue_limit` overrides the run's setting.
+    whether it is worth another try. `queue_limit` overrides the run's setting. `stale` gets the
+    results that are out of date.
     """
 
-    def __init__(self, path: Path, queue_limit: int | None, log: Log) -> None:
+    def __init__(self, path: Path, queue_limit: int | None, log: Log, stale: StaleRows) -> None:
         self.run = run_directory.load_run(path)
-        self.rows = UnfinishedRows(self.run)
+        self.rows = UnfinishedRows(self.run, stale)
+        self._stale = stale
         self._total = sum(array.elements for array in self.run.arrays)
         self._queue_limit = queue_limit
         self._log = log
@@ -68,6 +71,7 @@ class Submitter:
         with SubmitLock(self.run.path) as lock:
             # Another process may have submitted something since we read run.json.
             self.run = run_directory.load_run(self.run.path)
+            self._stale.settle()
             submissions = SlurmSubmissions(self.run, self._log)
             submissions.confirm()
             queue = submissions.ask_queue()

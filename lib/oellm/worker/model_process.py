@@ -15,10 +15,13 @@ from oellm.core.processes import children, progress_bars
 from oellm.frameworks.interface import StoppedError
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
+from oellm.models.model_digests import ModelDigests
 from oellm.models.staging import Source, Stage
 from oellm.runs.answers import Answers
+from oellm.runs.contents import Contents
 from oellm.worker import gpu_check
 from oellm.worker.gpu_check import GpuDemand
+from oellm.worker.row_contents import require_same
 from oellm.worker.row_record import RowFailure
 
 # Minimum seconds between two messages about the progress of a row.
@@ -34,12 +37,14 @@ class LoadRequest(NamedTuple):
         stage_dir: The directory on this node's disk that the model is copied to before it is
             loaded; empty for no copy.
         gpus: What the worker was given.
+        expected: What the row must be evaluated from, as far as that is known.
     """
 
     key: ModelKey
     row: Row
     stage_dir: str
     gpus: GpuDemand
+    expected: Contents
 
 
 class ScoreRequest(NamedTuple):
@@ -162,6 +167,12 @@ def serve(connection: Connection) -> None:
     _Server(connection).serve()
 
 
+def _require_model(request: LoadRequest) -> None:
+    """Raise ContentsChangedError if the files of a model are not those that are expected."""
+    found = Contents(model=ModelDigests().digest(request.row))
+    require_same(request.expected, found, request.row)
+
+
 class _Server:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -196,7 +207,10 @@ class _Server:
                 self._model = frameworks.create_model(request.key.eval_suite, self._log)
                 if (refusal := self._refuse_gpus(request)) is not None:
                     return refusal
+            # Its files may be replaced before and while they are read.
+            _require_model(request)
             handle = self._model.load(request.key, request.row, self._copy_to_node(request))
+            _require_model(request)
             return Loaded(pickle.dumps(handle), handle.seconds, self._model.replaceable)
         answers = None
         if request.directory is not None:

@@ -24,6 +24,7 @@ from oellm.worker.model_process import (
     ScoreRequest,
     Scores,
 )
+from oellm.worker.row_contents import RowContents
 from oellm.worker.row_process import AskHandle, AskModel, Reply, RowProcess
 from oellm.worker.row_record import RowFailure
 from oellm.worker.scoring_progress import ScoringProgress
@@ -33,9 +34,9 @@ class ModelService:
     """Loads models as rows need them, answers rows in turn, and survives crashes of the model.
 
     `answers` is the directory that keeps answers to the requests of unfinished rows; None keeps
-    none. `log` gets messages for the user. `status` shows a line on the terminal; None if there is
-    no terminal. Models are copied to `stage_dir` before they are loaded unless it is empty. `gpus`
-    are what the worker was given.
+    none. `contents` says what rows must be evaluated from. `log` gets messages for the user.
+    `status` shows a line on the terminal; None if there is no terminal. Models are copied to
+    `stage_dir` before they are loaded unless it is empty. `gpus` are what the worker was given.
 
     Attributes:
         progress: How far the model is with the row that it answers.
@@ -46,13 +47,15 @@ class ModelService:
     def __init__(
         self,
         answers: Path | None,
+        contents: RowContents,
         log: Log,
-        status: Log | None,
         *,
+        status: Log | None,
         stage_dir: str = "",
         gpus: GpuDemand = NO_GPUS,
     ) -> None:
         self._answers = answers
+        self._contents = contents
         self._log = log
         self._stage_dir = stage_dir
         self._gpus = gpus
@@ -92,7 +95,13 @@ class ModelService:
             self._process = ModelProcess()
         self._loading_since = time.monotonic()
         self._process.load(
-            LoadRequest(key=key, row=row, stage_dir=self._stage_dir, gpus=self._gpus)
+            LoadRequest(
+                key=key,
+                row=row,
+                stage_dir=self._stage_dir,
+                gpus=self._gpus,
+                expected=self._contents.expect(row),
+            )
         )
 
     def dispatch(self, rows: Sequence[RowProcess], next_key: ModelKey | None) -> None:

@@ -14,11 +14,14 @@ from oellm.core import display
 from oellm.core.processes import children, progress_bars
 from oellm.core.processes.children import Child
 from oellm.frameworks.interface import Evaluator
+from oellm.hub import data_sets
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
+from oellm.runs.contents import Contents
 from oellm.runs.result_record import RowTiming
 from oellm.runs.result_store import ResultStore
 from oellm.worker.halts import Halt
+from oellm.worker.row_contents import require_same
 from oellm.worker.row_record import (
     Ended,
     FailedElsewhereError,
@@ -132,7 +135,7 @@ def _evaluate_row(
     Returns a Halt, and writes nothing, if the machine cannot write: that is no failure of the row.
     """
     recorder = RowRecorder(job, store, display.utc_now())
-    model = _ModelProxy(connection, recorder.timing)
+    model = _ModelProxy(connection, recorder.timing, lambda: _require_data(job))
     clock = time.perf_counter()
     try:
         evaluation = evaluator.evaluate(job.row, model, job.bootstrap_iters)
@@ -153,12 +156,24 @@ def _evaluate_row(
         return Halt(str(error))
 
 
-class _ModelProxy:
-    """The model as its row sees it; adds the time of loading to the row's timing."""
+def _require_data(job: Job) -> None:
+    """Raise ContentsChangedError if other data were loaded than the row was prepared with."""
+    loaded = Contents(data=" ".join(data_sets.loaded_commits()))
+    require_same(Contents(data=job.expected.data), loaded, job.row)
 
-    def __init__(self, connection: Connection, timing: RowTiming) -> None:
+
+class _ModelProxy:
+    """The model as its row sees it; adds the time of loading to the row's timing.
+
+    `before_requests` is called before each call of the model.
+    """
+
+    def __init__(
+        self, connection: Connection, timing: RowTiming, before_requests: Callable[[], None]
+    ) -> None:
         self._connection = connection
         self._timing = timing
+        self._before_requests = before_requests
         self._handle: Any = None
 
     def wait_for_model(self) -> Any:
@@ -171,6 +186,8 @@ class _ModelProxy:
 
     def request_reply(self, call: Any, is_last: bool) -> Any:
         """Return the model's reply to a call; `is_last` says that the row makes no further call."""
+        # By now the row's data are loaded, and the model has not worked for it yet.
+        self._before_requests()
         reply = self._exchange(AskModel(pickle.dumps(call), is_last=is_last))
         return pickle.loads(reply.content)  # noqa: S301
 

@@ -14,11 +14,13 @@ from oellm.core.display import utc_now
 from oellm.frameworks.interface import Evaluation
 from oellm.manifest.rows import Row
 from oellm.runs import answers, frozen_worker, result_file
+from oellm.runs.contents import Contents
 from oellm.runs.result_file import KEY, InvalidResultError, Result, check_result
 from oellm.runs.result_record import Facts, FailureRecord, ResultRecord, RowTiming
 from oellm.runs.result_store import ResultStore, WrittenResult
 from oellm.runs.run_directory import ANSWERS
 from oellm.worker import halts
+from oellm.worker.row_contents import require_same
 
 
 class Job(NamedTuple):
@@ -29,12 +31,16 @@ class Job(NamedTuple):
         booked: Seconds spent before the row that count as its own, by step.
         provenance: The part of the provenance that all rows of the worker share.
         bootstrap_iters: Draws for bootstrapped standard errors.
+        expected: What the row must be evaluated from, as far as that is known.
+        contents: What it is evaluated from, as far as the worker knows.
     """
 
     row: Row
     booked: RowTiming
     provenance: Facts
     bootstrap_iters: int
+    expected: Contents = Contents()
+    contents: Contents = Contents()
 
 
 class Ended(NamedTuple):
@@ -108,8 +114,11 @@ class RowRecorder:
     def write_result(self, evaluation: Evaluation) -> Ended:
         """Write the result.
 
-        Raises ValueError if it is not valid, and UnwritableError if it cannot be written.
+        Raises ValueError if it is not valid, ContentsChangedError if it was computed from something
+        else than expected, and UnwritableError if it cannot be written.
         """
+        contents = self._contents(evaluation)
+        require_same(self._job.expected, contents, self._job.row)
         shared = self._job.provenance
         provenance = {**shared, **evaluation.provenance}
         provenance["versions"] = {**shared["versions"], **provenance["versions"]}
@@ -121,7 +130,7 @@ class RowRecorder:
             metrics=[score.to_json() for score in evaluation.scores],
             remarks=evaluation.remarks,
             usage=evaluation.usage,
-            contents=evaluation.contents,
+            contents=contents,
             environment=evaluation.environment,
             tasks=evaluation.tasks,
         )
@@ -161,6 +170,15 @@ class RowRecorder:
             content = result_file.encode_result(result)
         line = result_file.one_line(content)
         return Ended(is_done=False, line=line, summary=f"failed: {failure}", remarks=[])
+
+    def _contents(self, evaluation: Evaluation) -> Contents:
+        """Return what a result was computed from."""
+        contents = evaluation.contents.filled(self._job.contents)
+        if contents.model:
+            return contents
+        model = evaluation.provenance.get("model")
+        commit = model.get("commit") if isinstance(model, dict) else None
+        return contents._replace(model=str(commit or ""))
 
     def _store_result(self, result: Result, evaluation: Evaluation) -> WrittenResult:
         """Store the result, unless another worker stored one before."""

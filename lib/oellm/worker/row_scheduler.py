@@ -19,15 +19,17 @@ from oellm.frameworks.interface import Evaluator
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.runs import answers
+from oellm.runs.accepted_contents import AcceptedContents
 from oellm.runs.heartbeat import HeartbeatWriter
 from oellm.runs.result_file import Result, read_record
-from oellm.runs.result_record import Facts, RowTiming
+from oellm.runs.result_record import Facts, ResultRecord, RowTiming
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
 from oellm.worker import time_limit
 from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.halts import Halt
 from oellm.worker.model_service import ModelService
+from oellm.worker.row_contents import ContentsChangedError, RowContents
 from oellm.worker.row_process import RowProcess
 from oellm.worker.row_record import Ended, Job, RowFailure, RowRecorder, UnwritableError
 from oellm.worker.stopper import TIME_TO_STOP
@@ -76,6 +78,7 @@ class RunOptions(NamedTuple):
             loaded; empty for no copy.
         gpus: What the worker was given.
         row_limit: How long a row may take, unless its column row_timeout says otherwise.
+        accepted: The state of models and tasks that the run has accepted; None without a run.
     """
 
     bootstrap_iters: int
@@ -85,6 +88,7 @@ class RunOptions(NamedTuple):
     stage_dir: str = ""
     gpus: GpuDemand = GpuDemand()
     row_limit: RowLimit = RowLimit()
+    accepted: AcceptedContents | None = None
 
 
 class Sinks(NamedTuple):
@@ -115,9 +119,16 @@ class RowScheduler:
     """
 
     def __init__(
-        self, store: ResultStore | None, sinks: Sinks, options: RunOptions, model: ModelService
+        self,
+        store: ResultStore | None,
+        sinks: Sinks,
+        options: RunOptions,
+        *,
+        model: ModelService,
+        contents: RowContents,
     ) -> None:
         self._store = store
+        self._contents = contents
         self._sinks = sinks
         self._options = options
         self._model = model
@@ -247,9 +258,22 @@ class RowScheduler:
         if self._store is None:
             return None
         result = self._store.valid_result(row["eval_id"])
+        if result is not None and self._has_set_aside(row, read_record(result)):
+            return None
         if result is None and (aside := self._store.set_aside(row["eval_id"])) is not None:
             self._sinks.log(f"invalid result set aside: {aside}")
         return result
+
+    def _has_set_aside(self, row: Row, record: ResultRecord) -> bool:
+        """Set the result of a row aside if it is out of date; return whether it was."""
+        assert self._store is not None
+        staleness = self._contents.find_staleness(row, record)
+        if staleness is None:
+            return False
+        aside = self._store.set_stale_aside(row["eval_id"], record.finished)
+        if aside is not None:
+            self._sinks.log(f"{', '.join(staleness.changes)}; earlier result set aside: {aside}")
+        return aside is not None
 
     def _skip(self, result: Result) -> None:
         self.counts.skipped += 1
@@ -270,10 +294,13 @@ class RowScheduler:
             label += f" n_shot={row['n_shot']}"
         job = self._make_job(row, self._booked)
         self._booked = RowTiming()
-        if key in self._model.unloadable:
-            self._record_failure(
-                label, job, failure=self._model.unloadable[key], started=display.utc_now()
-            )
+        failure = self._model.unloadable.get(key)
+        try:
+            job = job._replace(contents=self._contents.require_unchanged(row))
+        except ContentsChangedError as error:
+            failure = RowFailure(type(error).__name__, str(error))
+        if failure is not None:
+            self._record_failure(label, job, failure=failure, started=display.utc_now())
             return
         process = self._idle.pop() if self._idle else self._fork()
         self.busy.append(process)
@@ -286,6 +313,7 @@ class RowScheduler:
             booked=booked,
             provenance=self._options.provenance,
             bootstrap_iters=self._options.bootstrap_iters,
+            expected=self._contents.expect(row),
         )
 
     def _fork(self) -> RowProcess:

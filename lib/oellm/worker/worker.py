@@ -21,6 +21,7 @@ from oellm.runs.run_directory import ANSWERS
 from oellm.worker import gpu_check, time_limit
 from oellm.worker.halts import Halt
 from oellm.worker.model_service import ModelService
+from oellm.worker.row_contents import RowContents
 from oellm.worker.row_process import RowProcess
 from oellm.worker.row_record import RowFailure
 from oellm.worker.row_scheduler import RowCounts, RowScheduler, RunOptions, Sinks
@@ -38,8 +39,10 @@ class Worker:
     ) -> None:
         # The directory that keeps answers to the requests of unfinished rows.
         self._answers = store.directory / ANSWERS if store is not None else None
+        contents = RowContents(options.accepted, sinks.log)
         self._model = ModelService(
             self._answers,
+            contents,
             sinks.log,
             status=sinks.status,
             stage_dir=options.stage_dir,
@@ -47,7 +50,9 @@ class Worker:
         )
         self._options = options
         self._log = sinks.log
-        self._rows = RowScheduler(store, sinks, options=options, model=self._model)
+        self._rows = RowScheduler(
+            store, sinks, options=options, model=self._model, contents=contents
+        )
         self._stopper = Stopper(signals, options.notice_s)
         self._heartbeat = sinks.heartbeat
         self._eval_ids: list[str] = []

@@ -1,0 +1,136 @@
+"""Which results are out of date: computed from something else than would be evaluated now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from oellm.clusters.cluster import Cluster
+from oellm.core.log import Log
+from oellm.frameworks.current_contents import ContentsReader
+from oellm.manifest.rows import Row
+from oellm.runs.accepted_contents import (
+    AcceptedContents,
+    AcceptedTask,
+    describe_states,
+    model_source,
+    read_accepted,
+    task_source,
+)
+from oellm.runs.contents import Contents, find_changes
+from oellm.runs.result_record import ResultRecord
+from oellm.runs.run_directory import Run
+
+_COMPANIONS = ("tokenizer", "peft", "delta")
+
+
+class ResultOrigin(NamedTuple):
+    """What a result was computed from.
+
+    Attributes:
+        contents: The states of its model, task and data, as far as they are known.
+        framework_version: The version of the framework; empty if unknown.
+    """
+
+    contents: Contents
+    framework_version: str
+
+    @classmethod
+    def of(cls, row: Row, record: ResultRecord) -> ResultOrigin:
+        """Return what a row's result was computed from.
+
+        Results of earlier versions have no contents, but their provenance tells of a local model's
+        own directory.
+        """
+        contents, version = record.contents, record.environment.framework_version
+        is_known = contents.model or not row.model.is_local
+        if not is_known and not any(map(row.model_arguments.get, _COMPANIONS)):
+            identity = record.model_identity
+            contents = contents._replace(model=identity.digest if identity is not None else "")
+        return cls(contents, version)
+
+
+class Staleness(NamedTuple):
+    """How a result is out of date.
+
+    Attributes:
+        changes: What has changed, for the user.
+        is_of_model: Whether that is, among others, the model.
+        states: The states that the result is of, as contents.json keeps them.
+    """
+
+    changes: tuple[str, ...]
+    is_of_model: bool
+    states: tuple[str, ...]
+
+    def describe(self, row: Row) -> str:
+        """Return what a result of this row is of and what has changed: ` of MODEL: CHANGES`."""
+        model = f" of {row['model_path']}" if self.is_of_model else ""
+        return f"{model}: {', '.join(self.changes)}"
+
+
+class StaleResults:
+    """Tells which results of a run are of another state than would be evaluated now."""
+
+    def __init__(self, run: Run, log: Log) -> None:
+        before = read_accepted(run.path)
+        self._reader = ContentsReader(Cluster(run.content["cluster"], {}), log, before.directories)
+        self._kept = set(before.kept)
+        self._models: dict[str, str] = {}
+        self._tasks: dict[str, AcceptedTask] = {}
+        self._accepted: set[tuple[str, ...]] = set()
+
+    def find(self, row: Row, origin: ResultOrigin) -> Staleness | None:
+        """Return how a row's result is out of date; None if it fits, as far as is known."""
+        return find_staleness(row, origin, self._reader, kept=self._kept)
+
+    def keep(self, states: Iterable[str]) -> None:
+        """Let results of these earlier states count from now on."""
+        self._kept.update(states)
+
+    def accept(self, row: Row) -> None:
+        """Note the state that a row would be evaluated from now."""
+        model, task = row["model_path"], row["task_path"]
+        key = model, row["model_args"], task, row["include_path"], row["eval_suite"]
+        if key in self._accepted:
+            return
+        self._accepted.add(key)
+        if digest := self._reader.models.digest(row):
+            self._models[model_source(row)] = digest
+        state = self._reader.task(row)
+        if not state.digest:
+            state = AcceptedTask(row["task_digest"], row["task_version"])
+        if any(state):
+            self._tasks[task_source(row)] = state
+
+    @property
+    def accepted(self) -> AcceptedContents:
+        """What contents.json should say, once all rows were accepted."""
+        directories = self._reader.models.directories
+        return AcceptedContents(
+            self._models, self._tasks, kept=frozenset(self._kept), directories=directories
+        )
+
+
+def find_staleness(
+    row: Row, origin: ResultOrigin, reader: ContentsReader, kept: Collection[str]
+) -> Staleness | None:
+    """Return how a row's result is out of date; None if it fits, as far as is known.
+
+    Results of the states that are `kept` fit, too.
+    """
+    used, now = origin.contents, reader.read(row)
+    if used == now:
+        return None
+    if not reader.is_comparable(row, origin.framework_version):
+        now = now._replace(task="", task_version="")
+    states = describe_states(used, row["task_path"])
+    used = used._replace(**{name: "" for name, text in states.items() if text in kept})
+    if not (changes := find_changes(used, now, row["task_path"])):
+        return None
+    differing = [
+        states[name]
+        for name, old, new in zip(Contents._fields, used, now, strict=True)
+        if old and new and old != new
+    ]
+    return Staleness(tuple(changes), bool(used.model and used.model != now.model), tuple(differing))

@@ -1,0 +1,112 @@
+"""The digests of the local models of rows, each computed once.
+
+A digest that is known from before costs one stat per file, as long as no file has changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from oellm.manifest.argument_texts import COMPANIONS
+from oellm.manifest.model_spec import looks_local
+from oellm.manifest.rows import Row
+from oellm.models.identity import FileState, identify_directory, stat_files
+
+# The states of a directory's files, by name.
+Files = Mapping[str, FileState]
+
+
+class KnownDirectory(NamedTuple):
+    """A directory whose content was read.
+
+    Attributes:
+        weights: The digest of its weights.
+        others: The digest of its other files.
+        files: The states of these files when they were read.
+    """
+
+    weights: str
+    others: str
+    files: Files
+
+    @classmethod
+    def from_json(cls, content: Any) -> KnownDirectory | None:
+        """Read an entry of `directories` in contents.json; None if it is damaged."""
+        try:
+            states = {name: FileState(*map(int, file)) for name, file in content["files"].items()}
+            return cls(str(content["weights"]), str(content["others"]), states)
+        except (AttributeError, KeyError, TypeError, ValueError):
+            return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the entry of `directories` in contents.json."""
+        files = {name: list(state) for name, state in self.files.items()}
+        return {"weights": self.weights, "others": self.others, "files": files}
+
+
+class ModelDigests:
+    """Computes the column model_digest of rows.
+
+    Attributes:
+        directories: What is known of directories, by path; grows as digests are asked for.
+    """
+
+    def __init__(self, known: Mapping[str, KnownDirectory] | None = None) -> None:
+        self.directories = dict(known or {})
+        self._looked_at: set[str] = set()
+        # By the cells model_path and model_args.
+        self._digests: dict[tuple[str, str], str] = {}
+
+    def digest(self, row: Row) -> str:
+        """Return the digest of a row's local model; empty for a hub model, or if it is unreadable.
+
+        It covers the directories of tokenizer and adapter that the row names, too. Each directory
+        is looked at once, unless `forget` is called.
+        """
+        # Parsing the cells of each row would take longer than the rest.
+        cells = row["model_path"], row["model_args"]
+        if cells not in self._digests:
+            self._digests[cells] = self._compute(row) if row.model.is_local else ""
+        return self._digests[cells]
+
+    def forget(self) -> None:
+        """Look at all directories again when they are next asked for."""
+        self._looked_at.clear()
+        self._digests.clear()
+
+    def _compute(self, row: Row) -> str:
+        arguments = row.model_arguments
+        try:
+            parts = [self._look(os.path.join(row.model.path, str(arguments.get("subfolder", ""))))]
+            for name in COMPANIONS:
+                path = str(arguments.get(name) or "")
+                if path and looks_local(path):
+                    found = self._look(path)
+                    parts.append(found if name != "tokenizer" else found._replace(weights=""))
+        except OSError:
+            return ""
+        # Without companions this is the digest of the model's identity in a result.
+        return _join([part.weights for part in parts]) + _join([part.others for part in parts])
+
+    def _look(self, directory: str) -> KnownDirectory:
+        """Return what is in a directory, reading only what may have changed."""
+        known = self.directories.get(directory)
+        if known is not None and directory in self._looked_at:
+            return known
+        files = stat_files(directory)
+        if known is None or known.files != files:
+            identity = identify_directory(directory)
+            known = KnownDirectory(identity.weights_digest, identity.files_digest, files)
+        self.directories[directory] = known
+        self._looked_at.add(directory)
+        return known
+
+
+def _join(digests: list[str]) -> str:
+    if len(digests) == 1:
+        return digests[0]
+    import hashlib
+
+    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[: len(digests[0])]

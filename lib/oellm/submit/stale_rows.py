@@ -1,0 +1,83 @@
+"""Results of a run that are out of date: names them, and sets them aside or keeps them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from oellm.core.log import Log
+from oellm.frameworks.stale_results import ResultOrigin, StaleResults
+from oellm.manifest.rows import Row
+from oellm.runs.accepted_contents import write_accepted
+from oellm.runs.result_record import ResultRecord
+from oellm.runs.result_store import ResultStore
+from oellm.runs.run_directory import Run
+
+
+class StaleResult(NamedTuple):
+    """A result that is out of date.
+
+    Attributes:
+        eval_id: Its row.
+        finished: When it was computed.
+        reason: What it is a result of, and what has changed, for the user.
+        states: The earlier states that it is of.
+    """
+
+    eval_id: str
+    finished: str
+    reason: str
+    states: tuple[str, ...]
+
+
+class StaleRows:
+    """The rows of a run with results that are out of date.
+
+    With `accept` these results count, for this and all later commands.
+    """
+
+    def __init__(self, run: Run, log: Log, *, accept: bool = False) -> None:
+        self._run = run
+        self._log = log
+        self._accept = accept
+        self._contents = StaleResults(run, log)
+        self._found: list[StaleResult] = []
+
+    def fits(self, row: Row, record: ResultRecord) -> bool:
+        """Return whether the result of a row counts; notes it if it is out of date."""
+        staleness = self._contents.find(row, ResultOrigin.of(row, record))
+        if staleness is None:
+            return True
+        reason, states = staleness.describe(row), staleness.states
+        self._found.append(StaleResult(row["eval_id"], record.finished, reason, states=states))
+        return self._accept
+
+    def note(self, row: Row) -> None:
+        """Note what a row would be evaluated from now."""
+        self._contents.accept(row)
+
+    def describe(self, *, dry_run: bool = False) -> Iterator[str]:
+        """Yield a line for each reason why results are out of date, and what becomes of them."""
+        verdict = "kept" if self._accept else "set aside, to be evaluated again"
+        if dry_run:
+            verdict = "would be kept" if self._accept else "would be evaluated again"
+        for reason, count in Counter(stale.reason for stale in self._found).items():
+            results = "1 result" if count == 1 else f"{count} results"
+            yield f"{results}{reason}; {verdict}"
+
+    def settle(self) -> None:
+        """Set aside what is out of date, or keep it, and write what the run evaluates from now on.
+
+        The caller holds the lock of the run.
+        """
+        for line in self.describe():
+            self._log(line)
+        store = ResultStore(self._run.path)
+        for stale in self._found:
+            if self._accept:
+                self._contents.keep(stale.states)
+            else:
+                store.set_stale_aside(stale.eval_id, stale.finished)
+        self._found.clear()
+        write_accepted(self._run.path, self._contents.accepted)
