@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from oellm.hub.data_sets import record_commits
+from oellm.hub.data_sets import install, record_commits
 from support.hub import Hub
 from support.hub_content import write_arc, write_dataset
 from support.processes import Run
@@ -71,7 +71,10 @@ def test_our_loader_finds_offline_what_theirs_does_not(
 
 
 def test_a_recording_does_not_disturb_the_one_around_it() -> None:
-    with record_commits() as outer:
-        with record_commits() as inner:
-            inner.append("acme/a@1")
-        assert outer == []
+    outer: list[str] = []
+    inner: list[str] = []
+    with record_commits(outer):
+        with record_commits(inner):
+            install().commits.append("acme/a@1")
+        install().commits.append("acme/a@2")
+    assert (outer, inner) == (["acme/a@2"], ["acme/a@1"])

@@ -132,6 +132,10 @@ class Evaluator(Protocol):
         ...
 
 
+class ChangedDataError(Exception):
+    """A row's data are not those with which it was prepared."""
+
+
 class NotPermittedError(Exception):
     """A task does something that its row does not permit."""
 

@@ -41,12 +41,12 @@ def install() -> DataSetLoader:
 
 
 @contextlib.contextmanager
-def record_commits() -> Iterator[list[str]]:
-    """Give a list that gets each commit loaded in the context, as org/name@commit."""
+def record_commits(commits: list[str]) -> Iterator[None]:
+    """Append to a list each commit that is loaded in the context, as org/name@commit."""
     loader = install()
-    before, loader.commits = loader.commits, []
+    before, loader.commits = loader.commits, commits
     try:
-        yield loader.commits
+        yield
     finally:
         loader.commits = before
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from oellm.core.log import Log
-from oellm.frameworks.interface import Evaluation, ModelClient
+from oellm.frameworks.interface import ChangedDataError, Evaluation, ModelClient
 from oellm.frameworks.lm_eval import environment, metrics, patches
 from oellm.frameworks.lm_eval.arguments import with_types
 from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
@@ -17,7 +17,7 @@ from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
 from oellm.hub import data_sets
 from oellm.manifest.rows import Row
 from oellm.runs import provenance
-from oellm.runs.contents import Contents
+from oellm.runs.contents import Contents, find_changes
 from oellm.runs.environment import Environment, TaskState
 from oellm.runs.result_record import Facts, RowTiming, RowUsage
 
@@ -51,13 +51,17 @@ class LmEvalEvaluator:
         from oellm.frameworks.lm_eval.remote_model import RemoteModel
 
         started = time.perf_counter()
-        manager = _ObservedManager(self._managers.manager(row["task_path"], row["include_path"]))
+        revisions: list[str] = []
+        manager = _ObservedManager(
+            self._managers.manager(row["task_path"], row["include_path"]),
+            check=lambda: _require_same_data(row, revisions),
+        )
         # Before lm-eval reads the files, too: if they change in between, the digest is the older.
         digest = self._managers.digest(row["task_path"], row["include_path"])
         index_s = time.perf_counter() - started
         batch_size = row.value("batch_size") or 1
         remote = RemoteModel(model, batch_size, seeds=_generator_seeds(row), tasks=manager.tasks)
-        with data_sets.record_commits() as revisions:
+        with data_sets.record_commits(revisions):
             native = _run_lm_eval(row, remote, manager=manager, bootstrap_iters=bootstrap_iters)
         timing = _timing(manager, remote, time.perf_counter())
         timing.task_index_s = index_s
@@ -92,10 +96,11 @@ def create_evaluator(log: Log) -> LmEvalEvaluator:
 
 
 class _ObservedManager:
-    """A TaskManager that notes which tasks it builds, and when."""
+    """A TaskManager that notes which tasks it builds, and when; then it calls `check`."""
 
-    def __init__(self, manager: Any) -> None:
+    def __init__(self, manager: Any, check: Callable[[], None]) -> None:
         self._manager = manager
+        self._check = check
         self.tasks: dict[str, Any] = {}
         # Readings of time.perf_counter.
         self.started = self.ended = 0.0
@@ -109,7 +114,19 @@ class _ObservedManager:
         loaded = self._manager.load(*arguments, **options)
         self.tasks.update(loaded["tasks"])
         self.ended = time.perf_counter()
+        self._check()
         return loaded
+
+
+def _require_same_data(row: Row, revisions: Sequence[str]) -> None:
+    """Raise ChangedDataError if a data set is not that with which oe-fetch prepared the row."""
+    prepared = Contents(data=row["dataset_revision"])
+    changes = find_changes(prepared, Contents(data=" ".join(sorted(set(revisions)))))
+    if changes:
+        raise ChangedDataError(
+            f"{'; '.join(changes)}: the cache has other data than those with which oe-fetch "
+            "prepared this row; to evaluate it on these, run oe-fetch again"
+        )
 
 
 def _run_lm_eval(

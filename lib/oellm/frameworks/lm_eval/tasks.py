@@ -105,7 +105,8 @@ def collect_facts(
     manager: Any, task: str, demands: list[Demand]
 ) -> list[TaskFacts | BaseException]:
     """Build a task with a TaskManager; return the facts for each demand, or the error."""
-    with data_sets.record_commits() as revisions:
+    revisions: list[str] = []
+    with data_sets.record_commits(revisions):
         members = manager.load([task])["tasks"]
     revision = " ".join(sorted(set(revisions)))
     shots = {name: member.get_config("num_fewshot") for name, member in members.items()}
