@@ -10,6 +10,7 @@ reads files from a snapshot of the repository, and remembers a repository's defa
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from oellm.hub.cache import CachedCommit, HubFile, WrongContentError
 _DEFAULT_CONFIGURATION = "default_configuration.oellm"
 _ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+(?:/convert/[^/]+)?))?/(.+)")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_NO_NEWS = ("Using the latest cached version of the dataset", "Found the latest cached dataset conf")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
@@ -36,8 +38,18 @@ def install() -> DataSetLoader:
 
     if not isinstance(datasets.load_dataset, DataSetLoader):
         datasets.load_dataset = DataSetLoader(datasets.load_dataset)
+        for handler in logging.getLogger("datasets").handlers:
+            handler.addFilter(_tells_news)
     loader: DataSetLoader = datasets.load_dataset
     return loader
+
+
+def _tells_news(record: logging.LogRecord) -> bool:
+    """Return whether a message says anything new; these two say that the cache is used.
+
+    Without a network that is so in each load, and the commit goes into the row's result.
+    """
+    return not record.getMessage().startswith(_NO_NEWS)
 
 
 @contextlib.contextmanager

@@ -33,7 +33,7 @@ class LmEvalEvaluator:
         self._managers = TaskManagers(TaskIndices(os.environ, log))
 
     def prepare(self, rows: Sequence[Row]) -> None:
-        """Import lm-eval in the environment that it needs."""
+        """Import lm-eval in the environment that it needs, and read the indices of its tasks."""
         environment.prepare()
         import lm_eval.evaluator
 
@@ -42,6 +42,8 @@ class LmEvalEvaluator:
             import lm_eval.models.huggingface  # noqa: F401
 
         patches.patch_libraries()
+        for task, include_path in dict.fromkeys((r["task_path"], r["include_path"]) for r in rows):
+            self._managers.preload(task, include_path)
 
     def evaluate(self, row: Row, model: ModelClient, bootstrap_iters: int) -> Evaluation:
         """Evaluate one row by the name of its task; raises whatever lm-eval raises.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from oellm.errors import InputError
+from oellm.errors import InputError, MachineError
 from oellm.frameworks.lm_eval import patches
 from oellm.frameworks.lm_eval.catalog import data_sets, task_digest, task_lookup, task_tree
 from oellm.frameworks.lm_eval.catalog.data_sets import LmEvalDataSet
@@ -26,6 +27,14 @@ class TaskManagers:
         self._indices = indices
         # For the ids of indices: the indices, which keep the ids theirs, and the manager.
         self._managers: dict[tuple[int, ...], tuple[list[TaskIndex], Any]] = {}
+
+    def preload(self, task: str, include_path: str) -> None:
+        """Read the indices for a task, so that processes forked from this one have them.
+
+        Whatever is wrong with the task is for `manager` to tell.
+        """
+        with contextlib.suppress(InputError, MachineError, OSError):
+            self._proven_indices(task, include_path)
 
     def require(self, task: str, include_path: str) -> None:
         """Raise InputError, with the column, if the task, file or directory does not exist."""
