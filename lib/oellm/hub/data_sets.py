@@ -28,7 +28,7 @@ from oellm.hub.cache import CachedCommit, HubFile, WrongContentError
 _DEFAULT_CONFIGURATION = "default_configuration.oellm"
 _ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+(?:/convert/[^/]+)?))?/(.+)")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
-_NO_NEWS = ("Using the latest cached version of the dataset", "Found the latest cached dataset conf")
+_NO_NEWS = ("Using the latest cached version of the dataset", "Found the latest cached dataset")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
