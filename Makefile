@@ -17,7 +17,7 @@ YAML_FILES = .pre-commit-config.yaml $(wildcard demo/tasks/*.yaml)
 TEXT_FILES = $(wildcard *.md docs/*.md containers/* templates/* scripts/*) $(JSON_FILES) \
     $(YAML_FILES) Makefile pyproject.toml constraints.txt demo/run .ci/run
 
-.PHONY: demo test test-fast check golden docs clean
+.PHONY: demo test test-fast fuzz check golden docs clean
 
 demo: $(VENV)/installed
 	demo/run
@@ -42,6 +42,10 @@ check: $(VENV)/installed
 	@check-toml pyproject.toml
 	@end-of-file-fixer $(TEXT_FILES)
 	@trailing-whitespace-fixer $(TEXT_FILES)
+
+# Ten thousand damaged files of all kinds; prints how many were refused, and how the commands ended.
+fuzz: $(VENV)/installed
+	OELLM_FUZZ=10000 pytest -q -s tests/faults/test_fuzz.py
 
 # Writes the files that tests compare with, from what the commands print now; read the diff.
 golden: $(VENV)/installed

@@ -6,6 +6,7 @@ all commands agree on them. It imports little, because --help must be fast.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import os
 import sys
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from oellm.core.log import Log
 
 Arguments = dict[str, Any]
+
+# The name of our way to write text that UTF-8 has no form for.
+_ANY_TEXT = "oellm.any"
 
 _program = "oellm"
 # The line that a terminal shows below the last message.
@@ -86,11 +90,20 @@ def run(
     global _program  # noqa: PLW0603
     _program = program
     _open_closed_streams()
+    codecs.register_error(_ANY_TEXT, _encode_any)
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+        stream.reconfigure(encoding="utf-8", errors=_ANY_TEXT)  # type: ignore[union-attr]
     words = sys.argv[1:] if argv is None else argv
     status = _guarded(lambda: _run(doc or "", command, argv=words, moved=moved))
     return _flushed(status)
+
+
+def _encode_any(error: UnicodeError) -> tuple[bytes, int]:
+    """Encode what is no character: a byte of a path as this byte, anything else as `?`."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    code = ord(error.object[error.start])
+    return bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else b"?", error.start + 1
 
 
 def open_input(path: str | None) -> TextIO:

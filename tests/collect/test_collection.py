@@ -104,7 +104,7 @@ def test_a_place_without_results_is_named(run: Run, tmp_path: Path, what: str) -
         (place / "config.json").write_text('{"model_type": "llama"}')
     done = run("oe-collect", place, status=2)
     reason = {
-        "other": "expected a result, got 1 other JSON file",
+        "other": f"{place}/config.json: expected a result, got 1 other JSON file",
         "nothing": f"{place}: no such file or directory",
         "empty": f"{place}: not a run directory, and no JSON file below it",
         "broken": f"{place}/run.json: expected JSON: ",

@@ -94,8 +94,9 @@ def test_files_of_records_are_read_and_chosen_from(run: Run, run_dir: Path, tmp_
     assert both.stdout.splitlines()[1:] == [str(run_dir)] * 6
     # JSON of something else is no record, also if it is an array.
     (tmp_path / "other.json").write_text('[["def f():"]]')
-    other = run("oe-collect", tmp_path / "other.json", status=2)
-    assert other.stderr == "oe-collect: expected a result, got 1 other JSON file\n"
+    path = tmp_path / "other.json"
+    other = run("oe-collect", path, status=2)
+    assert other.stderr == f"oe-collect: {path}: expected a result, got 1 other JSON file\n"
 
 
 @pytest.mark.parametrize(

@@ -130,3 +130,41 @@ def test_what_is_no_json_is_refused(
         monkeypatch.setattr(json_codec, "orjson", None)
     with pytest.raises(ValueError):
         json_codec.loads(text)
+
+
+_HARD = [
+    *("18446744073709551615", "18446744073709551616", "-9223372036854775809", "1" * 40),
+    *("1e400", "-1e400", "5" * 401, "1e-400", "0." + "1" * 400, "-0", "-0.0", "01", "1.", ".5"),
+    *('"\\ud800"', '"\\ud83d\\ude00"', '"\\udc00x"', "NaN", "-Infinity", '"\x01"', '"\x7f"'),
+    *('{"a":1,"a":2}', "[1,]", "{'a':1}", "//x\n1", "\ufeff1", "", " ", "nul", "1 2", "[" * 5000),
+    "[" * 2000 + "]" * 2000,
+    '{"a":' * 500 + "1" + "}" * 500,
+]
+
+
+@pytest.mark.parametrize("text", _HARD, ids=lambda text: text[:20])
+def test_the_standard_library_reads_what_orjson_reads(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _compare(text.encode(), monkeypatch)
+
+
+@given(st.data())
+def test_the_standard_library_reads_any_bytes_as_orjson_does(data: st.DataObject) -> None:
+    content = data.draw(st.one_of(st.binary(), st.sampled_from(_HARD).map(str.encode)))
+    inserted = data.draw(st.binary(max_size=3))
+    place = data.draw(st.integers(0, len(content)))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        _compare(content[:place] + inserted + content[place:], monkeypatch)
+
+
+def _compare(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    orjson = pytest.importorskip("orjson")
+    found = []
+    for module in (orjson, None):
+        monkeypatch.setattr(json_codec, "orjson", module)
+        try:
+            found.append(repr(json_codec.loads(content)))
+        except ValueError:
+            found.append("refused")
+    assert found[0] == found[1]

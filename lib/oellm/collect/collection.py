@@ -96,7 +96,7 @@ class Collection:
 
     def add_sources(self, sources: Iterable[Run | str]) -> None:
         """Add run directories and read files; raises InputError if none of them is a result."""
-        skipped, is_result = 0, False
+        skipped, is_result, first = 0, False, ""
         read = functools.partial(_read_files, model=self._model)
         for is_run, places in itertools.groupby(sources, lambda p: isinstance(p, Run)):
             if is_run:
@@ -108,10 +108,12 @@ class Collection:
                     self.fail(f"{file.path}: left out, {file.problem}")
                 for scored in file.scored or ():
                     self.add(scored)
-                skipped += file.scored is None
+                if file.scored is None:
+                    skipped, first = skipped + 1, first or file.path
                 is_result |= bool(file.scored or file.problem)
         if skipped and not self._places and not is_result:
-            raise InputError(f"expected a result, got {format_count(skipped, 'other JSON file')}")
+            text = f"expected a result, got {format_count(skipped, 'other JSON file')}"
+            raise InputError(text, first)
         if skipped:
             what = "file that is not a result" if skipped == 1 else "files that are not results"
             self._log(f"skipped {skipped} JSON {what}")

@@ -38,10 +38,24 @@ def is_finite(value: Any) -> TypeGuard[float]:
 
 
 def loads(data: bytes) -> Any:
-    """Parse JSON; raises ValueError for anything else, also for NaN and Infinity."""
+    """Parse JSON in UTF-8; raises ValueError for anything else.
+
+    Also refused are NaN, infinity and numbers as large, escapes that are no character, a byte order
+    mark, and values that are nested more than about a thousand deep. Integers of more than 64 bits
+    become floating-point numbers. Of several members with one name the last counts.
+    """
     if orjson is not None:
         return orjson.loads(data)
-    return json.loads(data, parse_constant=_refuse)
+    try:
+        value = json.loads(
+            data.decode(), parse_constant=_refuse, parse_float=_number, parse_int=_integer
+        )
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if rb"\u" in data:
+        # Raises ValueError for a lone surrogate.
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def dumps(value: Any, indent: bool = False) -> bytes:
@@ -62,6 +76,19 @@ def dumps(value: Any, indent: bool = False) -> bytes:
 
 def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text[:20]} is too large")
+    return number
+
+
+def _integer(text: str) -> int | float:
+    # Python refuses to parse integers of thousands of digits.
+    value = int(text) if len(text) < 21 else None
+    return value if value is not None and -(2**63) <= value < 2**64 else _number(text)
 
 
 def _plain(value: Any) -> Any:

@@ -169,8 +169,8 @@ class FailureRecord(NamedTuple):
     def from_json(cls, content: Mapping[str, Any]) -> FailureRecord:
         """Read `failure` of a record; raises TypeError or ValueError if it is damaged."""
         return cls(
-            error=str(content.get("class")),
-            message=str(content.get("message")),
+            error=str(content.get("class", "")),
+            message=str(content.get("message", "")),
             traceback=str(content.get("traceback", "")),
             attempts=int(content.get("attempts", 0)),
             log=str(content.get("log", "")),

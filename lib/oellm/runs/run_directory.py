@@ -151,11 +151,19 @@ class Run:
         return self.content["cluster"].get(key)
 
     def rows(self, shard: int | None = None) -> Iterator[Row]:
-        """Yield the rows of the manifest, or those of one shard."""
+        """Yield the rows of the manifest, or those of one shard.
+
+        Raises InputError for a row without an eval_id, or with a shard that the run does not have.
+        """
         path = self.path / JOBS
         with open_regular_text(path) as stream:
             for row in csv_file.read_rows(stream, str(path)):
-                if shard is None or row.value("shard") == shard:
+                if not row["eval_id"]:
+                    raise row.error("eval_id", "expected an eval_id")
+                number = row.value("shard")
+                if number is None or number >= len(self.shards):
+                    raise row.error("shard", f"expected a shard of the run, got {row['shard']!r}")
+                if shard is None or number == shard:
                     yield row
 
     def columns(self) -> list[str]:
