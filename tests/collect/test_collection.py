@@ -68,7 +68,8 @@ def test_the_newest_result_counts_and_the_others_are_named(run: Run, run_dir: Pa
     newer = make_run(run_dir.parent / "again")
     path = newer / "results" / f"{CHOICE}.json"
     # An hour later, in another zone's spelling.
-    edited(path, timing={"finished": "2036-11-22T18:53:33.582+01:00"})
+    edited(path, timing={"finished": "2020-11-22T18:53:33.582+01:00"})
+    edited(run_dir / "results" / f"{CHOICE}.json", timing={"finished": "2020-11-22T16:53:33+00:00"})
     for paths in ((run_dir, newer), (newer, run_dir)):
         done = run("oe-collect", "--filter=task=oellm_choice", *paths)
         assert {row["run_dir"] for row in rows(done.stdout)} == {str(newer)}

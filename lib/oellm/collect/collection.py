@@ -14,9 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from oellm.collect import result_files
+from oellm.collect import result_files, result_states
 from oellm.collect.duplicates import Duplicates
 from oellm.collect.external_results import Identity, LooseScores
+from oellm.collect.result_states import ResultState
 from oellm.collect.sources import describe_error
 from oellm.core import schema
 from oellm.core.display import format_count
@@ -131,9 +132,11 @@ class Collection:
             # To know duplicates, all results must be listed before the first one is read.
             places = {run_dir: list(eval_ids) for run_dir, eval_ids in listed.items()}
             listed.update(places)
-        duplicates = Duplicates(places, self._identities())
+        duplicates = Duplicates(places, self._identities(), self._loose_state)
         for text in duplicates.messages():
             self._log(text)
+        for text in duplicates.mixtures:
+            self.fail(text)
         parts = self._parts(listed, duplicates)
         for made, eval_ids, problems in map_in_processes(_Reading(make), parts):
             for problem in problems:
@@ -157,6 +160,10 @@ class Collection:
                 raise
             text = describe_error(error) if isinstance(error, OSError) else str(error)
             self.fail(f"{text}; the other rows of this run are left out")
+
+    def _loose_state(self, place: int) -> ResultState:
+        scored: ScoredRow = pickle.loads(self._loose.pickled(place))  # noqa: S301
+        return result_states.of_scored_row(scored)
 
     def _identities(self) -> list[Identity]:
         return [] if self._every else self._loose.identities

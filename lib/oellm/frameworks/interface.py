@@ -256,6 +256,13 @@ class NativeResultReader(ResultReader, Protocol):
         """Return the types of the requests behind a native result, as far as it tells."""
         ...
 
+    def task_states(self, native: Mapping[str, Any]) -> dict[str, TaskState]:
+        """Return the version and hash of each task of a native result, as far as it tells.
+
+        Raises TypeError, LookupError or AttributeError if the result is damaged.
+        """
+        ...
+
 
 class Sample(NamedTuple):
     """One document's scores with one filter.
