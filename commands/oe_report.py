@@ -116,7 +116,7 @@ def _report(arguments: cli.Arguments) -> int:
         figures=_figures(records, languages, options),
         languages=languages,
     )
-    content = page.render_page(contents).encode("utf-8", "replace")
+    content = page.render_page(contents, cli.message).encode("utf-8", "replace")
     if options.output:
         atomic.write_file(Path(options.output), content)
     else:

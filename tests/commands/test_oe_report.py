@@ -180,11 +180,12 @@ def test_a_run_shows_failures_software_and_times(run_dir: Path, tmp_path: Path) 
     unfinished = root.one("section", id="unfinished")
     assert "2 of 3 rows without a result, 1 failed." in unfinished.text
     cells = [[cell.text for cell in row.all("td")] for row in unfinished.one("tbody").all("tr")]
-    assert [(row[1], row[2]) for row in cells] == [
-        (f"{FAILED}, 0-shot", "failed"),
-        ("oellm_prose, 0-shot", "lost"),
+    assert [(row[0], row[1]) for row in cells] == [("1", "failed"), ("1", "lost")]
+    assert "lm-eval has no task, group or tag 'no_such_task'" in cells[0][2]
+    assert [
+        row[3].endswith(f" {task}, 0-shot")
+        for row, task in zip(cells, (FAILED, "oellm_prose"), strict=True)
     ]
-    assert "lm-eval has no task, group or tag 'no_such_task'" in cells[0][3]
     facts = root.one("section", id="runs")
     terms = [node.text for node in facts.all("dt")]
     values = dict(zip(terms, (node.text for node in facts.all("dd")), strict=True))
@@ -276,3 +277,17 @@ def test_curves_are_on_the_page_and_in_files(run: Run, tmp_path: Path) -> None:
     assert [len(figure.all("svg")) for figure in curves] == [1, 1]
     names = {(path.stem.partition("-")[0], path.suffix) for path in figures.iterdir()}
     assert names == {(name, suffix) for name in ("curve", "tasks") for suffix in (".svg", ".png")}
+
+
+def test_rows_without_a_result_are_grouped_by_reason(run: Run, tmp_path: Path) -> None:
+    manifest = "model_path,task_path,n_shot,experiment\n"
+    manifest += "".join(f"acme/a,task{number},0,mix\n" for number in range(120))
+    rendered = run("oe-render", "--cluster=local", stdin=manifest)
+    run_dir = json.loads(rendered.stdout)["run_dir"]
+    (facts,) = report_runs.read_runs([run_dir], lambda _: None)
+    assert isinstance(facts, report_runs.RunFacts)
+    (group,) = facts.unfinished
+    assert (group.number, group.state, group.reason) == (120, "pending", "not submitted")
+    cells = page([], [facts]).one("section", id="unfinished").one("tbody").all("td")
+    assert [cell.text for cell in cells[:3]] == ["120", "pending", "not submitted"]
+    assert "… and 20 more" in cells[3].text

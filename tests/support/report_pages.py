@@ -121,7 +121,7 @@ def page(
         figures=report.PageFigures(curves=[], language_map=None),
         languages={},
     )
-    return parsed(report.render_page(contents))
+    return parsed(report.render_page(contents, lambda _: None))
 
 
 def score(model: str, task: str, value: float, **others: Any) -> MetricRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from oellm.collect.pivot import AxisKey, MatrixAxis, ScoreMatrix, ValueNames
 from oellm.core.markup import ScoreCell
 from oellm.core.tables import Values
 from oellm.metrics.columns import column_types
+from oellm.metrics.comparability import letter_footnotes
 from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
 
@@ -51,7 +51,8 @@ def make_sheet(matrix: ScoreMatrix, style: SheetStyle) -> Sheet:
     """Return a row for each row of the matrix: its names, its scores, and their average."""
     names = _short_names(matrix) if style.for_people else {}
     best = _best(matrix) if style.for_people else set()
-    letters = _letters(matrix)
+    places = itertools.product(matrix.rows.keys, matrix.cols.keys)
+    letters = letter_footnotes(t for place in places for t in matrix.footnotes.get(place, ()))
     rows = matrix.rows.keys
     columns: dict[str, list[Any]] = {}
     for column in _row_columns(matrix.rows):
@@ -121,15 +122,6 @@ def _score_cell(record: MetricRecord, is_best: bool, with_stderr: bool) -> Score
         is_best=is_best,
         is_partial=record.aggregate == PARTIAL,
     )
-
-
-def _letters(matrix: ScoreMatrix) -> dict[str, str]:
-    """Return the letter of each footnote, in order of appearance: a, b, … z, aa, …"""
-    places = itertools.product(matrix.rows.keys, matrix.cols.keys)
-    texts = dict.fromkeys(t for place in places for t in matrix.footnotes.get(place, ()))
-    alphabet = string.ascii_lowercase
-    names = ("".join(n) for size in (1, 2, 3) for n in itertools.product(alphabet, repeat=size))
-    return dict(zip(texts, names, strict=False))
 
 
 def _short_names(matrix: ScoreMatrix) -> ValueNames:

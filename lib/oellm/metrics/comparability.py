@@ -11,6 +11,8 @@ have different chat templates, but a model, or checkpoints of one training run, 
 from __future__ import annotations
 
 import functools
+import itertools
+import string
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -105,6 +107,13 @@ def find_mixture(records: Sequence[MetricRecord]) -> LineMixture:
             for number in numbers:
                 notes.setdefault(number, []).append(trait.note(value))
     return LineMixture("; ".join(summaries), {places[n]: found for n, found in notes.items()})
+
+
+def letter_footnotes(texts: Iterable[str]) -> dict[str, str]:
+    """Return the letter of each distinct footnote, in order of appearance: a, b, … z, aa, …"""
+    alphabet = string.ascii_lowercase
+    names = ("".join(n) for size in (1, 2, 3) for n in itertools.product(alphabet, repeat=size))
+    return dict(zip(dict.fromkeys(texts), names, strict=False))
 
 
 def describe_environments(records: Iterable[MetricRecord]) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from oellm.manifest.checkpoint_names import natural_key
+from oellm.metrics.comparability import LineMixture, find_mixture, letter_footnotes
 from oellm.metrics.model_names import ModelName, shorten_names
 from oellm.metrics.records import PARTIAL, MetricRecord
 from oellm.metrics.score_groups import ScoreGroups, ScoreSetting, group_scores
@@ -29,6 +30,7 @@ class BoardColumn(NamedTuple):
         group: the group under whose column this one is folded; empty if it is always shown.
         n_members: the number of columns that are folded under this one.
         is_averaged: whether the average includes the column.
+        mixture: in what its scores differ, so that they cannot be compared; empty if they can.
     """
 
     setting: ScoreSetting
@@ -36,6 +38,7 @@ class BoardColumn(NamedTuple):
     n_members: int
     higher_is_better: bool | None
     is_averaged: bool
+    mixture: str
 
 
 class BoardCell(NamedTuple):
@@ -46,6 +49,7 @@ class BoardCell(NamedTuple):
         stderr: its standard error as shown, empty if there is none.
         level: the step on the colour scale, None for no colour.
         others: older results of the same evaluation.
+        footnotes: what is other in it than in most of its column, or than was asked for.
     """
 
     record: MetricRecord
@@ -55,18 +59,21 @@ class BoardCell(NamedTuple):
     is_best: bool
     is_partial: bool
     others: tuple[MetricRecord, ...]
+    footnotes: tuple[str, ...] = ()
 
 
 class BoardLine(NamedTuple):
     """The scores of a model.
 
     Attributes:
+        extra: the users' own columns, from their manifests, with the values of the model's rows.
         cells: one for each column; None if there is no score.
         average: the mean over the averaged columns; None if there are fewer than two.
     """
 
     model: ModelName
     name: str
+    extra: list[tuple[str, str]]
     cells: list[BoardCell | None]
     average: float | None
 
@@ -87,6 +94,23 @@ class Board(NamedTuple):
     def main_columns(self) -> list[BoardColumn]:
         """The columns that are not folded under another."""
         return [column for column in self.columns if not column.group]
+
+    @property
+    def footnotes(self) -> dict[str, str]:
+        """The letter of each footnote."""
+        texts = (
+            text for line in self.lines for cell in line.cells if cell for text in cell.footnotes
+        )
+        return letter_footnotes(texts)
+
+    @property
+    def mixtures(self) -> dict[str, list[str]]:
+        """The tasks of the columns whose scores cannot be compared, by what is mixed in them."""
+        tasks: dict[str, list[str]] = {}
+        for column in self.columns:
+            if column.mixture:
+                tasks.setdefault(column.mixture, []).append(column.setting.task)
+        return tasks
 
     @property
     def averaged_columns(self) -> list[BoardColumn]:
@@ -152,8 +176,11 @@ def _board(
     for setting, group, n_members in _ordered_columns(groups):
         by_model = groups[setting]
         direction = next(iter(by_model.values()))[0].higher_is_better
-        cells = _cells([by_model.get(model, []) for model in models], direction)
-        is_averaged = not group and direction is True and _is_share_of_all(cells)
+        results = [by_model.get(model, []) for model in models]
+        mixture = find_mixture([of_model[0] for of_model in results if of_model])
+        comparable = None if mixture.summary else direction
+        cells = _with_footnotes(_cells(results, comparable), mixture)
+        is_averaged = not group and comparable is True and _is_share_of_all(cells)
         columns.append(
             BoardColumn(
                 setting=setting,
@@ -161,15 +188,56 @@ def _board(
                 n_members=n_members,
                 higher_is_better=direction,
                 is_averaged=is_averaged,
+                mixture=mixture.summary,
             )
         )
         cells_of_columns.append(cells)
     lines = []
+    extra = _extra_values(groups)
     for place, model in enumerate(models):
         of_model = [cells[place] for cells in cells_of_columns]
         average = _average(columns, of_model)
-        lines.append(BoardLine(model=model, name=names[model], cells=of_model, average=average))
+        lines.append(
+            BoardLine(
+                model=model,
+                name=names[model],
+                extra=[(name, texts[model]) for name, texts in extra.items() if model in texts],
+                cells=of_model,
+                average=average,
+            )
+        )
     return Board(title=title, limit=limit, columns=columns, lines=lines)
+
+
+def _extra_values(groups: ScoreGroups) -> dict[str, dict[ModelName, str]]:
+    """Return the values of models in each of the users' own columns; several become one text."""
+    found: dict[str, dict[ModelName, dict[str, None]]] = {}
+    for by_model in groups.values():
+        for model, records in by_model.items():
+            for column, text in records[0].extra.items():
+                if text:
+                    found.setdefault(column, {}).setdefault(model, {})[text] = None
+    return {
+        column: {model: ", ".join(texts) for model, texts in of_models.items()}
+        for column, of_models in found.items()
+    }
+
+
+def _with_footnotes(
+    cells: Iterable[BoardCell | None], mixture: LineMixture
+) -> list[BoardCell | None]:
+    """Return the cells of a column with what is other in them, or not as asked."""
+    found: list[BoardCell | None] = []
+    number = 0
+    for cell in cells:
+        if cell is None:
+            found.append(None)
+            continue
+        remark = cell.record.remark
+        notes = (*mixture.notes.get(number, ()), *([remark] if remark else ()))
+        found.append(cell._replace(footnotes=notes))
+        number += 1
+    return found
 
 
 def _ordered_columns(groups: ScoreGroups) -> Iterator[tuple[ScoreSetting, str, int]]:

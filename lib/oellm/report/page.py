@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm import __version__
 from oellm.core.display import format_count, format_duration
+from oellm.core.log import Log
 from oellm.core.paths import data_file
+from oellm.metrics.comparability import describe_limits
 from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import MetricRecord
 from oellm.metrics.score_groups import select_primary
-from oellm.report.leaderboard import LEVELS, make_boards, make_language_boards
+from oellm.report.leaderboard import LEVELS, Board, make_boards, make_language_boards
 from oellm.report.runs import RunFacts, UnreadableRun
 
 if TYPE_CHECKING:
@@ -52,8 +54,11 @@ class PageContents(NamedTuple):
     languages: dict[str, Language]
 
 
-def render_page(contents: PageContents) -> str:
+def render_page(contents: PageContents, log: Log) -> str:
     """Return the page: HTML with its style, script and figures in it.
+
+    `log` gets what the reader of the page must know, too: limits, and columns of scores that cannot
+    be compared.
 
     Texts of records and runs are escaped, whatever they look like. A policy in the page lets a
     browser run only the page's own script, and load nothing.
@@ -68,13 +73,16 @@ def render_page(contents: PageContents) -> str:
         autoescape=True,
     )
     environment.filters.update(moment=_moment, duration=format_duration, counted=format_count)
+    tables = _tables(contents)
+    for text in _warnings(tables["boards"]):
+        log(text)
     script = data_file("templates", "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return environment.get_template("report.html.j2").render(
         title=contents.title,
         runs=contents.runs,
         **contents.figures._asdict(),
-        **_tables(contents),
+        **tables,
         known_runs=[run for run in contents.runs if isinstance(run, RunFacts)],
         unreadable_runs=[run for run in contents.runs if isinstance(run, UnreadableRun)],
         made=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -103,7 +111,17 @@ def _tables(contents: PageContents) -> dict[str, Any]:
         "n_tasks": len(tasks),
         "has_partial": any(cell.is_partial for cell in cells),
         "has_others": any(cell.others for cell in cells),
+        "has_footnotes": any(cell.footnotes for cell in cells),
     }
+
+
+def _warnings(boards: Sequence[Board]) -> Iterator[str]:
+    """Yield the limits of boards, and in what the scores of their columns are mixed."""
+    if limit := describe_limits(board.limit for board in boards):
+        yield f"scores: {limit}"
+    for board in boards:
+        for mixture, tasks in board.mixtures.items():
+            yield f"not comparable, {mixture}: {', '.join(tasks)}"
 
 
 def _moment(text: str) -> str:

@@ -6,6 +6,7 @@ They come from the files of the runs alone, without asking Slurm.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -31,8 +32,10 @@ _PHASES = {
     "scoring": ("scoring_s",),
     "metrics": ("metrics_s", "writing_s"),
 }
-# The largest number of unfinished rows that a page shows for a run.
-_SHOWN = 500
+# The largest number of unfinished rows that a page names for one reason.
+_SHOWN = 100
+# Numbers, as of lines, ports and processes, do not make another reason.
+_NUMBERS = re.compile(r"\b(?:0x)?[0-9a-f]*[0-9][0-9a-f]*\b")
 
 
 class PhaseShare(NamedTuple):
@@ -49,11 +52,28 @@ class PhaseShare(NamedTuple):
     begin: float
 
 
+class ReasonGroup(NamedTuple):
+    """Rows that have no result for one reason.
+
+    Attributes:
+        reason: the reason of the first of them.
+        log: the log of the first of them; empty if there is none.
+        number: how many there are.
+        rows: the first of them, at most as many as a page names.
+    """
+
+    state: EvalState
+    reason: str
+    log: str
+    number: int
+    rows: list[RowStatus]
+
+
 class RunFacts(NamedTuple):
     """The facts about a run directory.
 
     Attributes:
-        unfinished: rows without a result, at most as many as a page shows.
+        unfinished: rows without a result by reason, the most frequent reason first.
         versions: versions of the software, with the number of results that they made.
         hardware: GPUs or CPUs, with the number of results that were computed on them.
         phases: the times of all results.
@@ -63,7 +83,7 @@ class RunFacts(NamedTuple):
 
     run: Run
     totals: Totals
-    unfinished: list[RowStatus]
+    unfinished: list[ReasonGroup]
     versions: Counter[str]
     hardware: Counter[str]
     phases: list[PhaseShare]
@@ -152,10 +172,26 @@ def _read_run(run: Run, log: Log) -> RunFacts:
     return RunFacts(
         run=run,
         totals=status.totals,
-        unfinished=[row for row in rows if row.state is not EvalState.DONE][:_SHOWN],
+        unfinished=_group_by_reason(row for row in rows if row.state is not EvalState.DONE),
         versions=facts.versions,
         hardware=facts.hardware,
         phases=facts.phases(),
         first=min(facts.started, default=""),
         last=max(facts.finished, default=""),
     )
+
+
+def _group_by_reason(rows: Iterable[RowStatus]) -> list[ReasonGroup]:
+    groups: dict[tuple[EvalState, str], list[RowStatus]] = {}
+    for row in rows:
+        groups.setdefault((row.state, _NUMBERS.sub("#", row.text)), []).append(row)
+    return [
+        ReasonGroup(
+            state=of_one[0].state,
+            reason=of_one[0].text,
+            log=of_one[0].log,
+            number=len(of_one),
+            rows=of_one[:_SHOWN],
+        )
+        for of_one in sorted(groups.values(), key=len, reverse=True)
+    ]
