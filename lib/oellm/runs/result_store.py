@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from oellm.core import atomic, json_codec
+from oellm.core.display import parse_time
 from oellm.core.redaction import redact_json
 from oellm.core.regular_files import DOCUMENT, RefusedFileError, open_regular, read_regular
 from oellm.runs import result_file
@@ -78,7 +79,7 @@ class RecordedFailure:
             message=failure.message,
             attempts=failure.attempts,
             log=failure.log,
-            finished=datetime.datetime.fromisoformat(record.finished),
+            finished=parse_time(record.finished),
         )
 
 

@@ -166,6 +166,14 @@ class Run:
                 if shard is None or number == shard:
                     yield row
 
+    def shard_of(self, row: Row) -> int:
+        """Return the shard of a row; raises InputError if the run has no such shard."""
+        shard = row.value("shard")
+        if not isinstance(shard, int) or not 0 <= shard < len(self.shards):
+            reason = f"expected a shard of the run, 0 to {len(self.shards) - 1}"
+            raise row.error("shard", f"{reason}, got {row['shard']!r}")
+        return shard
+
     def columns(self) -> list[str]:
         """Return the columns of the manifest."""
         path = self.path / JOBS

@@ -177,7 +177,7 @@ def parse_time(text: str) -> datetime.datetime | None:
     """Return a time that Slurm prints, in local time; None for N/A and Unknown."""
     try:
         return datetime.datetime.fromisoformat(text).astimezone()
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

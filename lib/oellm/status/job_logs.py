@@ -34,7 +34,7 @@ def find_log(run: Run, name: str) -> Path:
         failure = ResultStore(run.path).failure(rows[0]["eval_id"])
         if failure is not None and Path(failure.log).is_file():
             return Path(failure.log)
-        shard = int(rows[0]["shard"])
+        shard = run.shard_of(rows[0])
     job = newest_jobs(run).get(shard)
     path = job.find_log(run.path) if job is not None else None
     if path is None:

@@ -59,6 +59,8 @@ class Observer:
         # The rows with a valid result, and what that was computed from.
         self._valid: dict[str, ResultOrigin] = {}
         self._stale: dict[str, str] = {}
+        for row in self._rows:
+            run.shard_of(row)
         self._told: set[str] = set()
 
     def look(self) -> Evidence:

@@ -57,12 +57,12 @@ class UnfinishedRows:
         self.refresh()
         for row in run.rows():
             stale.note(row)
-            eval_id = row["eval_id"]
+            eval_id, shard = row["eval_id"], run.shard_of(row)
             record = self._valid_record(eval_id)
             if record is not None and not stale.fits(row, record):
                 self._stale[eval_id], record = record.finished, None
             if record is None:
-                self._rows_of_shard.setdefault(int(row["shard"]), []).append(eval_id)
+                self._rows_of_shard.setdefault(shard, []).append(eval_id)
 
     def refresh(self) -> None:
         """List the results that exist now: one call, while opening each would be one per row."""
