@@ -106,7 +106,7 @@ def test_an_sbatch_error_is_shown_in_its_own_words(
     slurm.says("sbatch.fails", "sbatch: error: Batch job submission failed: Invalid qos\n")
     done = run("oe-submit", rendered["run_dir"], env=slurm.env, status=1)
     assert done.stderr == (
-        "oe-submit: sbatch failed: sbatch: error: Batch job submission failed: Invalid qos\n"
+        "oe-submit: sbatch failed: sbatch: error: Batch job submission failed: Invalid qos; "
         f"the run has qos=; to change that: oe-missing {rendered['run_dir']} | "
         "oe-render --set=qos=… | oe-submit\n"
     )

@@ -98,7 +98,7 @@ def test_nothing_more_is_submitted_if_all_nodes_do_it(
     for options in ([], ["--dry_run"], ["--wait=done", "--poll=1"]):
         done = run("oe-submit", *options, run_dir, env=slurm.env, status=3)
         said = "all 2 nodes that jobs of this run were sent to (n1, n2) ended them before their"
-        assert f"nothing is submitted: {said} first row was loaded: {REASON}\n" in done.stderr
+        assert f"nothing is submitted: {said} first row was loaded: {REASON}; " in done.stderr
         assert f"when that is mended: oe-submit --include_nodes=all {run_dir}" in done.stderr
     assert slurm.submitted() == []
     run("oe-submit", "--include_nodes=all", run_dir, env=slurm.env)
@@ -178,7 +178,7 @@ def test_this_machine_is_given_up_after_two_ends_one_after_the_other(
     assert "2 elements ended before their first row was loaded; 2 more are not started" in (
         done.stderr
     )
-    assert f"no GPU here\nlog: {rendered['run_dir']}/slurm_logs/local_1.log\n" in done.stderr
+    assert f"no GPU here; log: {rendered['run_dir']}/slurm_logs/local_1.log\n" in done.stderr
     assert ran.read_text().split() == ["0", "1"]
     # A success in between shows that the machine is all right.
     ran.unlink()

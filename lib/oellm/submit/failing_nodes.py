@@ -93,7 +93,7 @@ class FailingNodes:
         names = ", ".join(record.node for record in bad)
         raise MachineError(
             f"nothing is submitted: all {len(bad)} nodes that jobs of this run were sent to "
-            f"({names}) ended them before their first row was loaded: {bad[-1].reason}\n"
+            f"({names}) ended them before their first row was loaded: {bad[-1].reason}; "
             f"when that is mended: oe-submit --include_nodes={ALL} {run.path}"
         )
 

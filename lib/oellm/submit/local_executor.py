@@ -100,7 +100,7 @@ class LocalExecutor:
             last = self._swallowed[-1]
             raise MachineError(
                 f"{len(self._swallowed)} elements ended before their first row was loaded; "
-                f"{len(waiting)} more are not started: {last_line(read_log_end(last.log_file))}\n"
+                f"{len(waiting)} more are not started: {last_line(read_log_end(last.log_file))}; "
                 f"log: {last.log_file}"
             )
         return None

@@ -133,7 +133,7 @@ class SlurmSubmissions:
                 self._save()
                 if sbatch_errors.is_lack_of_room(str(error)):
                     raise NoRoomError(str(error)) from None
-                raise type(error)("\n".join((str(error), *self._advise(str(error))))) from None
+                raise type(error)("; ".join((str(error), *self._advise(str(error))))) from None
             else:
                 self._replace(intent, dataclasses.replace(intent, **number._asdict()))
                 self._save()

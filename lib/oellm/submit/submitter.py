@@ -145,7 +145,7 @@ class Submitter:
             except NoRoomError as error:
                 if is_queue_empty and not taken:
                     # Waiting would make no room.
-                    raise OellmError(f"{error}\nsubmit fewer at a time: --queue_limit=N") from None
+                    raise OellmError(f"{error}; submit fewer at a time: --queue_limit=N") from None
                 self._log(str(error))
                 break
             taken += len(batch.elements)
