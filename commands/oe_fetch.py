@@ -147,7 +147,6 @@ def _fetch(arguments: cli.Arguments) -> int:
     address = environment.hub_address(os.environ)
     silence = environment.find_silence(address)
     if silence is not None:
-        cli.message(f"{address} does not answer: {silence}")
         environment.forbid_network(os.environ)
     problem = None if silence is None else errors.unreachable_hub(address)
     fetcher = fetching.Fetcher(
@@ -156,7 +155,7 @@ def _fetch(arguments: cli.Arguments) -> int:
         problem,
         jobs=options.jobs,
         log=cli.message,
-        relay=cli.relay,
+        relay=_relay,
         status=cli.status_line(),
     )
     with cli.stdout_diverted():
@@ -165,10 +164,20 @@ def _fetch(arguments: cli.Arguments) -> int:
     writer.header(outcome.columns)
     for row in outcome.rows:
         writer.write(row)
-    return _summary(outcome, len(rows), silence is not None)
+    missed = any(failure.finding.problem.unreachable for failure in outcome.failures)
+    # A silent hub is no news if everything is here.
+    if silence is not None and missed:
+        cli.message(f"{address} does not answer: {silence}")
+    return _summary(outcome, len(rows), missed=silence is not None and missed)
 
 
-def _summary(outcome: FetchOutcome, rows: int, is_silent: bool) -> int:
+def _relay(line: str) -> None:
+    """Print a line of the process that tries the tasks as one of ours."""
+    name, colon, text = line.partition(": ")
+    cli.relay(f"oe-fetch: {text}" if name == "oe-run-task" and colon else line)
+
+
+def _summary(outcome: FetchOutcome, rows: int, missed: bool) -> int:
     """Print what became of the rows; return the exit status."""
     for failure in outcome.failures:
         cli.message(str(failure))
@@ -176,7 +185,6 @@ def _summary(outcome: FetchOutcome, rows: int, is_silent: bool) -> int:
     cli.message(f"{passed} of {rows} rows fetched" + (", the others left out" * (passed < rows)))
     if not outcome.failures:
         return ExitStatus.DONE
-    missed = is_silent and any(failure.finding.problem.unreachable for failure in outcome.failures)
     return ExitStatus.MACHINE if missed else ExitStatus.FAILED
 
 
@@ -186,7 +194,7 @@ def _check(options: Options, cluster: Cluster, rows: list[Row]) -> int:
     from oellm.manifest import csv_file as manifest
 
     checked = fetching.Checker(
-        cluster, options.jobs, fetch_command=options.without_check, relay=cli.relay
+        cluster, options.jobs, fetch_command=options.without_check, relay=_relay
     ).check(rows)
     found: dict[Finding, list[Row]] = {}
     writer = manifest.ManifestWriter(sys.stdout)

@@ -113,7 +113,10 @@ def test_local_rows_pass_without_a_hub(tmp_path: Path, cut_off: Account, tasks: 
     assert all(re.fullmatch("[0-9a-f]{16}", digest) for digest in digests)
     assert digests[0] != digests[1] != digests[2]
     assert "noise" in fetched.stderr
-    assert "3 of 3 rows fetched" in fetched.stderr
+    assert "oe-fetch: 3 of 3 rows fetched" in fetched.stderr
+    assert "oe-fetch: task quizzes can start" in fetched.stderr
+    # Nothing was asked for.
+    assert "does not answer" not in fetched.stderr
 
 
 def test_no_rows_give_a_manifest_of_no_rows(cut_off: Account) -> None:
@@ -179,6 +182,9 @@ def test_environment_does_not_keep_files_from_the_cluster(
     assert not (tmp_path / "elsewhere").exists()
     assert "HF_HUB_OFFLINE is ignored" in fetched.stderr
     assert "HF_HUB_CACHE is ignored" in fetched.stderr
+    assert f"oe-fetch: model acme/a at {commit[:12]} downloaded, " in fetched.stderr
+    again = account.fetch(manifest, "--set", f"hf_home={account.hf_home}")
+    assert f"oe-fetch: model acme/a at {commit[:12]} found in the cache, " in again.stderr
 
 
 @pytest.mark.slow

@@ -289,7 +289,7 @@ def test_progress_in_a_log_and_on_a_terminal(site: Site, hub: Hub, tmp_path: Pat
     assert re.search(line, log)
     assert "\r" not in log
     assert re.search(r"model acme/a@main: 3 files, 20 MB to download\n", log)
-    assert re.search(r"model acme/a at \w{12}, 20 MB \(1 of 1\)\n", log)
+    assert re.search(r"model acme/a at \w{12} downloaded, 20 MB \(1 of 1\)\n", log)
 
     shown, other = pty.openpty()
     manifest = tmp_path / "manifest.csv"

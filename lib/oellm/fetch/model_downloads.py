@@ -175,8 +175,9 @@ class ModelDownloads:
         total = sum(os.path.getsize(plan.cached.path_of(file)) for file in plan.files)
         with self._lock:
             self._finished += 1
+            how = "downloaded" if plan.to_download else "found in the cache"
             self._log(
-                f"model {plan.model.path} at {plan.cached.commit[:12]}, {format_size(total)} "
+                f"model {plan.model.path} at {plan.cached.commit[:12]} {how}, {format_size(total)} "
                 f"({self._finished} of {count})"
             )
         return Download(plan.cached.commit, plan.cached.directory, total)
