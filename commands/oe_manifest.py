@@ -152,7 +152,7 @@ def _options(arguments: cli.Arguments) -> Options:
         skip_broken=arguments["--skip_broken"],
         tasks=_pieces(arguments["--tasks"]),
         shots=_pieces(arguments["--n_shot"]),
-        task_groups=_pieces(arguments["--task_groups"]),
+        task_groups=_selections(arguments["--task_groups"]),
         suites=_suite_paths(arguments["--suites"]),
         eval_suite=arguments["--eval_suite"],
         settings={name: arguments[f"--{name}"] for name in flags if arguments[f"--{name}"]},
@@ -171,6 +171,12 @@ def _pieces(values: list[str]) -> list[str]:
     return [piece.strip() for value in values for piece in value.split(",") if piece.strip()]
 
 
+def _selections(values: list[str]) -> list[str]:
+    from oellm.tasks import suites
+
+    return [piece for value in values for piece in suites.split_selections(value)]
+
+
 def _suite_paths(paths: list[str]) -> list[str]:
     """Return paths of suites; an empty one is an unset variable in a script."""
     if "" in paths:
@@ -182,7 +188,7 @@ def _manifest(arguments: cli.Arguments) -> int:
     from oellm.manifest import csv_file, rows
 
     if arguments["--list"]:
-        _list(arguments["--suites"], _pieces(arguments["--task_groups"]))
+        _list(arguments["--suites"], _selections(arguments["--task_groups"]))
         return ExitStatus.DONE
     options = _options(arguments)
     # Everything is checked before the first row is printed: the reader of a pipe cannot tell half

@@ -136,7 +136,14 @@ def test_any_text_selects_rows_or_is_refused(text: str) -> None:
     [
         (
             "oellm-multilingul",
-            "unknown suite 'oellm-multilingul', did you mean oellm-multilingual?",
+            "unknown suite 'oellm-multilingul', did you mean oellm-multilingual? to see all "
+            "suites: oe-manifest --list",
+        ),
+        ("zzz", "unknown suite 'zzz'; to see all suites: oe-manifest --list"),
+        (
+            "sib200-eu",
+            "there is no suite 'sib200-eu': lm-eval does not have its tasks; related: "
+            "sib_eng_prompt_1, sib_fra_prompt_1, sib_por_prompt_1",
         ),
         ("include[germn]", "include has no language 'germn', did you mean german?"),
         (
@@ -154,6 +161,18 @@ def test_a_selection_of_nothing_is_refused(selection: str, message: str) -> None
     with pytest.raises(UsageError) as refused:
         task_suites.select_rows(selection, SHIPPED)
     assert str(refused.value) == f"--task_groups: {message}"
+
+
+def test_commas_in_brackets_separate_languages(run: Run) -> None:
+    groups = "--task_groups=mgsm-eu[de, fr],include[deu_Latn|fra_Latn]"
+    expected = listed(run, "--task_groups=mgsm-eu[de|fr]", "--task_groups=include[de|fr]")
+    assert listed(run, groups) == expected != []
+
+
+def test_a_suite_that_is_left_out_is_no_suite() -> None:
+    assert SHIPPED.left_out.keys().isdisjoint(SHIPPED.suites)
+    text = (ROOT / "docs" / "SUITES.md").read_text()
+    assert [name for name in SHIPPED.left_out if f"| `{name}` |" not in text] == []
 
 
 def test_everything_in_a_language_comes_under_the_names_of_the_suites(run: Run) -> None:

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from oellm.core import json_config, schema
@@ -42,10 +43,17 @@ class Suite(NamedTuple):
 
 
 class KnownSuites(NamedTuple):
-    """All suites by name, and the languages that they refer to by code."""
+    """All suites, and what they refer to.
+
+    Attributes:
+        languages: Languages by code.
+        suites: Suites by name.
+        left_out: Why there is no suite of a name that people may look for.
+    """
 
     languages: dict[str, Language]
     suites: dict[str, Suite]
+    left_out: Mapping[str, str] = MappingProxyType({})
 
 
 def add_suite_file(known: KnownSuites, path: Path) -> KnownSuites:
@@ -54,8 +62,10 @@ def add_suite_file(known: KnownSuites, path: Path) -> KnownSuites:
     The file may refer to languages and suites that are known already. Raises InputError, with the
     place in the file, for anything that is not as docs/SUITES.md says.
     """
-    parts = json_config.read_json_file(path).members(("languages", "groups"))
-    result = KnownSuites(dict(known.languages), dict(known.suites))
+    parts = json_config.read_json_file(path).members(("languages", "groups", "left_out"))
+    absent = parts["left_out"].members() if "left_out" in parts else {}
+    left_out = {**known.left_out, **{name: node.text() for name, node in absent.items()}}
+    result = KnownSuites(dict(known.languages), dict(known.suites), left_out)
     if "languages" in parts:
         for code, node in parts["languages"].members().items():
             result.languages[code] = _read_language(code, node, result.languages)

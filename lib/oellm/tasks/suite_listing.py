@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
 from oellm.core import tables
@@ -52,8 +52,8 @@ def write_tables(selections: Sequence[str], known: KnownSuites, width: int, stre
     The table of all suites is `width` characters wide.
     """
     if not selections:
-        summaries = list_suites(known, width)
-        tables.write_rows(summaries, list(SuiteSummary._fields), layout="table", stream=stream)
+        lines = [line for suite in list_suites(known, width) for line in _table_lines(suite)]
+        tables.write_rows(lines, list(SuiteSummary._fields), layout="table", stream=stream)
         return
     rows, columns = list_rows(selections, known)
     columns.remove("task_group")
@@ -64,6 +64,13 @@ def write_tables(selections: Sequence[str], known: KnownSuites, width: int, stre
             tables.select_values(of_suite, columns), columns, layout="table", stream=stream
         )
         gap = "\n"
+
+
+def _table_lines(summary: SuiteSummary) -> Iterator[tuple[str | int | None, ...]]:
+    """Yield the lines of a suite: the further ones have the rest of its description only."""
+    first, *further = summary.description.split("\n")
+    yield summary._replace(description=first)
+    yield from (("", None, "", "", text) for text in further)
 
 
 def list_rows(

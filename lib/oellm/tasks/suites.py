@@ -35,21 +35,26 @@ def load_suites(paths: Iterable[str], environ: Mapping[str, str]) -> KnownSuites
 def select_rows(selection: str, known: KnownSuites) -> list[Cells]:
     """Return the manifest cells of a suite's rows; `SUITE[deu_Latn|fr]` keeps two languages.
 
-    `all` is every suite. A row that several suites have comes once, from the first of them.
-    Raises UsageError for an unknown suite, and for languages that no task of it has.
+    A comma separates languages, too. `all` is every suite. A row that several suites have comes
+    once, from the first of them. Raises UsageError for an unknown suite, and for languages that no
+    task of it has.
     """
     match = re.fullmatch(r"([^\[\]]+)(?:\[([^\[\]]*)\])?", selection)
     if not match:
         raise UsageError(f"--task_groups: expected SUITE or SUITE[language|…], got {selection!r}")
     name, bracket = match[1].strip(), match[2]
     if name not in (ALL, *known.suites):
-        hint = nearest(name, (ALL, *known.suites))
-        raise UsageError(f"--task_groups: unknown suite {name!r}{hint}")
+        raise UsageError(f"--task_groups: {_describe_unknown(name, known)}")
     rows = list(_expand_suite(name, known))
     if bracket is not None:
         wanted = _parse_bracket(name, bracket, rows, known=known)
         rows = [row for row in rows if row["language"] in wanted]
     return _drop_duplicates(rows)
+
+
+def split_selections(text: str) -> list[str]:
+    """Return the selections in a list that commas separate; those in brackets do not."""
+    return [part.strip() for part in re.split(r",(?![^\[\]]*\])", text) if part.strip()]
 
 
 def primary_metrics(environ: Mapping[str, str]) -> dict[str, str]:
@@ -61,6 +66,13 @@ def primary_metrics(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         task: metric for task, metrics in named.items() if len(metrics) == 1 for metric in metrics
     }
+
+
+def _describe_unknown(name: str, known: KnownSuites) -> str:
+    if name in known.left_out:
+        return f"there is no suite {name!r}: {known.left_out[name]}"
+    hint = nearest(name, (ALL, *known.suites)) or ";"
+    return f"unknown suite {name!r}{hint} to see all suites: oe-manifest --list"
 
 
 def _expand_suite(name: str, known: KnownSuites) -> Iterator[Cells]:
@@ -87,7 +99,7 @@ def _parse_bracket(name: str, bracket: str, rows: list[Cells], *, known: KnownSu
     codes = dict.fromkeys(row["language"] for row in rows if row["language"])
     present = [known.languages[code] for code in codes]
     wanted = set()
-    for text in (part.strip() for part in bracket.split("|")):
+    for text in (part.strip() for part in re.split("[|,]", bracket)):
         language = find_language(text, present)
         if language is None:
             hint = _language_hint(text, present, known)
