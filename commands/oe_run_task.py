@@ -78,6 +78,7 @@ if TYPE_CHECKING:
     from oellm.runs.result_record import Facts
     from oellm.runs.result_store import ResultStore
     from oellm.runs.run_directory import Run
+    from oellm.worker.job_script import JobScript
     from oellm.worker.row_scheduler import RowCounts, RunOptions
 
 
@@ -126,10 +127,42 @@ def _run_task(arguments: cli.Arguments) -> int:
     if options.only_tasks:
         return _prepare_tasks(rows, options)
     with StopSignals() as signals:
-        return _evaluate(rows, run, options=options, signals=signals)
+        script = _begin_job(run)
+        return _evaluate(rows, run, options=options, signals=signals, script=script)
 
 
-def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopSignals) -> int:
+def _begin_job(run: Run | None) -> JobScript:
+    """Prepare this process for evaluating; return the batch script that has started it."""
+    import os
+
+    from oellm.clusters import gpu_variables
+    from oellm.core import redaction
+    from oellm.core.processes import log_lines
+    from oellm.worker.job_script import JobScript
+
+    script = JobScript(os.environ)
+    script.follow()
+    order: tuple[str, ...] = ()
+    if run is not None:
+        settings = (run.setting("container_args") or [], run.setting("gpu_gres") or "")
+        order = gpu_variables.order_by_settings(*settings)
+    gpu_variables.keep_one_variable(os.environ, order or gpu_variables.order_by_devices())
+    if script.exists:
+        # A job is offline, so it needs no token, and whatever it prints is in a log.
+        redaction.drop_secrets(os.environ)
+    if not sys.stderr.isatty():
+        log_lines.keep_lines(is_stamped=script.exists)
+    return script
+
+
+def _evaluate(
+    rows: list[Row],
+    run: Run | None,
+    *,
+    options: Options,
+    signals: StopSignals,
+    script: JobScript,
+) -> int:
     from pathlib import Path
 
     from oellm.runs.result_store import ResultStore
@@ -154,6 +187,7 @@ def _evaluate(rows: list[Row], run: Run | None, options: Options, signals: StopS
             heartbeat=_heartbeat(run, options.shard),
         )
         run_options = _run_options(rows, run, options=options, origin=_origin(run, store))
+        run_options = run_options._replace(script=script)
         counts = Worker(store, sinks, signals=signals, options=run_options).run(rows)
     left = f", {counts.left} left" if counts.left else ""
     cli.message(

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
 from oellm.core.regular_files import open_regular
 
@@ -83,6 +83,14 @@ def redact_bytes(data: bytes) -> bytes:
 def redact_json(data: bytes) -> bytes:
     """Return JSON with this process's secrets in its strings replaced by `[redacted]`."""
     return _own().redact_json(data)
+
+
+def drop_secrets(environ: MutableMapping[str, str]) -> None:
+    """Remove secrets from this process's environment; they are redacted as before."""
+    _own()
+    for name, value in list(environ.items()):
+        if is_secret(name, value) or _URL.search(value):
+            del environ[name]
 
 
 class Redaction:

@@ -60,6 +60,11 @@ def start_ticks(pid: int | str = "self") -> int | None:
     return int(fields[19]) if fields and fields[0] not in "ZX" else None
 
 
+def process_name(pid: int) -> str:
+    """Return the name of a process; empty if there is no such process."""
+    return _text("/", f"proc/{pid}/comm").rstrip("\n")
+
+
 def boot_id() -> str:
     """Return the identity of the machine's present boot; empty if Linux does not tell."""
     return _text("/", "proc/sys/kernel/random/boot_id").strip()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import signal
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm import frameworks
-from oellm.core.processes import children, progress_bars
+from oellm.core.processes import children, log_lines, progress_bars
 from oellm.frameworks.interface import StoppedError
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
@@ -21,6 +22,7 @@ from oellm.runs.answers import Answers
 from oellm.runs.contents import Contents
 from oellm.worker import gpu_check
 from oellm.worker.gpu_check import GpuDemand
+from oellm.worker.job_script import JobScript
 from oellm.worker.row_contents import require_same
 from oellm.worker.row_record import RowFailure
 
@@ -164,6 +166,7 @@ class ModelProcess:
 def serve(connection: Connection) -> None:
     """Run the model's process. SIGTERM asks it to stop after the current batch."""
     progress_bars.silence_bars()
+    log_lines.keep_lines(is_stamped=JobScript(os.environ).exists)
     _Server(connection).serve()
 
 

@@ -28,6 +28,7 @@ from oellm.runs.run_directory import ANSWERS
 from oellm.worker import time_limit
 from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.halts import Halt
+from oellm.worker.job_script import JobScript
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import ContentsChangedError, RowContents
 from oellm.worker.row_process import RowProcess
@@ -79,6 +80,7 @@ class RunOptions(NamedTuple):
         gpus: What the worker was given.
         row_limit: How long a row may take, unless its column row_timeout says otherwise.
         accepted: The state of models and tasks that the run has accepted; None without a run.
+        script: The batch script that has started the worker.
     """
 
     bootstrap_iters: int
@@ -89,6 +91,7 @@ class RunOptions(NamedTuple):
     gpus: GpuDemand = GpuDemand()
     row_limit: RowLimit = RowLimit()
     accepted: AcceptedContents | None = None
+    script: JobScript = JobScript({})
 
 
 class Sinks(NamedTuple):

@@ -8,6 +8,8 @@ are prepared and the metrics of the last row are computed, and a crash costs onl
 from __future__ import annotations
 
 import math
+import os
+import signal
 import time
 from collections.abc import Iterable
 from multiprocessing.connection import Connection, wait
@@ -163,6 +165,8 @@ class Worker:
                 self._model.receive()
         if self._stopper.deadline is None:
             self._end_overdue()
+            if self._options.script.has_ended():
+                os.kill(os.getpid(), signal.SIGTERM)
         self._beat()
 
     def _seconds_to_wait(self) -> float | None:
