@@ -45,10 +45,11 @@ def test_tables_of_the_dashboard_are_read_and_written(run: Run, tmp_path: Path) 
     path.write_text(DASHBOARD)
     done = run("oe-collect", f"--columns={COLUMNS}", path)
     assert done.stdout.splitlines()[1:] == [
-        "/run/iter_0001000,1000,piqa,10,lm_eval,hf,acc_norm,none,0.5125,",
-        "/run/iter_0001000,1000,flores200:deu_Latn-eng_Latn,0,lighteval,vllm,chrf++,,31.5,",
+        "/run/iter_0001000,1000,piqa,10,lm_eval,hf,acc_norm,none,0.5125,true",
+        "/run/iter_0001000,1000,flores200:deu_Latn-eng_Latn,0,lighteval,vllm,chrf++,,31.5,true",
     ]
     assert run("oe-collect", "--format=dashboard", path).stdout == DASHBOARD
+    assert run("oe-pivot", path).stdout.splitlines()[1] == "/run/iter_0001000,0.5125,31.5"
     assert run("oe-collect", "--format=dashboard", stdin=DASHBOARD).stdout == DASHBOARD
 
 
@@ -59,11 +60,30 @@ def test_further_columns_of_the_dashboard_keep_their_meaning(run: Run) -> None:
         f"{first},0.01,1000,True,/x/results.json,1790894863.5\n"
         f"{first.replace('lm-eval-harness', 'Evalchemy')},,,,,\n"
     )
-    columns = "eval_suite,stderr,n_samples,aggregate,finished"
+    columns = "eval_suite,stderr,n_samples,aggregate,finished,run_dir"
     assert run("oe-collect", f"--columns={columns}", stdin=table).stdout.splitlines()[1:] == [
-        "lm_eval,0.01,1000,reported,2026-10-01T22:47:43+00:00",
-        "evalchemy,,,,",
+        "lm_eval,0.01,1000,reported,2026-10-01T22:47:43+00:00,/x/results.json",
+        "evalchemy,,,,,",
     ]
+
+
+def test_one_metric_of_each_evaluation_is_primary(run: Run) -> None:
+    head, first, _ = DASHBOARD.splitlines()
+    other = first.replace("acc_norm", "acc")
+    names = ["piqa", "unknown_task"]
+    lines = [line.replace("piqa", name) for name in names for line in (other, first)]
+    table = "\n".join([head, *lines, lines[0]]) + "\n"
+    done = run("oe-collect", "--columns=task,metric,is_primary", stdin=table)
+    # The suites name acc_norm for piqa; of an unknown task the first one counts.
+    assert done.stdout.splitlines()[1:] == [
+        "piqa,acc,false",
+        "piqa,acc_norm,true",
+        "unknown_task,acc,true",
+        "unknown_task,acc_norm,false",
+        "piqa,acc,false",
+    ]
+    asked = run("oe-collect", "--columns=is_primary", "--metric=acc", stdin=table).stdout
+    assert asked.split()[1:] == ["true", "false", "true", "false", "false"]
 
 
 def test_results_become_a_table_of_the_dashboard(run: Run, tmp_path: Path) -> None:

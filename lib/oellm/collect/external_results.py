@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from oellm.manifest.argument_texts import json_text
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.run_directory import Run
@@ -110,6 +111,8 @@ _HARMLESS = ("trust_remote_code",)
 _COLUMNS = (
     *("task_path", "n_shot", "limit", "eval_suite", "backend", "seed", "gen_kwargs"),
     *("apply_chat_template", "fewshot_as_multiturn", "system_instruction"),
+    # No manifest has it; readers say with it that only chosen documents were evaluated.
+    "documents",
 )
 
 
@@ -121,7 +124,7 @@ def row_key(row: Row) -> str:
     """
     arguments = {"dtype": row["dtype"], **row.model_arguments}
     shown = sorted(
-        (name, str(value))
+        (name, _argument_text(value))
         for name, value in arguments.items()
         if name not in _HARMLESS and value not in ("", _DEFAULTS.get(name))
     )
@@ -132,5 +135,10 @@ def row_key(row: Row) -> str:
 def _comparable(value: Any) -> Any:
     """Return a value in the form that is compared; a switch that is off equals an empty cell."""
     if isinstance(value, dict):
-        return sorted((name, str(item)) for name, item in value.items()) or None
+        return sorted((name, _argument_text(item)) for name, item in value.items()) or None
     return None if value is False else value
+
+
+def _argument_text(value: Any) -> str:
+    """Return the one text of an argument's value; the order of an object's keys does not count."""
+    return json_text(value) if isinstance(value, (dict, list)) else str(value)

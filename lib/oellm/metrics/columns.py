@@ -14,17 +14,19 @@ from oellm.core import schema
 from oellm.errors import UsageError, nearest
 
 _PREFIX = "manifest_"
+# A column that oellm knows, and records show if the manifest has it.
+_SHOWN = "model_args"
 
 
 def extra_names(manifest: Iterable[str]) -> Mapping[str, str]:
-    """Return the names in metric records of a manifest's columns that oellm does not know."""
+    """Return the names in metric records of the columns of a manifest that pass through."""
     return _extra_names(tuple(manifest))
 
 
 @functools.lru_cache(256)
 def _extra_names(manifest: tuple[str, ...]) -> Mapping[str, str]:
     known, taken = schema.table("manifest"), schema.table("metric")
-    extra = (name for name in manifest if name not in known and name.strip())
+    extra = (n for n in manifest if n == _SHOWN or (n not in known and n.strip()))
     return {name: _PREFIX + name if name in taken else name for name in extra}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
@@ -22,6 +23,7 @@ REPORTED, DERIVED, PARTIAL = "reported", "derived", "partial"
 
 # The columns that tell one evaluation of a task from another, in records that may lack the eval_id.
 _EVALUATION = ("eval_id", "model_path", "task", "n_shot", "eval_suite", "limit", "run_dir")
+_evaluation_of = attrgetter(*_EVALUATION)
 
 
 # The column `chat_template` of scores without one.
@@ -211,18 +213,36 @@ class PrimaryMetrics:
         return set((named if self._metric else {**first, **named}).values())
 
     def choose_again(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
-        """Yield records that were made before, with the metric that is asked for as primary."""
+        """Yield records that were made before, with the metric that is asked for as primary.
+
+        If none is asked for, records keep what they say; of those that say nothing, which other
+        tools may have made, each evaluation gets one primary metric.
+        """
         if not self._metric:
-            yield from records
+            yield from self._choose_undecided(records)
             return
-        evaluation_of = attrgetter(*_EVALUATION)
         seen = set()
         for record in records:
-            evaluation = evaluation_of(record)
+            evaluation = _evaluation_of(record)
             is_primary = evaluation not in seen and self._is_wanted(record.metric, record.filter)
             if is_primary:
                 seen.add(evaluation)
             yield record._replace(is_primary=is_primary)
+
+    def _choose_undecided(self, records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
+        seen = set()
+        for is_undecided, some in itertools.groupby(records, lambda r: r.is_primary is None):
+            if not is_undecided:
+                yield from some
+                continue
+            for evaluation, of_one in itertools.groupby(some, _evaluation_of):
+                scores = list(of_one)
+                name = self._of_tasks.get(scores[0].task)
+                named = (place for place, score in enumerate(scores) if score.metric == name)
+                chosen = next(named, 0) if evaluation not in seen else None
+                seen.add(evaluation)
+                for place, score in enumerate(scores):
+                    yield score._replace(is_primary=place == chosen)
 
     def _is_wanted(self, metric: str, filter_name: str, named: str | None = None) -> bool:
         if self._metric:

@@ -21,7 +21,7 @@ from oellm.metrics.records import REPORTED, MetricRecord, find_step
 Cells = Mapping[str, str]
 
 DASHBOARD = ("checkpoint", "task", "n_shot", "harness", "backend", "metric", "filter", "value")
-_OELLM_EVAL = ("model_name", "task", "n_shot", "performance")
+_COLLECTED = ("model_name", "task", "n_shot", "performance")
 
 
 class Harness(NamedTuple):
@@ -40,10 +40,10 @@ def find_table(header: Sequence[str]) -> Callable[[Cells], Cells] | None:
     """Return what makes a metric record of a row with these columns; None for another table."""
     if set(DASHBOARD) <= set(header):
         return _of_dashboard
-    return _of_oellm_eval if set(_OELLM_EVAL) <= set(header) else None
+    return _of_collected if set(_COLLECTED) <= set(header) else None
 
 
-def _of_oellm_eval(row: Cells) -> Cells:
+def _of_collected(row: Cells) -> Cells:
     # Older tables do not tell the metric.
     metric, _, filter_name = row.get("metric_name", "performance").partition(",")
     return {
@@ -73,6 +73,7 @@ def _of_dashboard(row: Cells) -> Cells:
         "n_samples": row.get("n_samples", ""),
         "aggregate": REPORTED if row.get("is_group", "").lower() in ("true", "1") else "",
         "finished": _finished(row.get("result_time", "")),
+        "run_dir": row.get("results_file", ""),
     }
 
 

@@ -29,6 +29,7 @@ from oellm.frameworks.reading.values import (
 )
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
+from oellm.runs.environment import TaskState
 
 # The type of requests of each type of tasks, as the tasks' configurations name them.
 _REQUEST_TYPES = {
@@ -79,10 +80,14 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
                     finished=finished,
                     run_dir=path,
                     remarks=remarks,
-                    notes=(*chosen, *predicted, *_unknown_shots(document, part)),
+                    notes=(
+                        *(f"{task}: {text}" for task, text in chosen.items()),
+                        *predicted,
+                        *_unknown_shots(document, part),
+                    ),
                     contents=contents,
                     environment=environment,
-                    tasks=task_states(part),
+                    tasks=_states(results, part, chosen),
                 )
             )
     return rows
@@ -115,7 +120,7 @@ def _check_types(document: Object, results: dict[str, Object]) -> Object:
             raise ValueError("configs: metric_list: expected a list of objects")
     return {
         **document,
-        "results": {task: _finite(values) for task, values in results.items()},
+        "results": {task: _only_finite(values) for task, values in results.items()},
         "groups": get_objects(document, "groups"),
         "group_subtasks": members,
         "n-shot": {task: shots[task] for task in shots if is_count(shots[task])},
@@ -130,7 +135,7 @@ def _check_types(document: Object, results: dict[str, Object]) -> Object:
     }
 
 
-def _finite(values: Object) -> Object:
+def _only_finite(values: Object) -> Object:
     return {key: v for key, v in values.items() if not is_metric(key) or is_finite(v)}
 
 
@@ -144,12 +149,30 @@ def _restrict_to(root: str, native: Object, groups: Groups) -> Object:
     }
 
 
+def _states(
+    results: Mapping[str, Object], part: Object, chosen: Mapping[str, str]
+) -> dict[str, TaskState]:
+    """Return the states of the tasks of a part; remarks say what their scores lack."""
+    states = {}
+    for task, state in task_states(part).items():
+        lacking = [f"{name} is {value}" for name, value in _non_finite(results.get(task, {}))]
+        remark = "; ".join([*lacking, *([chosen[task]] if task in chosen else [])])
+        states[task] = state._replace(remark=remark)
+    return states
+
+
 def _non_finite_remarks(results: Mapping[str, Object], part: Object) -> Iterator[str]:
     """Yield a remark for each value in a part that is no finite number."""
     for task in part["results"]:
-        for key, value in results[task].items():
-            if is_metric(key) and not is_finite(value):
-                yield f"{key.partition(',')[0]} of {task} is {describe_value(value)}"
+        for metric, value in _non_finite(results[task]):
+            yield f"{metric} of {task} is {value}"
+
+
+def _non_finite(values: Object) -> Iterator[tuple[str, str]]:
+    """Yield the metrics of a task that are no finite numbers, and what they are."""
+    for key, value in values.items():
+        if is_metric(key) and not is_finite(value):
+            yield key.partition(",")[0], describe_value(value)
 
 
 def _incomplete_remarks(part: Object, scores: list[MetricScore]) -> Iterator[str]:
@@ -161,17 +184,17 @@ def _incomplete_remarks(part: Object, scores: list[MetricScore]) -> Iterator[str
                 yield f"{key.partition(',')[0]} of {group} is left out: some of its tasks have none"
 
 
-def _chosen_documents(part: Object) -> list[str]:
-    """Return a note for each task of which only chosen documents were evaluated (--samples)."""
+def _chosen_documents(part: Object) -> dict[str, str]:
+    """Return a text for each task of which only chosen documents were evaluated (--samples)."""
     if part["config"].get("limit") is not None:
-        return []
-    return [
-        f"{task}: {count['effective']} chosen documents of {count['original']} were evaluated"
+        return {}
+    return {
+        task: f"{count['effective']} chosen documents of {count['original']} were evaluated"
         for task, count in part["n-samples"].items()
         if task in part["results"]
         and is_count(count.get("original"))
         and count["effective"] < count["original"]
-    ]
+    }
 
 
 def _predicted(part: Object) -> list[str]:
