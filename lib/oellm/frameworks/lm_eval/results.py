@@ -27,6 +27,7 @@ from oellm.frameworks.reading.values import (
     get_objects,
     is_count,
 )
+from oellm.manifest.rows import Row
 from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import TaskState
@@ -58,39 +59,43 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     environment = find_environment(native)._replace(
         framework_version=version if isinstance(version, str) else ""
     )
+    shared = ScoredRow(
+        Row(cells),
+        [],
+        finished=finished,
+        run_dir=path,
+        notes=tuple(_unknown_shots(document, native)),
+        contents=contents,
+        environment=environment,
+    )
     groups = Groups(native)
-    rows = []
-    for root in groups.top(results):
-        part = _restrict_to(root, native, groups)
-        scores = normalise_metrics(part, root)
-        remarks = (*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores))
-        chosen, predicted = _chosen_documents(part), _predicted(part)
-        own = {
-            "eval_suite": "lm_eval",
-            "task_path": root,
-            "n_shot": native_cells.format_shared_shots(scores),
-            # No row of a manifest has this column, so none takes such a result for its own.
-            "documents": "chosen" if chosen else "",
-        }
-        if scores or remarks or predicted:
-            rows.append(
-                ScoredRow(
-                    native_cells.make_row({**cells, **own}),
-                    scores,
-                    finished=finished,
-                    run_dir=path,
-                    remarks=remarks,
-                    notes=(
-                        *(f"{task}: {text}" for task, text in chosen.items()),
-                        *predicted,
-                        *_unknown_shots(document, part),
-                    ),
-                    contents=contents,
-                    environment=environment,
-                    tasks=_states(results, part, chosen),
-                )
-            )
-    return rows
+    parts = (_restrict_to(root, native, groups) for root in groups.top(results))
+    rows = [_read_part(part, results, shared) for part in parts]
+    return [row for row in rows if row.scores or row.remarks or len(row.notes) > len(shared.notes)]
+
+
+def _read_part(part: Object, results: Mapping[str, Object], shared: ScoredRow) -> ScoredRow:
+    """Return the scores of one task or group that was asked for; `shared` has what all rows share.
+
+    There are neither scores nor remarks if it was only predicted, or has no metrics.
+    """
+    scores = normalise_metrics(part, part["asked"])
+    chosen = _chosen_documents(part)
+    cells = {
+        "eval_suite": "lm_eval",
+        "task_path": part["asked"],
+        "n_shot": native_cells.format_shared_shots(scores),
+        # No row of a manifest has this column, so none takes such a result for its own.
+        "documents": "chosen" if chosen else "",
+    }
+    notes = (*(f"{task}: {text}" for task, text in chosen.items()), *_predicted(part))
+    return shared._replace(
+        row=native_cells.make_row({**shared.row.cells, **cells}),
+        scores=scores,
+        remarks=(*_non_finite_remarks(results, part), *_incomplete_remarks(part, scores)),
+        notes=(*shared.notes, *notes),
+        tasks=_states(results, part, chosen),
+    )
 
 
 def request_types(native: Mapping[str, Any]) -> frozenset[str]:
@@ -144,6 +149,7 @@ def _restrict_to(root: str, native: Object, groups: Groups) -> Object:
     names = groups.reachable(root)
     return {
         **native,
+        "asked": root,
         "results": {task: v for task, v in native["results"].items() if task in names},
         "group_subtasks": {name: groups.members[name] for name in names if name in groups.members},
     }
