@@ -152,6 +152,7 @@ def _options(arguments: cli.Arguments) -> Options:
 def _oe_submit(arguments: cli.Arguments) -> int:
     from oellm.core import json_codec
     from oellm.runs import run_directory
+    from oellm.submit import batch_call
 
     options = _options(arguments)
     try:
@@ -170,6 +171,7 @@ def _oe_submit(arguments: cli.Arguments) -> int:
         from oellm.submit.failing_nodes import include_nodes
 
         include_nodes(run.path, options.include_nodes, cli.message)
+    batch_call.require_sound(run)
     if (options.executor or run.setting("executor")) == "local":
         return _run_here(run, options)
     return _submit(run, options)

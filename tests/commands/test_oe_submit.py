@@ -26,7 +26,9 @@ def test_all_shards_are_submitted_and_the_job_id_is_recorded(
     assert re.fullmatch(rf"oellm:{name}:\d+-[0-9a-f]{{8}}", job["comment"])
     assert job["command"] == [
         *("sbatch", "--parsable", "--array=0-3", f"--comment={job['comment']}"),
-        f"{rendered['run_dir']}/submit_evals.sbatch",
+        f"--output={rendered['run_dir']}/slurm_logs/%A_%a.log",
+        *(f"{rendered['run_dir']}/submit_evals.sbatch", "0", rendered["run_dir"]),
+        rendered["worker"]["sha256"],
     ]
     assert slurm.submitted() == ["0-3"]
 

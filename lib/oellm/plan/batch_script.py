@@ -15,7 +15,6 @@ from oellm.core.paths import data_file
 from oellm.errors import UsageError
 from oellm.plan import job_resources, time_limits
 from oellm.runs.provenance import SLURM_VARIABLES
-from oellm.runs.run_directory import LOGS
 from oellm.runs.run_record import Array
 from oellm.slurm.notation import parse_time_limit
 
@@ -51,7 +50,6 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
     return environment.get_template("submit_evals.sbatch.j2").render(
         version=__version__,
         sbatch_options=_sbatch_options(cluster, run_dir, array),
-        run_dir=run_dir,
         array=array,
         last_shard=array.first_shard + n_shards - 1,
         setup=cluster.items("setup"),
@@ -72,13 +70,10 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
 
 def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple[str, Any]]:
     throttle = cluster.number("concurrency")
-    # Slurm replaces %-patterns in file names.
-    logs = str(run_dir / LOGS).replace("%", "%%")
     time_limit = array.time_limit or cluster.text("time_limit")
     options: dict[str, Any] = {
         "job-name": f"oellm-{run_dir.name}",
         "array": f"0-{array.elements - 1}" + (f"%{throttle}" if throttle else ""),
-        "output": f"{logs}/%A_%a.log",
         "open-mode": "append",
         "requeue": "",
         "export": "NONE",

@@ -79,7 +79,9 @@ def _fill_directory(
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
         models = {ModelSpec.parse(key.model_path) for key in plan.shard_of}
         bound = list_binds(cluster, path, models=models, paths=plan.task_directories)
-        atomic.write_file(path / run_directory.BINDS, "".join(f"{b}\n" for b in bound).encode())
+        # The script binds the run directory, wherever that is then.
+        lines = "".join(f"{place}\n" for place in bound if place != str(path))
+        atomic.write_file(path / run_directory.BINDS, lines.encode())
     run = Run(
         path,
         {

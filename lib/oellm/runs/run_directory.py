@@ -90,13 +90,29 @@ class Run:
 
     @functools.cached_property
     def submissions(self) -> list[Submission]:
-        """The submissions, oldest first. `save` writes what was changed in this list."""
+        """The submissions, oldest first. `save` writes what was changed in this list.
+
+        Those of a directory that was copied are not those of the copy: their jobs go on there.
+        """
+        if self._is_copy:
+            return []
         submissions = self._read_entries("jobs", Submission.from_json)
         for submission in submissions:
             if not 0 <= submission.array < len(self.arrays):
                 reason = f"expected the number of an array, got {submission.array}"
                 raise self._damaged("jobs", reason)
         return submissions
+
+    @property
+    def _is_copy(self) -> bool:
+        """Whether another directory, which is still there, was copied to this one."""
+        place = self.content.get("run_dir")
+        if place == str(self.path) or not isinstance(place, str):
+            return False
+        try:
+            return not os.path.samefile(os.path.join(place, RUN), self.path / RUN)
+        except (OSError, ValueError):
+            return False
 
     @functools.cached_property
     def nodes(self) -> list[NodeRecord]:
@@ -196,7 +212,9 @@ class Run:
         """Return the run object: what run.json holds and commands pass on."""
         jobs = [submission.to_json() for submission in self.submissions]
         nodes = [record.to_json() for record in self.nodes]
-        return {**self.content, "jobs": jobs, **({"nodes": nodes} if nodes else {})}
+        # The directory may have been moved.
+        ours = {"run_dir": str(self.path), "jobs": jobs, **({"nodes": nodes} if nodes else {})}
+        return {**self.content, **ours}
 
     def save(self) -> None:
         """Write run.json."""

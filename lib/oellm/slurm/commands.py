@@ -131,19 +131,19 @@ def sbatch_command(
     indices: Sequence[int],
     *,
     concurrency: int | None,
-    offset: int,
     comment: str,
     options: Sequence[str] = (),
+    arguments: Sequence[str] = (),
 ) -> list[str]:
     """Return the sbatch command line that submits some array indices of a script.
 
-    `concurrency` bounds how many of them run at a time. `offset` is the element of array index 0;
-    the script gets it as its argument. `options` override those of the script.
+    `concurrency` bounds how many of them run at a time. `options` override those of the script,
+    which gets the `arguments`.
     """
     throttle = f"%{concurrency}" if concurrency else ""
     return [
         *("sbatch", "--parsable", f"--array={format_ranges(indices)}{throttle}"),
-        *(f"--comment={comment}", *options, script, *([str(offset)] if offset else [])),
+        *(f"--comment={comment}", *options, script, *arguments),
     ]
 
 

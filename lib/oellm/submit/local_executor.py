@@ -25,7 +25,7 @@ from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.run_record import Executor
 from oellm.runs.shard_jobs import read_log_end
 from oellm.slurm.job_ends import last_line
-from oellm.submit import array_elements
+from oellm.submit import array_elements, batch_call
 from oellm.submit.array_elements import Element
 from oellm.submit.element_log import ElementLog
 from oellm.submit.failing_nodes import shows_a_row
@@ -174,8 +174,13 @@ class LocalExecutor:
 
 def command_line(run: Run, element: Element) -> str:
     """Return the shell command that runs an element."""
+    return f"SLURM_ARRAY_TASK_ID={element.number} {shlex.join(_bash(run, element))}"
+
+
+def _bash(run: Run, element: Element) -> list[str]:
+    """Return the command that runs an element, as words."""
     script = str(run.path / run.arrays[element.array].script)
-    return f"SLURM_ARRAY_TASK_ID={element.number} bash {shlex.quote(script)}"
+    return ["bash", script, *batch_call.script_arguments(run, 0)]
 
 
 class LocalElement:
@@ -202,7 +207,7 @@ class LocalElement:
         self.log_file = Path(run.path / LOGS / f"local_{shards[0]}.log")
         self._output = ElementLog(self.log_file, lambda text: log(f"{self.label}: {text}"))
         self._process = subprocess.Popen(
-            ["bash", str(run.path / run.arrays[element.array].script)],
+            _bash(run, element),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -19,7 +19,7 @@ from oellm.slurm.clusters import OWN, cluster_option, find_clusters
 from oellm.slurm.commands import JobNumber, SlurmUnavailableError
 from oellm.slurm.job_states import SlurmJob
 from oellm.slurm.queue import QueuedElement, ask_queue
-from oellm.submit import array_elements, sbatch_errors
+from oellm.submit import array_elements, batch_call, sbatch_errors
 from oellm.submit.array_elements import Batch, Element
 
 # Seconds after which a submission whose answer got lost would be in the queue if Slurm has it.
@@ -69,9 +69,13 @@ class SlurmSubmissions:
             str(self._run.path / self._run.arrays[batch.array].script),
             [number - batch.offset for number in batch.elements],
             concurrency=self._run.setting("concurrency"),
-            offset=batch.offset,
             comment=comment,
-            options=[*cluster_option(*self.clusters), *self._exclude_option()],
+            options=[
+                *cluster_option(*self.clusters),
+                *self._exclude_option(),
+                *batch_call.log_option(self._run),
+            ],
+            arguments=batch_call.script_arguments(self._run, batch.offset),
         )
 
     def _exclude_option(self) -> list[str]:
