@@ -11,11 +11,11 @@ Options:
   --help          Print this text.
   --version       Print the version.
 
-Input: run directories, directories that have some below them, and files of
-  results, as oe-collect reads them; or metric records on stdin, as oe-collect
-  prints them: CSV, JSON lines, or a JSON array. The columns model_path, task,
-  metric and value are required. Reads the whole input before it writes the
-  page.
+Input: paths or stdin, as oe-collect reads them: run directories, directories
+  that have some below them, files of results, tables of scores, and metric
+  records in CSV, JSON lines or a JSON array; of these, the columns model_path,
+  task, metric and value are required. Reads the whole input before it writes
+  the page.
 
 Output: a page that needs no network and no other files. It has
 
@@ -58,7 +58,7 @@ from oellm import cli
 from oellm.errors import ExitStatus, MachineError, UsageError
 
 if TYPE_CHECKING:
-    from oellm.collect.collection import Collection
+    from oellm.collect.record_source import RecordSource
     from oellm.metrics.records import MetricRecord
     from oellm.report.page import PageFigures
     from oellm.tasks.languages import Language
@@ -93,19 +93,16 @@ def _options(arguments: cli.Arguments) -> Options:
 def _report(arguments: cli.Arguments) -> int:
     from pathlib import Path
 
-    from oellm.collect.collection import Collection
+    from oellm.collect.record_source import RecordRequest, RecordSource
     from oellm.core import atomic
     from oellm.report import page
     from oellm.report import runs as report_runs
     from oellm.tasks import suites
 
     options = _options(arguments)
-    collection = Collection(cli.message)
-    if options.paths:
-        records = _records_of_paths(collection, options.paths)
-        run_dirs = [str(run.path) for run in collection.runs]
-    else:
-        records, run_dirs = _records_of_stdin(), []
+    source = RecordSource(RecordRequest.parse({}, partial=True), cli.message)
+    records = _read_records(source, options.paths)
+    run_dirs = [str(run.path) for run in source.runs]
     # The runs of the collection come first: some of them have no result, and so no record.
     run_dirs = list(dict.fromkeys([*run_dirs, *report_runs.list_run_dirs(records)]))
     languages = suites.load_suites((), os.environ).languages
@@ -121,28 +118,17 @@ def _report(arguments: cli.Arguments) -> int:
         atomic.write_file(Path(options.output), content)
     else:
         sys.stdout.buffer.write(content)
-    return ExitStatus.FAILED if collection.failures else ExitStatus.DONE
+    return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
 
 
-def _records_of_stdin() -> list[MetricRecord]:
-    from oellm.metrics import reading
-
+def _read_records(source: RecordSource, paths: Sequence[str]) -> list[MetricRecord]:
+    """Return the records of some paths, or of stdin."""
+    if paths:
+        source.add_paths(paths)
+        return list(source.records())
     with cli.open_input(None) as stream:
-        return list(reading.read_metric_records(stream, "stdin"))
-
-
-def _records_of_paths(collection: Collection, paths: Sequence[str]) -> list[MetricRecord]:
-    from oellm.collect import sources
-    from oellm.collect.record_maker import MadeRecords, RecordMaker
-    from oellm.metrics.records import PrimaryMetrics
-    from oellm.metrics.selection import RecordSelection
-    from oellm.tasks import suites
-
-    collection.add_sources(sources.find_sources(paths, collection.fail))
-    primary = PrimaryMetrics(suites.primary_metrics(os.environ))
-    selection = RecordSelection.parse({}, "", primary_only=False)
-    maker = RecordMaker(primary, selection, with_partial=True)
-    return list(MadeRecords(collection, maker))
+        source.add_stream(stream, "stdin")
+        return list(source.records())
 
 
 def _figures(

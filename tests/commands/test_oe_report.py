@@ -11,6 +11,7 @@ import pytest
 
 from oellm.report import runs as report_runs
 from oellm.report.runs import UnreadableRun
+from support.golden_files import GOLDEN
 from support.golden_run import FAILED, PROSE, make_run
 from support.processes import ROOT, Run, on_a_terminal
 from support.report_pages import boards, many, page, parsed, score
@@ -291,3 +292,21 @@ def test_rows_without_a_result_are_grouped_by_reason(run: Run, tmp_path: Path) -
     cells = page([], [facts]).one("section", id="unfinished").one("tbody").all("td")
     assert [cell.text for cell in cells[:3]] == ["120", "pending", "not submitted"]
     assert "… and 20 more" in cells[3].text
+
+
+def test_it_reads_whatever_oe_collect_reads(run: Run, run_dir: Path, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.csv"
+    saved.write_text(run("oe-collect", run_dir).stdout)
+    lines = (GOLDEN / "contract" / "results.jsonl").read_text()
+    table = (
+        "checkpoint,task,n_shot,harness,backend,metric,filter,value\n/m/a,piqa,10,x,hf,acc,,0.5\n"
+    )
+    for done in (
+        run("oe-report", saved),
+        run("oe-report", stdin=saved.read_text()),
+        run("oe-report", stdin=json.dumps({"run_dir": str(run_dir)})),
+        # One of its rows had failed.
+        run("oe-report", stdin=lines, status=1),
+    ):
+        assert "oellm_choice" in parsed(done.stdout).text
+    assert "piqa" in parsed(run("oe-report", stdin=table).stdout).text

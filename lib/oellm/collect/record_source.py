@@ -27,6 +27,7 @@ from oellm.metrics import records as metric_records
 from oellm.metrics.reading import RecordText
 from oellm.metrics.records import MetricRecord, PrimaryMetrics
 from oellm.metrics.selection import RecordSelection
+from oellm.runs.run_directory import Run
 from oellm.tasks import suites
 
 FORMATS = (*tables.STREAMED, *tables.TABLES, "parquet")
@@ -167,6 +168,11 @@ class RecordSource:
                 f"{format_count(without_shots, 'score')} without a number of shots, "
                 "which the dashboard needs"
             )
+
+    @property
+    def runs(self) -> list[Run]:
+        """The run directories among the sources."""
+        return self._collection.runs
 
     @property
     def is_whole(self) -> bool:
