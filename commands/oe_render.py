@@ -171,18 +171,32 @@ def _render(options: Options, cluster: Cluster) -> None:
 def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> RunPlan:
     """Read the manifest and plan the run; a spool gets the rows."""
     import os
+    import shlex
 
     from oellm.plan import measured_times, planning
     from oellm.plan.costs import CostModel
 
     name = cluster.text("name")
-    measured = measured_times.read_measurements(cluster.text("eval_output_dir"), name, os.environ)
-    costs = CostModel(measured, name)
+    output_dir = cluster.text("eval_output_dir")
+    earlier = measured_times.read_measurements(output_dir, name, os.environ)
+    costs = CostModel(earlier.measurements, name)
     with cli.open_input(options.manifest) as stream:
         source = cli.input_name(options.manifest)
-        return planning.plan_run(
-            stream, source, cluster=cluster, costs=costs, report=cli.message, spool=spool
+        plan = planning.plan_run(
+            stream,
+            source,
+            cluster,
+            costs=costs,
+            report=cli.message,
+            spool=spool,
+            earlier=earlier.eval_ids,
         )
+    if plan.repeated:
+        cli.message(
+            f"{plan.repeated} of {plan.count} rows have results in earlier runs; to leave out what "
+            f"is not out of date: … | oe-missing --in {shlex.quote(output_dir)} | oe-render"
+        )
+    return plan
 
 
 def _cluster(options: Options) -> Cluster:

@@ -23,14 +23,18 @@ Options:
   --set=KEY=VALUE       Override a setting of the cluster.
   --executor=NAME       slurm or local; by default the cluster's.
   --download_only       Fetch models and data sets, and stop there.
+  --again               Also evaluate rows that have results, or are queued or
+                        running, in earlier runs.
   --skip_fetch          Do not fetch: everything is already in the cache.
   --dry_run             Print the plan and the batch script; fetch and submit
                         nothing.
   --help                Print this text.
   --version             Print the version.
 
-schedule-eval runs oe-manifest | oe-fetch | oe-render | oe-submit;
-collect-results runs oe-collect. oellm names the commands on stderr as it runs
+schedule-eval runs oe-manifest | oe-fetch | oe-missing | oe-render | oe-submit;
+collect-results runs oe-collect. oe-missing leaves out the rows that have a
+result, or are queued or running, in any run below the setting eval_output_dir,
+unless the result is out of date. oellm names the commands on stderr as it runs
 them. Each command gets the output of the one before it on stdin, but only after
 that one has succeeded: half a manifest is never submitted.
 
@@ -51,6 +55,7 @@ from oellm import cli
 from oellm.errors import ExitStatus, MachineError, UsageError
 
 _MANIFEST_LISTS = ("--models", "--checkpoints", "--tasks", "--n_shot", "--task_groups", "--suites")
+_MISSING = "oe-missing"
 _MANIFEST_VALUES = ("--limit", "--include_path")
 
 
@@ -89,12 +94,22 @@ def _stages(arguments: cli.Arguments) -> Iterator[list[str]]:
         yield ["oe-fetch", *cluster]
     if arguments["--download_only"]:
         return
+    if not arguments["--again"] and (runs := _output_dir(arguments)):
+        yield [_MISSING, f"--in={runs}", *cluster]
     if arguments["--dry_run"]:
         yield ["oe-render", "--dry_run", *cluster]
         return
     yield ["oe-render", *cluster]
     executor = arguments["--executor"]
     yield ["oe-submit", *([f"--executor={executor}"] if executor else [])]
+
+
+def _output_dir(arguments: cli.Arguments) -> str:
+    """Return the directory of earlier runs; empty if the cluster has none."""
+    from oellm.clusters.cluster import resolve_cluster
+
+    cluster = resolve_cluster(arguments["--cluster"], arguments["--set"], os.environ)
+    return cluster.text("eval_output_dir")
 
 
 def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
@@ -116,12 +131,25 @@ def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
             stdout=None if is_last else subprocess.PIPE,
             check=False,
         )
-        data = done.stdout or b""
+        given, data = data, done.stdout or b""
         if done.returncode != 0:
             if not is_last:
                 cli.message(f"stopped, {stage[0]} ended with status {done.returncode}")
             return done.returncode
+        if stage[0] == _MISSING and (skipped := _count_rows(given) - _count_rows(data)):
+            cli.message(
+                f"{skipped} of {_count_rows(given)} rows have results already, or are under way, "
+                "in earlier runs; --again evaluates them anew"
+            )
     return ExitStatus.DONE
+
+
+def _count_rows(manifest: bytes) -> int:
+    """Return the number of rows of a manifest that a command has accepted."""
+    import csv
+
+    lines = manifest.decode("utf-8-sig", "replace").splitlines(keepends=True)
+    return max(0, sum(1 for cells in csv.reader(lines) if cells) - 1)
 
 
 def _executable(name: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from support.model_directories import write_model
 from support.processes import DEMO_TASKS, Run
+from support.submitting import finish
 
 
 @pytest.mark.slow
@@ -40,8 +42,8 @@ def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: 
         *("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--cluster=local", "--skip_fetch"),
         status=2,
     )
-    assert "oe-render: stdin:2: n_shot: expected a non-negative integer, got 'five'" in done.stderr
-    assert "oellm: stopped, oe-render ended with status 2" in done.stderr
+    assert "oe-missing: stdin:2: n_shot: expected a non-negative integer, got 'five'" in done.stderr
+    assert "oellm: stopped, oe-missing ended with status 2" in done.stderr
     assert "oe-submit" not in done.stderr
     assert not (tmp_path / "oellm-output").exists()
 
@@ -74,3 +76,30 @@ def test_download_only_ends_with_the_fetched_manifest(run: Run, tmp_path: Path) 
     assert row.startswith(f"{tmp_path}/run/iter_2,oellm_choice,2,lm_eval,{DEMO_TASKS}")
     assert "oe-render" not in done.stderr
     assert not (tmp_path / "oellm-output").exists()
+
+
+def test_rows_with_results_in_earlier_runs_are_not_evaluated_again(
+    run: Run, tmp_path: Path
+) -> None:
+    models = [write_model(tmp_path / name) for name in ("a", "b", "c")]
+    rows = tmp_path / "evals.csv"
+    rows.write_text("model_path,task_path,n_shot\n" + "".join(f"{m},t,0\n" for m in models))
+    options = ["--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base", "--set=venv=/venv"]
+    options.append("--set=shard_time=0")
+    rendered = json.loads(run("oe-render", *options, rows).stdout)
+    finish(rendered, 0, 1)
+    command = ("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--skip_fetch", *options)
+    again = run(*command, "--dry_run").stderr
+    told = "of 3 rows have results already, or are under way, in earlier runs; --again evaluates"
+    assert f"oellm: 2 {told} them anew" in again
+    assert "models: 1, rows: 1" in again
+
+    (weights,) = models[0].glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+    changed = run(*command, "--dry_run").stderr
+    assert f"oe-missing: stale: 1 result of {models[0]}: weights changed" in changed
+    assert f"oellm: 1 {told}" in changed
+
+    anew = run(*command, "--dry_run", "--again").stderr
+    assert "oe-missing" not in anew
+    assert "oe-render: in total about" in anew

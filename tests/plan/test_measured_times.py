@@ -35,7 +35,9 @@ class Runs:
         return run
 
     def tasks(self, cluster: str = "local") -> list[str]:
-        found = read_measurements(str(self.root), cluster, {"OELLM_CACHE_DIR": str(self.cache)})
+        found = read_measurements(
+            str(self.root), cluster, {"OELLM_CACHE_DIR": str(self.cache)}
+        ).measurements
         return [each.row["task_path"] for each in found]
 
 
@@ -140,7 +142,9 @@ def test_damaged_files_are_skipped(runs: Runs) -> None:
     # If run.json names no cluster, the run belongs to none.
     assert runs.tasks() == ["arc", "piqa"]
     assert (
-        read_measurements(str(runs.root / "gone"), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
+        read_measurements(
+            str(runs.root / "gone"), "local", {"OELLM_CACHE_DIR": str(runs.cache)}
+        ).measurements
         == []
     )
 
@@ -149,12 +153,19 @@ def test_results_are_parsed_once(runs: Runs) -> None:
     run = runs.add("2026-01-01-00-00-00")
     for task in ("arc", "piqa"):
         write(run, task)
-    first = read_measurements(str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
+    first = read_measurements(
+        str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)}
+    ).measurements
     assert len(first) == 2
+    environ = {"OELLM_CACHE_DIR": str(runs.cache)}
+    known = read_measurements(str(runs.root), "local", environ).eval_ids
+    assert known == {path.stem for path in (run / "results").iterdir()}
     for path in (run / "results").iterdir():
         path.write_text("no longer a result")
     (run / "run.json").unlink()
-    again = read_measurements(str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)})
+    again = read_measurements(
+        str(runs.root), "local", {"OELLM_CACHE_DIR": str(runs.cache)}
+    ).measurements
     assert again == first
     write(run, "boolq")
     assert sorted(runs.tasks()) == ["arc", "boolq", "piqa"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from pathlib import Path
@@ -73,13 +74,14 @@ def rendered(run: Run, tmp_path: Path) -> dict[str, Any]:
 def finish(record: dict[str, Any], *shards: int) -> None:
     """Write a valid result for each row of some shards, as a worker would."""
     path = Path(record["run_dir"])
-    for line in (path / "jobs.csv").read_text().splitlines()[1:]:
-        *_, eval_id, shard = line.split(",")
-        if int(shard) in shards:
+    for row in csv.DictReader((path / "jobs.csv").read_text().splitlines()):
+        eval_id, model = row["eval_id"], row.get("model_digest", "")
+        if int(row["shard"]) in shards:
             ours = {
                 "eval_id": eval_id,
                 "status": "done",
                 "row": {"model_path": "m", "task_path": "t"},
+                "contents": {"model": model} if model else {},
                 "metrics": [{"task": "t", "metric": "acc", "filter": "none", "value": 1}],
             }
             (path / "results" / f"{eval_id}.json").write_text(json.dumps({"oellm": ours}))

@@ -15,7 +15,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm import frameworks
 from oellm.core import atomic, json_codec
@@ -46,10 +46,22 @@ _COLUMNS = (
 )
 
 
+class EarlierResults(NamedTuple):
+    """What earlier runs have.
+
+    Attributes:
+        measurements: What their results say about times.
+        eval_ids: The rows that have results.
+    """
+
+    measurements: list[Measurement]
+    eval_ids: frozenset[str]
+
+
 def read_measurements(
     eval_output_dir: str, cluster: str, environ: Mapping[str, str]
-) -> list[Measurement]:
-    """Return the measurements in USER/RUN/results/ below a directory, of all users.
+) -> EarlierResults:
+    """Return what is in USER/RUN/results/ below a directory, of all users.
 
     The latest MOST_RUNS runs count; those of the cluster come before others.
     """
@@ -61,7 +73,9 @@ def read_measurements(
         if len(own) == MOST_RUNS:
             break
     with ThreadPoolExecutor(_READERS, thread_name_prefix="results") as pool:
-        return [one for run in [*own, *others][:MOST_RUNS] for one in run.measurements(pool)]
+        runs = [*own, *others][:MOST_RUNS]
+        measurements = [one for run in runs for one in run.measurements(pool)]
+    return EarlierResults(measurements, frozenset(name for run in runs for name in run.eval_ids()))
 
 
 def parse_measurement(result: Any) -> Measurement | None:
@@ -170,6 +184,10 @@ class _RunTimes:
         with contextlib.suppress(OSError):
             self._read_new(pool)
         return (one for one in self._by_name.values() if one is not None)
+
+    def eval_ids(self) -> Iterator[str]:
+        """Yield the rows with results, once `measurements` has read them."""
+        return (name.removesuffix(".json") for name in self._by_name)
 
     def _read_new(self, pool: ThreadPoolExecutor) -> None:
         directory = self._path / run_directory.RESULTS

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, TextIO
 
 from oellm import frameworks
@@ -55,6 +55,7 @@ class RunPlan:
         digests: The digests of local models and of tasks in these directories.
         rows_by_basis: Number of rows by the basis of their estimate.
         uncounted: Number of rows whose documents nobody has counted.
+        repeated: Number of rows that have results in earlier runs.
         gpu_hours: What the jobs should be charged for, GPUs of whole nodes that no worker uses
             included.
     """
@@ -67,6 +68,7 @@ class RunPlan:
     digests: RowDigests
     rows_by_basis: Mapping[str, int]
     uncounted: int
+    repeated: int
     gpu_hours: float
 
     def count_shards(self, position: int) -> int:
@@ -102,6 +104,7 @@ class _Reading:
         self.directories: set[str] = set()
         self.bases: Counter[str] = Counter()
         self.uncounted = 0
+        self.repeated = 0
         self.models: dict[ModelKey, str] = {}
         self.tasks: dict[tuple[str, str], str] = {}
 
@@ -126,16 +129,18 @@ def plan_run(
     stream: TextIO,
     source: str,
     cluster: Cluster,
-    costs: CostModel,
     *,
+    costs: CostModel,
     report: Log,
     spool: RowSpool | None,
+    earlier: Collection[str] = (),
 ) -> RunPlan:
     """Read a manifest and plan its shards; a spool gets the rows, each with its eval_id.
 
-    `report` gets messages about duplicate rows, about rows of frameworks that only other tools run,
-    and about shards that take longer than their time limit. Raises InputError for anything wrong in
-    the manifest, and NoRowsError if it has no rows.
+    `earlier` are the eval_ids of rows that earlier runs have results of. `report` gets messages
+    about duplicate rows, about rows of frameworks that only other tools run, and about shards that
+    take longer than their time limit. Raises InputError for anything wrong in the manifest, and
+    NoRowsError if it has no rows.
     """
     read = _Reading(ContentsReader(cluster, report, {}))
     rows = frameworks.select_runnable(csv_file.read_rows(stream, source), report)
@@ -151,6 +156,7 @@ def plan_run(
         seconds.append(estimate.seconds)
         read.bases[estimate.basis] += 1
         read.uncounted += not estimate.is_counted
+        read.repeated += row["eval_id"] in earlier
         read.note_task(row)
         if spool is not None:
             spool.add(row, key, estimate)
@@ -185,6 +191,7 @@ def _plan(read: _Reading, cluster: Cluster, start_s: float, report: Log) -> RunP
         digests=RowDigests(read.models, {name: text for name, text in read.tasks.items() if text}),
         rows_by_basis=read.bases,
         uncounted=read.uncounted,
+        repeated=read.repeated,
         gpu_hours=_gpu_hours(planned, cluster),
     )
     return dataclasses.replace(plan, arrays=list(_limit_arrays(plan, cluster, report)))
