@@ -95,4 +95,4 @@ def test_a_timing_takes_over_what_another_knows() -> None:
 
 def test_a_failure_without_keys_has_no_attempts() -> None:
     found = FailureRecord.from_json({"class": "Error"})
-    assert found == FailureRecord(error="Error", message="None", traceback="", attempts=0, log="")
+    assert found == FailureRecord(error="Error", message="", traceback="", attempts=0, log="")

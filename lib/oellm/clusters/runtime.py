@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from oellm.clusters.binds import bind_option, list_binds
 from oellm.clusters.cluster import Cluster
-from oellm.errors import MachineError, UsageError
-from oellm.manifest.model_spec import ModelSpec
+from oellm.errors import MachineError
 
 # Directory of NLTK's packages, below hf_home.
 NLTK = "nltk_data"
@@ -65,40 +65,6 @@ def require_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, st
         hint = f"set images_directory or images.{eval_suite}"
         raise MachineError(f"{image}: no such image; {hint}")
     return image, python
-
-
-def list_binds(
-    cluster: Cluster, run_dir: Path, models: Iterable[ModelSpec], paths: Iterable[str]
-) -> list[str]:
-    """Return what to bind into the container, each path once and none below another.
-
-    These are the run directory, the shared directories, the models' directories and the targets of
-    their links, `paths`, and the setting `binds`.
-    """
-    wanted = {str(run_dir), *filter(None, map(cluster.text, ("eval_base_dir", "hf_home")))}
-    wanted.update(os.path.abspath(path) for path in paths)
-    for model in models:
-        if model.is_local:
-            wanted.update(_model_directories(model.path))
-    kept: list[str] = []
-    for path in sorted(map(os.path.abspath, wanted)):
-        if any(path == other or path.startswith(f"{other}/") for other in kept):
-            continue
-        if ":" in path or "," in path:
-            raise UsageError(f"{path}: a path with ':' or ',' cannot be bound into a container")
-        kept.append(path)
-    return kept + cluster.items("binds")
-
-
-def _model_directories(path: str) -> Iterator[str]:
-    # The checkpoints of one training run share the parent, which keeps the list short.
-    for directory in {path, os.path.realpath(path)}:
-        parent = os.path.dirname(directory)
-        yield parent if parent != "/" else directory
-    with os.scandir(path) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                yield os.path.dirname(os.path.realpath(entry.path))
 
 
 def worker_variables(
@@ -154,5 +120,6 @@ def _container(cluster: Cluster, directory: Path, paths: Iterable[str]) -> list[
     arguments = [text for text in cluster.items("container_args") if text not in _ACCELERATOR]
     token = os.environ.get("HF_TOKEN_PATH")
     wanted = [*paths, *([os.path.dirname(token)] if token else [])]
-    bound = [f"--bind={path}" for path in list_binds(cluster, directory, models=[], paths=wanted)]
+    lines = list_binds(cluster, directory, models=[], paths=wanted)
+    bound = [text for line in lines for text in bind_option(line)]
     return [cluster.text("container_runtime"), "exec", f"--pwd={directory}", *arguments, *bound]

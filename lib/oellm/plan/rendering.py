@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from oellm import __version__
+from oellm.clusters.binds import bind_line, list_binds
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests, ImageRecord
-from oellm.clusters.runtime import list_binds, require_launcher
+from oellm.clusters.runtime import require_launcher
 from oellm.core import atomic, schema
 from oellm.core.paths import user_name
 from oellm.errors import MachineError
+from oellm.manifest.model_key import ModelKey
 from oellm.manifest.model_spec import ModelSpec
 from oellm.plan import batch_script
 from oellm.plan.planning import RunPlan
@@ -77,11 +80,12 @@ def _fill_directory(
         atomic.write_file(path / array.script, script.encode("utf-8", "surrogateescape"))
     if images:
         Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
-        models = {ModelSpec.parse(key.model_path) for key in plan.shard_of}
-        bound = list_binds(cluster, path, models=models, paths=plan.task_directories)
+        bound = list_binds(
+            cluster, path, models=map(_model, plan.shard_of), paths=plan.task_directories
+        )
         # The script binds the run directory, wherever that is then.
-        lines = "".join(f"{place}\n" for place in bound if place != str(path))
-        atomic.write_file(path / run_directory.BINDS, lines.encode())
+        lines = "".join(f"{line}\n" for line in bound if line != bind_line(str(path)))
+        atomic.write_file(path / run_directory.BINDS, lines.encode("utf-8", "surrogateescape"))
     run = Run(
         path,
         {
@@ -104,6 +108,12 @@ def _fill_directory(
     )
     run.save()
     return run
+
+
+def _model(key: ModelKey) -> ModelSpec:
+    """Return a model with all its arguments."""
+    spec = ModelSpec.parse(key.model_path)
+    return ModelSpec.of(spec.path, {**json.loads(key.model_args), **dict(spec.arguments)})
 
 
 def _output_dir(cluster: Cluster) -> Path:
