@@ -14,8 +14,8 @@ from oellm.core import schema
 from oellm.errors import UsageError, nearest
 
 _PREFIX = "manifest_"
-# A column that oellm knows, and records show if the manifest has it.
-_SHOWN = "model_args"
+# Columns that oellm knows, and records show if the manifest has them.
+_SHOWN = ("model_args", "gen_kwargs")
 
 
 def extra_names(manifest: Iterable[str]) -> Mapping[str, str]:
@@ -26,7 +26,7 @@ def extra_names(manifest: Iterable[str]) -> Mapping[str, str]:
 @functools.lru_cache(256)
 def _extra_names(manifest: tuple[str, ...]) -> Mapping[str, str]:
     known, taken = schema.table("manifest"), schema.table("metric")
-    extra = (n for n in manifest if n == _SHOWN or (n not in known and n.strip()))
+    extra = (n for n in manifest if n in _SHOWN or (n not in known and n.strip()))
     return {name: _PREFIX + name if name in taken else name for name in extra}
 
 
