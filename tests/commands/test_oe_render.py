@@ -67,9 +67,10 @@ def test_frozen_worker_runs_alone_in_any_python(run: Run, tmp_path: Path) -> Non
 
 def test_more_models_than_the_queue_takes_share_shards(run: Run) -> None:
     rows = "".join(f"acme/m{m},task{t},0\n" for m in range(7) for t in range(m + 1))
-    record = json.loads(
-        run("oe-render", "--cluster=local", "--set=queue_limit=3", stdin=HEADER + rows).stdout
-    )
+    called = ["oe-render", "--cluster=local", "--set=queue_limit=3"]
+    # Without an index, tasks are not looked up.
+    nothing = {"OELLM_CACHE_DIR": "nothing"}
+    record = json.loads(run(*called, stdin=HEADER + rows, env=nothing).stdout)
     assert sum(shard["models"] for shard in record["shards"]) == 7
     assert sorted(shard["rows"] for shard in record["shards"]) == [9, 9, 10]
 
@@ -84,7 +85,7 @@ def test_a_duplicate_row_is_evaluated_once_and_reported(run: Run) -> None:
 
 
 def test_only_the_first_of_many_duplicate_rows_are_named(run: Run) -> None:
-    rows = "".join(f"acme/tiny,task{n % 1000},5\n" for n in range(2500))
+    rows = "".join(f"acme/tiny,arc_easy,{n % 1000}\n" for n in range(2500))
     done = run("oe-render", "--cluster=local", stdin=HEADER + rows)
     assert json.loads(done.stdout)["n_rows"] == 1000
     named = [f"stdin:{n + 1002}: the same evaluation as line {n + 2}, left out" for n in range(10)]
@@ -116,7 +117,7 @@ def test_jobs_are_the_rows_in_their_order_each_with_the_shard_of_its_model(run: 
 
 def test_a_full_disk_is_reported_and_leaves_nothing(run: Run, tmp_path: Path) -> None:
     (tmp_path / "small").mkdir()
-    rows = "".join(f"acme/tiny,task{n},5\n" for n in range(5_000))
+    rows = "".join(f"acme/tiny,arc_easy,{n}\n" for n in range(5_000))
     done = run(
         # A limit on the size of files stands in for a full file system.
         *("bash", "-c", "ulimit -f 64; exec oe-render --cluster=local"),

@@ -58,6 +58,16 @@ def find_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
     )
 
 
+def runs_here(cluster: Cluster, eval_suite: str) -> bool:
+    """Return whether jobs use the environment of the Python that this process is."""
+    try:
+        image, python = find_launcher(cluster, eval_suite)
+    except MachineError:
+        return False
+    # python and python3 of one environment are one.
+    return image is None and os.path.dirname(python) == os.path.dirname(sys.executable)
+
+
 def require_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
     """Return what find_launcher returns; raises MachineError if the image does not exist."""
     image, python = find_launcher(cluster, eval_suite)

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Mapping
 
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
-from oellm.clusters.runtime import find_launcher
+from oellm.clusters.runtime import runs_here
 from oellm.core.log import Log
-from oellm.errors import OellmError
 from oellm.frameworks.interface import Tasks
 from oellm.manifest.rows import Row
 from oellm.models.model_digests import KnownDirectory, ModelDigests
@@ -91,11 +89,7 @@ class ContentsReader:
             return True
         suite = row["eval_suite"]
         if suite not in self._here:
-            try:
-                image, python = find_launcher(self._cluster, row.typed.eval_suite)
-            except OellmError:
-                image, python = None, ""
-            self._here[suite] = image is None and python == sys.executable
+            self._here[suite] = runs_here(self._cluster, row.typed.eval_suite)
         return self._here[suite]
 
 

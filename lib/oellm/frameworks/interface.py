@@ -190,6 +190,14 @@ class Tasks(Protocol):
         """
         ...
 
+    def find_unknown(self, task: str, include_path: str) -> str:
+        """Return that the framework installed here has no such task, with the nearest name.
+
+        Returns an empty text if it has, or if that cannot be known soon. Raises InputError, with
+        the column, for a mistake in the user's own files, whatever the framework has.
+        """
+        ...
+
     def prepare(self) -> None:
         """Import what building a task needs."""
         ...

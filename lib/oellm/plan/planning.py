@@ -17,6 +17,7 @@ from oellm.core import display
 from oellm.core.log import Log
 from oellm.errors import ExitStatus, OellmError
 from oellm.frameworks.current_contents import ContentsReader
+from oellm.frameworks.task_check import TaskCheck
 from oellm.manifest import csv_file
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
@@ -144,6 +145,7 @@ def plan_run(
     """
     read = _Reading(ContentsReader(cluster, report, {}))
     rows = frameworks.select_runnable(csv_file.read_rows(stream, source), report)
+    check = TaskCheck(cluster, report)
     for row in _drop_duplicates(complete_rows(rows, cluster), report):
         key = model_key(row)
         if (seconds := read.seconds.get(key)) is None:
@@ -157,6 +159,7 @@ def plan_run(
         read.bases[estimate.basis] += 1
         read.uncounted += not estimate.is_counted
         read.repeated += row["eval_id"] in earlier
+        check.look_up(row)
         read.note_task(row)
         if spool is not None:
             spool.add(row, key, estimate)

@@ -42,6 +42,10 @@ class LmEvalTasks:
         """Raise InputError, with the column, if the task, file or directory does not exist."""
         self._managers.require(task, include_path)
 
+    def find_unknown(self, task: str, include_path: str) -> str:
+        """Return that there is no such task, or an empty text (TaskManagers.find_unknown)."""
+        return self._managers.find_unknown(task, include_path)
+
     def prepare(self) -> None:
         """Import what building a task needs."""
         environment.prepare()

@@ -31,6 +31,23 @@ def require_task(indices: TaskIndices, task: str, include_path: str) -> None:
         require_name(task, [own, indices.shipped()])
 
 
+def find_unknown(indices: TaskIndices, task: str, include_path: str) -> str:
+    """Return that there is no such task, with the nearest name; else an empty text.
+
+    Also empty if the index of lm-eval's own tasks is needed and would have to be made, or if the
+    directory or the file is not here. Raises InputError for a task of the user's own that names a
+    function in a file that is not there.
+    """
+    if is_file(task) or (include_path and not os.path.isdir(include_path)):
+        return ""
+    own = indices.directory(include_path)
+    if task in own.entries:
+        _require_functions(own, task)
+        return ""
+    shipped = indices.known_shipped()
+    return "" if shipped is None else _describe_unknown(task, [own, shipped])
+
+
 def require_files(task: str, include_path: str) -> None:
     """Raise InputError, with the column, if the directory or a task's YAML file does not exist."""
     if include_path and not os.path.isdir(include_path):
@@ -41,11 +58,16 @@ def require_files(task: str, include_path: str) -> None:
 
 def require_name(task: str, indices: Sequence[TaskIndex]) -> None:
     """Raise InputError, with the column, if no index has a name; that of the directory is first."""
+    if text := _describe_unknown(task, indices):
+        raise InputError(text, column="task_path")
+
+
+def _describe_unknown(task: str, indices: Sequence[TaskIndex]) -> str:
     if any(task in index.entries for index in indices):
-        return
+        return ""
     hint = nearest(task, [name for index in reversed(indices) for name in index.entries])
     text = f"lm-eval has no task, group or tag {task!r}{hint}"
-    raise InputError(text + _describe_passed_over(task, indices[0]), column="task_path")
+    return text + _describe_passed_over(task, indices[0])
 
 
 def _describe_missing(include_path: str) -> str:

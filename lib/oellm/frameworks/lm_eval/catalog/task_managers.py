@@ -40,6 +40,13 @@ class TaskManagers:
         """Raise InputError, with the column, if the task, file or directory does not exist."""
         task_lookup.require_task(self._indices, task, include_path)
 
+    def find_unknown(self, task: str, include_path: str) -> str:
+        """Return that there is no such task, with the nearest name, unless that needs a slow scan.
+
+        Raises InputError, with the column, for a mistake in the user's own files.
+        """
+        return task_lookup.find_unknown(self._indices, task, include_path)
+
     def manager(self, task: str, include_path: str) -> Any:
         """Return a TaskManager that knows a task, group, tag or YAML file and all its members.
 
