@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +17,7 @@ import pytest
 from oellm.core import schema
 from oellm.runs import heartbeat
 from oellm.runs.heartbeat import Heartbeat, HeartbeatWriter, RowAtWork, RowPhase, WorkerState
+from support.damage import damaged
 from support.faulty_model import FaultyModel
 from support.processes import BIN, DEMO_TASKS, Run, clean_environment
 
@@ -132,49 +132,14 @@ def test_a_heartbeat_without_a_time_counts_as_none_and_without_a_zone_as_utc(
     HeartbeatWriter(tmp_path, shard=0, gpus=1).beat(IDLE)
     path = tmp_path / "progress" / "0.json"
     content = in_file(path)
-    for damaged in ("yesterday", None, 5):
-        content["attempts"][0]["updated"] = damaged
+    for moment in ("yesterday", None, 5):
+        content["attempts"][0]["updated"] = moment
         path.write_text(json.dumps(content))
         assert heartbeat.read_heartbeats(tmp_path) == {}
     content["attempts"][0]["updated"] = "2024-01-15T14:30:45"
     path.write_text(json.dumps(content))
-    moment = datetime.datetime(2024, 1, 15, 14, 30, 45, tzinfo=datetime.timezone.utc)
-    assert heartbeat.read_heartbeats(tmp_path)[0].attempt.update_time == moment
-
-
-# What may stand anywhere in a damaged file.
-DAMAGE = (
-    None,
-    True,
-    -1,
-    10**30,
-    1e308,
-    0.5,
-    "",
-    "x",
-    "\x00",
-    [],
-    ["x"],
-    {},
-    {"x": 1},
-    [[]],
-    [None],
-)
-
-
-def damaged(content: Any) -> Iterator[Any]:
-    """Yield copies of JSON, each with another value, or nothing, in one place."""
-    yield from DAMAGE
-    items = content.items() if isinstance(content, dict) else enumerate(content)
-    for key, value in items if isinstance(content, (dict, list)) else ():
-        parts = damaged(value) if isinstance(value, (dict, list)) else iter(DAMAGE)
-        for part in parts:
-            copy = content.copy()
-            copy[key] = part
-            yield copy
-        copy = content.copy()
-        del copy[key]
-        yield copy
+    expected = datetime.datetime(2024, 1, 15, 14, 30, 45, tzinfo=datetime.timezone.utc)
+    assert heartbeat.read_heartbeats(tmp_path)[0].attempt.update_time == expected
 
 
 def test_a_damaged_heartbeat_costs_nothing_but_itself(tmp_path: Path) -> None:

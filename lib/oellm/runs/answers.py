@@ -110,8 +110,7 @@ class Answers:
         for line in _lines(self._path.parent):
             checksum, _, content = line.rstrip(b"\n").partition(b" ")
             if checksum == self._checksum(content):
-                batch = json.loads(content.decode("utf-8", "surrogatepass"))
-                answers |= {key: _answer(value) for key, value in batch.items()}
+                answers |= _parse_batch(content)
         return answers
 
     def add(self, key: str, answer: Answer) -> None:
@@ -175,9 +174,21 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def _answer(value: Any) -> Answer:
-    answer: Answer = tuple(value) if isinstance(value, list) else value
-    return answer
+def _parse_batch(content: bytes) -> dict[str, Answer]:
+    """Return the answers on a line; none if somebody else made up the line and its checksum."""
+    try:
+        batch = json.loads(content.decode("utf-8", "surrogatepass"))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(batch, dict) or not all(map(_is_answer, batch.values())):
+        return {}
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in batch.items()}
+
+
+def _is_answer(value: Any) -> bool:
+    if isinstance(value, list):
+        return len(value) == 2 and type(value[0]) in (int, float) and type(value[1]) is bool
+    return type(value) in (int, float, str)
 
 
 def _lines(directory: Path) -> Iterator[bytes]:

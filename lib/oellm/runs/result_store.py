@@ -260,7 +260,8 @@ class ResultStore:
         """Return how often a row has failed, as its failure file says."""
         ours = (_read_object(path) or {}).get(result_file.KEY)
         failure = ResultRecord(ours).failure if isinstance(ours, dict) else None
-        return failure.attempts if failure is not None else 0
+        # A damaged count is none that a row can reach.
+        return min(max(0, failure.attempts), 10**6) if failure is not None else 0
 
     def _names(self, directory: str) -> frozenset[str]:
         try:
