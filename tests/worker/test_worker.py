@@ -110,7 +110,7 @@ REASONS = {
     "crashes_when_scored": ("ProcessEnded", "the row's process was killed by signal 11", ""),
     "ends_when_scored": ("ProcessEnded", "the row's process ended with status 0", ""),
     "refuses": ("LookupError", "no prompt for What shines 00?", "in refuses"),
-    "is_unknown": ("ValueError", "the value of acc is nan", ""),
+    "is_unknown": ("ValueError", "no metric is a number: acc is nan in ", ""),
     "has_no_metric": ("ValueError", "it has no metrics", ""),
     "has_no_documents": ("IndexError", "is out of bounds for size 0", "self.task_docs[0]"),
 }

@@ -176,6 +176,17 @@ class _Asked(NamedTuple):
         return "; ".join(parts)
 
 
+def find_remarks(scored: ScoredRow) -> list[str]:
+    """Return what is not as asked in the scores of a row, each once, with the task."""
+    cells = scored.row.cells
+    asked = _Asked(*(read_cell(name, cells.get(name, "")).value for name in _Asked._fields))
+    found = (
+        (score.task, asked.remark(score, scored.tasks.get(score.task, _UNKNOWN).remark))
+        for score in scored.scores
+    )
+    return list(dict.fromkeys(f"{task}: {remark}" for task, remark in found if remark))
+
+
 def _chat_template(cells: Mapping[str, str]) -> str:
     """Return the column chat_template of a row whose result does not tell the template's digest."""
     asked = cells.get("apply_chat_template", "")

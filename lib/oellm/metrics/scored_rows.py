@@ -10,6 +10,7 @@ from oellm.manifest.rows import Row
 from oellm.runs.contents import Contents
 from oellm.runs.environment import Environment, TaskState
 from oellm.runs.result_file import Result, read_record
+from oellm.runs.result_record import ResultRecord
 
 # Keys that a metric of a result may lack, with their values then.
 _OPTIONAL: dict[str, Any] = {
@@ -86,7 +87,11 @@ class ScoredRow(NamedTuple):
 
 def read_scored_row(result: Result, run_dir: str) -> ScoredRow:
     """Return the row and scores of a valid result of ours (`check_result`)."""
-    record = read_record(result)
+    return of_record(read_record(result), run_dir)
+
+
+def of_record(record: ResultRecord, run_dir: str) -> ScoredRow:
+    """Return the row and scores of our record of a valid result."""
     cells = record.cells
     cells["eval_id"] = record.eval_id
     scores = list(map(MetricScore.from_json, record.metrics))

@@ -72,23 +72,23 @@ class LmEvalEvaluator:
         native |= remote.handle.tokenizer_info
         native["task_hashes"] = metrics.compute_task_hashes(samples)
         metrics.require_complete(native, samples, row)
-        states = metrics.task_states(native)
+        found = metrics.read_task_scores(native, row)
         return Evaluation(
             native=native,
-            scores=metrics.normalise_metrics(native, row["task_path"]),
+            scores=found.scores,
             samples=samples,
-            remarks=metrics.score_remarks(native, row),
+            remarks=found.remarks,
             timing=timing,
             usage=_usage(remote, native),
             provenance=_provenance(row, remote, manager=manager, revisions=revisions),
             contents=Contents(
                 task=digest,
-                task_version=states.get(row["task_path"], TaskState()).version,
+                task_version=found.states.get(row["task_path"], TaskState()).version,
                 data=" ".join(sorted(set(revisions))),
                 chat_template=_chat_template_sha256(remote, row)[:16],
             ),
             environment=_environment(remote),
-            tasks=states,
+            tasks=found.states,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm.frameworks.interface import count_documents
 from oellm.frameworks.lm_eval.groups import (
@@ -172,6 +172,57 @@ def _joint_hash(hashes: Sequence[str]) -> str:
     return hashlib.sha256("".join(sorted(hashes)).encode()).hexdigest() if hashes else ""
 
 
+class TaskScores(NamedTuple):
+    """What a row's tasks came to.
+
+    Attributes:
+        scores: the metrics that are numbers.
+        states: the state of each task and group, with what is not as asked.
+        remarks: what the user should know about the scores.
+    """
+
+    scores: list[MetricScore]
+    states: dict[str, TaskState]
+    remarks: list[str]
+
+
+def read_task_scores(native: dict[str, Any], row: Row) -> TaskScores:
+    """Return the scores of a row from lm-eval's result.
+
+    A metric that is no number is named, and the others stay. Raises ValueError if none is left.
+    """
+    scores: list[MetricScore] = []
+    odd: dict[str, list[str]] = {}
+    for score in normalise_metrics(native, row["task_path"]):
+        if is_finite(score.value):
+            scores.append(score)
+        else:
+            odd.setdefault(score.task, []).append(f"{score.metric} is {score.value}")
+    named = [f"{text} in {task}" for task, texts in odd.items() for text in texts]
+    if not scores:
+        raise ValueError(f"no metric is a number: {', '.join(named)}" if named else _lack(native))
+    states = task_states(native)
+    for task, text in _short_tasks(native, row):
+        odd.setdefault(task, []).append(text)
+    for task, texts in odd.items():
+        states[task] = states.get(task, TaskState())._replace(remark="; ".join(texts))
+    return TaskScores(scores, states, [*score_remarks(native, row), *named])
+
+
+def _lack(native: Mapping[str, Any]) -> str:
+    """Return why a result has no metrics."""
+    keys = {key.partition(",")[0] for values in native["results"].values() for key in values}
+    return "it has no metrics" + (": predicted, not scored" if "bypass" in keys else "")
+
+
+def _short_tasks(native: Mapping[str, Any], row: Row) -> Iterator[tuple[str, str]]:
+    """Yield the tasks with metrics of fewer documents than they have, with a remark."""
+    expected = _expected_documents(native, row)
+    for task, count in native["n-samples"].items():
+        if int(count["effective"]) < expected[task]:
+            yield task, f"a metric for only {count['effective']} of {expected[task]} documents"
+
+
 def score_remarks(native: dict[str, Any], row: Row) -> list[str]:
     """Return remarks about tasks with fixed shots and about documents without a value."""
     asked = row.value("n_shot")
@@ -180,12 +231,7 @@ def score_remarks(native: dict[str, Any], row: Row) -> list[str]:
         for task, used in native["n-shot"].items()
         if asked is not None and used != asked
     ]
-    expected = _expected_documents(native, row)
-    return fixed + [
-        f"{task} has a metric for only {count['effective']} of {expected[task]} documents"
-        for task, count in native["n-samples"].items()
-        if int(count["effective"]) < expected[task]
-    ]
+    return [*fixed, *(f"{task} has {text}" for task, text in _short_tasks(native, row))]
 
 
 def require_complete(
