@@ -22,6 +22,9 @@ Options:
                    name of their directory, marked "(guessed)".
   --all            Keep every result of an evaluation, not only the newest.
   --partial        Also keep scores of groups that lack some of their tasks.
+  --strict         End with status 1 if a score is not what was asked for (column
+                   remark): other shots, fewer documents, a metric that is no
+                   number.
   --help           Print this text.
   --version        Print the version.
 
@@ -91,6 +94,7 @@ class Options(NamedTuple):
     layout: str
     columns: list[str]
     request: RecordRequest
+    is_strict: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,6 +124,7 @@ def _options(arguments: cli.Arguments) -> Options:
         layout=arguments["--format"],
         columns=split_columns(arguments["--columns"] or ""),
         request=request,
+        is_strict=arguments["--strict"],
     )
 
 
@@ -140,7 +145,8 @@ def _collect(arguments: cli.Arguments) -> int:
     columns = options.columns or [*usual, *source.extra_columns()]
     source.write(columns, options.layout, sys.stdout)
     source.log_missing()
-    return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
+    is_good = source.is_whole and not (options.is_strict and source.tally.remarks)
+    return ExitStatus.DONE if is_good else ExitStatus.FAILED
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def evidence(run: Run, **known: Any) -> Evidence:
         for n in range(2)
     ]
     nothing = Evidence(
+        remarks={},
         run=run,
         now=NOW,
         rows=rows,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from oellm.collect.collection import Collection
 from oellm.core import tables
@@ -11,6 +12,30 @@ from oellm.metrics import records as metric_records
 from oellm.metrics.records import PARTIAL, MetricRecord, PrimaryMetrics
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.metrics.selection import RecordSelection
+
+
+@dataclass
+class RecordTally:
+    """Counts records.
+
+    Attributes:
+        made: How many there were.
+        wanted: How many of them fulfil the conditions.
+        partial: How many of those were left out, because they are scores of partial groups.
+        remarks: By remark, how many of the others have it.
+    """
+
+    made: int = 0
+    wanted: int = 0
+    partial: int = 0
+    remarks: Counter[str] = field(default_factory=Counter)
+
+    def add(self, other: RecordTally) -> None:
+        """Add other records."""
+        self.made += other.made
+        self.wanted += other.wanted
+        self.partial += other.partial
+        self.remarks += other.remarks
 
 
 @dataclass(frozen=True)
@@ -26,18 +51,21 @@ class RecordMaker:
     selection: RecordSelection
     with_partial: bool = False
 
-    def __call__(self, scored: Iterable[ScoredRow]) -> tuple[list[MetricRecord], int]:
-        """Return the wanted records, and how many scores of partial groups were left out."""
-        made = (
+    def __call__(self, scored: Iterable[ScoredRow]) -> tuple[list[MetricRecord], RecordTally]:
+        """Return the wanted records, and what was counted."""
+        made = [
             record
             for row in scored
             for record in metric_records.make_metric_records(row, self.primary)
-        )
+        ]
         wanted = list(self.selection.keep(made))
         kept = wanted
         if not self.with_partial:
             kept = [record for record in wanted if record.aggregate != PARTIAL]
-        return kept, len(wanted) - len(kept)
+        remarks = Counter(record.remark for record in kept if record.remark)
+        return kept, RecordTally(
+            len(made), len(wanted), partial=len(wanted) - len(kept), remarks=remarks
+        )
 
 
 @dataclass(frozen=True)
@@ -46,32 +74,28 @@ class _TextMaker:
     columns: Sequence[str]
     layout: str
 
-    def __call__(self, scored: Iterable[ScoredRow]) -> tuple[str, int]:
-        records, left_out = self.records(scored)
+    def __call__(self, scored: Iterable[ScoredRow]) -> tuple[str, RecordTally]:
+        records, tally = self.records(scored)
         rows = metric_records.select_columns(records, self.columns)
-        return tables.format_lines(rows, self.columns, self.layout), left_out
+        return tables.format_lines(rows, self.columns, self.layout), tally
 
 
 class MadeRecords:
-    """The records of a collection.
+    """The records of a collection; `tally` counts them."""
 
-    Attributes:
-        partial_left_out: how many scores of partial groups were left out so far.
-    """
-
-    def __init__(self, collection: Collection, maker: RecordMaker) -> None:
+    def __init__(self, collection: Collection, maker: RecordMaker, tally: RecordTally) -> None:
         self._collection = collection
         self._maker = maker
-        self.partial_left_out = 0
+        self._tally = tally
 
     def __iter__(self) -> Iterator[MetricRecord]:
-        for records, left_out in self._collection.results(self._maker):
-            self.partial_left_out += left_out
+        for records, tally in self._collection.results(self._maker):
+            self._tally.add(tally)
             yield from records
 
     def lines(self, columns: Sequence[str], layout: str) -> Iterator[str]:
         """Yield texts of whole lines, in a layout with one line for each record."""
         make = _TextMaker(self._maker, columns, layout)
-        for text, left_out in self._collection.results(make):
-            self.partial_left_out += left_out
+        for text, tally in self._collection.results(make):
+            self._tally.add(tally)
             yield text

@@ -14,7 +14,7 @@ from typing import NamedTuple, TextIO
 from oellm import frameworks
 from oellm.collect import sources, stdin_lines
 from oellm.collect.collection import Collection
-from oellm.collect.record_maker import MadeRecords, RecordMaker
+from oellm.collect.record_maker import MadeRecords, RecordMaker, RecordTally
 from oellm.core import display, parquet, schema, tables
 from oellm.core.display import format_count
 from oellm.core.log import Log
@@ -33,6 +33,10 @@ from oellm.tasks import suites
 FORMATS = (*tables.STREAMED, *tables.TABLES, "parquet")
 # The format of metric records for the dashboard of OpenEuroLLM, which has columns of its own.
 DASHBOARD = "dashboard"
+
+
+# The number of remarks that messages name one by one.
+_NAMED = 5
 
 
 class RecordRequest(NamedTuple):
@@ -83,6 +87,9 @@ class RecordSource:
     """The records of some paths, or of stdin, that a request wants.
 
     `log` gets what is left out, and why.
+
+    Attributes:
+        tally: Counts the records; known once all were read.
     """
 
     def __init__(self, request: RecordRequest, log: Log) -> None:
@@ -90,7 +97,8 @@ class RecordSource:
         self._log = log
         self._collection = Collection(log, request.every, request.model)
         maker = RecordMaker(request.primary, request.selection, request.partial)
-        self._made = MadeRecords(self._collection, maker)
+        self.tally = RecordTally()
+        self._made = MadeRecords(self._collection, maker, self.tally)
         # Records that were saved before.
         self._saved: list[RecordText] = []
 
@@ -130,9 +138,22 @@ class RecordSource:
     def records(self) -> Iterable[MetricRecord]:
         """Return the records: saved ones first, the others in the order of their sources."""
         request = self._request
-        saved = request.primary.choose_again(itertools.chain.from_iterable(self._saved))
-        kept = itertools.chain(request.selection.keep(saved), self._made)
-        return request.selection.sort(kept)
+        return request.selection.sort(itertools.chain(self._saved_records(), self._made))
+
+    def _saved_records(self) -> Iterator[MetricRecord]:
+        request, tally = self._request, self.tally
+
+        def counted(records: Iterable[MetricRecord]) -> Iterator[MetricRecord]:
+            for record in records:
+                tally.made += 1
+                yield record
+
+        saved = itertools.chain.from_iterable(self._saved)
+        for record in request.selection.keep(counted(request.primary.choose_again(saved))):
+            tally.wanted += 1
+            if record.remark:
+                tally.remarks[record.remark] += 1
+            yield record
 
     def write(self, names: Sequence[str], layout: str, stream: TextIO) -> None:
         """Write the records in a format, without buffering them if the format permits it."""
@@ -183,9 +204,18 @@ class RecordSource:
         """Log what is missing; known once all records were read."""
         if late := dict.fromkeys(name for text in self._saved for name in text.late_columns):
             self._log(f"left out, only later records have these columns: {', '.join(late)}")
-        if left_out := self._made.partial_left_out:
+        tally = self.tally
+        if tally.made and not tally.wanted:
+            self._log(f"no record matches: {format_count(tally.made, 'record')} left out")
+        for remark, number in tally.remarks.most_common(_NAMED):
+            self._log(f"{format_count(number, 'score')} not as asked: {remark}")
+        if (more := len(tally.remarks) - _NAMED) > 0:
             self._log(
-                f"{left_out} scores of groups that lack some of their tasks are left out "
+                f"and {format_count(more, 'more kind')} of scores not as asked: column remark"
+            )
+        if tally.partial:
+            self._log(
+                f"{tally.partial} scores of groups that lack some of their tasks are left out "
                 "(--partial prints them)"
             )
         lacking, rows = self._collection.counts()

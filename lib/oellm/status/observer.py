@@ -15,9 +15,12 @@ from oellm.core.processes import daemon_threads
 from oellm.errors import OellmError
 from oellm.frameworks.stale_results import ResultOrigin, StaleResults
 from oellm.manifest.rows import Row
+from oellm.metrics import scored_rows
+from oellm.metrics.records import find_remarks
 from oellm.runs import run_directory
 from oellm.runs.heartbeat import Heartbeat, read_heartbeats
 from oellm.runs.result_file import Result, read_record
+from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import RecordedFailure, ResultStore
 from oellm.runs.run_directory import Run
 from oellm.runs.shard_jobs import ShardJob, newest_jobs, read_log_end
@@ -61,6 +64,7 @@ class Observer:
         self._stale: dict[str, str] = {}
         for row in self._rows:
             run.shard_of(row)
+        self._remarks: dict[str, str] = {}
         self._told: set[str] = set()
 
     def look(self) -> Evidence:
@@ -83,6 +87,7 @@ class Observer:
             rows=self._rows,
             done=done,
             stale=self._stale,
+            remarks=self._remarks,
             failures=self._read_failures(done, jobs),
             heartbeats=heartbeats,
             jobs=states,
@@ -165,12 +170,18 @@ class Observer:
         """Return what the result of a row was computed from; None if there is no valid one."""
         if self._on_result is None:
             record = self._store.valid_record(row["eval_id"])
-            return None if record is None else ResultOrigin.of(row, record)
+            return None if record is None else self._note(row, record)
         result = self._store.valid_result(row["eval_id"])
         if result is None:
             return None
         self._on_result(result)
-        return ResultOrigin.of(row, read_record(result))
+        return self._note(row, read_record(result))
+
+    def _note(self, row: Row, record: ResultRecord) -> ResultOrigin:
+        """Note what is not as asked in a result; return what it was computed from."""
+        remarks = find_remarks(scored_rows.of_record(record, str(self._path)))
+        self._remarks[row["eval_id"]] = "; ".join(remarks)
+        return ResultOrigin.of(row, record)
 
     def _find_stale(self, run: Run) -> dict[str, str]:
         """Return what has changed since some of the valid results were computed, by eval_id."""

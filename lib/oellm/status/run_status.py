@@ -165,7 +165,7 @@ def _explain_waiting(job: JobState, log: str) -> str:
 def _row_status(row: Row, activity: ShardActivity, evidence: Evidence) -> RowStatus:
     eval_id = row["eval_id"]
     if eval_id in evidence.done:
-        return RowStatus(row, EvalState.DONE, "", shard=activity)
+        return RowStatus(row, EvalState.DONE, evidence.remarks.get(eval_id, ""), shard=activity)
     if changes := evidence.stale.get(eval_id):
         reason = f"stale: {changes}; oe-submit evaluates it again"
         return RowStatus(row, EvalState.PENDING, reason, shard=activity, is_stale=True)

@@ -69,6 +69,7 @@ class Evidence:
         rows: The rows of the manifest.
         done: The rows with a valid result that is not out of date.
         stale: What has changed since the other valid results were computed, by eval_id.
+        remarks: What is not as asked in results, by eval_id; empty texts are nothing.
         failures: Why other rows have none, by eval_id.
         heartbeats: The newest heartbeat of each shard.
         jobs: What Slurm says; None if it did not answer, or was not asked.
@@ -82,6 +83,7 @@ class Evidence:
     rows: Sequence[Row]
     done: frozenset[str]
     stale: Mapping[str, str]
+    remarks: Mapping[str, str]
     failures: Mapping[str, RecordedFailure]
     heartbeats: Mapping[int, Heartbeat]
     jobs: Mapping[ArrayTask, JobState] | None
@@ -142,7 +144,7 @@ class RowStatus:
     Attributes:
         row: The row of the manifest.
         state: Its state.
-        reason: What it does or waits for, or why it has no result.
+        reason: What it does or waits for, why it has no result, or what in it is not as asked.
         shard: What happens to its shard.
         attempts: How often it has failed.
         log: The log of its last failure, or of the job that lost it; empty if there is none.

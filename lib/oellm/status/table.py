@@ -6,7 +6,13 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 
-from oellm.core.display import format_duration, format_gpu_time, shorten_end, shorten_middle
+from oellm.core.display import (
+    format_count,
+    format_duration,
+    format_gpu_time,
+    shorten_end,
+    shorten_middle,
+)
 from oellm.runs.heartbeat import RowPhase
 from oellm.slurm.notation import format_ranges
 from oellm.status.row_titles import RowTitles, describe_rows, make_titles
@@ -40,6 +46,7 @@ def table_lines(status: RunStatus, width: int) -> Iterator[str]:
     yield summary_line(status.totals)
     yield from textwrap.wrap(_describe_pace(status.totals), width)
     yield from _trouble_lines(status.shards, titles, width)
+    yield from _remark_lines(status.shards, titles, width)
     for record in status.run.nodes:
         if record.is_excluded:
             text = f"node {record.node} is excluded: {record.describe()}"
@@ -171,6 +178,18 @@ def _trouble_lines(shards: Sequence[ShardStatus], titles: RowTitles, width: int)
     if len(groups) > _REASONS_SHOWN:
         more = sum(map(len, list(groups.values())[_REASONS_SHOWN:]))
         yield f"and {more} more rows; --format=csv has all"
+
+
+def _remark_lines(shards: Sequence[ShardStatus], titles: RowTitles, width: int) -> Iterator[str]:
+    """Yield which rows are done, but not as they were asked for."""
+    rows = [r for s in shards for r in s.rows if r.state is EvalState.DONE and r.reason]
+    if rows:
+        yield ""
+        yield f"{format_count(len(rows), 'row')} done, but not as asked:"
+    for row in rows[:_REASONS_SHOWN]:
+        yield shorten_end(f"    {titles[row.row['eval_id']]}: {row.reason}", width)
+    if len(rows) > _REASONS_SHOWN:
+        yield f"    and {len(rows) - _REASONS_SHOWN} more; --format=csv has all"
 
 
 def _describe_group(rows: Sequence[RowStatus], titles: RowTitles, width: int) -> Iterator[str]:
