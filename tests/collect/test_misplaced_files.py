@@ -86,6 +86,17 @@ def test_the_model_of_a_result_without_one_can_be_given(run: Run, tmp_path: Path
     assert bad.stderr.startswith("oe-collect: --model: expected key=value after the model's path")
 
 
+def test_a_note_on_many_results_fills_no_screen(run: Run, tmp_path: Path) -> None:
+    for number in range(30):
+        place = tmp_path / str(number)
+        place.mkdir()
+        (place / "results_1.json").write_text(json.dumps({**RESULT, "config": {}}))
+    done = run("oe-collect", tmp_path)
+    assert len(done.stdout.splitlines()) == 31
+    *named, last = done.stderr.splitlines()
+    assert (len(named), last) == (20, "oe-collect: and 10 more notes of this kind")
+
+
 @pytest.mark.parametrize("command", ["oe-collect", "oe-pivot", "oe-missing"])
 def test_a_manifest_among_results_says_what_to_do(run: Run, tmp_path: Path, command: str) -> None:
     weekly = tmp_path / "weekly.csv"

@@ -76,6 +76,16 @@ def test_shots_of_lm_eval_0_3_are_of_all_tasks_or_of_each(given: Any, shots: lis
     assert [row.scores[0].n_shot for row in rows] == shots
 
 
+def test_results_alone_with_versions_are_of_lm_eval_too() -> None:
+    kept = {name: OLD[name] for name in ("results", "versions")}
+    rows = read(kept)
+    assert [row.row["model_path"] for row in rows] == ["dir (guessed)"] * 2
+    assert [row.scores[0].value for row in rows] == [0.75, 9.5]
+    for other in ({}, {"a": 1}, [1]):
+        assert read_result(json.dumps({**kept, "results": other}).encode(), "/x/a.json") is None
+    assert read_result(json.dumps({**kept, "more": 1}).encode(), "/x/a.json") is None
+
+
 def test_shots_that_fit_no_task_are_unknown_and_said() -> None:
     rows = read({**OLD, "config": OLD["config"] | {"num_fewshot": [1, 2, 3]}})
     assert [row.scores[0].n_shot for row in rows] == [None, None]

@@ -34,6 +34,8 @@ from oellm.runs.run_directory import Run
 T = TypeVar("T")
 Make = Callable[[Sequence[ScoredRow]], T]
 
+# The number of notes on results that messages show.
+_NOTED = 20
 # The number of results that a fork reads at a time.
 _CHUNK = 256
 
@@ -59,6 +61,7 @@ class Collection:
         self._loose = LooseScores()
         self.failures = 0
         self.valid: set[str] = set()
+        self._n_notes = 0
         # Whether a run object says that its manifest had no rows.
         self._is_without_run = False
         # The eval_ids of all manifests.
@@ -88,8 +91,12 @@ class Collection:
     def add(self, scored: ScoredRow) -> None:
         """Add scores from outside of run directories."""
         self.failures += len(scored.remarks)
-        for text in (*scored.remarks, *scored.notes):
+        for text in scored.remarks:
             self._log(f"{scored.run_dir}: {text}")
+        for text in scored.notes:
+            self._n_notes += 1
+            if self._n_notes <= _NOTED:
+                self._log(f"{scored.run_dir}: {text}")
         self._note_columns(scored.row.cells)
         # What was only predicted hides no earlier result of the same evaluation.
         if scored.scores:
@@ -115,6 +122,8 @@ class Collection:
         if skipped and not self._places and not is_result:
             text = f"expected a result, got {format_count(skipped, 'other JSON file')}"
             raise InputError(text, first)
+        if (more := self._n_notes - _NOTED) > 0:
+            self._log(f"and {format_count(more, 'more note')} of this kind")
         if skipped:
             what = "file that is not a result" if skipped == 1 else "files that are not results"
             self._log(f"skipped {skipped} JSON {what}")

@@ -159,7 +159,8 @@ def _full_hash(summary: Object) -> str:
 
 def _environment(general: Object) -> Environment:
     """Return what a result was computed with; a commit of lighteval that is unknown is `?`."""
-    dtype = native.get_text(native.get_object(general, "model_config"), "dtype")
+    model = native.get_object(general, "model_config")
+    dtype = native.get_text(model, "dtype") or native.get_text(general, "model_dtype")
     commit = native.get_text(general, "lighteval_sha")
     return Environment(
         framework_version="" if commit == "?" else commit,

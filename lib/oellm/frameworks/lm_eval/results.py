@@ -46,7 +46,7 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
 
     Returns None if the document is no result of lm-eval. Raises ValueError if it is damaged.
     """
-    if "results" not in document or not {"config", "configs", "n-shot"} & document.keys():
+    if not _is_ours(document):
         return None
     results = get_objects(document, "results")
     if version_0_3.is_old(document, results):
@@ -72,6 +72,20 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     parts = (_restrict_to(root, native, groups) for root in groups.top(results))
     rows = [_read_part(part, results, shared) for part in parts]
     return [row for row in rows if row.scores or row.remarks or len(row.notes) > len(shared.notes)]
+
+
+def _is_ours(document: Object) -> bool:
+    """Return whether a document looks like a result of lm-eval, or of a tool that runs it."""
+    results = document.get("results")
+    if "results" not in document or {"config", "configs", "n-shot"} & document.keys():
+        return "results" in document
+    # Tools that ran lm-eval 0.2 and 0.3 kept only these two keys.
+    return (
+        isinstance(results, dict)
+        and bool(results)
+        and document.keys() == {"results", "versions"}
+        and all(isinstance(values, dict) for values in results.values())
+    )
 
 
 def _read_part(part: Object, results: Mapping[str, Object], shared: ScoredRow) -> ScoredRow:
