@@ -147,6 +147,7 @@ def _render(options: Options, cluster: Cluster) -> None:
 
     from oellm.clusters.image_digest import ImageDigests
     from oellm.core import json_codec
+    from oellm.core.display import format_gpu_time
     from oellm.plan import planning, rendering
     from oellm.plan.row_spool import RowSpool
     from oellm.runs import run_directory
@@ -162,8 +163,8 @@ def _render(options: Options, cluster: Cluster) -> None:
             plan, spool, cluster, explicit_dir=options.run_dir, digests=digests
         )
     cli.message(
-        f"rows: {plan.count}, shards: {len(plan.shards)}, about {plan.gpu_hours:.2g} GPU-hours, "
-        f"in {run.path}"
+        f"rows: {plan.count}, shards: {len(plan.shards)}, "
+        f"about {format_gpu_time(plan.gpu_hours)}, in {run.path}"
     )
     sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")
 

@@ -10,14 +10,15 @@ import pytest
 
 from support.dev_cluster import DevCluster
 
-ROWS = 6
+ROWS = 24
 # On node n1 it cannot even start; elsewhere it writes a valid result for each row of its shard.
 STUB = """\
-import json, os, pathlib, sys
+import json, os, pathlib, sys, time
 
 run_dir, shard = pathlib.Path(sys.argv[3]), sys.argv[5]
 if os.environ["SLURMD_NODENAME"] == "n1":
     sys.exit("no GPU on n1")
+time.sleep(2)
 for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
     *_, eval_id, of = line.split(",")
     if of == shard:
@@ -30,7 +31,7 @@ for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
 
 @pytest.fixture
 def run_dir(shared_cluster: DevCluster) -> Iterator[Path]:
-    """Return a run of six elements, whose workers are the stub."""
+    """Return a run of many elements, whose workers are the stub."""
     python = shared_cluster.base / "stub" / "bin" / "python"
     python.parent.mkdir(parents=True, exist_ok=True)
     python.with_name("stub.py").write_text(STUB)
@@ -54,6 +55,9 @@ def test_a_run_goes_on_without_the_node_that_swallows_its_jobs(
     assert "why the others have none: oe-status " in first.stderr
     assert "node n1 is excluded from now on: " in first.stderr
     assert "its job ended with status 1: no GPU on n1; " in first.stderr
+    # The elements that waited got to know it, too.
+    assert "may still go to excluded nodes" not in first.stderr
+    assert not first.stderr.count(f" 0 of {ROWS} rows have results")
     done = shared_cluster.call("oe-submit", "--wait=done", "--poll=1", run_dir)
     assert f"{ROWS} of {ROWS} rows have results" in done.stderr
     record = json.loads((run_dir / "run.json").read_text())

@@ -110,6 +110,23 @@ def test_lost_rows_have_the_true_reason_and_finish_when_submitted_again(
         assert 0 < described["scoring_share"] < 1
 
 
+def test_a_container_that_does_not_start_says_so_with_its_log(
+    shared_cluster: DevCluster, rows: str, tmp_path: Path
+) -> None:
+    (tmp_path / "no-image.sif").write_text("this is no image\n")
+    image = f"--set=images.lm_eval={tmp_path / 'no-image.sif'}"
+    record = shared_cluster.submitted(rows, image, "--set=container_runtime=auto")
+    shared_cluster.wait(180)
+    found, _ = status(shared_cluster, Path(record["run_dir"]), 1)
+    begin = "its job ended with status 255: the container did not start: FATAL: "
+    for row in found:
+        assert row["state"] == "lost"
+        assert row["reason"].startswith(begin)
+        assert Path(row["log"]).read_text().splitlines()[-1].split() == (
+            row["reason"].partition("start: ")[2].split()
+        )
+
+
 def test_a_running_row_shows_its_progress_and_a_requeued_one_is_pending(
     shared_cluster: DevCluster, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -177,6 +177,26 @@ def test_two_simultaneous_calls_submit_nothing_twice(nothing_queued: DevCluster)
     assert evaluation.is_done_once()
 
 
+def test_another_job_with_the_number_of_ours_is_not_ours(cluster: DevCluster) -> None:
+    evaluation = Evaluation(cluster)
+    other = cluster.run(
+        "sbatch", "--parsable", "--array=0", "--output=/dev/null", "--wrap=sleep 60"
+    )
+    path = evaluation.path / "run.json"
+    record = json.loads(path.read_text())
+    entry = {"executor": "slurm", "array": 0, "elements": [0], "offset": 0, "command": []}
+    entry |= {"submitted": "2024-01-15T14:30:45+00:00", "comment": "oellm:x:1-ab"}
+    record["jobs"] = [entry | {"job_id": int(other)}]
+    path.write_text(json.dumps(record))
+    status = cluster.call("oe-status", evaluation.path, status=75).stdout
+    assert "in the queue" not in status
+    assert "its job is no longer known to Slurm" in status
+    assert f"job {other.strip()} is left alone" in evaluation.submit("--cancel")
+    assert f"elements: {evaluation.elements} submitted\n" in evaluation.submit()
+    assert f"{other.strip()}_0" in " ".join(cluster.queue())
+    cluster.run("scancel", other.strip())
+
+
 def test_cancelling_leaves_other_runs_alone_and_the_next_call_goes_on(
     nothing_queued: DevCluster,
 ) -> None:

@@ -250,6 +250,8 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
             {"jobs": slurm("CANCELLED")},
             [("cancelled", "its job was cancelled by ada")] * 2,
         ),
+        # Slurm was not asked.
+        (CANCELLED, {"jobs": None}, [("cancelled", "its job was cancelled by ada")] * 2),
         (CANCELLED, {"jobs": slurm("TIMEOUT")}, [("lost", "its job reached its time limit")] * 2),
         (
             SUBMITTED,
@@ -349,5 +351,5 @@ def test_each_row_is_in_one_state_and_results_win(
     lost = [row for s in shards for row in s.rows if row.state is EvalState.LOST]
     active = state is not None and state in RUNNING | WAITING
     assert not lost or (answers and not active)
-    assert bool(total.cancelled) <= (state == "CANCELLED")
+    assert bool(total.cancelled) <= (state == "CANCELLED" and answers)
     assert all(row.reason for row in lost)

@@ -265,7 +265,7 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
     if len(plan.shards) == 1 and plan.count > 1:
         yield "all rows are in one job: a smaller setting shard_time spreads them over more jobs"
     bases = ", ".join(f"{count} {basis}" for basis, count in sorted(plan.rows_by_basis.items()))
-    yield f"in total about {plan.gpu_hours:.2g} GPU-hours; times of rows: {bases}"
+    yield f"in total about {display.format_gpu_time(plan.gpu_hours)}; times of rows: {bases}"
 
 
 def _drop_duplicates(rows: Iterable[Row], report: Log) -> Iterator[Row]:

@@ -35,19 +35,21 @@ def make_titles(rows: Iterable[Row]) -> RowTitles:
 
 def describe_rows(rows: Iterable[Row], width: int) -> str:
     """Return the first model and task of a run in about `width` letters, and how many more."""
-    models: dict[str, None] = {}
+    models: dict[ModelName, None] = {}
     tasks: dict[str, None] = {}
     for row in rows:
-        models.setdefault(row["model_path"])
+        models.setdefault(_model(row))
         tasks.setdefault(row["task_path"])
     if not models:
         return "no rows"
-    texts = []
-    for names in (models, tasks):
-        first = next(iter(names)).rstrip("/").split("/")
-        more = f" +{len(names) - 1}" if len(names) > 1 else ""
-        texts.append(shorten_middle("/".join(first[-2:]), width // 2 - 5) + more)
-    return ": ".join(texts)
+    first = next(iter(models))
+    model, task = short_names([first])[first], next(iter(tasks)).rpartition("/")[2]
+    more_models, more_tasks = (
+        f" +{len(names) - 1}" if len(names) > 1 else "" for names in (models, tasks)
+    )
+    task = shorten_middle(task, max(8, width // 2 - len(more_tasks))) + more_tasks
+    room = max(8, width - len(task) - len(more_models) - 2)
+    return f"{shorten_middle(model, room)}{more_models}: {task}"
 
 
 def _model(row: Row) -> ModelName:

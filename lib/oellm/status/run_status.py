@@ -77,6 +77,10 @@ def _find_slurm_activity(
             and evidence.silence_s(heartbeat) < _SILENT_S
         ):
             return _running(heartbeat, name, heartbeat.host)
+        if job.is_cancelled:
+            end = job_ends.explain_cancelled(job.submission.cancelled_by)
+            ended = ShardActivity(ShardPhase.ENDED, "", since, job=name)
+            return _ended(ended, end, job, evidence=evidence)
         reason = f"submitted as job {name}; no answer from Slurm"
         return ShardActivity(ShardPhase.QUEUED, reason, since, job=name)
     state, log = evidence.jobs.get(task), evidence.log_text(job.shard)

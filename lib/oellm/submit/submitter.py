@@ -65,8 +65,8 @@ class Submitter:
     def submit_round(self) -> Round:
         """Look, and submit what there is room for.
 
-        Raises LockedError if another process is doing the same, and what `ask_slurm` and
-        `SlurmSubmissions.submit` raise.
+        Raises LockedError if another process is doing the same, MachineError if all nodes swallow
+        the run's jobs, and what `ask_slurm` and `SlurmSubmissions.submit` raise.
         """
         with SubmitLock(self.run.path) as lock:
             # Another process may have submitted something since we read run.json.
@@ -79,8 +79,11 @@ class Submitter:
             # Results are listed after the queue: a job that has left it writes no more results.
             unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
             left = [element for element in unfinished if element in self._submitted]
-            if self._nodes.look(self.run, unfinished):
+            known = list(self.run.nodes)
+            has_news = self._nodes.look(self.run, unfinished)
+            if self.run.nodes != known:
                 self.run.save()
+            if has_news:
                 submissions.exclude_from_waiting(queue)
             fit = self._fit(unfinished, queue, submissions.clusters)
             if fit.admitted:

@@ -1,0 +1,83 @@
+"""What people see of oe-submit and oe-status on a terminal of 80 columns."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.processes import BIN, Run, clean_environment
+from support.submitting import HEADER, FakeSlurm, finish, jobs
+from support.terminal import lines_on_terminal
+
+
+def test_oe_submit_names_the_run_directory_and_the_next_commands(
+    slurm: FakeSlurm, tmp_path: Path, rendered: dict[str, Any]
+) -> None:
+    run_dir = rendered["run_dir"]
+    env = clean_environment(tmp_path, slurm.env)
+    assert lines_on_terminal("oe-submit", run_dir, env=env) == [
+        run_dir,
+        f"watch:  oe-status --watch {run_dir}",
+        f"scores: oe-collect --format=table {run_dir}",
+    ]
+    assert len(jobs(rendered)) == 1
+
+
+def test_the_list_of_runs_fits_and_tells_them_apart(
+    run: Run, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    made = []
+    for models in (2, 1):
+        rows = "".join(
+            f"/a/long/way/to/experiment-{m}/checkpoints/iter_{m:07},task_with_a_long_name_{t},0\n"
+            for m in range(models)
+            for t in range(3)
+        )
+        options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}", "--set=venv=/v")
+        record = json.loads(run("oe-render", *options, stdin=HEADER + rows).stdout)
+        made.append(Path(record["run_dir"]))
+    run("oe-submit", made[1], env=slurm.env)
+    env = clean_environment(tmp_path, {**slurm.env, "EVAL_OUTPUT_DIR": str(made[0].parents[1])})
+    lines = lines_on_terminal("oe-status", "--cluster=local", env=env)
+    assert lines[:2] == [str(made[0].parent), ""]
+    assert lines[2].split() == ["run", "state", "rows", "models", "and", "tasks"]
+    assert max(map(len, lines[2:])) <= 80
+    found = {line.split()[0]: line for line in lines[3:]}
+    untouched = r"  not submitted  0/6   exper\S*…\S*00 \+1: task_w\S*…\S*_0 \+2$"
+    assert re.search(untouched, found[made[0].name])
+    assert re.search(r"  pending        0/3   exper\S*…\S*00: task_w", found[made[1].name])
+    described = run("oe-status", "--cluster=local", "--format=jsonl", env=env).stdout
+    first = {json.loads(line)["run_dir"]: json.loads(line) for line in described.splitlines()}
+    record = first[str(made[0])]
+    assert (record["models"], record["tasks"], record["unsubmitted"]) == (2, 3, 6)
+    assert record["first_task"] == "task_with_a_long_name_0"
+
+
+@pytest.mark.slow
+def test_waiting_notices_the_end_of_a_short_run_soon(
+    slurm: FakeSlurm, tmp_path: Path, rendered: dict[str, Any]
+) -> None:
+    process = subprocess.Popen(
+        [BIN / "oe-submit", "--wait=done", rendered["run_dir"]],
+        env=clean_environment(tmp_path, slurm.env),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    while "4 submitted" not in process.stderr.readline():
+        assert process.poll() is None
+    finish(rendered, 0, 1, 2)
+    slurm.says("queue", "")
+    began = time.monotonic()
+    _, said = process.communicate(timeout=50)
+    # Without --poll the checks become a minute apart only in the course of five.
+    assert time.monotonic() - began < 40
+    assert process.returncode == 1
+    assert f"why the others have none: oe-status {rendered['run_dir']}\n" in said
