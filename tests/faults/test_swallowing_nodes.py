@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from support.processes import Run
-from support.submitting import FakeSlurm, fake_worker, jobs
+from support.submitting import FakeSlurm, fake_worker, jobs, queue_line
 
 REASON = "its job ended with status 1: no GPU"
 
@@ -86,6 +86,21 @@ def test_a_node_is_excluded_after_two_ends_and_included_again(
     ended(slurm, rendered, ["n1", "n1", "n2", "n4"])
     run("oe-submit", run_dir, env=slurm.env)
     assert excluded(rendered) == ["--exclude=n1,n2"]
+
+
+def test_elements_that_wait_get_to_know_it(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    ended(slurm, rendered, ["n1", "n1"])
+    comment = jobs(rendered)[0]["comment"]
+    lines = (slurm.directory / "queue").read_text()
+    waiting = (queue_line("4711", index, comment=comment) for index in "23")
+    slurm.says("queue", lines + "".join(waiting))
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert (slurm.directory / "scontrol.updates").read_text() == (
+        "update JobId=4711_[2-3] ExcNodeList=n1\n"
+    )
 
 
 def test_nothing_more_is_submitted_if_all_nodes_do_it(

@@ -18,6 +18,7 @@ from oellm.slurm import commands
 from oellm.slurm.clusters import OWN, cluster_option, find_clusters
 from oellm.slurm.commands import JobNumber, SlurmUnavailableError
 from oellm.slurm.job_states import SlurmJob
+from oellm.slurm.notation import format_ranges
 from oellm.slurm.queue import QueuedElement, ask_queue
 from oellm.submit import array_elements, batch_call, sbatch_errors
 from oellm.submit.array_elements import Batch, Element
@@ -93,17 +94,20 @@ class SlurmSubmissions:
 
     def exclude_from_waiting(self, queue: Iterable[QueuedElement]) -> None:
         """Exclude the nodes also from jobs of the run that wait, as far as Slurm lets us."""
-        jobs = {
-            JobNumber(queued.job_id, queued.cluster)
-            for queued, _, _ in self._elements_in(queue)
-            if queued.state.state == "PENDING"
-        }
-        for number in sorted(jobs):
-            change = ("update", f"JobId={number.job_id}", f"ExcNodeList={self.excluded}")
+        waiting: dict[JobNumber, list[int]] = {}
+        for queued, _, _ in self._elements_in(queue):
+            if queued.state.state == "PENDING" and queued.index is not None:
+                number = JobNumber(queued.job_id, queued.cluster)
+                waiting.setdefault(number, []).append(queued.index)
+        for number, indices in waiting.items():
+            elements = f"JobId={number.job_id}_[{format_ranges(indices)}]"
+            change = ("update", elements, f"ExcNodeList={self.excluded}")
             try:
                 commands.call_slurm(["scontrol", *cluster_option(number.cluster), *change])
             except OellmError as error:
-                self._log(f"job {number} may still go to excluded nodes: {error}")
+                # Elements that have started since squeue was asked are no failure.
+                if "No error" not in str(error):
+                    self._log(f"job {number} may still go to excluded nodes: {error}")
 
     def submit(self, batch: Batch, slurm: str = "") -> JobNumber:
         """Submit a batch as one Slurm array; return its number, which is in run.json by then.
