@@ -264,3 +264,30 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk: Path) -> None:
         store.write_result(result(), {"task": [{"text": "x" * 1000}] * 1000})
     assert files(small_disk) == []
     assert store.write_result(result(), samples()).is_ours
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link to nothing", "link to a device"])
+def test_what_no_worker_writes_gives_way_to_a_result(tmp_path: Path, kind: str) -> None:
+    store = ResultStore(tmp_path)
+    path = store.result_path(EVAL_ID)
+    path.parent.mkdir(parents=True)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "directory":
+        path.mkdir()
+        (path / "file").touch()
+    else:
+        path.symlink_to("nowhere" if kind == "link to nothing" else "/dev/zero")
+    assert store.valid_result(EVAL_ID) is None
+    assert not store.has_valid_result(EVAL_ID)
+    assert store.write_result(result(), samples()).is_ours
+    assert store.valid_result(EVAL_ID) == result()
+    (aside,) = path.parent.glob("*.invalid-*")
+    assert aside.is_symlink() or not aside.is_file()
+
+
+def test_a_directory_in_place_of_a_failure_takes_no_result_away(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    store.failure_path(EVAL_ID).mkdir(parents=True)
+    assert store.write_result(result()).is_ours
+    assert store.failure(EVAL_ID) is None

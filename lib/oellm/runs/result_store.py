@@ -11,6 +11,7 @@ import errno
 import fcntl
 import os
 import re
+import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -199,13 +200,22 @@ class ResultStore:
                     return None
                 os.replace(path, aside)
         except (FileNotFoundError, RefusedFileError):
-            # No worker writes a link, or what is no regular file.
-            if path.is_file() and not path.is_symlink():
+            return self._set_intruder_aside(path, aside)
+        return aside
+
+    def _set_intruder_aside(self, path: Path, aside: Path) -> Path | None:
+        """Rename what no worker writes: a link, or what is no regular file."""
+        try:
+            if stat.S_ISREG(path.lstat().st_mode):
                 return None
-            try:
-                os.replace(path, aside)
-            except FileNotFoundError:
-                return None
+            os.replace(path, aside)
+            if stat.S_ISREG(aside.lstat().st_mode):
+                # Just now, another worker put its result in this place.
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, path, follow_symlinks=False)
+                aside.unlink()
+        except FileNotFoundError:
+            return None
         return aside
 
     def write_result(self, result: Result, samples: Samples | None = None) -> WrittenResult:
