@@ -20,6 +20,8 @@ _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl
 # A batch system or a terminal sends these to all processes of a job; the parent decides about them.
 _FOR_THE_PARENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+# Seconds that a child has to end when it has closed its connection, or was killed.
+_SOON_S = 20.0
 _BOOT = (
     "import sys; sys.path[:] = filter(None, sys.path); "
     "sys.argv[1] in sys.path or sys.path.insert(0, sys.argv[1]); "
@@ -48,19 +50,30 @@ class Child:
         """End the child at once; return how it ended, as in `was killed by signal 9 SIGKILL`."""
         self.connection.close()
         self._process.kill()
-        return self._describe_end()
+        # A process that waits in the kernel, for a driver or a file system, ends when that answers.
+        return self._describe_end() or "does not end although it was killed"
 
     def wait(self) -> str:
-        """Wait for a child that closed its end of the connection; return how it ended."""
+        """Wait for a child that closed its end of the connection; return how it ended.
+
+        A child that goes on nevertheless is killed.
+        """
         self.connection.close()
-        return self._describe_end()
+        return self._describe_end() or self.kill()
 
     def _describe_end(self) -> str:
+        """Return how the child ended; empty if it has not ended soon."""
+        status: int | None
         if isinstance(self._process, subprocess.Popen):
-            status: int = self._process.wait()
+            try:
+                status = self._process.wait(_SOON_S)
+            except subprocess.TimeoutExpired:
+                status = None
         else:
-            self._process.join()
-            status = self._process.exitcode or 0
+            self._process.join(_SOON_S)
+            status = self._process.exitcode
+        if status is None:
+            return ""
         if status < 0:
             name = signal.Signals(-status).name if -status in set(signal.Signals) else ""
             return f"was killed by signal {-status} {name}".rstrip()
