@@ -46,8 +46,11 @@ def test_a_job_passes_on_one_vendors_variable(
     node = ["whole_node=true"] if whole_node else []
     directory = render(run, tmp_path, "gpus_per_node=2", *node, *settings)
     script = directory / "submit_evals.sbatch"
-    done = run("bash", script, env=ALL | {"SLURM_ARRAY_TASK_ID": "0"})
-    logs = [path.read_text() for path in (directory / "slurm_logs").iterdir()]
+    log = directory / "slurm_logs" / "local_0.0.log"
+    log.symlink_to(tmp_path / "victim")
+    done = run("bash", script, "0", directory, env=ALL | {"SLURM_ARRAY_TASK_ID": "0"})
+    assert not (tmp_path / "victim").exists()
+    logs = [path.read_text() for path in (directory / "slurm_logs").glob("*.log") if path.exists()]
     seen = re.findall(r"oe-run-task: (.*)", "\n".join([done.stderr, *logs]))
     expected = [f"{kept}=4 ", f"{kept}=5 "] if whole_node else [f"{kept}=4,5 "]
     assert sorted(seen) == expected
@@ -56,7 +59,7 @@ def test_a_job_passes_on_one_vendors_variable(
 def test_a_variable_that_hides_all_gpus_reaches_the_worker(run: Run, tmp_path: Path) -> None:
     directory = render(run, tmp_path, "gpus_per_node=0")
     env = {"SLURM_ARRAY_TASK_ID": "0", "CUDA_VISIBLE_DEVICES": ""}
-    done = run("bash", directory / "submit_evals.sbatch", env=env)
+    done = run("bash", directory / "submit_evals.sbatch", "0", directory, env=env)
     assert "oe-run-task: CUDA_VISIBLE_DEVICES= \n" in done.stderr
 
 

@@ -35,7 +35,7 @@ def test_the_worker_stops_in_order(run: Run, tiny_model: Path, tmp_path: Path, p
     rendered = run("oe-render", "--cluster=local", f"--set=venv={venv.parent}", stdin=rows)
     directory = Path(json.loads(rendered.stdout)["run_dir"])
     script = subprocess.Popen(
-        ["bash", directory / "submit_evals.sbatch"],
+        ["bash", directory / "submit_evals.sbatch", "0", directory],
         env=clean_environment(tmp_path / "home", {"SLURM_ARRAY_TASK_ID": "0"}),
         stderr=subprocess.PIPE,
         text=True,

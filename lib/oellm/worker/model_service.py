@@ -36,9 +36,10 @@ class ModelService:
     `answers` is the directory that keeps answers to the requests of unfinished rows; None keeps
     none. `contents` says what rows must be evaluated from. `log` gets messages for the user.
     `status` shows a line on the terminal; None if there is no terminal. Models are copied to
-    `stage_dir` before they are loaded unless it is empty. `gpus` are what the worker was given.
+    `stage_dir` before they are loaded unless it is empty.
 
     Attributes:
+        gpus: What the worker was given; the model's process must be able to use them.
         progress: How far the model is with the row that it answers.
         unloadable: The models that cannot be loaded, with the failure of their rows.
         unusable: Why this node's GPUs cannot be used; empty if nothing is known against them.
@@ -58,7 +59,7 @@ class ModelService:
         self._contents = contents
         self._log = log
         self._stage_dir = stage_dir
-        self._gpus = gpus
+        self.gpus = gpus
         self.unusable = ""
         self._loading_since = 0.0
         self.progress = ScoringProgress(log, status)
@@ -99,7 +100,7 @@ class ModelService:
                 key=key,
                 row=row,
                 stage_dir=self._stage_dir,
-                gpus=self._gpus,
+                gpus=self.gpus,
                 expected=self._contents.expect(row),
             )
         )

@@ -92,6 +92,7 @@ class Worker:
         obstacle = gpu_check.find_obstacle(gpus.number) if gpus.number else ""
         if obstacle and gpus.allow_cpu:
             self._log(gpu_check.warn_of_cpu(gpus.number, obstacle))
+            self._model.gpus = gpu_check.NO_GPUS
         elif obstacle:
             self._note_unusable(obstacle)
         return self._rows.counts.halt is None
