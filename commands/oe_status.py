@@ -37,9 +37,9 @@ Slurm's answers. A row is
 Lost rows have the last line of their job's log as part of the reason, and the
 log's path. oe-submit starts failed, cancelled and lost rows again. squeue knows
 jobs until a while after they end, sacct knows all of them; without accounting,
-oe-status says what it cannot know. If Slurm does not answer, oe-status shows what the files say.
-Times and GPU-hours come from the heartbeats, from each worker's start to its
-last heartbeat. Remaining times assume the pace so far.
+oe-status says what it cannot know. If Slurm does not answer, oe-status shows
+what the files say. Times and GPU-hours come from the heartbeats, from each
+worker's start to its last heartbeat. Remaining times assume the pace so far.
 
 Output: records (schema.json, tables `status` and `shard_status`). In json, one
   object per run and line, with its totals and shards. --watch redraws the table
@@ -47,9 +47,9 @@ Output: records (schema.json, tables `status` and `shard_status`). In json, one
   changed.
 
 Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed,
-  were lost or cancelled, and nothing is running or waiting; 75 something is running,
-  queued or not submitted; for several runs, the highest of these. 2 bad input;
-  130 interrupted.
+  were lost or cancelled, and nothing is running or waiting; 75 something is
+  running, queued or not submitted; for several runs, the highest of these. 2
+  bad input; 130 interrupted.
 
 Examples:
   oe-status --watch RUN_DIR
