@@ -158,6 +158,18 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         ),
         (
             SUBMITTED,
+            {"jobs": slurm("PENDING", reason="launch failed requeued held", restarts=1)},
+            [
+                (
+                    "pending",
+                    "held (launch failed requeued held): it waits until scontrol release 7_0, "
+                    "requeued: reason unknown",
+                )
+            ]
+            * 2,
+        ),
+        (
+            SUBMITTED,
             {
                 "jobs": slurm("PENDING", reason="BeginTime", restarts=1),
                 "logs": log("slurmstepd: error: *** JOB 7 ON n1 CANCELLED DUE TO NODE FAILURE ***"),

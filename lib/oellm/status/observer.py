@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import datetime
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -22,12 +23,13 @@ from oellm.runs.heartbeat import Heartbeat, read_heartbeats
 from oellm.runs.result_file import Result, read_record
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import RecordedFailure, ResultStore
-from oellm.runs.run_directory import Run
+from oellm.runs.run_directory import FAILURES, PROGRESS, Run
 from oellm.runs.shard_jobs import ShardJob, newest_jobs, read_log_end
 from oellm.slurm.job_states import ACTIVE, ArrayTask, JobState, ask_accounting
 from oellm.slurm.queue import ask_job_states
 from oellm.status.statuses import Evidence, LogEnd
 
+_HEARTBEAT = re.compile(r"[0-9]+\.json")
 _ACCOUNTING_OFF = re.compile(r"accounting storage is disabled|accounting_storage plugin")
 # Seconds to wait for what is known of the directories of models.
 _MODELS_S = 10.0
@@ -97,11 +99,26 @@ class Observer:
         )
 
     def _read_heartbeats(self) -> dict[int, Heartbeat]:
+        directory = self._path / PROGRESS
         try:
-            return read_heartbeats(self._path)
+            names = os.listdir(directory) if directory.exists() else []
+            heartbeats = read_heartbeats(self._path)
         except OSError as error:
             self._tell(f"{error.filename}: {error.strerror}: what workers do is not known")
             return {}
+        damaged = [
+            name
+            for name in names
+            if _HEARTBEAT.fullmatch(name) and int(name[: -len(".json")]) not in heartbeats
+        ]
+        self._tell_damaged(directory, damaged, "what their workers did is not known")
+        return heartbeats
+
+    def _tell_damaged(self, directory: Path, names: Iterable[str], loss: str) -> None:
+        """Tell which files cannot be read, and what is not known therefore."""
+        if ordered := sorted(names):
+            more = f" and {len(ordered) - 1} more" if len(ordered) > 1 else ""
+            self._tell(f"{directory / ordered[0]}{more}: damaged: {loss}")
 
     def _ask_queue(self, jobs: Iterable[ShardJob]) -> JobStates | None:
         submitted = {job.submission.slurm_job for job in jobs} - {None}
@@ -213,15 +230,20 @@ class Observer:
         A worker whose output goes through the executor `local` does not know its log.
         """
         failures = {}
+        damaged = []
         names = self._store.failure_names()
         for row in self._rows:
             eval_id = row["eval_id"]
             if eval_id not in done and f"{eval_id}.json" in names:
                 failure = self._store.failure(eval_id)
+                # A worker that has evaluated the row by now has removed the file.
+                if failure is None and os.path.lexists(self._store.failure_path(eval_id)):
+                    damaged.append(f"{eval_id}.json")
                 if failure is not None:
                     job = None if failure.log else jobs.get(int(row["shard"]))
                     path = job.find_log(self._path) if job is not None else None
                     failures[eval_id] = replace(failure, log=str(path)) if path else failure
+        self._tell_damaged(self._path / FAILURES, damaged, "why these rows failed is not known")
         return failures
 
     def _read_logs(self, jobs: Iterable[ShardJob]) -> dict[int, LogEnd]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ from oellm.runs.run_directory import Run
 from oellm.runs.run_record import Shard
 from oellm.runs.shard_jobs import ShardJob, newest_jobs
 from oellm.slurm import job_ends, job_states
+from oellm.slurm.clusters import cluster_option
 from oellm.slurm.job_ends import JobEnd
 from oellm.slurm.job_states import ArrayTask, JobState
 from oellm.status.statuses import (
@@ -27,6 +29,8 @@ from oellm.status.statuses import (
     worst_state,
 )
 
+# Slurm's words for a job that does not start by itself, such as after a node could not launch it.
+_HELD = re.compile("held|JobHoldMaxRequeue", re.IGNORECASE)
 # Seconds without a heartbeat after which a worker counts as silent.
 _SILENT_S = 60.0
 
@@ -85,7 +89,7 @@ def _find_slurm_activity(
         return ShardActivity(ShardPhase.QUEUED, reason, since, job=name)
     state, log = evidence.jobs.get(task), evidence.log_text(job.shard)
     if state is not None and state.state in job_states.WAITING:
-        reason = _explain_waiting(state, log)
+        reason = _explain_waiting(task, state, log)
         return ShardActivity(ShardPhase.QUEUED, reason, since=evidence.now, job=name)
     if state is not None and state.state == "COMPLETING":
         return ShardActivity(
@@ -159,8 +163,12 @@ def _find_local_activity(
     return replace(ended, reason="oe-submit ended before it started")
 
 
-def _explain_waiting(job: JobState, log: str) -> str:
+def _explain_waiting(task: ArrayTask, job: JobState, log: str) -> str:
     reason = f"in the queue ({job.reason})"
+    if _HELD.search(job.reason):
+        command = " ".join(["scontrol", *cluster_option(task.cluster), "release"])
+        element = f"{task.job_id}_{task.array_index}"
+        reason = f"held ({job.reason}): it waits until {command} {element}"
     if job.restarts:
         reason += f", requeued: {job_ends.explain_log(log) or 'reason unknown'}"
     return reason

@@ -64,7 +64,7 @@ class FailingNodes:
         if not jobs:
             return False
         before = run.excluded_nodes
-        heartbeats = read_heartbeats(run.path)
+        heartbeats = read_beats(run)
         states = _ask_how_they_ended([members[0] for members in jobs.values()])
         for task, members in jobs.items():
             state = states.get(task)
@@ -87,7 +87,7 @@ class FailingNodes:
         if len(bad) < 2 or len(bad) < len(run.nodes):
             return
         first = min(record.since for record in bad)
-        beats = read_heartbeats(run.path).values()
+        beats = read_beats(run).values()
         if any(shows_a_row(beat) and beat.attempt.updated > first for beat in beats):
             return
         names = ", ".join(record.node for record in bad)
@@ -116,6 +116,13 @@ def include_nodes(path: Path, names: Collection[str], log: Log) -> None:
                 run.nodes[position] = dataclasses.replace(record, ended=(), forgiven=forgiven)
                 log(f"node {record.node} is included again")
         run.save()
+
+
+def read_beats(run: Run) -> dict[int, Heartbeat]:
+    """Return the heartbeats of a run; none if they cannot be read."""
+    with contextlib.suppress(OSError):
+        return read_heartbeats(run.path)
+    return {}
 
 
 def shows_a_row(heartbeat: Heartbeat) -> bool:

@@ -20,7 +20,6 @@ from oellm.core.log import Log
 from oellm.core.processes.children import signal_at_parents_end
 from oellm.core.processes.stop_signals import StopOrder, StopSignals
 from oellm.errors import ExitStatus, MachineError
-from oellm.runs.heartbeat import read_heartbeats
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.run_record import Executor
 from oellm.runs.shard_jobs import read_log_end
@@ -28,7 +27,7 @@ from oellm.slurm.job_ends import last_line
 from oellm.submit import array_elements, batch_call
 from oellm.submit.array_elements import Element
 from oellm.submit.element_log import ElementLog
-from oellm.submit.failing_nodes import shows_a_row
+from oellm.submit.failing_nodes import read_beats, shows_a_row
 from oellm.submit.job_environment import job_environment
 from oellm.submit.local_gpus import LocalGpus
 from oellm.submit.submission import new_submission
@@ -154,7 +153,7 @@ class LocalExecutor:
             self._log(f"{element.label}: exit status {status}; log: {element.log_file}")
 
     def _note_end(self, element: LocalElement, status: int) -> None:
-        heartbeats = read_heartbeats(self._run.path)
+        heartbeats = read_beats(self._run)
         beats = [heartbeats[shard] for shard in element.shards if shard in heartbeats]
         ours = [beat for beat in beats if beat.attempt.update_time >= element.started]
         if any(map(shows_a_row, ours)) or status == 0:
