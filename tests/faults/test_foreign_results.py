@@ -88,6 +88,22 @@ def test_a_result_is_read_as_what_it_says(run: Run, tmp_path: Path, name: str) -
         assert rows[0]["model_revision"] == "0123abc"
 
 
+def test_a_model_has_one_name_however_results_spell_it(run: Run, tmp_path: Path) -> None:
+    spellings: list[Any] = [
+        "pretrained=/m/iter_5,add_bos_token=True,max_length=5",
+        "max_length=5,pretrained=/m//iter_5/,add_bos_token=TRUE",
+        {"add_bos_token": True, "max_length": 5, "pretrained": "/m/./iter_5", "device": "cuda"},
+    ]
+    for number, arguments in enumerate(spellings):
+        document = lm_eval({"model_args": arguments})
+        document["results"] = {f"task_{number}": VALUES}
+        (tmp_path / f"results_{number}.json").write_text(json.dumps(document))
+    done = run("oe-pivot", tmp_path)
+    assert done.stdout.splitlines()[1:] == [
+        '"/m/iter_5,add_bos_token=true,max_length=5",0.5,0.5,0.5'
+    ]
+
+
 def test_every_metric_but_the_infinite_one_stays(run: Run, tmp_path: Path) -> None:
     values = '{"ppl,none": Infinity, "ppl_stderr,none": NaN, "bits,none": 1.5}'
     text = json.dumps(lm_eval({"model_args": "pretrained=o/m"})).replace(json.dumps(VALUES), values)
@@ -95,7 +111,7 @@ def test_every_metric_but_the_infinite_one_stays(run: Run, tmp_path: Path) -> No
     path.write_text(text)
     done = run("oe-collect", "--columns=metric,value,remark", path, status=1)
     assert done.stdout == "metric,value,remark\nbits,1.5,ppl is Infinity\n"
-    assert done.stderr == f"oe-collect: {path}: ppl of arc is Infinity\n"
+    assert f"oe-collect: {path}: ppl of arc is Infinity\n" in done.stderr
 
 
 def test_a_result_of_another_tool_counts_for_the_row_that_it_is_of(
@@ -103,7 +119,7 @@ def test_a_result_of_another_tool_counts_for_the_row_that_it_is_of(
 ) -> None:
     manifest = (
         "model_path,task_path,n_shot,model_revision\n"
-        f"o/m,arc,0,{'0123abcd' * 5}\no/m,arc,0,{'9' * 40}\n"
+        f"o/m,arc_easy,0,{'0123abcd' * 5}\no/m,arc_easy,0,{'9' * 40}\n"
     )
     base = ["--cluster=local", "--set=executor=local", "--set=venv="]
     rendered = run("oe-render", *base, f"--run_dir={tmp_path / 'run'}", stdin=manifest)
@@ -112,13 +128,14 @@ def test_a_result_of_another_tool_counts_for_the_row_that_it_is_of(
     results.mkdir()
     path = HUB.replace("0123abc", "0123abcd" * 5)
     document = lm_eval({"model_args": f"pretrained={path}"})
+    document |= {"results": {"arc_easy": VALUES}, "n-shot": {"arc_easy": 0}}
     (results / "results_1.json").write_text(json.dumps(document))
     missing = run("oe-missing", tmp_path / "run", results)
     assert [row["model_revision"] for row in csv.DictReader(io.StringIO(missing.stdout))] == [
         "9" * 40
     ]
     # A result of chosen documents is of no row.
-    document["n-samples"] = {"arc": {"original": 10, "effective": 3}}
+    document["n-samples"] = {"arc_easy": {"original": 10, "effective": 3}}
     (results / "results_1.json").write_text(json.dumps(document))
     missing = run("oe-missing", tmp_path / "run", results)
     assert len(missing.stdout.splitlines()) == 3

@@ -100,7 +100,7 @@ def _arguments(rng: random.Random) -> Object:
 
 
 def _with_arguments(model: str, arguments: Object) -> str:
-    pairs = [f"{k}={'true' if v is True else v}" for k, v in arguments.items()]
+    pairs = [f"{k}={'true' if v is True else v}" for k, v in sorted(arguments.items())]
     return ",".join([model, *pairs])
 
 

@@ -106,7 +106,7 @@ def select_columns(
 def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[MetricRecord]:
     """Yield the metric records of a row with scores."""
     cells = scored.row.cells
-    model_path = cells["model_path"]
+    model_path = canonical_model(cells["model_path"])
     eval_suite: str = read_cell("eval_suite", cells.get("eval_suite", "")).value
     limit: float | None = read_cell("limit", cells.get("limit", "")).value
     step = scored.row.value("step") if cells.get("step") else find_step(model_path)
@@ -259,6 +259,19 @@ class PrimaryMetrics:
         if self._metric:
             return metric == self._metric and self._filter in ("", filter_name)
         return metric == named
+
+
+@functools.lru_cache(4096)
+def canonical_model(cell: str) -> str:
+    """Return a model's cell with its arguments in alphabetical order, each in its one spelling.
+
+    So a model has one name, however manifests and results of other tools spell it. Raises
+    ValueError if it is no cell.
+    """
+    if "," not in cell:
+        return cell
+    model = ModelSpec.parse(cell)
+    return str(ModelSpec(model.path, tuple(sorted(model.arguments))))
 
 
 @functools.lru_cache(4096)
