@@ -17,7 +17,7 @@ TASKS = ("oellm_choice", "oellm_prose")
 
 
 class EvaluatedRun:
-    """Rows of models and tasks of its own in a run directory, with the executor `local`.
+    """Rows of models and tasks of its own in a run directory, evaluated on a cluster.
 
     Attributes:
         models: The directories of the models.
@@ -25,9 +25,12 @@ class EvaluatedRun:
         path: The run directory.
     """
 
-    def __init__(self, run: Run, directory: Path, model: Path, *options: str) -> None:
+    def __init__(
+        self, run: Run, directory: Path, model: Path, *options: str, cluster: str = "local"
+    ) -> None:
         self._run = run
-        self._options = ("--cluster=local", f"--set=eval_output_dir={directory}/out", *options)
+        output = f"--set=eval_output_dir={directory}/out"
+        self._options = (f"--cluster={cluster}", output, *options)
         self.tasks = directory / "tasks"
         shutil.copytree(DEMO_TASKS, self.tasks, ignore=shutil.ignore_patterns("__pycache__"))
         self.models = [directory / "models" / name for name in ("iter_1", "iter_2")]
