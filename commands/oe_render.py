@@ -30,6 +30,10 @@ eval_output_dir, or are guessed (docs/PLANNING.md). Several workers load the
 same model only if that pays. There are never more jobs than the setting
 queue_limit.
 
+Rows of local models get the column model_digest, and rows of task files and of
+include paths the column task_digest. If these change later, oe-submit notices.
+oe-render says how many rows have results in earlier runs.
+
 Output: the run as one JSON object on one line (schema.json, table `run`), for
   oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv,
   run.json, submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/.

@@ -20,8 +20,10 @@ Options:
 
 Input: a manifest in CSV on stdin, or the rows of one shard in a run's jobs.csv.
   Rows of the same model are evaluated together, so it is loaded once. A row
-  with a valid result in the run (or in --output_dir) is not evaluated again. If
-  a row fails, its reason is recorded, and the other rows continue.
+  with a valid result in the run (or in --output_dir) is not evaluated again,
+  unless that in --output_dir is out of date. If a row fails, its reason is
+  recorded, and the other rows continue. A row of a run whose model or task has
+  changed since oe-submit fails.
 
 Output: one JSON object per row, on one line, when the row ends: the framework's
   own result plus the key `oellm` (schema.json, table `result`). oe-collect

@@ -28,7 +28,8 @@ Slurm's answers. A row is
 
   done      if it has a valid result;
   running   if a worker is evaluating it, in a job that runs;
-  pending   if it waits in the queue or in a running job, or is not submitted;
+  pending   if it waits in the queue or in a running job, is not submitted, or
+            is stale: model, task or data have changed since its result;
   failed    if the worker recorded a reason in failures/;
   cancelled if a user took its job out of the queue;
   lost      if its job ended without a result for another reason: it was killed,

@@ -109,6 +109,7 @@ def find_states(
     reader = None if accept_stale else ContentsReader(cluster, log, {})
     if reader is not None:
         # Here and not in each of the forks, which inherit what it has seen.
+        reader.models.look_at(completed)
         for row in completed:
             reader.read(row)
     found = list(map_in_processes(_RunSearch(wanted, reader), runs))

@@ -80,6 +80,10 @@ class StaleResults:
         self._tasks: dict[str, AcceptedTask] = {}
         self._accepted: set[tuple[str, ...]] = set()
 
+    def look_at(self, rows: Iterable[Row]) -> None:
+        """Look at the models of many rows at once."""
+        self._reader.models.look_at(rows)
+
     def find(self, row: Row, origin: ResultOrigin) -> Staleness | None:
         """Return how a row's result is out of date; None if it fits, as far as is known."""
         return find_staleness(row, origin, self._reader, kept=self._kept)

@@ -64,7 +64,7 @@ class LocalIdentity(NamedTuple):
             files = {str(name): str(digest) for name, digest in content["files"].items()}
             sizes = {str(name): int(size) for name, size in content["weights"].items()}
             sample = str(content["sample_sha256"])
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             return None
         return cls(files, sizes, sum(sizes.values()), sample_sha256=sample, step=None)
 

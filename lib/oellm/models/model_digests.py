@@ -6,14 +6,17 @@ A digest that is known from before costs one stat per file, as long as no file h
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from oellm.core.processes import daemon_threads
 from oellm.manifest.argument_texts import COMPANIONS
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
 from oellm.models.identity import FileState, identify_directory, stat_files
 
+# Models that are looked at at the same time.
+_AT_ONCE = 8
 # The states of a directory's files, by name.
 Files = Mapping[str, FileState]
 
@@ -37,7 +40,7 @@ class KnownDirectory(NamedTuple):
         try:
             states = {name: FileState(*map(int, file)) for name, file in content["files"].items()}
             return cls(str(content["weights"]), str(content["others"]), states)
-        except (AttributeError, KeyError, TypeError, ValueError):
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             return None
 
     def to_json(self) -> dict[str, Any]:
@@ -71,6 +74,12 @@ class ModelDigests:
             self._digests[cells] = self._compute(row) if row.model.is_local else ""
         return self._digests[cells]
 
+    def look_at(self, rows: Iterable[Row]) -> None:
+        """Take the digests of many rows at once: a parallel file system answers in its own time."""
+        models = {(row["model_path"], row["model_args"]): row for row in rows}
+        new = [row for cells, row in models.items() if cells not in self._digests]
+        daemon_threads.map_in_threads(self.digest, new, _AT_ONCE)
+
     def forget(self) -> None:
         """Look at all directories again when they are next asked for."""
         self._looked_at.clear()
@@ -79,7 +88,8 @@ class ModelDigests:
     def _compute(self, row: Row) -> str:
         arguments = row.model_arguments
         try:
-            parts = [self._look(os.path.join(row.model.path, str(arguments.get("subfolder", ""))))]
+            directory = os.path.join(row.model.path, str(arguments.get("subfolder", "")))
+            parts = [self._look(directory.rstrip("/") or "/")]
             for name in COMPANIONS:
                 path = str(arguments.get(name) or "")
                 if path and looks_local(path):

@@ -106,13 +106,20 @@ class _Reading:
         self.bases: Counter[str] = Counter()
         self.uncounted = 0
         self.repeated = 0
-        self.models: dict[ModelKey, str] = {}
+        # The first row of each model.
+        self.models: dict[ModelKey, Row] = {}
         self.tasks: dict[tuple[str, str], str] = {}
 
-    def note_model(self, row: Row, key: ModelKey) -> None:
-        """Note the digest of a model when its first row is read."""
-        if digest := self._contents.models.digest(row):
-            self.models[key] = digest
+    def digests(self) -> RowDigests:
+        """Return the digests of local models and of tasks, as far as they are known."""
+        models = self._contents.models
+        models.look_at(self.models.values())
+        found = {key: models.digest(row) for key, row in self.models.items()}
+        return RowDigests(
+            models={key: digest for key, digest in found.items() if digest},
+            tasks={names: digest for names, digest in self.tasks.items() if digest},
+            directories=models.directories,
+        )
 
     def note_task(self, row: Row) -> None:
         """Note the directory and the digest of a task that does not come with its framework."""
@@ -153,7 +160,7 @@ def plan_run(
             seconds = read.seconds[key] = array("d")
             read.work[key] = ModelWork(key, costs.load(row), seconds)
             if spool is not None:
-                read.note_model(row, key)
+                read.models[key] = row
         estimate = costs.row(row)
         seconds.append(estimate.seconds)
         read.bases[estimate.basis] += 1
@@ -191,7 +198,7 @@ def _plan(read: _Reading, cluster: Cluster, start_s: float, report: Log) -> RunP
         shards=planned.shards,
         shard_of=dict(zip(read.work, planned.shard_of, strict=True)),
         task_directories=frozenset(read.directories),
-        digests=RowDigests(read.models, {name: text for name, text in read.tasks.items() if text}),
+        digests=read.digests(),
         rows_by_basis=read.bases,
         uncounted=read.uncounted,
         repeated=read.repeated,

@@ -23,6 +23,7 @@ from oellm.plan import batch_script
 from oellm.plan.planning import RunPlan
 from oellm.plan.row_spool import RowSpool
 from oellm.runs import run_directory
+from oellm.runs.accepted_contents import AcceptedContents, write_accepted
 from oellm.runs.frozen_worker import freeze_worker
 from oellm.runs.run_directory import Run
 
@@ -71,6 +72,11 @@ def _fill_directory(
     jobs = path / run_directory.JOBS
     with atomic.naming_file(jobs), open(jobs, "x", encoding="utf-8", newline="") as stream:
         spool.write_jobs(stream, plan.shard_of, plan.digests)
+    if plan.digests.directories:
+        # oe-submit reads only what has changed by then.
+        directories = dict(plan.digests.directories)
+        known = AcceptedContents({}, {}, kept=frozenset(), directories=directories)
+        write_accepted(path, known)
     worker = freeze_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
     for position, array in enumerate(plan.arrays):

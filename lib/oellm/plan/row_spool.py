@@ -15,6 +15,7 @@ from oellm.errors import MachineError
 from oellm.manifest.csv_file import ManifestWriter
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
+from oellm.models.model_digests import KnownDirectory
 from oellm.plan.costs import Estimate
 
 MODEL_DIGEST, TASK_DIGEST = "model_digest", "task_digest"
@@ -29,10 +30,12 @@ class RowDigests(NamedTuple):
     Attributes:
         models: Those of local models.
         tasks: Those of tasks, by task_path and include_path.
+        directories: What was read of the directories of models, by path.
     """
 
     models: Mapping[ModelKey, str]
     tasks: Mapping[tuple[str, str], str]
+    directories: Mapping[str, KnownDirectory]
 
 
 class RowSpool:

@@ -212,6 +212,7 @@ class Observer:
 
     def _compare_contents(self, run: Run) -> dict[str, str]:
         contents = StaleResults(run, self._tell)
+        contents.look_at(self._row_of[eval_id] for eval_id in list(self._valid))
         found = {
             eval_id: contents.find(self._row_of[eval_id], origin)
             for eval_id, origin in list(self._valid.items())

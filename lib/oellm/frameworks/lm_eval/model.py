@@ -19,6 +19,7 @@ from oellm.manifest.argument_texts import json_text
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models import identity as model_identity
+from oellm.models.model_digests import ModelDigests
 from oellm.models.staging import Source
 from oellm.runs import provenance
 from oellm.runs.answers import Answers
@@ -68,9 +69,9 @@ class LmEvalModel:
             row["model_revision"] or str(row.model_arguments.get("revision", "")),
             str(row.model_arguments.get("subfolder", "")),
         )
-        self.origin = json.dumps(
-            [key, identity.to_json(), environment.package_versions()], sort_keys=True
-        )
+        # The digest is also of the directories of a tokenizer and an adapter.
+        contents = [identity.to_json(), ModelDigests().digest(row)]
+        self.origin = json.dumps([key, contents, environment.package_versions()], sort_keys=True)
         info = loaded.get_model_info() if hasattr(loaded, "get_model_info") else {}
         accelerator = provenance.accelerator_facts()
         seconds = time.perf_counter() - started + (source.staged_s or 0.0)

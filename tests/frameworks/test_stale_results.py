@@ -1,0 +1,73 @@
+"""Which results are out of date, and which are not although something is unknown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from oellm.clusters.cluster import Cluster
+from oellm.frameworks.current_contents import ContentsReader
+from oellm.frameworks.stale_results import ResultOrigin, find_staleness
+from oellm.manifest.rows import Row
+from oellm.models.identity import identify_model
+from oellm.runs.result_record import ResultRecord
+from support.model_directories import write_model
+
+IN_IMAGE = Cluster({"images": {"lm_eval": "x.sif"}, "container_runtime": "apptainer"}, {})
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> Row:
+    model = write_model(tmp_path / "m")
+    return Row({"model_path": str(model), "task_path": "t", "n_shot": "0"})
+
+
+def changes(row: Row, record: dict[str, Any]) -> list[str]:
+    origin = ResultOrigin.of(row, ResultRecord(record))
+    reader = ContentsReader(IN_IMAGE, lambda _: None, {})
+    found = find_staleness(row, origin, reader, kept=())
+    return [] if found is None else list(found.changes)
+
+
+def test_the_provenance_of_earlier_versions_tells_the_model(row: Row) -> None:
+    identity = identify_model(row["model_path"], "").to_json()
+    assert changes(row, {"provenance": {"model": identity}}) == []
+    other = {**identity, "sample_sha256": "0" * 64}
+    assert changes(row, {"provenance": {"model": other}}) == ["weights changed"]
+    files = {**identity, "files": {**identity["files"], "config.json": "0" * 64}}
+    text = "configuration or tokenizer of the model changed"
+    assert changes(row, {"provenance": {"model": files}}) == [text]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {},
+        {"contents": {}},
+        {"provenance": {"model": None}},
+        {"provenance": {"model": {"files": 3}}},
+    ],
+)
+def test_what_is_unknown_fits(row: Row, record: dict[str, Any]) -> None:
+    assert changes(row, record) == []
+
+
+def test_a_column_of_oe_fetch_tells_the_task_that_is_in_an_image(row: Row) -> None:
+    fetched = row.with_cells(task_digest="1" * 16, task_version="1.0", dataset_revision="a/b@1")
+    used = {"task": "1" * 16, "task_version": "1.0", "data": "a/b@1"}
+    assert changes(fetched, {"contents": used}) == []
+    other = {"task": "2" * 16, "task_version": "2.0", "data": "a/b@2"}
+    text = ["task t: version 2.0 → 1.0", "data a/b: 2 → 1"]
+    assert changes(fetched, {"contents": other}) == text
+
+
+def test_a_hub_model_at_another_commit_is_another_model() -> None:
+    hub = Row({"model_path": "acme/m", "task_path": "t", "n_shot": "0", "model_revision": "a" * 40})
+    assert changes(hub, {"contents": {"model": "a" * 40}}) == []
+    assert changes(hub, {"contents": {"model": "b" * 40}}) == [
+        "model: commit bbbbbbbbbbbb → aaaaaaaaaaaa"
+    ]
+    unpinned = hub.without("model_revision")
+    assert changes(unpinned, {"contents": {"model": "b" * 40}}) == []

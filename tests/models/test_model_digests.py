@@ -1,0 +1,111 @@
+"""Digests of the models of rows: cheap for what has not changed, different for what has."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from oellm.manifest.rows import Row
+from oellm.models import model_digests
+from oellm.models.identity import identify_directory
+from oellm.models.model_digests import KnownDirectory, ModelDigests
+from support.model_directories import write_model
+
+
+def row(model: Path, **arguments: Path) -> Row:
+    given = "".join(f",{name}={path}" for name, path in arguments.items())
+    return Row({"model_path": f"{model}{given}", "task_path": "t", "n_shot": "0"})
+
+
+def weights(model: Path) -> Path:
+    (found,) = model.glob("*.safetensors")
+    return found
+
+
+def change(path: Path) -> None:
+    """Change the last byte of a file, which keeps its size and its time of change."""
+    status = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return write_model(tmp_path / "iter_1")
+
+
+def test_the_halves_tell_weights_from_other_files(model: Path) -> None:
+    before = ModelDigests().digest(row(model))
+    assert before == identify_directory(str(model)).digest
+    assert len(before) == 16
+    change(weights(model))
+    other_weights = ModelDigests().digest(row(model))
+    assert other_weights[:8] != before[:8] and other_weights[8:] == before[8:]
+    (model / "tokenizer_config.json").write_text("{}")
+    other_files = ModelDigests().digest(row(model))
+    assert other_files[:8] == other_weights[:8] and other_files[8:] != before[8:]
+
+
+def test_no_file_of_an_unchanged_directory_is_read(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = ModelDigests()
+    digest = first.digest(row(model))
+    known = {
+        path: KnownDirectory.from_json(entry.to_json()) for path, entry in first.directories.items()
+    }
+    read: list[str] = []
+
+    def identify(directory: str) -> object:
+        read.append(directory)
+        return identify_directory(directory)
+
+    monkeypatch.setattr(model_digests, "identify_directory", identify)
+    second = ModelDigests({path: entry for path, entry in known.items() if entry is not None})
+    assert second.digest(row(model)) == digest
+    assert read == []
+    weights(model).touch()
+    second.forget()
+    assert second.digest(row(model)) == digest
+    assert read == [str(model)]
+    change(weights(model))
+    assert second.digest(row(model)) == digest
+    second.forget()
+    assert second.digest(row(model)) != digest
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "peft"])
+def test_directories_that_arguments_name_count(model: Path, tmp_path: Path, name: str) -> None:
+    companion = write_model(tmp_path / "companion")
+    (companion / "adapter_model.safetensors").write_bytes(b"adapter")
+    named = row(model, **{name: companion})
+    before = ModelDigests().digest(named)
+    assert before != ModelDigests().digest(row(model))
+    (companion / "tokenizer.json").write_text("[]")
+    after = ModelDigests().digest(named)
+    assert after[8:] != before[8:] and after[:8] == before[:8]
+    (companion / "adapter_model.safetensors").write_bytes(b"ADAPTER")
+    # The weights of a directory that only gives the tokenizer change nothing.
+    assert (ModelDigests().digest(named)[:8] != before[:8]) == (name == "peft")
+
+
+def test_what_cannot_be_read_or_is_not_local_is_unknown(tmp_path: Path) -> None:
+    digests = ModelDigests()
+    assert digests.digest(row(tmp_path / "gone")) == ""
+    assert digests.digest(Row({"model_path": "acme/m", "task_path": "t", "n_shot": "0"})) == ""
+    pipe = write_model(tmp_path / "pipe")
+    weights(pipe).unlink()
+    os.mkfifo(pipe / "model.safetensors")
+    os.mkfifo(pipe / "tokenizer.model")
+    digests.look_at([row(pipe), row(tmp_path / "gone")])
+    assert digests.digest(row(pipe)) == identify_directory(str(pipe)).digest
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [None, [], {}, {"files": []}, {"files": {"a": [1, 2, 1e999]}}, {"files": {"a": ["x"]}}],
+)
+def test_damaged_knowledge_is_none(damaged: object) -> None:
+    assert KnownDirectory.from_json(damaged) is None
