@@ -21,7 +21,8 @@ Options:
 
 Input: run directories, or - for a run object on stdin (from oe-render or
   oe-submit). Without any, oe-status lists your newest runs below the setting
-  eval_output_dir.
+  eval_output_dir. A run is its directory: rm -r removes it, after oe-submit
+  --cancel.
 
 oe-status joins the manifest, results, failures, the workers' heartbeats and
 Slurm's answers. A row is

@@ -29,6 +29,20 @@ def test_oe_submit_names_the_run_directory_and_the_next_commands(
     assert len(jobs(rendered)) == 1
 
 
+def test_oellm_ends_with_the_run_directory_and_the_next_commands(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    (tmp_path / "rows.csv").write_text(HEADER + "acme/m,t,0\n")
+    lines = lines_on_terminal(
+        *("oellm", "schedule-eval", f"--eval_csv_path={tmp_path}/rows.csv", "--skip_fetch"),
+        *("--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base", "--set=venv=/v"),
+        env=clean_environment(tmp_path, slurm.env),
+    )
+    (run_dir,) = (tmp_path / "base").glob("*/2*")
+    assert lines[0] == str(run_dir)
+    assert [line.split(":")[0] for line in lines[1:]] == ["watch", "scores"]
+
+
 def test_the_list_of_runs_fits_and_tells_them_apart(
     run: Run, slurm: FakeSlurm, tmp_path: Path
 ) -> None:

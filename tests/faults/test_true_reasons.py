@@ -55,6 +55,20 @@ def test_status_255_is_that_of_the_container_with_its_log(
     ]
 
 
+def test_the_last_line_of_a_log_shows_no_secret(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    secret = "hf_" + "S3CRET" * 6
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    log = Path(rendered["run_dir"]) / "slurm_logs" / "4711_0.log"
+    log.write_text(f"token {secret}\n")
+    elements(slurm, rendered, "FAILED", 1 << 8)
+    for command in ("oe-status", "oe-submit"):
+        done = run(command, rendered["run_dir"], env={**slurm.env, "HF_TOKEN": secret}, status=None)
+        assert "S3CRET" not in done.stdout + done.stderr
+    assert "S3CRET" not in (Path(rendered["run_dir"]) / "run.json").read_text()
+
+
 def test_cancelled_is_a_state_of_its_own_with_who_did_it(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:

@@ -7,6 +7,7 @@ import signal
 from typing import NamedTuple
 
 from oellm.core.display import shorten_end
+from oellm.core.redaction import redact
 from oellm.slurm.job_states import JobState
 
 OUT_OF_MEMORY = "its job ran out of memory (setting mem)"
@@ -101,14 +102,14 @@ def explain_log(log: str) -> str | None:
 
 
 def last_line(log: str) -> str:
-    """Return the last line of a log that is not blank, without control characters.
+    """Return the last line of a log that is not blank, without control characters and secrets.
 
     What Slurm says of a job's end is in the reason, and what the job said before it tells more.
     """
     texts = [" ".join(_UNPRINTABLE.sub(" ", line).split()) for line in log.splitlines()]
     said = [text for text in texts if text]
     by_job = [text for text in said if not text.startswith(_SLURM)]
-    return shorten_end((by_job or said or [""])[-1], _LONGEST_LINE)
+    return shorten_end(redact((by_job or said or [""])[-1]), _LONGEST_LINE)
 
 
 def _explain_failure(job: JobState, log: str) -> JobEnd:
