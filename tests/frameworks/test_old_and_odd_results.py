@@ -225,6 +225,8 @@ def test_chosen_documents_are_no_whole_task() -> None:
         (b'{"a": 1}\n{"a": ', "results_x.json", None),
         (b'{"doc_id": 0, "acc": 1.0}\n{"doc_id": 1, "acc": 0.0}\n', "samples_arc_x.json", None),
         (b"", "tokenizer.json", None),
+        (b"", "results/0123456789abcdef.json", "the file is empty"),
+        (b"", "evals/tokenizer.json", None),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "tokenizer.json", None),
         (b"[1, 2]\n[3]\n", "data.json", None),
         (b'{"a": 1', "data.json", "it is not JSON: "),

@@ -19,8 +19,11 @@ from oellm.runs.result_file import KEY, check_result
 # Neither CSV nor UTF-8 can hold these.
 _NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# In the names of the files that frameworks write, or of their directory.
-_RESULT_NAME = re.compile(r"result|metric|score|eval|pass_at_k", re.IGNORECASE)
+# The names of files that frameworks write, and of what is in a directory `results`.
+_RESULT_NAME = re.compile(
+    r".*/results/[^/]*|(.*/)?[^/]*(result|metric|score|eval|pass_at_k)[^/]*",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 def read_result(content: bytes, path: str, model: str = "") -> list[ScoredRow] | None:
@@ -116,7 +119,7 @@ def _parse_documents(content: bytes, path: str) -> Iterator[tuple[bytes, Any]]:
     else:
         yield from _parse_json(content)
         return
-    if _RESULT_NAME.search(os.sep.join(path.split(os.sep)[-2:])):
+    if _RESULT_NAME.fullmatch(path):
         raise ValueError(problem)
 
 
