@@ -120,6 +120,8 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     asked = _Asked(read_cell("n_shot", cells.get("n_shot", "")).value, limit)
     for place, score in enumerate(scored.scores):
         version, task_hash, remark = tasks.get(score.task, _UNKNOWN)
+        if remark or limit is not None or score.n_shot != asked.n_shot:
+            remark = asked.remark(score, remark)
         yield MetricRecord(
             eval_id=cells.get("eval_id", ""),
             model_path=model_path,
@@ -150,7 +152,7 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
             dtype=environment.dtype,
             chat_template=chat_template,
             hardware=environment.hardware,
-            remark=asked.remark(score, remark),
+            remark=remark,
             extra=extra,
         )
 
@@ -193,7 +195,7 @@ def _chat_template(cells: Mapping[str, str]) -> str:
     if not asked and not cells.get("eval_id"):
         # A result of another tool need not say whether it applied one.
         return ""
-    return "used" if read_cell("apply_chat_template", asked).value else NO_TEMPLATE
+    return "used" if asked and read_cell("apply_chat_template", asked).value else NO_TEMPLATE
 
 
 class PrimaryMetrics:

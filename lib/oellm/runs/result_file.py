@@ -33,7 +33,6 @@ _NAMED = ("model_path", "task_path")
 _PARSED = ("model_path", "n_shot", "eval_suite", "limit", "apply_chat_template")
 # No count of documents or examples reaches this; 64 bits hold whatever does not.
 _LARGEST = 2**63
-_DIRECTIONS = (None, True, False)
 
 
 class InvalidResultError(ValueError):
@@ -132,19 +131,23 @@ def _check_metric(metric: Any) -> None:
     if not isinstance(metric, dict):
         raise InvalidResultError(f"the value of {metric!r:.80} is None")
     get = metric.get
-    is_named = get("task") and get("metric")
-    if not (is_named and type(get("task")) is type(get("metric")) is type(get("filter")) is str):
+    task, name = get("task"), get("metric")
+    if not (task and name and type(task) is type(name) is type(get("filter")) is str):
         raise InvalidResultError(f"a metric lacks one of task, metric, filter: {metric!r:.200}")
-    if not is_finite(get("value")):
-        raise InvalidResultError(f"the value of {metric['metric']} is {get('value')!r:.40}")
+    value = get("value")
+    # A float that is not finite differs from itself, or its difference from itself is not zero.
+    if not (type(value) is float and value - value == 0) and not is_finite(value):
+        raise InvalidResultError(f"the value of {metric['metric']} is {value!r:.40}")
     stderr, n_samples, n_shot = get("stderr"), get("n_samples"), get("n_shot")
-    if stderr is not None and not is_finite(stderr):
+    is_known = stderr is not None and not (type(stderr) is float and stderr - stderr == 0)
+    if is_known and not is_finite(stderr):
         raise _impossible(metric, "stderr")
     if n_samples is not None and (type(n_samples) is not int or not 0 < n_samples < _LARGEST):
         raise _impossible(metric, "n_samples")
     if n_shot is not None and (type(n_shot) is not int or not 0 <= n_shot < _LARGEST):
         raise _impossible(metric, "n_shot")
-    if get("higher_is_better") not in _DIRECTIONS or type(get("higher_is_better")) is int:
+    direction = get("higher_is_better")
+    if direction is not None and direction is not True and direction is not False:
         raise _impossible(metric, "higher_is_better")
     if type(get("group", "")) is not str:
         raise _impossible(metric, "group")
