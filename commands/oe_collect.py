@@ -6,7 +6,8 @@ Usage:
 Options:
   --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
                    booktabs), html, parquet, or dashboard: the CSV that the
-                   dashboard of OpenEuroLLM reads. [default: csv]
+                   dashboard of OpenEuroLLM reads. By default table on a
+                   terminal, csv otherwise.
   --columns=NAMES  Columns to print, separated by commas. By default tables have
                    the most important columns, and the other formats all.
   --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
@@ -107,8 +108,8 @@ def _options(arguments: cli.Arguments) -> Options:
     from oellm.metrics.selection import split_columns
 
     dashboard = record_source.DASHBOARD
-    record_source.require_format(arguments["--format"], sys.stdout, dashboard)
-    if arguments["--columns"] and arguments["--format"] == dashboard:
+    layout = record_source.choose_format(arguments["--format"], sys.stdout, dashboard)
+    if arguments["--columns"] and layout == dashboard:
         raise UsageError(f"--columns: --format={dashboard} has columns of its own")
     request = record_source.RecordRequest.parse(
         {"--filter": arguments["--filter"]},
@@ -121,7 +122,7 @@ def _options(arguments: cli.Arguments) -> Options:
     )
     return Options(
         paths=cli.input_paths(arguments),
-        layout=arguments["--format"],
+        layout=layout,
         columns=split_columns(arguments["--columns"] or ""),
         request=request,
         is_strict=arguments["--strict"],

@@ -6,7 +6,8 @@ Usage:
 
 Options:
   --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
-                   booktabs), html or parquet. [default: csv]
+                   booktabs), html or parquet. By default table on a terminal,
+                   csv otherwise.
   --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
                    nothing for an empty value) or COLUMN!=PATTERN; for numbers
                    also COLUMN<NUMBER, <=, > and >=. You may repeat it: all
@@ -77,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(arguments: cli.Arguments) -> Options:
     from oellm.collect import record_source
 
-    record_source.require_format(arguments["--format"], sys.stdout)
+    layout = record_source.choose_format(arguments["--format"], sys.stdout)
     if arguments["A"] == arguments["B"] == "-":
         raise UsageError("A and B: only one of them can be stdin")
     sides = []
@@ -87,7 +88,7 @@ def _options(arguments: cli.Arguments) -> Options:
             filters, metric=arguments["--metric"], every=arguments["--all"]
         )
         sides.append(Side(arguments[name], request))
-    return Options(sides, arguments["--format"])
+    return Options(sides, layout)
 
 
 def _compare(arguments: cli.Arguments) -> int:
@@ -121,7 +122,8 @@ def _compare(arguments: cli.Arguments) -> int:
         counts=schema.count_columns("comparison"),
         caption=compared.caption,
     )
-    for text in compared.messages:
+    left_out = comparison.describe_left_out(compared.records) if for_people else ""
+    for text in (*compared.messages, *filter(None, [left_out])):
         cli.message(text)
     return ExitStatus.DONE if is_whole else ExitStatus.FAILED
 

@@ -22,7 +22,8 @@ Options:
   --all            Keep every result of an evaluation, not only the newest.
   --partial        Also keep scores of groups that lack some of their tasks.
   --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
-                   booktabs), html or parquet. [default: csv]
+                   booktabs), html or parquet. By default table on a terminal,
+                   csv otherwise.
   --help           Print this text.
   --version        Print the version.
 
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(arguments: cli.Arguments) -> Options:
     from oellm.collect import pivot, record_source
 
-    record_source.require_format(arguments["--format"], sys.stdout)
+    layout = record_source.choose_format(arguments["--format"], sys.stdout)
     records = record_source.RecordRequest.parse(
         {"--filter": arguments["--filter"]},
         arguments["--sort"],
@@ -93,13 +94,13 @@ def _options(arguments: cli.Arguments) -> Options:
         every=arguments["--all"],
         partial=arguments["--partial"],
     )
-    conditions = records.selection.conditions
-    matrix = pivot.PivotRequest.parse(arguments["--rows"], arguments["--cols"], conditions)
+    selection = records.selection
+    matrix = pivot.PivotRequest.parse(arguments["--rows"], arguments["--cols"], selection)
     if arguments["--average"] and matrix.scores_in_rows:
         raise UsageError("--average: expected tasks in the columns of the matrix, not in its rows")
     return Options(
         paths=cli.input_paths(arguments),
-        layout=arguments["--format"],
+        layout=layout,
         matrix=matrix,
         records=records,
         stderr=arguments["--stderr"],

@@ -18,6 +18,7 @@ from oellm.core import tables
 from oellm.core.markup import ScoreCell
 from oellm.errors import UsageError
 from oellm.metrics.records import MetricRecord
+from oellm.metrics.selection import RecordSelection
 from support.golden_files import assert_golden
 from support.processes import Run
 from support.score_lines import LARGE, LINES, SMALL, line, metric, records
@@ -32,7 +33,7 @@ def sheet(
     cols: str | None = None,
     style: SheetStyle = PLAIN,
 ) -> Sheet:
-    request = PivotRequest.parse(rows, cols, [])
+    request = PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", False))
     return pivot_table.make_sheet(pivot.make_matrix(iter(found), request), style)
 
 
@@ -113,7 +114,7 @@ def test_rows_and_columns_are_columns_of_records() -> None:
         ("task", None, "--rows and --cols: task is in both"),
     ):
         with pytest.raises(UsageError, match=reason):
-            PivotRequest.parse(rows, cols, [])
+            PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", False))
 
 
 def test_scores_that_are_not_comparable_share_no_column() -> None:
@@ -142,7 +143,7 @@ def test_scores_that_are_not_comparable_share_no_column() -> None:
     ]
     # Without the task in rows or columns, the columns still tell the scores apart.
     assert grid(sheet(found[:3], "model_path", "n_shot")) == [
-        ["model_path", "0 acc", "0 acc_norm", "no n_shot"],
+        ["model_path", "0-shot acc", "0-shot acc_norm", "no n_shot"],
         ["a", 1, None, 3],
         ["b", None, 2, None],
     ]
@@ -301,7 +302,9 @@ def test_a_pivot_can_be_undone(scores: dict[tuple[Any, ...], Any], across: bool)
         for (model, task, *others), (value, error) in scores.items()
     ]
     rows, cols = ("task", "model_path") if across else ("model_path", "task")
-    matrix = pivot.make_matrix(found, PivotRequest.parse(rows, cols, []))
+    matrix = pivot.make_matrix(
+        found, PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", False))
+    )
     printed = pivot_table.make_sheet(matrix, SheetStyle(for_people=False, with_stderr=True))
     width = len(printed.types) - 2 * len(matrix.cols.keys)
     undone = {}

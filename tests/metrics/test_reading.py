@@ -23,6 +23,7 @@ TEXTS = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0
 VALUES: dict[str, st.SearchStrategy[Any]] = {
     "text": TEXTS,
     "word": TEXTS,
+    "time": TEXTS,
     "eval_id": TEXTS,
     "number": st.none() | st.floats(allow_nan=False, allow_infinity=False),
     "integer": st.none() | st.integers(-(2**53), 2**53),

@@ -36,7 +36,7 @@ def test_the_fields_are_the_columns_of_the_schema() -> None:
     assert column_names() == list(table)
     for name in column_names():
         empty = MetricRecord().value_in(name)
-        is_text = table[name]["type"] in ("text", "word", "eval_id")
+        is_text = table[name]["type"] in ("text", "word", "eval_id", "time")
         assert (empty == "") == is_text, name
     assert {"n_shot", "n_samples", "limit", "step"} <= schema.count_columns("metric")
     assert not schema.count_columns("metric") & {"value", "stderr"}

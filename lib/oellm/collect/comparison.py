@@ -14,10 +14,12 @@ from oellm.core import schema
 from oellm.core.processes.process_map import map_in_processes
 from oellm.core.text_enum import TextEnum
 from oellm.errors import InputError
+from oellm.metrics import model_names
 from oellm.metrics import records as metric_records
 from oellm.metrics.comparability import describe_limits, find_differences
 from oellm.metrics.model_names import ModelName, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
+from oellm.metrics.score_groups import select_primary
 
 # Two records are compared if they agree in these columns, and in the model.
 MATCHING = ("task", "group", "n_shot", "limit", "eval_suite", "metric", "filter")
@@ -59,11 +61,13 @@ class RecordPairs(NamedTuple):
 
     Attributes:
         both: in the order of A.
+        not_primary: the metrics that both sides have, if none of them is primary.
         n_partial: the number of scores from parts of groups. They are not compared, because which
             tasks of the group they cover is unknown.
     """
 
     both: list[RecordPair]
+    not_primary: list[str]
     only_a: list[MetricRecord]
     only_b: list[MetricRecord]
     n_partial: int
@@ -116,8 +120,7 @@ def column_names() -> list[str]:
 
 def column_types(columns: Iterable[str], extra: Iterable[str]) -> dict[str, str]:
     """Return the type of some columns, and of two for each of the users' own: NAME_a and NAME_b."""
-    known = schema.table("comparison")
-    types = {column: known[column]["type"] for column in columns}
+    types = {column: schema.table("comparison")[column]["type"] for column in columns}
     own = (f"{name}_{side}" for name in extra for side in ("a", "b"))
     return types | {name: "text" for name in own if name not in types}
 
@@ -127,8 +130,8 @@ def select_columns(
 ) -> Iterator[list[Any]]:
     """Yield the values of each record in some columns of `column_types`."""
     for record in records:
-        own = {f"{name}_a": text for name, text in record.extra_a.items()}
-        own |= {f"{name}_b": text for name, text in record.extra_b.items()}
+        sides = (("a", record.extra_a), ("b", record.extra_b))
+        own = {f"{name}_{side}": text for side, extra in sides for name, text in extra.items()}
         values = {**own, **record._asdict()}
         yield [values.get(column, "") for column in columns]
 
@@ -141,6 +144,12 @@ def shorten_models(records: Iterable[ComparisonRecord]) -> list[ComparisonRecord
     return [
         each._replace(model_a=names[each.model_a], model_b=names[each.model_b]) for each in records
     ]
+
+
+def describe_left_out(records: Iterable[ComparisonRecord]) -> str:
+    """Return what tables leave out of the names of models; empty if it is nothing."""
+    paths = [path for each in records for path in (each.model_a, each.model_b)]
+    return model_names.describe_left_out(short_names(map(ModelName, paths)))
 
 
 def compare_records(
@@ -159,6 +168,10 @@ def compare_records(
     limit = describe_limits(record.limit for record in records)
     caption = [f"all scores: {limit}"] if limit else []
     messages = [*_messages_about_rest(pairs), *_messages_about_mixtures(records), *caption]
+    if pairs.not_primary:
+        there = ", ".join(pairs.not_primary)
+        messages.append(f"none is of a primary metric; there are {there}: choose with --metric")
+        return Comparison(records, caption, messages)
     return Comparison(records, caption, [*messages, _summary(records)])
 
 
@@ -325,13 +338,14 @@ def pair_records(
     all_a, all_b = list(records_a), list(records_b)
     columns = MATCHING if _is_one_each(all_a, all_b) else (*MATCHING, "model_path")
     of_a, of_b = _by_key(all_a, columns, "A"), _by_key(all_b, columns, "B")
-    both = [RecordPair(a, of_b[key]) for key, a in of_a.items() if key in of_b]
-    if not every:
-        both = [pair for pair in both if pair.a.is_primary or pair.b.is_primary]
+    matching = [RecordPair(a, of_b[key]) for key, a in of_a.items() if key in of_b]
+    primary = {id(record) for side in (all_a, all_b) for record in select_primary(side)}
+    both = [pair for pair in matching if every or primary & {id(pair.a), id(pair.b)}]
     return RecordPairs(
         both=both,
-        only_a=[a for key, a in of_a.items() if key not in of_b and (every or a.is_primary)],
-        only_b=[b for key, b in of_b.items() if key not in of_a and (every or b.is_primary)],
+        not_primary=list(dict.fromkeys(pair.a.metric for pair in matching)) if not both else [],
+        only_a=[a for key, a in of_a.items() if key not in of_b and (every or id(a) in primary)],
+        only_b=[b for key, b in of_b.items() if key not in of_a and (every or id(b) in primary)],
         n_partial=sum(record.aggregate == PARTIAL for record in (*all_a, *all_b)),
     )
 

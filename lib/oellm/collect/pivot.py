@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 from oellm.core.tables import cell_text
 from oellm.errors import UsageError
+from oellm.manifest.checkpoint_names import training_run
 from oellm.metrics import comparability
 from oellm.metrics import records as metric_records
 from oellm.metrics.comparability import describe_environments as environments
 from oellm.metrics.records import PARTIAL, MetricRecord
-from oellm.metrics.score_groups import ScoreSetting
-from oellm.metrics.selection import Condition, split_columns
+from oellm.metrics.score_groups import ScoreSetting, select_primary
+from oellm.metrics.selection import RecordSelection, split_columns
 
 # The values of a row, or of a column, in the record's columns that its axis has.
 AxisKey = tuple[Any, ...]
@@ -39,16 +40,16 @@ class PivotRequest(NamedTuple):
 
     Attributes:
         with_members: whether to keep parts of groups: if the user names the column `group`.
+        is_sorted: whether the user asked for an order; otherwise steps are in theirs.
     """
 
     rows: tuple[str, ...] = ("model_path",)
     cols: tuple[str, ...] = ("task",)
     with_members: bool = False
+    is_sorted: bool = False
 
     @classmethod
-    def parse(
-        cls, rows: str | None, cols: str | None, conditions: Iterable[Condition]
-    ) -> PivotRequest:
+    def parse(cls, rows: str | None, cols: str | None, selection: RecordSelection) -> PivotRequest:
         """Parse the values of --rows and --cols; raises UsageError for a bad one.
 
         Whether records have such columns is known later.
@@ -58,8 +59,9 @@ class PivotRequest(NamedTuple):
         in_cols = _split_option("--cols", cols, usual.cols)
         if twice := set(in_rows) & set(in_cols):
             raise UsageError(f"--rows and --cols: {min(twice)} is in both")
-        named = {*in_rows, *in_cols, *(condition.column for condition in conditions)}
-        return cls(in_rows, in_cols, with_members="group" in named)
+        named = {*in_rows, *in_cols, *(condition.column for condition in selection.conditions)}
+        is_sorted = bool(selection.keys)
+        return cls(in_rows, in_cols, with_members="group" in named, is_sorted=is_sorted)
 
     @property
     def scores_in_rows(self) -> bool:
@@ -92,15 +94,19 @@ class MatrixAxis(NamedTuple):
         base = [self.columns.index(column) for column in self.asked]
         for key in self.keys:
             alike.setdefault(tuple(key[place] for place in base), []).append(key)
-        return {
-            key: [
-                column
-                for place, column in enumerate(self.columns)
-                if place not in base and len({other[place] for other in others}) > 1
-            ]
-            for others in alike.values()
-            for key in others
-        }
+        return {key: self._telling(keys, base) for keys in alike.values() for key in keys}
+
+    def _telling(self, keys: Sequence[AxisKey], base: Sequence[int]) -> list[str]:
+        """Return the columns that tell some keys apart; none that follows from those before it."""
+        telling: list[int] = []
+        found = 1
+        for place in range(len(self.columns)):
+            if place not in base and found < len(keys):
+                distinct = len({tuple(key[p] for p in (*telling, place)) for key in keys})
+                if distinct > found:
+                    telling.append(place)
+                    found = distinct
+        return [self.columns[place] for place in telling]
 
     def label(
         self, key: AxisKey, further: Sequence[str] = (), names: ValueNames = MappingProxyType({})
@@ -115,7 +121,8 @@ class MatrixAxis(NamedTuple):
                 if name:
                     parts[-1] += f" ({name})"
             else:
-                parts.append(name or f"no {column}")
+                shots = "-shot" if column == "n_shot" and name else ""
+                parts.append(f"{name}{shots}" or f"no {column}")
         return " ".join(parts)
 
 
@@ -164,16 +171,15 @@ def make_matrix(records: Iterable[MetricRecord], request: PivotRequest) -> Score
     would be mixed, or if two scores belong into one cell.
     """
     every_metric = "metric" in (*request.rows, *request.cols)
-    met: Counter[str] = Counter()
-    chosen: list[MetricRecord] = []
-    for record in records:
-        met[record.metric] += 1
-        if every_metric or record.is_primary:
-            chosen.append(record)
+    records = list(records)
+    met = Counter(record.metric for record in records)
+    chosen = records if every_metric else select_primary(records)
     kept = [one for one in chosen if request.with_members or not one.group]
     lost = [] if request.with_members else _lost_groups(chosen, kept)
     if met and not kept:
-        why = lost or [f"none is of a primary metric; there are {', '.join(met)}"]
+        why = lost or [
+            f"none is of a primary metric; there are {', '.join(met)}: choose with --metric"
+        ]
         raise UsageError(f"no score to show in {met.total()} records: {why[0]}")
     _require_one_limit(kept, request)
     rows, cols = _axes(kept, request)
@@ -197,6 +203,7 @@ def make_matrix(records: Iterable[MetricRecord], request: PivotRequest) -> Score
             *lost,
             *_gaps(kept, len(cells), len(rows.keys) * len(cols.keys)),
             *marks.notes(),
+            *_mixed_runs(kept, request),
             *(f"scores of several environments: {text}" for text in environments(kept)),
         ],
     )
@@ -260,6 +267,8 @@ def _axes(records: Sequence[MetricRecord], request: PivotRequest) -> tuple[Matri
         joined = tuple(c for c in SCORE if c not in others) if has_score else ()
         columns = (*asked, *joined)
         keys = list(dict.fromkeys(_key(record, columns) for record in records))
+        if asked[0] == "step" and not request.is_sorted:
+            keys.sort(key=lambda key: (key[0] is None, key[0]))
         axes.append(MatrixAxis(columns, keys, asked=_with_shots(asked, columns)))
     return axes[0], axes[1]
 
@@ -315,6 +324,15 @@ def _lost_groups(chosen: Sequence[MetricRecord], kept: Sequence[MetricRecord]) -
         return []
     named = ", ".join(lost)
     return [f"left out because the group has no score: {named}; --filter 'group=*' shows its tasks"]
+
+
+def _mixed_runs(kept: Sequence[MetricRecord], request: PivotRequest) -> Iterator[str]:
+    """Yield a note if steps of several training runs stand side by side."""
+    axes = (*request.rows, *request.cols)
+    if "step" in axes and "model_path" not in axes:
+        runs = dict.fromkeys(training_run(record.model_path) for record in kept)
+        if len(runs) > 1:
+            yield f"steps of {len(runs)} training runs: {', '.join(runs)}"
 
 
 def _gaps(kept: Sequence[MetricRecord], full: int, cells: int) -> Iterator[str]:

@@ -12,7 +12,7 @@ from oellm.core.markup import ScoreCell
 from oellm.core.tables import Values
 from oellm.metrics.columns import column_types
 from oellm.metrics.comparability import letter_footnotes
-from oellm.metrics.model_names import ModelName, short_names
+from oellm.metrics.model_names import ModelName, describe_left_out, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
 
 _AVERAGE = "average"
@@ -85,7 +85,7 @@ def make_sheet(matrix: ScoreMatrix, style: SheetStyle) -> Sheet:
         types={column: types[column] for column in columns},
         rows=list(zip(*columns.values(), strict=True)),
         caption=[*matrix.caption, *(f"({letter}) {text}" for text, letter in letters.items())],
-        notes=notes,
+        notes=[*notes, *filter(None, [_left_out(matrix)] if style.for_people else [])],
     )
 
 
@@ -125,12 +125,18 @@ def _score_cell(record: MetricRecord, is_best: bool, with_stderr: bool) -> Score
 
 
 def _short_names(matrix: ScoreMatrix) -> ValueNames:
-    column = "model_path"
-    axis = next((axis for axis in (matrix.rows, matrix.cols) if column in axis.columns), None)
-    if axis is None:
-        return {}
-    models = (ModelName(axis.value(key, column)) for key in axis.keys)
-    return {(column, model.path): name for model, name in short_names(models).items()}
+    return {
+        ("model_path", model.path): name for model, name in short_names(_models(matrix)).items()
+    }
+
+
+def _left_out(matrix: ScoreMatrix) -> str:
+    return describe_left_out(short_names(_models(matrix)))
+
+
+def _models(matrix: ScoreMatrix) -> list[ModelName]:
+    axes = (axis for axis in (matrix.rows, matrix.cols) if "model_path" in axis.columns)
+    return [ModelName(axis.value(key, "model_path")) for axis in axes for key in axis.keys]
 
 
 def _best(matrix: ScoreMatrix) -> set[tuple[AxisKey, AxisKey]]:

@@ -223,13 +223,18 @@ class RecordSource:
             self._log(f"{lacking} of {rows} rows have no valid result")
 
 
-def require_format(layout: str, stream: TextIO, *more: str) -> None:
-    """Raise UsageError unless a format is one of FORMATS or `more`, and can be written."""
+def choose_format(asked: str | None, stream: TextIO, *more: str) -> str:
+    """Return the format to write: the one that is asked for, else table on a terminal, else csv.
+
+    Raises UsageError unless it is one of FORMATS or `more`, and can be written.
+    """
+    layout = asked or ("table" if stream.isatty() else "csv")
     formats = (*FORMATS, *more)
     if layout not in formats:
         raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
     if layout == "parquet" and stream.isatty():
         raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
+    return layout
 
 
 def write_rows(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime
 import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
+from oellm.core.display import parse_time
 from oellm.core.tables import Values
 from oellm.errors import InputError, MachineError
 
@@ -29,15 +31,18 @@ def write_rows(rows: Iterable[Values], types: Mapping[str, str], stream: BinaryI
         "integer": pyarrow.int64(),
         "number": pyarrow.float64(),
         "boolean": pyarrow.bool_(),
+        "time": pyarrow.timestamp("ms", tz="UTC"),
     }
+    times = [kind == "time" for kind in types.values()]
     fields = [(column, of_type.get(kind, pyarrow.string())) for column, kind in types.items()]
     schema = pyarrow.schema(fields)
     rows = iter(rows)
     with parquet.ParquetWriter(stream, schema) as writer:
         while batch := list(itertools.islice(rows, _ROW_GROUP)):
             arrays = []
-            for (column, kind), cells in zip(fields, zip(*batch, strict=True), strict=True):
-                values = list(map(_encodable, cells))
+            columns = zip(fields, zip(*batch, strict=True), times, strict=True)
+            for (column, kind), cells, is_time in columns:
+                values = list(map(_moment if is_time else _encodable, cells))
                 try:
                     arrays.append(pyarrow.array(values, kind))
                 except (pyarrow.ArrowException, TypeError, OverflowError) as error:
@@ -50,3 +55,11 @@ def write_rows(rows: Iterable[Values], types: Mapping[str, str], stream: BinaryI
 def _encodable(value: Any) -> Any:
     # Python holds the bytes of a path that are not UTF-8 as lone surrogates.
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+def _moment(text: Any) -> datetime.datetime | None:
+    """Return the time that a text tells; None for no time."""
+    try:
+        return parse_time(text)
+    except (TypeError, ValueError):
+        return None

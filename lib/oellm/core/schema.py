@@ -91,7 +91,7 @@ def _parse_number(text: str) -> int | float | None:
     text = text.strip()
     try:
         if _INTEGER.fullmatch(text):
-            return int(text)
+            return _number(int(text))
         number = float(text) if _NUMBER.fullmatch(text) else math.nan
     except ValueError:
         # Python refuses to parse integers of thousands of digits.

@@ -54,6 +54,21 @@ def short_names(models: Iterable[ModelName]) -> dict[ModelName, str]:
     return {m: name if counts[name] == 1 else m.full_name for m, name in names.items()}
 
 
+def describe_left_out(names: Mapping[ModelName, str]) -> str:
+    """Return what `short_names` left out of paths and arguments; empty if it is nothing."""
+    frames: dict[str, None] = {}
+    dropped: dict[str, None] = {}
+    for model, name in names.items():
+        path, *arguments = model.path.split(",")
+        shown, *kept = name.partition(" @ ")[0].split(",")
+        if path != shown and shown in path:
+            before, _, after = path.rpartition(shown)
+            frames[f"{before}…{after}" if after else before] = None
+        dropped |= dict.fromkeys(argument for argument in arguments if argument not in kept)
+    left_out = ", ".join([*frames, *dropped])
+    return f"names of models without what all have: {left_out}" if left_out else ""
+
+
 def shorten_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str]:
     """Return names of at most `width` letters, without their middles if they are longer.
 

@@ -112,11 +112,8 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     step = scored.row.value("step") if cells.get("step") else find_step(model_path)
     chosen = primary.primary_places(scored)
     contents, environment, tasks = scored.contents, scored.environment, scored.tasks
-    dataset_revision = contents.data or cells.get("dataset_revision", "")
-    model_digest = contents.model or cells.get("model_digest", "")
     chat_template = contents.chat_template or _chat_template(cells)
-    names = extra_names(cells)
-    extra = {shown: cells[name] for name, shown in names.items()} if names else _NO_EXTRA
+    extra = {shown: cells[name] for name, shown in extra_names(cells).items()}
     asked = _Asked(read_cell("n_shot", cells.get("n_shot", "")).value, limit)
     for place, score in enumerate(scored.scores):
         version, task_hash, remark = tasks.get(score.task, _UNKNOWN)
@@ -145,8 +142,8 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
             run_dir=scored.run_dir,
             task_version=version,
             task_hash=task_hash[:_HASH_DIGITS],
-            dataset_revision=dataset_revision,
-            model_digest=model_digest,
+            dataset_revision=contents.data or cells.get("dataset_revision", ""),
+            model_digest=contents.model or cells.get("model_digest", ""),
             framework_version=environment.framework_version,
             backend=environment.backend or cells.get("backend", ""),
             dtype=environment.dtype,

@@ -13,7 +13,7 @@ from oellm.core.display import format_count, format_duration
 from oellm.core.log import Log
 from oellm.core.paths import data_file
 from oellm.metrics.comparability import describe_limits
-from oellm.metrics.model_names import ModelName, short_names
+from oellm.metrics.model_names import ModelName, describe_left_out, short_names
 from oellm.metrics.records import MetricRecord
 from oellm.metrics.score_groups import select_primary
 from oellm.report.leaderboard import LEVELS, Board, make_boards, make_language_boards
@@ -108,6 +108,7 @@ def _tables(contents: PageContents) -> dict[str, Any]:
         "language_boards": language_boards,
         "is_wide": any(len(board.columns) > _NARROW for board in (*boards, *language_boards)),
         "n_models": len(names),
+        "left_out": describe_left_out(names),
         "n_tasks": len(tasks),
         "has_partial": any(cell.is_partial for cell in cells),
         "has_others": any(cell.others for cell in cells),

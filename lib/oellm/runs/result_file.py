@@ -30,7 +30,7 @@ _PROVENANCE, _METRICS = b'\n    "provenance": {', b'\n    "metrics": ['
 
 # Cells that a row needs, and those whose values metric records have.
 _NAMED = ("model_path", "task_path")
-_PARSED = ("model_path", "n_shot", "eval_suite", "limit", "apply_chat_template")
+_PARSED = ("model_path", "n_shot", "eval_suite", "limit", "apply_chat_template", "step")
 # No count of documents or examples reaches this; 64 bits hold whatever does not.
 _LARGEST = 2**63
 
