@@ -36,35 +36,40 @@ _SHORTEST = 8
 # More of a file holds no token. In characters.
 _LONGEST_FILE = 4096
 _PASSWORD = re.compile(r"\bpassword\s+(\S+)")
-# Tokens that are known by their form, each with the text that all of them have. The lookaheads want
-# a digit, which a hyphenated word such as sk-learn-something has not.
+# Tokens that are known by their form, each with the text that it begins with. Each pattern begins
+# with plain text, which `re` finds a hundred times faster than a condition on what is before it.
 _TOKENS = tuple(
-    (prefix, re.compile(pattern))
-    for prefix, pattern in (
-        (b"hf_", rb"hf_[A-Za-z0-9]{30,}"),
-        (b"api_org_", rb"api_org_[A-Za-z0-9]{30,}"),
-        (b"sk-", rb"(?<![A-Za-z0-9])sk-[A-Za-z0-9]{32,}"),
+    (prefix, re.compile(re.escape(prefix) + rest))
+    for prefix, rest in (
+        (b"hf_", rb"[A-Za-z0-9]{30,}"),
+        (b"api_org_", rb"[A-Za-z0-9]{30,}"),
+        # The lookaheads want a digit, which a hyphenated word such as sk-learn-something has not.
         (
             b"sk-",
-            rb"(?<![A-Za-z0-9])sk-(?:[A-Za-z0-9]+[-_]){0,3}"
-            rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}[A-Za-z0-9_-]*",
+            rb"(?:[A-Za-z0-9]{32,}|(?:[A-Za-z0-9]+[-_]){0,3}"
+            rb"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{16,}[A-Za-z0-9_-]*)",
         ),
-        (b"gh", rb"gh[opsur]_[A-Za-z0-9]{30,}"),
-        (b"github_pat_", rb"github_pat_[A-Za-z0-9_]{50,}"),
-        (b"glpat-", rb"glpat-[A-Za-z0-9_-]{20,}"),
-        (b"wandb_v1_", rb"wandb_v1_[A-Za-z0-9_]{20,}"),
-        (b"local-", rb"(?<![A-Za-z0-9])local-[0-9a-f]{40}(?![0-9a-f])"),
-        (b"xox", rb"xox[abprs]-[0-9]{8,}-[A-Za-z0-9-]{10,}"),
-        (b"AKIA", rb"(?<![A-Za-z0-9])AKIA[A-Z0-9]{16}(?![A-Za-z0-9])"),
-        (b"AIza", rb"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}"),
-        (b"eyJ", rb"eyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
+        *((b"gh%c_" % kind, rb"[A-Za-z0-9]{30,}") for kind in b"opsur"),
+        (b"github_pat_", rb"[A-Za-z0-9_]{50,}"),
+        (b"glpat-", rb"[A-Za-z0-9_-]{20,}"),
+        (b"wandb_v1_", rb"[A-Za-z0-9_]{20,}"),
+        (b"local-", rb"[0-9a-f]{40}(?![0-9a-f])"),
+        (b"xox", rb"[abprs]-[0-9]{8,}-[A-Za-z0-9-]{10,}"),
+        (b"AKIA", rb"[A-Z0-9]{16}(?![A-Za-z0-9])"),
+        (b"AIza", rb"[A-Za-z0-9_-]{35}"),
+        (b"eyJ", rb"[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}"),
     )
 )
+# Tokens that may follow upon a letter; others are then the end of a word: risk-…, whisk-….
+_ANYWHERE = (b"hf_", b"api_org_", b"wandb_v1_")
 # The password of a database. Not that of a web page: examples of such addresses are ordinary text.
+_CREDENTIALS = re.compile(rb"(://[^\s/:@\"'\\]*:)[^\s/@\"'\\]+(?=@)")
 _DATABASE = re.compile(
-    rb"(?<![a-z])((?:postgres|postgresql|mysql|mariadb|mongodb|rediss?|amqps?|clickhouse|mssql)"
-    rb"(?:\+[a-z0-9]+)?://[^\s/:@\"'\\]*:)[^\s/@\"'\\]+(?=@)"
+    rb"(?:^|[^a-z])(?:postgres|postgresql|mysql|mariadb|mongodb|rediss?|amqps?|clickhouse|mssql)"
+    rb"(?:\+[a-z0-9]+)?$"
 )
+# A longer name no database has. In characters.
+_LONGEST_SCHEME = 32
 _JSON_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 # Levels of quotation: a traceback quotes a text, and JSON may quote the traceback.
 _QUOTATIONS = 2
@@ -118,19 +123,12 @@ class Redaction:
         return _JSON_STRING.sub(self._redacted_string, data) if self._is_in(data) else data
 
     def _is_in(self, data: bytes) -> bool:
-        if any(spelling in data for spelling in self._spellings):
-            return True
-        if b"://" in data and _DATABASE.search(data):
-            return True
-        return any(prefix in data and pattern.search(data) for prefix, pattern in _TOKENS)
+        return any(spelling in data for spelling in self._spellings) or _hide_tokens(data) != data
 
     def _replaced(self, data: bytes) -> bytes:
         for spelling in self._spellings:
             data = data.replace(spelling, MARK.encode())
-        for prefix, pattern in _TOKENS:
-            if prefix in data:
-                data = pattern.sub(MARK.encode(), data)
-        return _DATABASE.sub(rb"\1" + MARK.encode(), data)
+        return _hide_tokens(data)
 
     def _redacted_string(self, match: re.Match[bytes]) -> bytes:
         import json
@@ -197,6 +195,26 @@ def _read(place: str) -> str:
     with contextlib.suppress(OSError), open_regular(path, any_link=True) as stream:
         return stream.read(_LONGEST_FILE).decode("utf-8", "ignore")
     return ""
+
+
+def _hide_tokens(data: bytes) -> bytes:
+    """Return data without tokens of known forms; the same object if there are none."""
+    for prefix, pattern in _TOKENS:
+        if prefix in data:
+            data = pattern.sub(_hide_token, data)
+    return _CREDENTIALS.sub(_hide_password, data) if b"://" in data else data
+
+
+def _hide_token(match: re.Match[bytes]) -> bytes:
+    is_inside_word = match.string[max(0, match.start() - 1) : match.start()].isalnum()
+    if is_inside_word and not match[0].startswith(_ANYWHERE):
+        return match[0]
+    return MARK.encode()
+
+
+def _hide_password(match: re.Match[bytes]) -> bytes:
+    before = match.string[max(0, match.start() - _LONGEST_SCHEME) : match.start()]
+    return match[1] + MARK.encode() if _DATABASE.search(before) else match[0]
 
 
 def _spellings(secret: str) -> set[bytes]:
