@@ -38,7 +38,11 @@ def submit(cluster: DevCluster, models: int, *options: str) -> tuple[Path, str]:
 
 
 def sbatch(cluster: DevCluster, run_dir: Path) -> str:
-    return str(cluster.run("sbatch", "--parsable", run_dir / "submit_evals.sbatch").strip())
+    # As oe-submit does it. Slurm replaces %-patterns in file names.
+    logs = str(run_dir / "slurm_logs").replace("%", "%%")
+    script = run_dir / "submit_evals.sbatch"
+    command = ("sbatch", "--parsable", f"--output={logs}/%A_%a.log", script, "0", run_dir)
+    return str(cluster.run(*command).strip())
 
 
 def environment(run_dir: Path, shard: int, restarts: int = 0) -> dict[str, str]:
