@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
+import hypothesis.strategies as st
 import pytest
 
 from oellm.errors import InputError
@@ -173,7 +176,8 @@ def test_nothing_is_run_or_waited_for(tasks: Path) -> None:
 def test_anchors_that_multiply_cost_nothing(tasks: Path) -> None:
     lines = ["task: bomb", "l0: &l0 [a, b, c, d, e, f, g, h, i]"]
     lines += [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 40)]
-    (tasks / "bomb.yaml").write_text("\n".join([*lines, "circle: &c [*c]"]))
+    lines += ["dataset_path: json", "dataset_kwargs: {x: *l39}", "circle: &c [*c, {d: *c}]"]
+    (tasks / "bomb.yaml").write_text("\n".join(lines))
     assert digest(tasks, "bomb")
 
 
@@ -192,3 +196,28 @@ def test_the_digest_of_a_shipped_task_needs_no_scan(
     monkeypatch.setenv("OELLM_CACHE_DIR", str(INDICES))
     create_tasks(print).require("arc_easy", "")
     assert digest(Path(), "arc_easy") != digest(Path(), "arc_challenge")
+
+
+YAML_TEXT = st.one_of(
+    st.binary(max_size=200),
+    st.text("tas k:[]{}&*!-\n\"'?#|>0123456789.<=,%@\t", max_size=200).map(str.encode),
+    st.text("task: x\n&a*b[]{},- !function include:.y", max_size=300).map(str.encode),
+)
+
+
+@pytest.mark.slow
+@hypothesis.settings(
+    max_examples=100, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(config=YAML_TEXT, code=st.one_of(st.binary(max_size=80), st.text(max_size=80)))
+def test_any_files_have_a_digest_or_none(tasks: Path, config: bytes, code: str | bytes) -> None:
+    (tasks / "odd.yaml").write_bytes(config)
+    written = code if isinstance(code, bytes) else code.encode("utf-8", "surrogatepass")
+    (tasks / "helpers.py").write_bytes(written)
+    found = create_tasks(pytest.fail)
+    assert re.fullmatch("[0-9a-f]{16}|", found.task_digest("mine", str(tasks)))
+    assert re.fullmatch("[0-9a-f]{16}", found.task_digest("other", str(tasks)))
+    try:
+        assert re.fullmatch("[0-9a-f]{16}|", found.task_digest(str(tasks / "odd.yaml"), ""))
+    except InputError as error:
+        assert "odd.yaml" in str(error)

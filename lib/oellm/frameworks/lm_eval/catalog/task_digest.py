@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from oellm.frameworks.lm_eval.catalog import local_files, task_tree
+from oellm.frameworks.lm_eval.catalog import local_files, task_tree, task_yaml
 from oellm.frameworks.lm_eval.catalog.local_files import UnknownContentError
 from oellm.frameworks.lm_eval.catalog.task_index import TaskIndex
 from oellm.frameworks.lm_eval.catalog.task_yaml import FunctionName, TaskYamlError
@@ -92,22 +92,13 @@ def _value_digest(value: Any, known: dict[int, str] | None = None) -> str:
 def _named_contents(config: Mapping[str, Any], directory: str) -> Iterator[str]:
     """Yield the names and digests of the files that a configuration names."""
     directories = [directory]
-    for function in _functions(config, set()):
-        if path := _module_file(function):
+    for _, function in task_yaml.leaves(config):
+        if isinstance(function, FunctionName) and (path := _module_file(function)):
             directories.append(os.path.dirname(path))
             files = local_files.code_files(path, _packages())
             yield from (f"code {name} {digest}" for name, digest in sorted(files.items()))
     for part in _task_configs(config, set()):
         yield from _data_digests(part, list(dict.fromkeys(filter(None, directories))))
-
-
-def _functions(value: Any, seen: set[int]) -> Iterator[FunctionName]:
-    if isinstance(value, FunctionName):
-        yield value
-    elif isinstance(value, (dict, list)) and id(value) not in seen:
-        seen.add(id(value))
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _functions(part, seen)
 
 
 def _task_configs(value: Any, seen: set[int]) -> Iterator[Mapping[str, Any]]:
@@ -161,12 +152,8 @@ def _data_digests(config: Mapping[str, Any], directories: list[str]) -> Iterator
                 break
 
 
-def _texts(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _texts(part)
+def _texts(value: Any) -> list[str]:
+    return [text for _, text in task_yaml.leaves(value) if isinstance(text, str)]
 
 
 def _matches(pattern: str, is_needed: bool) -> Iterator[str]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from oellm.errors import InputError, nearest
 from oellm.frameworks.lm_eval.catalog import task_yaml
@@ -105,7 +104,9 @@ def _require_functions(own: TaskIndex, task: str) -> None:
     # The files changed after the scan; lm-eval says what it thinks of them.
     except TaskYamlError:
         return
-    for key, function in _functions(config):
+    for key, function in task_yaml.leaves(config):
+        if not isinstance(function, FunctionName):
+            continue
         module = function.name.rpartition(".")[0]
         if not module or os.path.exists(function.module_file) or _is_importable(module):
             continue
@@ -115,16 +116,6 @@ def _require_functions(own: TaskIndex, task: str) -> None:
             f"nor a module {module!r}"
         )
         raise InputError(text, column="task_path")
-
-
-def _functions(config: Mapping[str, Any]) -> Iterator[tuple[str, FunctionName]]:
-    """Yield the functions of a configuration, each with its key; those in lists, too."""
-    for key, value in config.items():
-        for part in value if isinstance(value, list) else [value]:
-            if isinstance(part, FunctionName):
-                yield str(key), part
-            elif isinstance(part, dict):
-                yield from _functions(part)
 
 
 def _is_importable(module: str) -> bool:

@@ -7,7 +7,7 @@ chain of includes is at fault. tests/frameworks/test_task_yaml.py compares the t
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -62,6 +62,23 @@ def read_config(path: str) -> dict[str, Any]:
     Raises TaskYamlError, with the file that is at fault.
     """
     return _merge(os.path.realpath(os.path.expanduser(path)), seen=set())
+
+
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values within a value that are no maps or lists, each with the nearest key.
+
+    A map or list that appears several times, by YAML's anchors, is looked into once.
+    """
+    waiting = [(key, value)]
+    seen: set[int] = set()
+    while waiting:
+        key, value = waiting.pop()
+        if not isinstance(value, (dict, list)):
+            yield key, value
+        elif id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else ((key, part) for part in value)
+            waiting += [(str(name), part) for name, part in parts][::-1]
 
 
 def mentions(path: str, text: str) -> bool:
@@ -150,8 +167,8 @@ def _parse(path: str) -> dict[str, Any]:
     yaml = _yaml()
     try:
         config = yaml.load(content, Loader=_loader(os.path.dirname(path)))
-    # Besides its own errors, the parser raises those of the values that it makes.
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+    # Besides its own errors, the parser raises any of those of the values that it makes.
+    except Exception as error:
         raise TaskYamlError(f"{path} is not YAML that lm-eval reads: {_place(error)}") from None
     if not isinstance(config, dict):
         raise TaskYamlError(f"{path} has no keys: expected `task: NAME` and others")
