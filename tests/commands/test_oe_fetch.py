@@ -232,6 +232,28 @@ def test_what_cannot_be_fetched_is_left_out_and_named(
 
 
 @pytest.mark.slow
+def test_what_is_in_the_cache_needs_no_hub(
+    tmp_path: Path, account: Account, hub: Hub, tasks: Path
+) -> None:
+    commit = hub.add_model("acme/a", write_model(tmp_path / "a"))
+    manifest = f"{HEADER},include_path\nacme/a,quiz,0,{tasks}\n"
+    fetched = account.fetch(manifest)
+    hub.stop()
+    again = account.fetch(manifest)
+    assert again.stdout == fetched.stdout
+    assert commit in again.stdout
+    assert "does not answer" not in again.stderr
+    # A damaged copy is none.
+    blobs = account.hf_home / "hub" / "models--acme--a" / "blobs"
+    for path in blobs.iterdir():
+        if path.stat().st_size > 1000:
+            path.write_bytes(path.read_bytes()[:-1])
+    damaged = account.fetch(manifest, status=1)
+    assert "acme/a" in damaged.stderr
+    assert rows_of(damaged.stdout) == []
+
+
+@pytest.mark.slow
 def test_unreachable_hub(tmp_path: Path, cut_off: Account, tasks: Path) -> None:
     write_task(tasks, "far", "acme/far")
     model = write_model(tmp_path / "model")

@@ -22,7 +22,13 @@ from oellm.core.log import Log
 from oellm.core.processes.daemon_threads import map_in_threads, start_thread
 from oellm.fetch.download_progress import Progress, Target
 from oellm.hub import errors, repositories
-from oellm.hub.cache import CachedCommit, HubFile, WrongContentError, free_space
+from oellm.hub.cache import (
+    CachedCommit,
+    HubFile,
+    WrongContentError,
+    find_snapshot,
+    free_space,
+)
 from oellm.hub.errors import Problem
 from oellm.hub.repositories import HubModel
 from oellm.models.file_selection import select_files
@@ -79,7 +85,8 @@ class _StoppedError(Exception):
 class ModelDownloads:
     """A context in which models are downloaded in threads, `jobs` at the same time, each once.
 
-    If the hub gives no answer, `hub_problem` says so, and every model has this problem. `status`
+    If the hub gives no answer, `hub_problem` says so, and every model has this problem that is not
+    in the cache; whether one there is complete is for the caller to see. `status`
     shows a line on the terminal, if there is one. After the context no download begins and no
     message is logged; a file that is being downloaded then ends with the process.
     """
@@ -116,7 +123,10 @@ class ModelDownloads:
         if self._hub_problem is not None:
             text = self._hub_problem.text
             self._outcomes.set_result(
-                {model: Problem(f"{model}: {text}", unreachable=True) for model in wanted_models}
+                {
+                    model: _find_download(model) or Problem(f"{model}: {text}", unreachable=True)
+                    for model in wanted_models
+                }
             )
         elif not wanted_models:
             self._outcomes.set_result({})
@@ -244,6 +254,17 @@ class ModelDownloads:
                 return
             self._log(f"{name}: not what the hub lists{'; downloading it again' * (attempt == 0)}")
         raise WrongContentError(file.name)
+
+
+def _find_download(model: HubModel) -> Download | None:
+    """Return a model as the cache has it, without asking the hub; None if it has none."""
+    directory = find_snapshot(model.path, model.revision or "main")
+    if directory is None:
+        return None
+    commit = os.path.basename(directory)
+    names = CachedCommit(os.path.join(directory, *[".."] * 3), model.path, commit).names()
+    files = [os.path.join(directory, name) for name in select_files(names, model)]
+    return Download(commit, directory, sum(map(os.path.getsize, filter(os.path.exists, files))))
 
 
 def _find_lack_of_room(plans: list[_Plan]) -> str | None:
