@@ -42,8 +42,9 @@ compared with the size and digest that the hub lists, and fetched once more if
 they differ. If you start oe-fetch again, it continues with the incomplete
 files; two at the same time share the work. If the hub limits requests or has
 trouble, oe-fetch waits: up to five minutes per request, and as long as the hub
-asks for. After HF_HUB_DOWNLOAD_TIMEOUT seconds (10) without data it requests
-the rest of a file again, at most six times. It shows its progress on a
+asks for. If the hub does not answer at all, models and data in the cache are
+taken as they are. After HF_HUB_DOWNLOAD_TIMEOUT seconds (10) without data it
+requests the rest of a file again, at most six times. It shows its progress on a
 terminal, and logs a line every 30 s otherwise.
 
 oe-fetch ignores variables that would keep it from downloading (HF_HUB_OFFLINE

@@ -23,6 +23,8 @@ Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every
   leaves batch_size, dtype or tp empty, the cluster's setting of that name
   fills it. Rows of a framework (eval_suite) whose results oellm can only read
   are left out, and stderr names them; if there are no others, that is an error.
+  A task that does not exist is an error if jobs use the environment of
+  oe-render, and a warning otherwise: jobs may have another version.
 
 oe-render puts rows into shards. A shard is the work of one worker and takes
 about as long as the setting shard_time. Estimates come from earlier runs below
