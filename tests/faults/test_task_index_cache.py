@@ -104,6 +104,6 @@ def test_a_template_of_a_task_runs_no_code(run: Run, tmp_path: Path, tiny_model:
         f"{tiny_model},oellm_copy,0,{DEMO_TASKS}\n"
     )
     done = run("oe-run-task", "--output_dir=out", stdin=manifest, status=1)
-    assert "1 rows done, 0 already had results, 1 failed" in done.stderr
+    assert "1 rows evaluated, 0 already had results, 1 failed" in done.stderr
     assert "unsafe" in done.stderr
     assert not (tmp_path / "RAN").exists()
