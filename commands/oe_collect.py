@@ -23,9 +23,8 @@ Options:
                    name of their directory, marked "(guessed)".
   --all            Keep every result of an evaluation, not only the newest.
   --partial        Also keep scores of groups that lack some of their tasks.
-  --strict         End with status 1 if a score is not what was asked for (column
-                   remark): other shots, fewer documents, a metric that is no
-                   number.
+  --strict         End with status 1 if a score is not as asked (column remark):
+                   other shots, fewer documents, a metric that is no number.
   --help           Print this text.
   --version        Print the version.
 
@@ -40,9 +39,11 @@ Input: run directories, directories that have some below them, and files of
 Output: metric records (schema.json, table `metric`), one for each task, metric
   and filter: path by path, and for a run in the order of its manifest. csv,
   jsonl, json and parquet stream; tables, and any format with --sort, buffer.
-  Tables show numbers with four decimals. If a row has several results, the
-  newest counts, and stderr names the others; therefore results on stdin are
-  printed only after the last one is read. A result belongs to a row if it has
+  Tables show numbers with four decimals. Columns of manifests that oellm does
+  not know come last. If a row has several results of the same weights, task
+  and data, the newest counts, and stderr names the others; if they differ in
+  these, all are printed. Therefore results on stdin are printed only after the
+  last one is read. A result belongs to a row if it has
   its eval_id; a result of another tool, if model, task, shots and everything
   else that it tells are the same. stderr counts the rows of the runs that have
   no valid result.
@@ -51,8 +52,8 @@ See also: oe-pivot (models × tasks), oe-compare (two runs), oe-missing (rows
 without a result).
 
 Exit status: 0 done; 1 a result is damaged, lacks a metric, or its row had
-  failed; 2 bad input; 3 no pyarrow for parquet. JSON files that are no results
-  are only counted.
+  failed, or a row has results of different contents; 2 bad input; 3 no pyarrow
+  for parquet. JSON files that are no results are only counted.
 
 Examples:
   oe-collect --format table RUN_DIR

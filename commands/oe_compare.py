@@ -30,9 +30,12 @@ Output: records of differences, B minus A (schema.json, table `comparison`), one
   compared with itself; if A and B have one model each, these two are compared,
   like two checkpoints. The column method says how the noise is known: `paired`
   from the samples of both (rows with log_samples), document by document, or
-  `independent` from the two standard errors. stderr says what only one side
-  has, and how many differences are significant. Tables leave out the
-  directories that all models have in common. Buffers.
+  `independent` from the two standard errors. Scores of other documents, prompts
+  or versions of the task are not comparable: the verdict says so, and the
+  remark why. stderr says what only one side has, and how many differences are
+  significant. Tables leave out the directories that all models have in common.
+  Columns of manifests that oellm does not know are there for each side
+  (experiment_a, experiment_b). Buffers.
 
 Exit status: 0 done; 1 a result is damaged; 2 bad input; 3 no pyarrow for
   parquet.

@@ -4,7 +4,8 @@ Usage:
   oe-pivot [options] [--filter=EXPR]... [--] [PATH]...
 
 Options:
-  --rows=COLUMNS   Columns of metric records that make the rows.
+  --rows=COLUMNS   Columns of metric records that make the rows, also columns of
+                   your own manifest.
                    [default: model_path]
   --cols=COLUMNS   Columns of metric records that make the columns.
                    [default: task]
@@ -40,7 +41,11 @@ Output: one record per row of the matrix. Each cell is one score: the value of
 
   Tables mark the best score of each task (bold in markdown, latex and html),
   mark scores of groups that lack tasks with *, and leave out the directories
-  that all models have in common. The average covers the tasks for which every
+  that all models have in common. Scores that cannot be compared with the others
+  of their column (other version of the task, documents, prompts, chat template,
+  shots or limit), or that are not as asked, have a letter and a legend; such a
+  column has no best score and no part in the average. stderr and the caption
+  name the limit of documents. The average covers the tasks for which every
   row has a score and more is better; scores on a scale beyond 1 count only if
   all are on such a scale. stderr names the tasks that do not count.
 

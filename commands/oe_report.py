@@ -22,11 +22,12 @@ Output: a page that needs no network and no other files. It has
   a leaderboard     models × tasks by primary metrics, coloured within each
                     column. You can sort it by its headers, filter models and
                     tasks by name, and fold the parts of groups. Results with
-                    another limit have their own table, and scores from a part
-                    of a group are marked.
+                    another limit have their own table. Scores from a part of
+                    a group are marked, and those that are not as asked, or
+                    cannot be compared with the others of their column.
   curves            over training steps, if models are checkpoints.
   languages         models × languages, if tasks have languages.
-  what is missing   rows that failed or have no result, with reason and log.
+  what is missing   rows that failed or have no result, by reason, with a log.
   what ran where    cluster, versions, image digests, GPU-hours, and where the
                     time went.
 
