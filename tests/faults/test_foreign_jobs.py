@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.processes import Run
 from support.submitted_run import SubmittedRun
 from support.submitting import FakeSlurm, jobs, queue_line
@@ -58,6 +60,19 @@ def test_a_comment_that_the_site_has_added_to_is_still_ours(
     slurm.has_queued(*(f"4711 {n} acme normal {job['comment']},cost=3" for n in range(4)))
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
     assert done.stderr == "oe-submit: elements: 4 already in the queue\n"
+
+
+@pytest.mark.parametrize("comment", ["charged to acme", "(null)"])
+def test_a_site_that_replaces_comments_does_not_make_us_submit_again(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any], comment: str
+) -> None:
+    slurm.says("sbatch.comment", comment)
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert [job["comment"] for job in jobs(rendered)] == [comment]
+    assert slurm.submitted() == ["0-3"]
+    done = run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert done.stderr == "oe-submit: elements: 4 already in the queue\n"
+    assert states(run, slurm, rendered["run_dir"], 75) == ["pending"] * 8
 
 
 def test_oe_missing_does_not_take_a_job_of_another_for_a_running_row(

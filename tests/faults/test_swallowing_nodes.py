@@ -120,6 +120,28 @@ def test_nothing_more_is_submitted_if_all_nodes_do_it(
     assert slurm.submitted() == ["0-3"]
 
 
+def test_a_job_that_still_loads_elsewhere_may_be_on_a_good_node(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    path = Path(rendered["run_dir"]) / "run.json"
+    content = json.loads(path.read_text())
+    ends = {"ended": ["1_0", "1_1"], "reason": "no GPU", "since": "2026-01-01T00:00:00+00:00"}
+    content["nodes"] = [{"node": node, **ends} for node in ("n1", "n2")]
+    path.write_text(json.dumps(content))
+    refused = run("oe-submit", path.parent, env=slurm.env, status=3)
+    assert "nothing is submitted: all 2 nodes" in refused.stderr
+    content["nodes"] = []
+    path.write_text(json.dumps(content))
+    run("oe-submit", "--queue_limit=1", path.parent, env=slurm.env)
+    (job,) = jobs(rendered)
+    content = json.loads(path.read_text())
+    content["nodes"] = [{"node": node, **ends} for node in ("n1", "n2")]
+    path.write_text(json.dumps(content))
+    slurm.says("queue", queue_line("4711", "0", comment=job["comment"]))
+    run("oe-submit", path.parent, env=slurm.env)
+    assert slurm.submitted() == ["0", "1-3"]
+
+
 def test_the_excluded_nodes_of_the_settings_stay_excluded(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:

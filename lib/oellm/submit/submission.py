@@ -143,10 +143,24 @@ class SlurmSubmissions:
                     raise NoRoomError(str(error)) from None
                 raise type(error)("; ".join((str(error), *self._advise(str(error))))) from None
             else:
-                self._replace(intent, dataclasses.replace(intent, **number._asdict()))
+                known = dataclasses.replace(intent, **number._asdict())
+                self._replace(intent, known)
                 self._save()
+                self._note_comment(known)
                 return number
         raise SlurmUnavailableError(f"sbatch: no job after {_TRIES} tries")
+
+    def _note_comment(self, submission: Submission) -> None:
+        """Note the comment of a job that was submitted just now, if the site has replaced ours."""
+        try:
+            queue = ask_queue(lambda _: None, [submission.cluster], recent=True)
+        except OellmError:
+            # The job is submitted all the same.
+            return
+        comments = {queued.comment for queued in queue if queued.job_id == submission.job_id}
+        if len(comments) == 1 and submission.comment not in (comment := comments.pop()):
+            self._replace(submission, dataclasses.replace(submission, comment=comment))
+            self._save()
 
     def _advise(self, error: str) -> Iterator[str]:
         """Yield how to change what sbatch refuses, if that is known."""

@@ -86,7 +86,8 @@ class Submitter:
             if has_news:
                 submissions.exclude_from_waiting(queue)
             fit = self._fit(unfinished, queue, submissions.clusters)
-            if fit.admitted:
+            # What is in the queue may still get to a good node.
+            if fit.admitted and not in_queue:
                 self._nodes.require_a_good_node(self.run)
             submitted = self._submit(fit, submissions, lock, is_queue_empty=not queue)
         is_refused = submitted < len(fit.admitted)
@@ -108,7 +109,7 @@ class Submitter:
         unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
         self._nodes.look(self.run, unfinished)
         fit = self._fit(unfinished, queue, submissions.clusters)
-        if fit.admitted:
+        if fit.admitted and not in_queue:
             self._nodes.require_a_good_node(self.run)
         comment = submissions.new_comment()
         return [
