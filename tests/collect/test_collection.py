@@ -136,7 +136,8 @@ def test_a_run_that_is_damaged_still_gives_its_results(
 
 
 NATIVE = GOLDEN / "native" / "lm_eval-0.4.13-group-and-task"
-HEADER = "model_path,task_path,n_shot,language\n"
+HEADER = "model_path,task_path,n_shot,language,include_path\n"
+TASK = "task: mini_copy\ndataset_path: json\noutput_type: generate_until\n"
 
 
 @pytest.fixture
@@ -144,7 +145,11 @@ def tiny_run(run: Run, tmp_path: Path) -> Path:
     """Render four rows; lm-eval's own result in NATIVE matches the first, and nearly the others."""
     models = ("models/tiny/iter_0001000,dtype=float32", "models/tiny/iter_00010000,dtype=float32")
     wanted = [(models[0], "2"), (models[1], "2"), (models[0], "5"), (models[0], "")]
-    text = HEADER + "".join(f'"{model}",mini_copy,{shots},deu_Latn\n' for model, shots in wanted)
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    (tasks / "mini_copy.yaml").write_text(TASK)
+    rows = (f'"{model}",mini_copy,{shots},deu_Latn,{tasks}\n' for model, shots in wanted)
+    text = HEADER + "".join(rows)
     directory = tmp_path / "tiny"
     run("oe-render", "--cluster=local", f"--run_dir={directory}", stdin=text)
     return directory
@@ -171,7 +176,7 @@ def test_a_result_of_lm_eval_counts_for_exactly_the_row_that_it_is_of(
 @pytest.mark.slow
 def test_a_result_that_fits_several_rows_counts_for_none(run: Run, tmp_path: Path) -> None:
     row = '"models/tiny/iter_0001000,dtype=float32",mini_copy,2,,/'
-    text = f"{HEADER[:-1]},include_path\n{row}old\n{row}new\n"
+    text = f"{HEADER}{row}old\n{row}new\n"
     run("oe-render", "--cluster=local", f"--run_dir={tmp_path}/run", stdin=text)
     done = run("oe-missing", tmp_path / "run", NATIVE)
     assert len(rows(done.stdout)) == 2
