@@ -16,7 +16,6 @@ _ALLOWED = {
     "lib/oellm/core/regular_files.py": "everything else",
     "lib/oellm/frameworks/lm_eval/catalog/index_cache.py": "a lock; it follows no link, nor waits",
     "lib/oellm/fetch/task_process.py": "a pipe to its own child",
-    "lib/oellm/plan/rendering.py": "the new manifest: it fails if the name exists",
     "lib/oellm/report/page.py": "files of the installation",
     "lib/oellm/runs/frozen_worker.py": "files of the installation",
     "lib/oellm/runs/provenance.py": "files of the system, below /proc, /sys and /etc",

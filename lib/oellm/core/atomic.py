@@ -7,7 +7,7 @@ import glob
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -41,7 +41,7 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write a file atomically without flushing it to disk: only a crash of the machine loses it."""
     staged = staging_path(path, new_attempt())
     try:
-        with open(staged, "xb") as stream:
+        with _create(staged) as stream:
             stream.write(content)
         os.replace(staged, path)
     except BaseException:
@@ -66,10 +66,21 @@ def staging_path(path: Path, attempt: str) -> Path:
     return path.with_name(f".{path.name}.{attempt}.tmp")
 
 
+def _create(path: Path) -> BinaryIO:
+    """Create a file that nobody else may write to, whatever the umask."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, 0o644))
+
+
+def create_text(path: Path) -> TextIO:
+    """Create a text file that nobody else may write to; raises FileExistsError if there is one."""
+    opener = lambda name, flags: os.open(name, flags, 0o644)  # noqa: E731
+    return open(path, "x", encoding="utf-8", newline="", opener=opener)
+
+
 def stage(staged: Path, write: Callable[[BinaryIO], object]) -> None:
     """Write a file under its temporary name and flush it to disk; remove it if that fails."""
     try:
-        with naming_file(staged), open(staged, "xb") as stream:
+        with naming_file(staged), _create(staged) as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import getpass
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +17,36 @@ def data_file(*parts: str) -> Path:
     packaged = package / "data"
     root = packaged if packaged.is_dir() else package.parent.parent
     return root.joinpath(*parts)
+
+
+def make_directory(path: Path, *, parents: bool = True) -> None:
+    """Create a directory to which nobody else may write, whatever the umask, if it is missing.
+
+    With `parents` the directories above it are made, too, as the umask says. Raises PermissionError
+    if there is a link of another user in its place.
+    """
+    if parents and not path.parent.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o755, exist_ok=True)
+    if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
+        raise PermissionError(errno.EPERM, "it is a link of another user", str(path))
+
+
+def make_shared_directory(path: Path) -> None:
+    """Create a directory in which users make directories of their own, if it is missing.
+
+    If a group may write to the directory above, it may write to this one, too, whatever the umask.
+    Nobody can rename or remove what is not theirs (the sticky bit).
+    """
+    if path.is_dir():
+        return
+    make_shared_directory(path.parent)
+    # Another process may have made it in the meantime.
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=0o1777)
+        mode = stat.S_IMODE(path.parent.stat().st_mode)
+        if mode & 0o022 == 0o020:
+            path.chmod(mode | stat.S_ISVTX)
 
 
 def user_name() -> str:

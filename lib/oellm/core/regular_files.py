@@ -125,7 +125,7 @@ def _open(path: _Path, flags: int, largest: int | None, *, any_link: bool) -> tu
         return os.open(path, flags | os.O_CLOEXEC), 0
     owners: set[int] = set()
     try:
-        descriptor = os.open(path, flags | _NEVER_WAIT, 0o666)
+        descriptor = os.open(path, flags | _NEVER_WAIT, 0o644)
     except OSError as error:
         if error.errno not in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
             raise

@@ -16,6 +16,7 @@ from oellm.clusters.runtime import NLTK, pass_to_container, require_launcher, wo
 from oellm.core import json_codec
 from oellm.core.csv_records import csv_text
 from oellm.core.log import Log
+from oellm.core.paths import make_shared_directory
 from oellm.errors import ExitStatus, MachineError
 from oellm.fetch.task_records import DEMAND_COLUMNS, Obstacle, TaskRecord, demand_cells
 from oellm.frameworks.interface import TaskFacts
@@ -69,7 +70,7 @@ class TaskProcess:
         paths |= {row["include_path"] for row in rows}
         if hf_home := self._cluster.text("hf_home"):
             # NLTK downloads only into a directory that exists.
-            Path(hf_home, NLTK).mkdir(parents=True, exist_ok=True)
+            make_shared_directory(Path(hf_home, NLTK))
         arguments = [self._option, f"--jobs={self._jobs}"]
         called = worker_command(
             self._cluster, suite, worker=worker, paths=paths - {""}, arguments=arguments

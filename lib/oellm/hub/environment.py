@@ -11,6 +11,7 @@ from collections.abc import Mapping, MutableMapping
 from http.client import HTTPException
 from pathlib import Path
 
+from oellm.core.paths import make_shared_directory
 from oellm.errors import UsageError
 
 _OFFLINE = (
@@ -53,7 +54,7 @@ def configure_libraries(environ: MutableMapping[str, str], hf_home: str) -> list
         if os.path.exists(token):
             environ.setdefault("HF_TOKEN_PATH", token)
         home = Path(hf_home).expanduser().absolute()
-        home.mkdir(parents=True, exist_ok=True)
+        make_shared_directory(home)
         environ["HF_HOME"] = str(home)
     for name in _PROGRESS_BARS:
         environ.setdefault(name, "1")

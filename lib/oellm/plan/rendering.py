@@ -15,7 +15,7 @@ from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests, ImageRecord
 from oellm.clusters.runtime import require_launcher
 from oellm.core import atomic, schema
-from oellm.core.paths import user_name
+from oellm.core.paths import make_directory, make_shared_directory, user_name
 from oellm.errors import MachineError
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.model_spec import ModelSpec
@@ -68,9 +68,9 @@ def _fill_directory(
     path: Path, plan: RunPlan, spool: RowSpool, *, cluster: Cluster, images: list[ImageRecord]
 ) -> Run:
     for name in (run_directory.LOGS, run_directory.RESULTS):
-        (path / name).mkdir()
+        make_directory(path / name)
     jobs = path / run_directory.JOBS
-    with atomic.naming_file(jobs), open(jobs, "x", encoding="utf-8", newline="") as stream:
+    with atomic.naming_file(jobs), atomic.create_text(jobs) as stream:
         spool.write_jobs(stream, plan.shard_of, plan.digests)
     if plan.digests.directories:
         # oe-submit reads only what has changed by then.
@@ -85,7 +85,7 @@ def _fill_directory(
         )
         atomic.write_file(path / array.script, script.encode("utf-8", "surrogateescape"))
     if images:
-        Path(cluster.text("hf_home")).mkdir(parents=True, exist_ok=True)
+        make_shared_directory(Path(cluster.text("hf_home")))
         bound = list_binds(
             cluster, path, models=map(_model, plan.shard_of), paths=plan.task_directories
         )

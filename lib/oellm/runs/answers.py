@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core.log import Log
+from oellm.core.paths import make_directory
 from oellm.core.regular_files import DOCUMENT, append_regular, open_regular
 
 # The answer to a loglikelihood, a loglikelihood_rolling and a generate_until request.
@@ -152,7 +153,8 @@ class Answers:
 
     def _write(self, records: bytes) -> None:
         if not self.saved:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(self._path.parent.parent)
+            make_directory(self._path.parent)
         # Closed each time: only then does a network file system report errors, and show the data to
         # other machines.
         with io.BufferedWriter(append_regular(self._path)) as stream:

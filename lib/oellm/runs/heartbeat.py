@@ -19,6 +19,7 @@ from typing import Any
 
 from oellm.core import atomic, json_codec
 from oellm.core.display import parse_time, utc_now
+from oellm.core.paths import make_directory
 from oellm.core.redaction import redact_json
 from oellm.core.regular_files import STATE, read_regular
 from oellm.core.text_enum import TextEnum
@@ -270,7 +271,7 @@ class HeartbeatWriter:
             earlier=self._earlier,
         )
         with contextlib.suppress(OSError):
-            self._path.parent.mkdir(exist_ok=True)
+            make_directory(self._path.parent, parents=False)
             content = redact_json(json_codec.dumps(heartbeat.to_json())) + b"\n"
             atomic.replace_file(self._path, content)
 

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from oellm.core import atomic, json_codec
 from oellm.core.display import parse_time
+from oellm.core.paths import make_directory
 from oellm.core.redaction import redact_json
 from oellm.core.regular_files import DOCUMENT, RefusedFileError, open_regular, read_regular
 from oellm.runs import result_file
@@ -260,7 +261,7 @@ class ResultStore:
         if self.has_valid_result(record.eval_id):
             return result_file.encode_result(result)
         path = self.failure_path(record.eval_id)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         record.set_attempts(self._count_attempts(path) + 1)
         content = result_file.encode_result(result)
         atomic.write_file(path, content)
@@ -284,10 +285,10 @@ class ResultStore:
         started = time.perf_counter()
         try:
             if samples is not None:
-                staged.samples.parent.mkdir(parents=True, exist_ok=True)
+                make_directory(staged.samples.parent)
                 atomic.stage(staged.samples, lambda stream: _write_samples(stream, samples))
             content = _encode_timed(result, started)
-            staged.result.parent.mkdir(parents=True, exist_ok=True)
+            make_directory(staged.result.parent)
             atomic.stage(staged.result, lambda stream: stream.write(content))
             try:
                 check_result(result_file.parse_result(read_regular(staged.result)), eval_id)

@@ -13,6 +13,7 @@ from typing import Any, TextIO, TypeVar
 
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
+from oellm.core.paths import make_directory, make_shared_directory
 from oellm.core.regular_files import RefusedFileError, open_regular_text, read_regular
 from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
@@ -281,16 +282,17 @@ def create_run_directory(output_dir: Path, user: str, explicit: str | None = Non
         path = Path(os.path.abspath(explicit))
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError("the run directory exists already and is not empty", str(path))
-        path.mkdir(parents=True, exist_ok=True)
+        make_directory(path)
         return path
     parent = output_dir / user
-    parent.mkdir(parents=True, exist_ok=True)
+    make_shared_directory(output_dir)
+    make_directory(parent)
     stamp = datetime.datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
     attempt = 1
     while True:
         path = parent / (stamp if attempt == 1 else f"{stamp}-{attempt}")
         try:
-            path.mkdir()
+            path.mkdir(mode=0o755)
             return path
         except FileExistsError:
             attempt += 1

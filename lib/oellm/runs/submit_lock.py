@@ -103,7 +103,7 @@ class SubmitLock:
     def _create(self) -> bool:
         """Create the lock file; return False if it exists."""
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return False
         except OSError as error:

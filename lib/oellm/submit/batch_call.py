@@ -13,7 +13,7 @@ from pathlib import Path
 
 from oellm.core.regular_files import read_regular
 from oellm.errors import InputError
-from oellm.runs.run_directory import LOGS, WORKER, Run
+from oellm.runs.run_directory import LOGS, RUN, WORKER, Run
 
 # What scripts of earlier versions have instead of a second argument.
 _FIXED_PLACE = re.compile(r"^run_dir=(?!\$)(.+)$", re.MULTILINE)
@@ -34,7 +34,12 @@ def log_option(run: Run) -> list[str]:
 
 
 def require_sound(run: Run) -> None:
-    """Raise InputError if a run's worker was changed, or if its scripts would run elsewhere."""
+    """Raise InputError for a run whose worker was changed, or that another user could have written.
+
+    Raises it also if the run's scripts would run elsewhere.
+    """
+    for path in (run.path, run.path / RUN, run.path / WORKER):
+        _require_own(path)
     again = f"oe-missing {shlex.quote(str(run.path))} | oe-render | oe-submit"
     worker = run.path / WORKER
     found = hashlib.sha256(_read(worker)).hexdigest()
@@ -46,6 +51,7 @@ def require_sound(run: Run) -> None:
         )
     for array in run.arrays:
         script = run.path / array.script
+        _require_own(script)
         fixed = _FIXED_PLACE.search(_read(script).decode("utf-8", "surrogateescape"))
         place = shlex.split(fixed[1])[0] if fixed else ""
         if place and not _is_same(place, run.path):
@@ -59,6 +65,23 @@ def require_sound(run: Run) -> None:
 def _recorded_digest(run: Run) -> str:
     worker = run.content.get("worker")
     return str(worker.get("sha256") or "") if isinstance(worker, dict) else ""
+
+
+def _require_own(path: Path) -> None:
+    """Raise InputError if a file whose content we run belongs to another user, unless that is root.
+
+    It may take the place of ours in a directory that we share with that user.
+    """
+    try:
+        owner = path.stat().st_uid
+    except OSError as error:
+        raise InputError(str(error.strerror), str(path)) from None
+    if owner not in (os.geteuid(), 0):
+        raise InputError(
+            f"it belongs to the user {owner}, whose code would run as you: to continue the run, "
+            "copy its directory and submit the copy",
+            str(path),
+        )
 
 
 def _read(path: Path) -> bytes:

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 
 from oellm.core import atomic
+from oellm.core.paths import make_directory
 from oellm.core.regular_files import STATE, read_regular
 from oellm.runs.run_directory import STOPS
 
@@ -41,7 +42,7 @@ def count_timeout(run_dir: Path, shard: int, *, made_progress: bool, limit: int)
         # A damaged count must not end the job: it has timed out once for each restart at most.
         timeouts = min(timeouts, int(restarts) + 1)
     try:
-        path.parent.mkdir(exist_ok=True)
+        make_directory(path.parent, parents=False)
         atomic.write_file(path, f"{job} {timeouts}\n".encode())
     except OSError:
         if not _NUMBER.fullmatch(restarts):
