@@ -58,7 +58,8 @@ def test_slurm_gets_the_present_place_of_a_run(run: Run, moved: Path, slurm: Fak
     digest = json.loads((moved / "run.json").read_text())["worker"]["sha256"]
     assert arguments[-4:] == [str(moved / "submit_evals.sbatch"), "0", str(moved), digest]
     script = (moved / "submit_evals.sbatch").read_text()
-    assert "oellm-output" not in script and "--output" not in script
+    assert str(moved.parent) not in script
+    assert "#SBATCH --output=slurm_logs/%A_%a.log\n" in script
 
 
 def test_a_script_of_an_earlier_version_is_not_run_for_another_place(

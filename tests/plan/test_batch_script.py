@@ -89,6 +89,7 @@ class Job:
                 # nohup would make HUP ignored, and Bash cannot trap an ignored signal.
                 ["env", "--default-signal=HUP", "bash", run_dir / "submit_evals.sbatch"],
                 env={name: value for name, value in given.items() if value},
+                cwd=run_dir,
                 stderr=log,
             )
         self.worker = int(self._line(0).split()[1])

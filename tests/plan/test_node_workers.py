@@ -112,6 +112,7 @@ class Job:
             # nohup would make HUP ignored, and Bash cannot trap an ignored signal.
             ["env", "--default-signal=HUP", "bash", run_dir / "submit_evals.sbatch", *arguments],
             env=given,
+            cwd=run_dir,
             stderr=subprocess.PIPE,
             text=True,
         )

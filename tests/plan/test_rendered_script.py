@@ -117,7 +117,7 @@ def calls(program: Path) -> list[str]:
 def execute(script: Path, directory: Path, **environment: str) -> None:
     gpus = {"CUDA_VISIBLE_DEVICES": "4,5", "SLURM_ARRAY_TASK_ID": "0"}
     subprocess.run(
-        ["bash", script],
+        ["bash", script, "0", script.parent],
         env=clean_environment(directory, gpus | environment),
         cwd=directory,
         check=True,

@@ -48,6 +48,6 @@ def test_only_what_changed_is_evaluated_again(
     assert "2 results: task oellm_prose changed; set aside" in messages
     assert len(rows) == 4
     assert not (tmp_path / "run").exists()
-    assert len(list((found.path / "slurm_logs").glob("*.log"))) == 6
+    assert len(list((found.path / "slurm_logs").glob("*.log"))) == 5
 
     assert "all 4 rows have results" in found.submit().stderr

@@ -247,7 +247,7 @@ def test_oe_submit_waits_half_a_minute_for_a_lock_that_somebody_holds(
 def test_a_directory_that_cannot_be_written_is_named(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any], small_disk: Path
 ) -> None:
-    for name in ("run.json", "jobs.csv", "oe-run-task.pyz"):
+    for name in ("run.json", "jobs.csv", "oe-run-task.pyz", "submit_evals.sbatch"):
         (small_disk / name).write_bytes((Path(rendered["run_dir"]) / name).read_bytes())
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = run("oe-submit", small_disk, env=slurm.env, status=2)

@@ -15,6 +15,7 @@ from oellm.core.paths import data_file
 from oellm.errors import UsageError
 from oellm.plan import job_resources, time_limits
 from oellm.runs.provenance import SLURM_VARIABLES
+from oellm.runs.run_directory import LOGS
 from oellm.runs.run_record import Array
 from oellm.slurm.notation import parse_time_limit
 
@@ -74,6 +75,8 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple
     options: dict[str, Any] = {
         "job-name": f"oellm-{run_dir.name}",
         "array": f"0-{array.elements - 1}" + (f"%{throttle}" if throttle else ""),
+        # For who submits it from the run directory; oe-submit gives the whole path.
+        "output": f"{LOGS}/%A_%a.log",
         "open-mode": "append",
         "requeue": "",
         "export": "NONE",

@@ -63,6 +63,7 @@ class Observer:
         self._row_of = {row["eval_id"]: row for row in self._rows}
         # The rows with a valid result, and what that was computed from.
         self._valid: dict[str, ResultOrigin] = {}
+        self._origins: dict[ResultOrigin, ResultOrigin] = {}
         self._stale: dict[str, str] = {}
         for row in self._rows:
             run.shard_of(row)
@@ -181,7 +182,8 @@ class Observer:
                 known = None if eval_id in self._stale else before.get(eval_id)
                 origin = known or self._read_result(row)
                 if origin is not None:
-                    self._valid[eval_id] = origin
+                    # Rows of one model and task share it.
+                    self._valid[eval_id] = self._origins.setdefault(origin, origin)
 
     def _read_result(self, row: Row) -> ResultOrigin | None:
         """Return what the result of a row was computed from; None if there is no valid one."""
