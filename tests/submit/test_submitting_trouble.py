@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -247,8 +248,12 @@ def test_oe_submit_waits_half_a_minute_for_a_lock_that_somebody_holds(
 def test_a_directory_that_cannot_be_written_is_named(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any], small_disk: Path
 ) -> None:
-    for name in ("run.json", "jobs.csv", "oe-run-task.pyz", "submit_evals.sbatch"):
+    for name in ("jobs.csv", "submit_evals.sbatch"):
         (small_disk / name).write_bytes((Path(rendered["run_dir"]) / name).read_bytes())
+    # The worker itself would not fit.
+    (small_disk / "oe-run-task.pyz").touch()
+    worker = {**rendered["worker"], "sha256": hashlib.sha256(b"").hexdigest()}
+    (small_disk / "run.json").write_text(json.dumps({**rendered, "worker": worker}))
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     done = run("oe-submit", small_disk, env=slurm.env, status=2)
     reason = "cannot write the lock, so nothing is submitted: Read-only file system"
