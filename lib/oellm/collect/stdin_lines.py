@@ -156,4 +156,4 @@ def _add(record: dict[str, Any], source: str, number: int, collection: Collectio
         reason = str(error)
     if ours.failure is not None:
         reason = ours.failure.message or reason
-    collection.fail(f"{source}:{number}: {ours.task_path} has no result: {reason}")
+    collection.fail(f"{source}:{number}: {ours.task_path or 'a row'} has no result: {reason}")

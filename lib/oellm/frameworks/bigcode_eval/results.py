@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.values import Object, describe_value, get_object, get_text
-from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import Environment
 

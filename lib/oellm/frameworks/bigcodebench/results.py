@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from oellm.core import json_codec
+from oellm.core.json_codec import is_finite
 from oellm.core.regular_files import read_regular
 from oellm.frameworks.reading import native_cells, pass_at_k, values
 from oellm.frameworks.reading.pass_at_k import PassRate, Tally
 from oellm.frameworks.reading.values import Object, describe_value, get_text
-from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.environment import Environment
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading.harness_cells import (
     find_contents,
@@ -26,7 +27,6 @@ from oellm.frameworks.reading.values import (
     is_count,
 )
 from oellm.manifest.cells import read_cell
-from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 
 # Keys of a benchmark's result that only evalchemy writes.

@@ -12,10 +12,10 @@ import os
 import re
 from collections.abc import Mapping
 
+from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells, pass_at_k, values
 from oellm.frameworks.reading.pass_at_k import PassRate, Tally
 from oellm.frameworks.reading.values import Object, get_objects, get_text
-from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import Environment, TaskState
 

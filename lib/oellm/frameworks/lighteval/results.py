@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native
 from oellm.frameworks.reading.values import Object
-from oellm.metrics.records import REPORTED, is_finite
+from oellm.metrics.records import REPORTED
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.contents import Contents
 from oellm.runs.environment import Environment, TaskState

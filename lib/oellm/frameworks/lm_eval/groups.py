@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from oellm.metrics.records import DERIVED, PARTIAL, REPORTED, is_finite
+from oellm.core.json_codec import is_finite
+from oellm.metrics.records import DERIVED, PARTIAL, REPORTED
 
 # Metric and filter.
 MetricKey = tuple[str, str]

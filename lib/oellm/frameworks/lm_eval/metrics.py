@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from oellm.core.json_codec import is_finite
 from oellm.frameworks.interface import count_documents
 from oellm.frameworks.lm_eval.groups import (
     Aggregate,
@@ -15,7 +16,6 @@ from oellm.frameworks.lm_eval.groups import (
     aggregate_scores,
 )
 from oellm.manifest.rows import Row
-from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore
 from oellm.runs.environment import TaskState
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from oellm.core.json_codec import is_finite
 from oellm.frameworks.interface import (
     GENERATE_UNTIL,
     LOGLIKELIHOOD,
@@ -28,7 +29,6 @@ from oellm.frameworks.reading.values import (
     is_count,
 )
 from oellm.manifest.rows import Row
-from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import TaskState
 

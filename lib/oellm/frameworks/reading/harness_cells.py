@@ -6,11 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.harness_model import read_model
 from oellm.frameworks.reading.values import Object, get_text, is_count
-from oellm.metrics.records import is_finite
 from oellm.runs.contents import Contents
 from oellm.runs.environment import Environment
 

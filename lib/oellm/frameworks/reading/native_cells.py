@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from oellm.core.json_codec import is_finite
 from oellm.manifest.cells import read_cell
 from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.rows import Row
-from oellm.metrics.records import is_finite
 from oellm.metrics.scored_rows import MetricScore
 
 # The directory of a model in a hub's cache, up to its files at a commit.

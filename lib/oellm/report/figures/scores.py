@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from oellm.core.json_codec import is_finite
 from oellm.manifest import checkpoint_names
 from oellm.metrics.model_names import ModelName, short_names
-from oellm.metrics.records import PARTIAL, MetricRecord, is_finite
+from oellm.metrics.records import PARTIAL, MetricRecord
 from oellm.metrics.score_groups import ScoreSetting, group_scores, select_primary
 
 
