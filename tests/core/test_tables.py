@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.core import parquet, schema, tables
+from oellm.core.display import parse_time
 from oellm.core.markup import MARKUPS, ScoreCell
 from oellm.errors import InputError
+from oellm.metrics.records import column_names
 from support.golden_files import GOLDEN, assert_golden
 from support.processes import Run, on_a_terminal
 from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LINES, records
@@ -165,8 +167,12 @@ def test_parquet_has_the_columns_of_the_schema(run: Run) -> None:
 
     done = run("oe-collect", "--format=parquet", "--partial", stdin="".join(LINES))
     table = pyarrow.parquet.read_table(io.BytesIO(done.stdout.encode("utf-8", "surrogateescape")))
-    assert table.to_pylist() == [each._asdict() for each in records(LINES)]
+    expected = [{name: r.value_in(name) for name in column_names()} for r in records(LINES)]
+    for each in expected:
+        each["finished"] = parse_time(each["finished"])
+    assert table.to_pylist() == expected
     names = {"integer": "int64", "number": "double", "boolean": "bool"}
+    names["time"] = "timestamp[ms, tz=UTC]"
     assert {field.name: str(field.type) for field in table.schema} == {
         column: names.get(spec["type"], "string") for column, spec in schema.table("metric").items()
     }
