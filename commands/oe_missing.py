@@ -135,7 +135,7 @@ def _missing_in_manifest(options: Options) -> bool:
     path = options.paths[0] if options.paths else None
     cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
     with cli.open_input(path) as stream:
-        manifest = csv_file.ManifestReader(stream, cli.input_name(path))
+        manifest = csv_file.ManifestReader(stream, cli.input_name(path), cli.message)
         rows = list(manifest)
     runs = sources.find_runs(options.directories, cli.message)
     states = run_lookup.find_states(

@@ -320,7 +320,7 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
         yield from run.rows(shard)
         return
     with cli.open_input(None) as stream:
-        rows = csv_file.read_rows(stream, cli.input_name(None))
+        rows = csv_file.read_rows(stream, cli.input_name(None), cli.message)
         for row in frameworks.select_runnable(rows, cli.message):
             yield manifest.identify_row(locations.locate_row(row))
 

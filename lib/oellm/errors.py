@@ -81,7 +81,12 @@ class InputError(OellmError):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return `, did you mean X?` for the known name nearest to `name`, or an empty text."""
+    close = find_nearest(name, known)
+    return f", did you mean {close}?" if close else ""
+
+
+def find_nearest(name: str, known: Iterable[str], least: float = 0.6) -> str:
+    """Return the known name nearest to `name`, empty if none is at least so alike (0 to 1)."""
     import difflib
 
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f", did you mean {close[0]}?" if close else ""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=least)), "")

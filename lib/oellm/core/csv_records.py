@@ -7,10 +7,10 @@ import functools
 import io
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from oellm.errors import InputError
+from oellm.errors import InputError, find_nearest
 
 if TYPE_CHECKING:
     from _csv import Writer as CsvWriter
@@ -24,21 +24,35 @@ _LONGEST_CELL = 2**20
 _LONGEST_LINE = 2**24
 
 
+# What spreadsheets write between columns if commas are decimal points.
+_OTHER_SEPARATORS = (";", "\t", "|")
+
+
 class CsvReader:
     """Yields the line number and the cells of each record of a CSV text.
 
     Raises InputError with line and column for text without a header, a required column that is
     missing, a column that stands twice in the header, a record that is not as long as the header,
-    and text that is not CSV or not UTF-8.
+    and text that is not CSV or not UTF-8. `check_start` gets the first line before it is parsed,
+    and may raise an error that says what it is.
 
     Attributes:
         header: The names of the columns.
     """
 
-    def __init__(self, lines: Iterable[str], source: str, required: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        lines: Iterable[str],
+        source: str,
+        required: Iterable[str] = (),
+        *,
+        check_start: Callable[[str], None] | None = None,
+    ) -> None:
         csv.field_size_limit(_LONGEST_CELL)
         if isinstance(lines, io.TextIOBase):
             lines = iter(functools.partial(lines.readline, _LONGEST_LINE), "")
+        if check_start is not None:
+            lines = _checked(lines, check_start)
         self._reader = csv.reader(lines, strict=True)
         self._source = source
         self._records = self._read()
@@ -56,6 +70,7 @@ class CsvReader:
             if name not in self.header:
                 shown = ",".join(self.header)[:120]
                 text = f"required column is missing; the header is {shown!r}"
+                text += _header_hint(name, self.header)
                 raise InputError(text, self._source, line=1, column=name)
 
     def __iter__(self) -> Iterator[tuple[int, list[str]]]:
@@ -90,6 +105,26 @@ class CsvReader:
             line = self._reader.line_num + 1 + error.object.count(b"\n", 0, error.start)
             message = f"expected UTF-8 text, got byte 0x{byte:02x}"
             raise InputError(message, self._source, line) from None
+
+
+def _checked(lines: Iterable[str], check_start: Callable[[str], None]) -> Iterator[str]:
+    """Yield lines; the first one is checked before."""
+    rest = iter(lines)
+    for line in rest:
+        check_start(line)
+        yield line
+        break
+    yield from rest
+
+
+def _header_hint(name: str, header: Sequence[str]) -> str:
+    """Return what may be wrong with a header that lacks a column."""
+    separators = [each for each in _OTHER_SEPARATORS if len(header) == 1 and each in header[0]]
+    if separators:
+        return f"; its columns seem to be separated by {separators[0]!r}, not by commas"
+    by_plain_name = {one.strip().lower(): one for one in header}
+    meant = by_plain_name.get(name) or find_nearest(name, header)
+    return f"; rename {meant!r}" if meant else ""
 
 
 class _LineFeeds:

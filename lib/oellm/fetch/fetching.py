@@ -80,11 +80,11 @@ class FetchOutcome:
 def read_rows(stream: TextIO, source: str, log: Log) -> tuple[list[str], list[Row]]:
     """Read the columns of a manifest, and its rows, which can be fetched.
 
-    `log` gets the rows of frameworks that only other tools run; they are left out. Raises
-    InputError for anything wrong in it, also for an eval_id that is not the row's.
+    `log` gets what is doubtful, and the rows of frameworks that only other tools run; they are left
+    out. Raises InputError for anything wrong in it, also for an eval_id that is not the row's.
     """
     rows = []
-    reader = csv_file.ManifestReader(stream, source)
+    reader = csv_file.ManifestReader(stream, source, log)
     for row in frameworks.select_runnable(reader, log):
         if row["eval_id"]:
             manifest.identify_row(locations.locate_row(row))

@@ -7,33 +7,61 @@ from typing import TextIO
 
 from oellm.core import schema
 from oellm.core.csv_records import CsvReader, csv_writer
+from oellm.core.log import Log
+from oellm.errors import InputError, OellmError, raise_errors
+from oellm.manifest import other_formats
 from oellm.manifest.rows import Row, check_row
+
+# After so many errors nobody wants to know of more.
+_MOST_ERRORS = 1000
 
 
 class ManifestReader:
     """Yields the checked rows of a CSV manifest, one by one.
 
     Raises InputError, with line and column, for a missing header or column, a line that is not as
-    long as the header, and a cell that its column cannot hold.
+    long as the header, and a cell that its column cannot hold. After the first bad row it yields
+    no other, but looks for what else is wrong. `report` gets a message for each unknown column that
+    may be a misspelled one.
 
     Attributes:
         header: The names of the columns.
     """
 
-    def __init__(self, stream: TextIO, source: str) -> None:
-        self._records = CsvReader(stream, source, schema.required("manifest"))
+    def __init__(self, stream: TextIO, source: str, report: Log | None = None) -> None:
+        self._records = CsvReader(
+            stream,
+            source,
+            schema.required("manifest"),
+            check_start=lambda line: other_formats.require_manifest(line, source),
+        )
         self._source = source
         self.header = self._records.header
+        if report is not None:
+            for text in other_formats.find_misspelled_columns(self.header):
+                report(f"{source}: {text}")
 
     def __iter__(self) -> Iterator[Row]:
-        for line, cells in self._records:
-            row = Row(dict(zip(self.header, cells, strict=False)), self._source, line)
-            yield check_row(row)
+        errors: list[OellmError] = []
+        try:
+            for line, cells in self._records:
+                row = Row(dict(zip(self.header, cells, strict=False)), self._source, line)
+                try:
+                    check_row(row)
+                except InputError as error:
+                    errors.append(error)
+                if not errors:
+                    yield row
+                if len(errors) == _MOST_ERRORS:
+                    break
+        except InputError as error:
+            errors.append(error)
+        raise_errors(errors)
 
 
-def read_rows(stream: TextIO, source: str) -> Iterator[Row]:
+def read_rows(stream: TextIO, source: str, report: Log | None = None) -> Iterator[Row]:
     """Yield the checked rows of a CSV manifest; raises InputError as ManifestReader does."""
-    return iter(ManifestReader(stream, source))
+    return iter(ManifestReader(stream, source, report))
 
 
 class ManifestWriter:

@@ -151,7 +151,7 @@ def plan_run(
     NoRowsError if it has no rows.
     """
     read = _Reading(ContentsReader(cluster, report, {}))
-    rows = frameworks.select_runnable(csv_file.read_rows(stream, source), report)
+    rows = frameworks.select_runnable(csv_file.read_rows(stream, source, report), report)
     check = TaskCheck(cluster, report)
     for row in _drop_duplicates(complete_rows(rows, cluster), report):
         key = model_key(row)
