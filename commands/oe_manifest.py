@@ -105,11 +105,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, InputError, UsageError
+from oellm.errors import ExitStatus, InputError, OellmError, UsageError, raise_errors
 
 if TYPE_CHECKING:
     from oellm.manifest.rows import Row
@@ -185,7 +185,7 @@ def _suite_paths(paths: list[str]) -> list[str]:
 
 
 def _manifest(arguments: cli.Arguments) -> int:
-    from oellm.manifest import csv_file, rows
+    from oellm.manifest import csv_file, locations, rows
 
     if arguments["--list"]:
         _list(arguments["--suites"], _selections(arguments["--task_groups"]))
@@ -200,18 +200,20 @@ def _manifest(arguments: cli.Arguments) -> int:
     if not models:
         raise InputError("no model is left: all are broken")
     of_model = _rows(options, models[0]["model_path"])
+    raise_errors(_find_errors(options, of_model))
     for cells in models[1:]:
         rows.check_row(of_model[0].with_cells(**cells))
+    of_model = [locations.locate_row(row) for row in of_model]
     if not options.unchecked_tasks:
-        _check_tasks(of_model)
+        _tell_unconfirmed(of_model)
     csv_file.write_models(sys.stdout, models, of_model)
     is_whole = options.skip_broken or not expansion.broken
     return ExitStatus.DONE if is_whole else ExitStatus.FAILED
 
 
 def _rows(options: Options, model: str) -> list[Row]:
-    """Return the checked rows of one model."""
-    from oellm.manifest import locations, rows
+    """Return the rows of one model, unchecked."""
+    from oellm.manifest import rows
     from oellm.tasks import suites
 
     tasks: list[Mapping[str, str]] = [
@@ -223,20 +225,55 @@ def _rows(options: Options, model: str) -> list[Row]:
         known = suites.load_suites(options.suites, os.environ)
         for selection in options.task_groups:
             tasks += suites.select_rows(selection, known)
-    of_model = (rows.Row({"model_path": model, **cells, **options.settings}) for cells in tasks)
-    return [locations.locate_row(rows.check_row(row)) for row in of_model]
+    return [rows.Row({"model_path": model, **cells, **options.settings}) for cells in tasks]
 
 
-def _check_tasks(rows: list[Row]) -> None:
-    """Raise UsageError that names every task, group or tag that its framework does not have.
+def _find_errors(options: Options, of_model: list[Row]) -> list[OellmError]:
+    """Return what is wrong with the rows of a model, each thing once."""
+    from oellm.manifest import locations, rows
 
-    Tell which tasks cannot start without a permission that the rows do not give.
-    """
+    errors = [error for row in of_model if (error := _find_error(row))]
+    found: dict[str, OellmError] = {str(error): error for error in errors}
+    if not options.unchecked_tasks:
+        # A row with another mistake has a task, too.
+        names = ("task_path", "eval_suite", "include_path")
+        given = (rows.Row({name: row[name] for name in names}) for row in of_model)
+        tasks = map(locations.locate_row, given)
+        for unknown in _unknown_tasks(tasks, found):
+            option = "--tasks" if unknown.column == "task_path" else f"--{unknown.column}"
+            found[str(unknown)] = UsageError(f"{option}: {unknown.message}")
+    return list(found.values())
+
+
+def _find_error(row: Row) -> InputError | None:
+    """Return the first error of a row, apart from its task."""
+    from oellm import frameworks
+    from oellm.manifest import rows
+
+    try:
+        frameworks.require_known_values(rows.check_row(row))
+    except InputError as error:
+        return error
+    return None
+
+
+def _unknown_tasks(tasks: Iterable[Row], found: Mapping[str, OellmError]) -> list[InputError]:
+    """Return the errors of tasks that do not exist; none if a cell about tasks is wrong."""
     from oellm import frameworks
 
-    if unknown := frameworks.find_unknown_tasks(rows, cli.message):
-        raise UsageError("; ".join(unknown))
-    if unconfirmed := frameworks.find_unconfirmed_tasks(rows, cli.message):
+    try:
+        return frameworks.find_unknown_tasks(list(tasks), cli.message)
+    except InputError:
+        if not found:
+            raise
+        return []
+
+
+def _tell_unconfirmed(of_model: list[Row]) -> None:
+    """Tell which tasks cannot start without a permission that the rows do not give."""
+    from oellm import frameworks
+
+    if unconfirmed := frameworks.find_unconfirmed_tasks(of_model, cli.message):
         cli.message(
             f"{', '.join(unconfirmed)}: these tasks run code that the model writes, so their rows "
             "will fail; to permit it: --confirm_run_unsafe_code=true"

@@ -9,6 +9,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,12 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("status")
     rows = "".join(f"acme/m{model},t{task},0\n" for model in range(5) for task in range(2))
     done = runner(directory)(
-        *("oe-render", "--cluster=slurm", f"--set=eval_base_dir={directory}", "--set=venv=/v"),
+        *(
+            "oe-render",
+            "--cluster=slurm",
+            f"--set=eval_base_dir={directory}",
+            f"--set=venv={sys.prefix}",
+        ),
         "--set=shard_time=0",
         *("--run_dir", directory / "run"),
         stdin="model_path,task_path,n_shot\n" + rows,

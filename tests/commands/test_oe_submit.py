@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,11 @@ def test_all_shards_are_submitted_and_the_job_id_is_recorded(
 def test_the_users_comment_comes_before_that_of_the_submission(
     run: Run, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
-    settings = [f"--set=eval_base_dir={tmp_path}", "--set=venv=/v", "--sbatch=comment=for ada"]
+    settings = [
+        f"--set=eval_base_dir={tmp_path}",
+        f"--set=venv={sys.prefix}",
+        "--sbatch=comment=for ada",
+    ]
     record = run("oe-render", "--cluster=slurm", *settings, stdin=HEADER + "acme/m,t,0\n").stdout
     run("oe-submit", stdin=record, env=slurm.env)
     (job,) = jobs(json.loads(record))
@@ -85,7 +90,7 @@ def test_the_queue_limit_is_kept_and_the_rest_is_reported(
     run: Run, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     rows = "".join(f"acme/m{model},t,0\n" for model in range(4))
-    settings = ["--set=queue_limit=4", "--set=concurrency=2", "--set=venv=/v"]
+    settings = ["--set=queue_limit=4", "--set=concurrency=2", f"--set=venv={sys.prefix}"]
     settings.append("--set=shard_time=0")
     record = json.loads(
         run(

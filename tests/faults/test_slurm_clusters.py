@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from support.submitting import HEADER, FakeSlurm, jobs
 
 
 def render(run: Run, base: Path, *options: str, **how: Any) -> dict[str, Any]:
-    given = (*SLURM, f"--set=eval_base_dir={base}", "--set=venv=/v", *options)
+    given = (*SLURM, f"--set=eval_base_dir={base}", f"--set=venv={sys.prefix}", *options)
     rows = "".join(f"acme/m{n},t,0\n" for n in range(4))
     record: dict[str, Any] = json.loads(run("oe-render", *given, stdin=HEADER + rows, **how).stdout)
     return record
@@ -45,7 +46,7 @@ def test_every_later_call_asks_the_cluster_that_has_the_job(
     manifest = HEADER + "".join(f"acme/m{n},t,0\n" for n in range(4))
     missing = run(
         *("oe-missing", f"--in={tmp_path}", *SLURM, f"--set=eval_base_dir={tmp_path}"),
-        "--set=venv=/v",
+        f"--set=venv={sys.prefix}",
         stdin=manifest,
         env=slurm.env,
     )
@@ -74,6 +75,11 @@ def test_a_lost_answer_is_found_on_its_cluster(run: Run, slurm: FakeSlurm, tmp_p
 
 
 def test_all_clusters_are_refused(run: Run, slurm: FakeSlurm, tmp_path: Path) -> None:
-    given = (*SLURM, f"--set=eval_base_dir={tmp_path}", "--set=venv=/v", "--sbatch=clusters=all")
+    given = (
+        *SLURM,
+        f"--set=eval_base_dir={tmp_path}",
+        f"--set=venv={sys.prefix}",
+        "--sbatch=clusters=all",
+    )
     done = run("oe-render", *given, stdin=HEADER + "acme/m,t,0\n", status=2)
     assert "expected the names of clusters, got 'all'" in done.stderr

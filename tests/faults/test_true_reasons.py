@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -112,10 +113,12 @@ def test_a_job_that_ended_before_its_worker_started_says_so(
 
 def test_rows_that_differ_never_have_one_title(run: Run, tmp_path: Path) -> None:
     """Two experiments with checkpoints of one name, two numbers of shots, two limits."""
-    models = [f"/x/{name}/hf/iter_0001000" for name in ("exp-a", "exp-b")]
+    models = [tmp_path / "x" / name / "hf" / "iter_0001000" for name in ("exp-a", "exp-b")]
+    for model in models:
+        model.mkdir(parents=True)
     lines = [f"{model},t,{shots},5\n" for model in models for shots in (0, 2)]
     lines.append(f"{models[0]},t,0,10\n")
-    options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}", "--set=venv=/v")
+    options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}", f"--set=venv={sys.prefix}")
     header = HEADER.replace("n_shot", "n_shot,limit")
     record = json.loads(run("oe-render", *options, stdin=header + "".join(lines)).stdout)
     path = Path(record["run_dir"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ SMALL = "acme/8b,copa,0,100,200,loglikelihood=200,16000000000,{tp}\n"
 
 
 def cluster(tmp_path: Path, **settings: Any) -> list[str]:
-    ours = {"eval_base_dir": tmp_path / "base", "venv": "/venv", **settings}
+    ours = {"eval_base_dir": tmp_path / "base", "venv": sys.prefix, **settings}
     return ["--cluster=slurm", *(f"--set={key}={value}" for key, value in ours.items())]
 
 
@@ -61,7 +62,9 @@ def test_times_of_earlier_runs_replace_guesses(run: Run, tmp_path: Path) -> None
     for path in (before / "run.json", *(before / "results").iterdir()):
         path.write_text(path.read_text().replace('"local"', '"slurm"'))
     row = ours["row"]
-    cells = [row["model_path"], row["task_path"], row["n_shot"], row["include_path"], row["limit"]]
+    model = tmp_path / "model"
+    model.mkdir()
+    cells = [str(model), row["task_path"], row["n_shot"], row["include_path"], row["limit"]]
     size = ours["provenance"]["model"]["total_bytes"]
     manifest = "model_path,task_path,n_shot,include_path,limit,model_bytes\n" + "".join(
         f"{','.join([cells[0], task, *cells[2:]])},{size}\n" for task in (cells[1], "another")

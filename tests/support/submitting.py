@@ -65,6 +65,8 @@ def rendered(run: Run, tmp_path: Path) -> dict[str, Any]:
     """Render a run of four shards with two rows each; its worker is a script of the test."""
     rows = "".join(f"acme/m{model},t{task},0\n" for model in range(4) for task in range(2))
     settings = [f"--set={text}" for text in (f"eval_base_dir={tmp_path}/base", "shard_time=0")]
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").touch()
     settings.append(f"--set=venv={tmp_path}/venv")
     done = run("oe-render", "--cluster=slurm", *settings, stdin=HEADER + rows)
     record: dict[str, Any] = json.loads(done.stdout)

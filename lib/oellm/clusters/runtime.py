@@ -69,11 +69,16 @@ def runs_here(cluster: Cluster, eval_suite: str) -> bool:
 
 
 def require_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
-    """Return what find_launcher returns; raises MachineError if the image does not exist."""
+    """Return what find_launcher returns; raises MachineError if the image or Python does not exist.
+
+    Lines of the setting `setup` may make the environment in the job.
+    """
     image, python = find_launcher(cluster, eval_suite)
     if image and not image.exists():
         hint = f"set images_directory or images.{eval_suite}"
         raise MachineError(f"{image}: no such image; {hint}")
+    if not image and not cluster.items("setup") and not os.path.lexists(python):
+        raise MachineError(f"{python}: no such Python; set venv to a virtual environment")
     return image, python
 
 

@@ -106,13 +106,19 @@ def _places(rows: Sequence[Row]) -> str:
     return f"{rows[0].source}:{lines}{more}"
 
 
-def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[str]:
-    """Return a message for each task of the rows that its framework does not have.
+def require_known_values(row: Row) -> None:
+    """Raise InputError for a value of a row that its framework cannot use, whatever the task."""
+    if (name := row.typed.eval_suite) in runnable_names():
+        _module(name, "arguments").require_known_values(row)
+
+
+def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
+    """Return an error for each task of the rows that its framework does not have.
 
     Tasks of frameworks that oe-run-task cannot run are not looked up.
     """
     tasks: dict[str, Tasks] = {}
-    unknown: dict[str, None] = {}
+    unknown: dict[str, InputError] = {}
     for row in rows:
         name = row.typed.eval_suite
         if name not in runnable_names():
@@ -122,8 +128,8 @@ def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[str]:
         try:
             tasks[name].require(row.typed.task_path, row.typed.include_path)
         except InputError as error:
-            unknown[str(error)] = None
-    return list(unknown)
+            unknown[str(error)] = error
+    return list(unknown.values())
 
 
 def find_harness(name: str) -> Harness:

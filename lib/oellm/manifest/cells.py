@@ -138,7 +138,7 @@ def _seed_objection(text: str, value: Any) -> str:
 
 def _parse_batch_size(text: str) -> int | str:
     # Tools that know floating-point numbers only write 8.0.
-    if match := re.fullmatch(r"0*([1-9][0-9]{0,8})(\.0*)?", text.strip()):
+    if match := re.fullmatch(r"0*([1-9][0-9]{0,99})(\.0*)?", text.strip()):
         return int(match[1])
     if re.fullmatch(r"auto(:[1-9][0-9]{0,8})?", text):
         return text

@@ -11,6 +11,8 @@ from typing import Any
 
 from oellm.manifest.argument_texts import argument_text, shown_text, split_pieces, value_text
 
+# org/name, or one of the first models, which have no org.
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Arguments that are secret. Everybody can read manifests and run directories.
 _SECRET = ("token", "use_auth_token", "hf_token", "api_key")
 # Commas in a directory's name for which the file system is asked.

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 from oellm.errors import InputError, UsageError, raise_errors
 from oellm.manifest.checkpoint_names import StepNames, training_step
 from oellm.manifest.locations import find_hub_snapshot, locate_model
-from oellm.manifest.model_spec import ModelSpec, parse_listed
+from oellm.manifest.model_spec import HUB_ID, ModelSpec, parse_listed
 
 if TYPE_CHECKING:
     from oellm.models.checkpoints import Holding
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 class ListedModel(NamedTuple):
@@ -131,7 +129,7 @@ def expand_models(
 def _not_hub_ids(listed: Sequence[ListedModel]) -> Iterator[InputError]:
     for model in listed:
         path = model.spec.path
-        if model.spec.is_local or _HUB_ID.fullmatch(path):
+        if model.spec.is_local or HUB_ID.fullmatch(path):
             continue
         text = f"{path!r} is neither a directory nor a hub id (org/name)"
         if set(path) & set("*?["):

@@ -6,8 +6,12 @@ import os
 from collections.abc import Iterable
 
 from oellm.hub.repositories import HubModel
+from oellm.manifest.model_spec import HUB_ID
 from oellm.manifest.rows import Row
 from oellm.models import file_selection, model_directory
+
+# Files and directories; a model has hundreds at most, its training state may have thousands.
+_MOST_FILES = 5000
 
 
 def text_arguments(row: Row) -> dict[str, str]:
@@ -24,6 +28,26 @@ def find_local_problem(row: Row) -> str | None:
     return f"{path}: {text}" if text else None
 
 
+def find_missing_directory(row: Row, hf_home: str) -> str | None:
+    """Return why a row's model is not there, or None if it is, or may be on the hub.
+
+    A name such as `runs/iter_1` is a model of the hub, too; if `runs` is a directory and the cache
+    in `hf_home` has no such model, it is a mistake.
+    """
+    path = row.model.path
+    if os.path.isdir(path):
+        return None
+    if os.path.exists(path):
+        return f"{path}: this is a file; name a model by its directory"
+    if not HUB_ID.fullmatch(path):
+        return f"{path}: no such directory"
+    cached = os.path.join(hf_home, "hub", f"models--{path.replace('/', '--')}")
+    above = os.path.dirname(path)
+    if not above or row["model_revision"] or not os.path.isdir(above) or os.path.isdir(cached):
+        return None
+    return f"{path}: no such directory in {above}; if it is a model of the hub, run oe-fetch before"
+
+
 def count_bytes(row: Row) -> int:
     """Return the bytes of the files that loading a row's local model reads."""
     directory = row.model.path
@@ -32,7 +56,10 @@ def count_bytes(row: Row) -> int:
 
 
 def list_read_files(row: Row, directory: str) -> Iterable[str]:
-    """Return the names of the files in a directory that loading a row's model reads, sorted."""
+    """Return the names of the files in a directory that loading a row's model reads, sorted.
+
+    Raises InputError if there are so many files that it cannot be the directory of a model.
+    """
     given = text_arguments(row)
     model = HubModel(
         row.model.path,
@@ -41,9 +68,11 @@ def list_read_files(row: Row, directory: str) -> Iterable[str]:
         subfolder=given.get("subfolder", ""),
         variant=given.get("variant", ""),
     )
-    names = (
-        os.path.relpath(os.path.join(folder, name), directory)
-        for folder, _, files in os.walk(directory)
-        for name in files
-    )
+    names = []
+    for folder, folders, files in os.walk(directory):
+        names += [os.path.relpath(os.path.join(folder, name), directory) for name in files]
+        # A directory of everything, such as /, would take hours.
+        if len(names) + len(folders) > _MOST_FILES:
+            text = f"{directory}: there are more than {_MOST_FILES} files in it; is this a model?"
+            raise row.error("model_path", text)
     return file_selection.select_files(sorted(names), model)

@@ -15,12 +15,13 @@ from oellm.clusters.cluster import Cluster
 from oellm.clusters.run_rows import complete_rows
 from oellm.core import display
 from oellm.core.log import Log
-from oellm.errors import ExitStatus, OellmError
+from oellm.errors import ExitStatus, InputError, OellmError, raise_errors
 from oellm.frameworks.current_contents import ContentsReader
 from oellm.frameworks.task_check import TaskCheck
 from oellm.manifest import csv_file
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
+from oellm.models import local_models
 from oellm.plan import job_resources, time_limits
 from oellm.plan.costs import CostModel
 from oellm.plan.guesses import DOCUMENTS
@@ -108,6 +109,8 @@ class _Reading:
         self.repeated = 0
         # The first row of each model.
         self.models: dict[ModelKey, Row] = {}
+        # Models that no job could load.
+        self.unusable: dict[ModelKey, InputError] = {}
         self.tasks: dict[tuple[str, str], str] = {}
 
     def digests(self) -> RowDigests:
@@ -155,8 +158,14 @@ def plan_run(
     check = TaskCheck(cluster, report)
     for row in _drop_duplicates(complete_rows(rows, cluster), report):
         key = model_key(row)
+        if key in read.unusable:
+            continue
         if (seconds := read.seconds.get(key)) is None:
-            _require_gpus(row, cluster, key.tp)
+            try:
+                _require_usable(row, cluster, key.tp)
+            except InputError as error:
+                read.unusable[key] = error
+                continue
             seconds = read.seconds[key] = array("d")
             read.work[key] = ModelWork(key, costs.load(row), seconds)
             if spool is not None:
@@ -170,12 +179,17 @@ def plan_run(
         read.note_task(row)
         if spool is not None:
             spool.add(row, key, estimate)
+    raise_errors(list(read.unusable.values()))
     if not read.work:
         raise NoRowsError("nothing to do: the manifest has no rows")
     return _plan(read, cluster, start_s=costs.start_s, report=report)
 
 
-def _require_gpus(row: Row, cluster: Cluster, tp: int) -> None:
+def _require_usable(row: Row, cluster: Cluster, tp: int) -> None:
+    """Raise InputError if no job of this cluster could load the row's model."""
+    frameworks.require_known_values(row)
+    if problem := local_models.find_missing_directory(row, cluster.text("hf_home")):
+        raise row.error("model_path", problem)
     try:
         job_resources.require_node_for(cluster, tp)
     except ValueError as error:

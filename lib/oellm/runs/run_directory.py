@@ -15,7 +15,7 @@ from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
 from oellm.core.paths import make_directory, make_shared_directory
 from oellm.core.regular_files import RefusedFileError, open_regular_text, read_regular
-from oellm.errors import ExitStatus, InputError, OellmError
+from oellm.errors import ExitStatus, InputError, MachineError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
 from oellm.runs import run_record
@@ -276,8 +276,18 @@ def create_run_directory(output_dir: Path, user: str, explicit: str | None = Non
     """Create a new run directory and return it.
 
     It is `explicit` if that is given (it must not exist, or be empty), else output_dir/user/TIME;
-    a second run in the same second gets a suffix.
+    a second run in the same second gets a suffix. Raises MachineError, with the option or setting
+    that named it, if it cannot be made.
     """
+    try:
+        return _create_directory(output_dir, user, explicit)
+    except OSError as error:
+        origin = "--run_dir" if explicit else "the setting eval_output_dir"
+        path = error.filename or explicit or output_dir
+        raise MachineError(f"{origin}: {path} cannot be created: {error.strerror}") from None
+
+
+def _create_directory(output_dir: Path, user: str, explicit: str | None) -> Path:
     if explicit:
         path = Path(os.path.abspath(explicit))
         if path.exists() and (not path.is_dir() or any(path.iterdir())):

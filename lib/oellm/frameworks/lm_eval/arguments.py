@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
+from oellm.errors import find_nearest, nearest
 from oellm.manifest.argument_texts import COMPANIONS, NAMES, unquoted
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.model_spec import looks_local
@@ -15,6 +17,35 @@ _SPLITTING: dict[str, tuple[str, Any]] = {
     "hf": ("parallelize", True),
     "vllm": ("tensor_parallel_size", None),
 }
+# The types that torch and vLLM know by these names.
+_DTYPES = ("auto", "float16", "bfloat16", "float32", "float64", "half", "float", "double")
+_NICKNAMES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "f16": "float16"}
+_FP8 = re.compile(r"float8_\w+")
+# The model classes of lm-eval 0.4.0 to 0.4.13.
+_BACKENDS = (
+    *("anthropic", "anthropic-chat", "anthropic-chat-completions", "anthropic-completions"),
+    *("azure-openai-chat-completions", "dummy", "ggml", "gguf", "habana", "hf", "hf-audiolm-qwen"),
+    *("hf-auto", "hf-mistral3", "hf-multimodal", "huggingface", "ipex", "litellm", "litellm-chat"),
+    *("litellm-chat-completions", "local-chat-completions", "local-completions", "mamba_ssm"),
+    *("megatron_lm", "nemo_lm", "neuronx", "onnxruntime", "onnxruntime-genai"),
+    *("openai-chat-completions", "openai-completions", "openvino", "sglang", "sglang-generate"),
+    *("steered", "textsynth", "trtllm", "vllm", "vllm-vlm", "watsonx_llm", "winml"),
+)
+
+
+def require_known_values(row: Row) -> None:
+    """Raise InputError for a type of weights or a backend that lm-eval does not have."""
+    dtype = row.model_arguments.get("dtype", row["dtype"])
+    # An argument of a backend of its own may be anything.
+    if dtype and isinstance(dtype, str) and dtype not in _DTYPES and not _FP8.fullmatch(dtype):
+        hint = _NICKNAMES.get(dtype.lower()) or find_nearest(dtype.removeprefix("torch."), _DTYPES)
+        known = f", did you mean {hint}?" if hint else f"; known are {', '.join(_DTYPES)}"
+        column = "dtype" if row["dtype"] == dtype else "model_path"
+        raise row.error(column, f"unknown floating-point type {dtype!r}{known}")
+    backend = row.typed.backend
+    if backend not in _BACKENDS:
+        hint = nearest(backend, _BACKENDS) or f"; known are {', '.join(_BACKENDS)}"
+        raise row.error("backend", f"lm-eval has no model class {backend!r}{hint}")
 
 
 def load_arguments(key: ModelKey, row: Row) -> dict[str, Any]:
