@@ -197,6 +197,7 @@ def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> 
             report=cli.message,
             spool=spool,
             earlier=earlier.eval_ids,
+            only_plan=options.dry_run or options.explain,
         )
     if plan.repeated:
         cli.message(

@@ -53,6 +53,9 @@ def test_models_that_are_not_there_are_named_all_at_once(run: Run, tmp_path: Pat
     lines = refusal(run, tmp_path, f"{HEADER}\n{rows}acme/a,arc,0\n").splitlines()
     assert [line.split(": ")[1] for line in lines] == [f"stdin:{2 * n}" for n in range(1, 5)]
     assert all("no such directory" in line for line in lines)
+    # A dry run may be for another machine.
+    done = run(*RENDER, "--dry_run", stdin=f"{HEADER}\n/nope,arc,0\n")
+    assert done.stderr.startswith("oe-render: stdin:2: model_path: /nope: no such directory\n")
     # A model of the hub that is in the cache may be called like a directory.
     (tmp_path / "hf" / "hub" / "models--runs--y").mkdir(parents=True)
     cached = f"--set=hf_home={tmp_path}/hf"

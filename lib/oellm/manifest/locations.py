@@ -124,7 +124,8 @@ def find_hub_snapshot(model: ModelSpec) -> HubSnapshot | None:
     revision = dict(model.arguments).get("revision", "main")
     commit = match["commit"] or _find_commit(match["directory"], revision)
     path = os.path.join(match["directory"], "snapshots", commit) if commit else model.path
-    return HubSnapshot(match["hub"], match["name"].replace("--", "/"), commit, path)
+    name = match["name"].replace("--", "/")
+    return HubSnapshot(hub=match["hub"], name=name, commit=commit, path=path)
 
 
 def _find_commit(directory: str, revision: str) -> str:

@@ -166,7 +166,7 @@ def search_checkpoints(
     for pattern, run in runs.items():
         if "*" in pattern and all(model.step is None for model in run):
             runs[pattern] = _with_numbers(run, root, pattern.split("/").index("*"))
-    return Holding(None, list(runs.values()), found.unreadable, found.repeated)
+    return Holding(None, list(runs.values()), found.unreadable, links=found.repeated)
 
 
 def _with_numbers(run: TrainingRun, root: str, place: int) -> TrainingRun:

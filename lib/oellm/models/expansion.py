@@ -159,7 +159,9 @@ def _expand_directories(
         holding = None
         try:
             if spec.is_local and not find_hub_snapshot(spec):
-                holding = _holding(model, spec.path, given.get("subfolder", ""), names)
+                holding = _holding(
+                    model, spec.path, subfolder=given.get("subfolder", ""), names=names
+                )
         except InputError as error:
             errors.append(error)
         searches.append((spec, given, holding))
@@ -221,7 +223,7 @@ def _read_steps(models: list[ExpandedModel], names: StepNames) -> None:
     models[:] = [model._replace(step=step) for model, step in zip(models, found, strict=True)]
 
 
-def _holding(model: ListedModel, root: str, subfolder: str, names: StepNames) -> Holding:
+def _holding(model: ListedModel, root: str, *, subfolder: str, names: StepNames) -> Holding:
     """Return what a local model's directory holds."""
     from oellm.models import checkpoints
 

@@ -145,13 +145,15 @@ def plan_run(
     report: Log,
     spool: RowSpool | None,
     earlier: Collection[str] = (),
+    only_plan: bool = False,
 ) -> RunPlan:
     """Read a manifest and plan its shards; a spool gets the rows, each with its eval_id.
 
     `earlier` are the eval_ids of rows that earlier runs have results of. `report` gets messages
     about duplicate rows, about rows of frameworks that only other tools run, and about shards that
     take longer than their time limit. Raises InputError for anything wrong in the manifest, and
-    NoRowsError if it has no rows.
+    NoRowsError if it has no rows. With `only_plan`, which may be for another machine, a model that
+    is not there is only reported.
     """
     read = _Reading(ContentsReader(cluster, report, {}))
     rows = frameworks.select_runnable(csv_file.read_rows(stream, source, report), report)
@@ -162,7 +164,7 @@ def plan_run(
             continue
         if (seconds := read.seconds.get(key)) is None:
             try:
-                _require_usable(row, cluster, key.tp)
+                _require_usable(row, cluster, tp=key.tp, report=report if only_plan else None)
             except InputError as error:
                 read.unusable[key] = error
                 continue
@@ -185,11 +187,17 @@ def plan_run(
     return _plan(read, cluster, start_s=costs.start_s, report=report)
 
 
-def _require_usable(row: Row, cluster: Cluster, tp: int) -> None:
-    """Raise InputError if no job of this cluster could load the row's model."""
+def _require_usable(row: Row, cluster: Cluster, *, tp: int, report: Log | None) -> None:
+    """Raise InputError if no job of this cluster could load the row's model.
+
+    `report`, if there is one, gets the message about a directory that is not there.
+    """
     frameworks.require_known_values(row)
     if problem := local_models.find_missing_directory(row, cluster.text("hf_home")):
-        raise row.error("model_path", problem)
+        error = row.error("model_path", problem)
+        if report is None:
+            raise error
+        report(str(error))
     try:
         job_resources.require_node_for(cluster, tp)
     except ValueError as error:
