@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.environments import idle_venv
 from support.processes import Run
 
 # It starts many processes, some of which wait.
@@ -94,7 +94,7 @@ def test_without_a_place_for_the_cache_there_is_a_digest_all_the_same(
 def test_a_sandbox_has_no_digest_and_a_venv_no_image(render: Render, tmp_path: Path) -> None:
     (tmp_path / "sandbox").mkdir()
     assert render(tmp_path / "sandbox")["images"] == entry(tmp_path / "sandbox", None)
-    without = render(tmp_path, "--set=container_runtime=none", f"--set=venv={sys.prefix}")
+    without = render(tmp_path, "--set=container_runtime=none", f"--set=venv={idle_venv()}")
     assert without["images"] == []
 
 

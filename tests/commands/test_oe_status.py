@@ -9,12 +9,12 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.environments import idle_venv
 from support.golden_files import assert_golden
 from support.processes import BIN, ROOT, Run, clean_environment, runner
 
@@ -36,7 +36,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "oe-render",
             "--cluster=slurm",
             f"--set=eval_base_dir={directory}",
-            f"--set=venv={sys.prefix}",
+            f"--set=venv={idle_venv()}",
         ),
         "--set=shard_time=0",
         *("--run_dir", directory / "run"),

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.environments import idle_venv
 from support.processes import Run, clean_environment
 from support.submitting import HEADER, FakeSlurm, finish, jobs
 
@@ -39,7 +39,7 @@ def test_the_users_comment_comes_before_that_of_the_submission(
 ) -> None:
     settings = [
         f"--set=eval_base_dir={tmp_path}",
-        f"--set=venv={sys.prefix}",
+        f"--set=venv={idle_venv()}",
         "--sbatch=comment=for ada",
     ]
     record = run("oe-render", "--cluster=slurm", *settings, stdin=HEADER + "acme/m,t,0\n").stdout
@@ -90,7 +90,7 @@ def test_the_queue_limit_is_kept_and_the_rest_is_reported(
     run: Run, slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     rows = "".join(f"acme/m{model},t,0\n" for model in range(4))
-    settings = ["--set=queue_limit=4", "--set=concurrency=2", f"--set=venv={sys.prefix}"]
+    settings = ["--set=queue_limit=4", "--set=concurrency=2", f"--set=venv={idle_venv()}"]
     settings.append("--set=shard_time=0")
     record = json.loads(
         run(

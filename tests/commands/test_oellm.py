@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.environments import idle_venv
 from support.model_directories import write_model
 from support.processes import DEMO_TASKS, Run
 from support.submitting import finish
@@ -84,7 +85,11 @@ def test_rows_with_results_in_earlier_runs_are_not_evaluated_again(
     models = [write_model(tmp_path / name) for name in ("a", "b", "c")]
     rows = tmp_path / "evals.csv"
     rows.write_text("model_path,task_path,n_shot\n" + "".join(f"{m},t,0\n" for m in models))
-    options = ["--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base", "--set=venv=/venv"]
+    options = [
+        "--cluster=slurm",
+        f"--set=eval_base_dir={tmp_path}/base",
+        f"--set=venv={idle_venv()}",
+    ]
     options.append("--set=shard_time=0")
     rendered = json.loads(run("oe-render", *options, rows).stdout)
     finish(rendered, 0, 1)

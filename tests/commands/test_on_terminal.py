@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from support.environments import idle_venv
 from support.processes import BIN, Run, clean_environment
 from support.submitting import HEADER, FakeSlurm, finish, jobs
 from support.terminal import lines_on_terminal
@@ -48,12 +49,17 @@ def test_the_list_of_runs_fits_and_tells_them_apart(
 ) -> None:
     made = []
     for models in (2, 1):
+        names = [f"a/long/way/experiment-{m}/checkpoints/iter_{m:07}" for m in range(models)]
+        for name in names:
+            (tmp_path / name).mkdir(parents=True, exist_ok=True)
         rows = "".join(
-            f"/a/long/way/to/experiment-{m}/checkpoints/iter_{m:07},task_with_a_long_name_{t},0\n"
-            for m in range(models)
-            for t in range(3)
+            f"{tmp_path}/{name},task_with_a_long_name_{t},0\n" for name in names for t in range(3)
         )
-        options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}", "--set=venv=/v")
+        options = (
+            "--cluster=slurm",
+            f"--set=eval_base_dir={tmp_path}",
+            f"--set=venv={idle_venv()}",
+        )
         record = json.loads(run("oe-render", *options, stdin=HEADER + rows).stdout)
         made.append(Path(record["run_dir"]))
     run("oe-submit", made[1], env=slurm.env)

@@ -21,14 +21,14 @@ HEADER = "model_path,task_path,n_shot"
 def test_a_column_that_is_nearly_one_is_told(
     run: Run, column: str, meant: str, command: tuple[str, ...]
 ) -> None:
-    done = run(*command, stdin=f"{HEADER},{column}\nacme/a,arc,0,5\n", status=None)
+    done = run(*command, stdin=f"{HEADER},{column}\nacme/a,arc_easy,0,5\n", status=None)
     name = command[0]
     text = f"unknown column {column!r}, did you mean {meant}? it is passed on"
     assert f"{name}: stdin: {text}\n" in done.stderr
 
 
 def test_other_columns_are_the_users_own(run: Run) -> None:
-    done = run(*RENDER, stdin=f"{HEADER},experiment,mix,size\nacme/a,arc,0,a,b,c\n")
+    done = run(*RENDER, stdin=f"{HEADER},experiment,mix,size\nacme/a,arc_easy,0,a,b,c\n")
     assert "unknown" not in done.stderr
 
 
@@ -56,12 +56,12 @@ def test_what_is_no_manifest_is_named(run: Run, text: str, message: str) -> None
 
 
 def test_all_errors_are_told_up_to_a_count(run: Run) -> None:
-    rows = "acme/a,arc,five\n,arc,0\nacme/a,arc\n"
+    rows = "acme/a,arc_easy,five\n,arc_easy,0\nacme/a,arc\n"
     done = run(*RENDER, stdin=f"{HEADER}\n{rows}", status=2)
     places = [line.split(": ")[1:3] for line in done.stderr.splitlines()]
     assert places[:2] == [["stdin:2", "n_shot"], ["stdin:3", "model_path"]]
     assert places[2][0] == "stdin:4"
-    done = run(*RENDER, stdin=HEADER + "\nacme/a,arc,five" * 30, status=2)
+    done = run(*RENDER, stdin=HEADER + "\nacme/a,arc_easy,five" * 30, status=2)
     assert len(done.stderr.splitlines()) == 11
     assert done.stderr.endswith("20 more errors of this kind\n")
 
@@ -69,10 +69,10 @@ def test_all_errors_are_told_up_to_a_count(run: Run) -> None:
 def test_a_manifest_of_20_000_columns_takes_no_time(run: Run, tmp_path: Path) -> None:
     names = [f"c{number}" for number in range(20_000)]
     path = tmp_path / "wide.csv"
-    path.write_text(f"{HEADER},{','.join(names)}\n" + f"acme/a,arc,0,{','.join(names)}\n" * 3)
+    path.write_text(f"{HEADER},{','.join(names)}\n" + f"acme/a,arc_easy,0,{','.join(names)}\n" * 3)
     started = time.monotonic()
     run(*RENDER, path)
     wide = time.monotonic() - started
     started = time.monotonic()
-    run(*RENDER, stdin=f"{HEADER}\nacme/a,arc,0\n")
+    run(*RENDER, stdin=f"{HEADER}\nacme/a,arc_easy,0\n")
     assert wide < 5 + 5 * (time.monotonic() - started)

@@ -41,7 +41,7 @@ RENDER = ("oe-render", "--cluster=local", "--dry_run")
 def test_a_doubtful_value_is_refused_with_its_place(
     run: Run, column: str, text: str, message: str
 ) -> None:
-    cells = {"model_path": "acme/a", "task_path": "arc", "n_shot": "0", column: text}
+    cells = {"model_path": "acme/a", "task_path": "arc_easy", "n_shot": "0", column: text}
     quoted = ('"' + cell.replace('"', '""') + '"' for cell in cells.values())
     done = run(*RENDER, stdin=f"{','.join(cells)}\n{','.join(quoted)}\n", status=2)
     assert done.stderr.startswith(f"oe-render: stdin:2: {column}: expected")
@@ -53,7 +53,7 @@ def test_a_doubtful_value_is_refused_with_its_place(
     ("column", "text"), [("n_shot", "5.0"), ("batch_size", "8.0"), ("tp", "1.0"), ("limit", "1")]
 )
 def test_a_whole_number_is_read_also_with_a_point(run: Run, column: str, text: str) -> None:
-    cells = {"model_path": "acme/a", "task_path": "arc", "n_shot": "0", column: text}
+    cells = {"model_path": "acme/a", "task_path": "arc_easy", "n_shot": "0", column: text}
     run(*RENDER, stdin=f"{','.join(cells)}\n{','.join(cells.values())}\n")
 
 

@@ -34,7 +34,7 @@ def refusal(run: Run, directory: Path, stdin: str, *options: str, status: int = 
 def test_unknown_types_and_backends_are_refused(
     run: Run, tmp_path: Path, column: str, text: str, message: str
 ) -> None:
-    said = refusal(run, tmp_path, f"{HEADER},{column}\nacme/a,arc,0,{text}\n")
+    said = refusal(run, tmp_path, f"{HEADER},{column}\nacme/a,arc_easy,0,{text}\n")
     assert said.startswith(f"oe-render: stdin:2: {column}: ")
     assert message in said
     arguments = ("--models=acme/a", "--tasks=arc", "--unchecked_tasks", f"--{column}={text}")
@@ -42,24 +42,24 @@ def test_unknown_types_and_backends_are_refused(
 
 
 def test_the_type_among_the_models_arguments_is_looked_at_too(run: Run, tmp_path: Path) -> None:
-    said = refusal(run, tmp_path, f'{HEADER}\n"acme/a,dtype=float17",arc,0\n')
+    said = refusal(run, tmp_path, f'{HEADER}\n"acme/a,dtype=float17",arc_easy,0\n')
     assert "stdin:2: model_path: unknown floating-point type 'float17'" in said
 
 
 def test_models_that_are_not_there_are_named_all_at_once(run: Run, tmp_path: Path) -> None:
     write_model(tmp_path / "runs" / "x" / "iter_2")
     missing = ["./nope", "/nope", "runs/x/iter_1", "runs/y"]
-    rows = "".join(f"{path},arc,{shots}\n" for path in missing for shots in (0, 1))
-    lines = refusal(run, tmp_path, f"{HEADER}\n{rows}acme/a,arc,0\n").splitlines()
+    rows = "".join(f"{path},arc_easy,{shots}\n" for path in missing for shots in (0, 1))
+    lines = refusal(run, tmp_path, f"{HEADER}\n{rows}acme/a,arc_easy,0\n").splitlines()
     assert [line.split(": ")[1] for line in lines] == [f"stdin:{2 * n}" for n in range(1, 5)]
     assert all("no such directory" in line for line in lines)
     # A dry run may be for another machine.
-    done = run(*RENDER, "--dry_run", stdin=f"{HEADER}\n/nope,arc,0\n")
+    done = run(*RENDER, "--dry_run", stdin=f"{HEADER}\n/nope,arc_easy,0\n")
     assert done.stderr.startswith("oe-render: stdin:2: model_path: /nope: no such directory\n")
     # A model of the hub that is in the cache may be called like a directory.
     (tmp_path / "hf" / "hub" / "models--runs--y").mkdir(parents=True)
     cached = f"--set=hf_home={tmp_path}/hf"
-    run(*RENDER, "--dry_run", cached, stdin=f"{HEADER}\nruns/y,arc,0\n")
+    run(*RENDER, "--dry_run", cached, stdin=f"{HEADER}\nruns/y,arc_easy,0\n")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_an_environment_that_is_not_there_is_named_by_its_setting(
     given = [f"--set={option}" for option in (*options, "container_runtime=auto")]
     if "venv" in options[0]:
         given[-1] = "--set=container_runtime=none"
-    assert message in refusal(run, tmp_path, f"{HEADER}\nacme/a,arc,0\n", *given, status=3)
+    assert message in refusal(run, tmp_path, f"{HEADER}\nacme/a,arc_easy,0\n", *given, status=3)
 
 
 def test_a_directory_of_results_that_cannot_be_made_is_named_by_its_setting(
@@ -85,7 +85,7 @@ def test_a_directory_of_results_that_cannot_be_made_is_named_by_its_setting(
     base = tmp_path / "file" / "base"
     done = run(
         *("oe-render", "--cluster=local", f"--set=eval_output_dir={base}"),
-        stdin=f"{HEADER}\nacme/a,arc,0\n",
+        stdin=f"{HEADER}\nacme/a,arc_easy,0\n",
         status=3,
     )
     assert done.stderr.startswith(f"oe-render: the setting eval_output_dir: {base}/")
@@ -99,7 +99,7 @@ def test_the_root_directory_is_no_model_and_is_not_searched(run: Run, tmp_path: 
         for name in range(100):
             (directory / str(name)).touch()
     for path in ("/", str(big)):
-        said = run(*RENDER, "--dry_run", stdin=f"{HEADER}\n{path},arc,0\n", status=2).stderr
+        said = run(*RENDER, "--dry_run", stdin=f"{HEADER}\n{path},arc_easy,0\n", status=2).stderr
         assert said.startswith(f"oe-render: stdin:2: model_path: {path}: there are more than 5000")
 
 

@@ -39,7 +39,7 @@ def test_a_model_has_one_name_however_its_path_is_spelled(run: Run, tmp_path: Pa
     for spelling in spellings:
         found = table(run(*MANIFEST, f"--models={spelling}").stdout)
         assert [row["model_path"] for row in found] == [str(model)], spelling
-    by_hand = "".join(f"{spelling},arc,0\n" for spelling in spellings)
+    by_hand = "".join(f"{spelling},arc_easy,0\n" for spelling in spellings)
     rows = planned(run, tmp_path, f"model_path,task_path,n_shot\n{by_hand}")
     assert [row["model_path"] for row in rows] == [str(model)]
 
@@ -73,7 +73,7 @@ def test_a_directory_of_the_hubs_cache_is_the_model_of_the_hub(
     (row,) = table(done.stdout)
     assert (row["model_path"], row["model_revision"]) == (f"acme/a{arguments}", commit)
     assert f"this is acme/a of the hub at {commit[:12]}" in done.stderr
-    manifest = f'model_path,task_path,n_shot\n"{cache}{given}",arc,0\n'
+    manifest = f'model_path,task_path,n_shot\n"{cache}{given}",arc_easy,0\n'
     (written,) = planned(run, tmp_path, manifest)
     assert (written["model_path"], written["model_revision"]) == (f"acme/a{arguments}", commit)
 
@@ -92,7 +92,9 @@ def test_a_directory_is_a_model_also_with_commas_and_equals_signs(run: Run, tmp_
         assert models - {"acme/a"} == {quoted[0], str(plain), quoted[1]}
     listed = run(*MANIFEST, "--models=-,dtype=float16", stdin=f"{odd}\n").stdout
     assert [row["model_path"] for row in table(listed)] == [f"{quoted[0]},dtype=float16"]
-    rows = planned(run, tmp_path, f'model_path,task_path,n_shot\n"{odd},dtype=float16",arc,0\n')
+    rows = planned(
+        run, tmp_path, f'model_path,task_path,n_shot\n"{odd},dtype=float16",arc_easy,0\n'
+    )
     assert [row["model_path"] for row in rows] == [f"{quoted[0]},dtype=float16"]
 
 
@@ -107,7 +109,7 @@ def test_a_path_that_no_manifest_can_name_costs_only_itself(run: Run, tmp_path: 
 
 def test_spellings_of_arguments_are_one_model_and_structures_stay(run: Run, tmp_path: Path) -> None:
     cells = ["dtype=float16,trust_remote_code=true", "trust_remote_code=True,dtype=float16"]
-    manifest = "".join(f'"acme/a,{text}",arc,{n}\n' for n, text in enumerate(cells))
+    manifest = "".join(f'"acme/a,{text}",arc_easy,{n}\n' for n, text in enumerate(cells))
     done = run(
         *("oe-render", "--cluster=local", "--dry_run"),
         stdin=f"model_path,task_path,n_shot\n{manifest}",

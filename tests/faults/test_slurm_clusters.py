@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.environments import idle_venv
 from support.processes import Run
 from support.submitted_run import SLURM
 from support.submitting import HEADER, FakeSlurm, jobs
 
 
 def render(run: Run, base: Path, *options: str, **how: Any) -> dict[str, Any]:
-    given = (*SLURM, f"--set=eval_base_dir={base}", f"--set=venv={sys.prefix}", *options)
+    given = (*SLURM, f"--set=eval_base_dir={base}", f"--set=venv={idle_venv()}", *options)
     rows = "".join(f"acme/m{n},t,0\n" for n in range(4))
     record: dict[str, Any] = json.loads(run("oe-render", *given, stdin=HEADER + rows, **how).stdout)
     return record
@@ -46,7 +46,7 @@ def test_every_later_call_asks_the_cluster_that_has_the_job(
     manifest = HEADER + "".join(f"acme/m{n},t,0\n" for n in range(4))
     missing = run(
         *("oe-missing", f"--in={tmp_path}", *SLURM, f"--set=eval_base_dir={tmp_path}"),
-        f"--set=venv={sys.prefix}",
+        f"--set=venv={idle_venv()}",
         stdin=manifest,
         env=slurm.env,
     )
@@ -78,7 +78,7 @@ def test_all_clusters_are_refused(run: Run, slurm: FakeSlurm, tmp_path: Path) ->
     given = (
         *SLURM,
         f"--set=eval_base_dir={tmp_path}",
-        f"--set=venv={sys.prefix}",
+        f"--set=venv={idle_venv()}",
         "--sbatch=clusters=all",
     )
     done = run("oe-render", *given, stdin=HEADER + "acme/m,t,0\n", status=2)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
+from support.environments import idle_venv
 from support.processes import Run
 from support.submitting import HEADER, FakeSlurm, fake_worker, jobs
 
@@ -118,12 +119,12 @@ def test_rows_that_differ_never_have_one_title(run: Run, tmp_path: Path) -> None
         model.mkdir(parents=True)
     lines = [f"{model},t,{shots},5\n" for model in models for shots in (0, 2)]
     lines.append(f"{models[0]},t,0,10\n")
-    options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}", f"--set=venv={sys.prefix}")
+    options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}", f"--set=venv={idle_venv()}")
     header = HEADER.replace("n_shot", "n_shot,limit")
     record = json.loads(run("oe-render", *options, stdin=header + "".join(lines)).stdout)
     path = Path(record["run_dir"])
     (path / "failures").mkdir(exist_ok=True)
-    ids = [line.split(",")[-2] for line in (path / "jobs.csv").read_text().splitlines()[1:]]
+    ids = [row["eval_id"] for row in csv.DictReader((path / "jobs.csv").open())]
     for number, eval_id in enumerate(ids):
         failure = {"class": "ValueError", "message": "abcde"[number], "attempts": 1, "log": ""}
         timing = {"finished": "2026-01-01T00:00:00+00:00"}

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
+from support.environments import idle_venv
 from support.processes import INDICES, Run
 
 HEADER = "model_path,task_path,n_shot,include_path\n"
-SLURM = ("--cluster=slurm", "--set=container_runtime=none", "--set=venv=/venv")
+SLURM = ("--cluster=slurm", "--set=container_runtime=none", f"--set=venv={idle_venv()}")
 
 
 @pytest.fixture(autouse=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.environments import idle_venv
 from support.processes import ROOT, Run, clean_environment
 
 GOLDEN_RUN = ROOT / "tests" / "golden" / "contract" / "run"
@@ -21,7 +21,7 @@ SMALL = "acme/8b,copa,0,100,200,loglikelihood=200,16000000000,{tp}\n"
 
 
 def cluster(tmp_path: Path, **settings: Any) -> list[str]:
-    ours = {"eval_base_dir": tmp_path / "base", "venv": sys.prefix, **settings}
+    ours = {"eval_base_dir": tmp_path / "base", "venv": idle_venv(), **settings}
     return ["--cluster=slurm", *(f"--set={key}={value}" for key, value in ours.items())]
 
 
