@@ -36,7 +36,7 @@ def test_oellm_ends_with_the_run_directory_and_the_next_commands(
     (tmp_path / "rows.csv").write_text(HEADER + "acme/m,t,0\n")
     lines = lines_on_terminal(
         *("oellm", "schedule-eval", f"--eval_csv_path={tmp_path}/rows.csv", "--skip_fetch"),
-        *("--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base", "--set=venv=/v"),
+        *("--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base", f"--set=venv={idle_venv()}"),
         env=clean_environment(tmp_path, slurm.env),
     )
     (run_dir,) = (tmp_path / "base").glob("*/2*")

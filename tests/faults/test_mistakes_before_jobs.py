@@ -88,7 +88,7 @@ def test_a_directory_of_results_that_cannot_be_made_is_named_by_its_setting(
         stdin=f"{HEADER}\nacme/a,arc_easy,0\n",
         status=3,
     )
-    assert done.stderr.startswith(f"oe-render: the setting eval_output_dir: {base}/")
+    assert done.stderr.startswith(f"oe-render: the setting eval_output_dir: {base} ")
 
 
 def test_the_root_directory_is_no_model_and_is_not_searched(run: Run, tmp_path: Path) -> None:
