@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from oellm.runs.result_record import Facts
     from oellm.runs.result_store import ResultStore
     from oellm.runs.run_directory import Run
+    from oellm.worker.halts import Halt
     from oellm.worker.job_script import JobScript
     from oellm.worker.row_scheduler import RowCounts, RunOptions
 
@@ -197,11 +198,23 @@ def _evaluate(
         f"{counts.failed} failed{left}"
     )
     if counts.halt is not None:
-        cli.message(f"stopped: {counts.halt.reason}; the rows that are left get no failure")
-        return ExitStatus.MACHINE if counts.halt.is_unusable else ExitStatus.TRY_AGAIN
+        return _halted(counts.halt)
     if counts.left and signals.first is not None:
         return _stopped(run, options.shard, counts=counts, number=signals.first)
     return ExitStatus.FAILED if counts.failed else ExitStatus.DONE
+
+
+def _halted(halt: Halt) -> int:
+    """Tell why the machine lets the worker evaluate nothing more; return the exit status."""
+    import socket
+
+    host = socket.gethostname()
+    if halt.is_unusable:
+        hint = "the rows go back (--set=allow_cpu=true permits the CPU)"
+        cli.message(f"{host} is unusable: {halt.reason}; {hint}")
+        return ExitStatus.MACHINE
+    cli.message(f"stopped on {host}: {halt.reason}; the rows go back")
+    return ExitStatus.TRY_AGAIN
 
 
 def _run_options(rows: list[Row], run: Run | None, options: Options, origin: Facts) -> RunOptions:

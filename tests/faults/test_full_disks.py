@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_a_worker_that_cannot_write_results_stops_and_its_rows_go_back(
     small = f"mount -t tmpfs -o size=4k none {results}; exec "
     small += f"{BIN}/oe-run-task --run_dir={directory} --shard=0"
     done = run("unshare", "--mount", "bash", "-c", small, status=75)
-    assert f"oe-run-task: stopped: {results}/" in done.stderr
+    assert f"oe-run-task: stopped on {socket.gethostname()}: {results}/" in done.stderr
     assert f"No space left on device ({results} has " in done.stderr
     assert "0 rows evaluated, 0 already had results, 0 failed, 6 left" in done.stderr
     assert not (directory / "failures").exists()
@@ -52,7 +53,7 @@ def test_a_worker_that_cannot_write_results_stops_and_its_rows_go_back(
 def test_a_command_names_the_file_that_a_full_disk_did_not_take(
     run: Run, tmp_path: Path, command: str
 ) -> None:
-    rows = "model_path,task_path,n_shot\n" + "".join(f"acme/a,t{n},0\n" for n in range(2000))
+    rows = "model_path,task_path,n_shot\n" + "".join(f"acme/a,mmlu,{n}\n" for n in range(2000))
     small = tmp_path / "small"
     small.mkdir()
     if command == "oe-render":

@@ -26,7 +26,7 @@ ALL = {
 def render(run: Run, tmp_path: Path, *settings: str) -> Path:
     fake_worker(tmp_path, SHOW)
     given = (f"venv={tmp_path}/venv", f"eval_base_dir={tmp_path}/base", "shard_time=0", *settings)
-    rows = HEADER + "acme/a,t,0\nacme/b,t,0\n"
+    rows = HEADER + "acme/a,mmlu,0\nacme/b,mmlu,0\n"
     command = ("oe-render", "--cluster=slurm", *(f"--set={text}" for text in given))
     return Path(json.loads(run(*command, stdin=rows).stdout)["run_dir"])
 

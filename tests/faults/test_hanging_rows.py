@@ -126,7 +126,7 @@ def test_the_limit_is_the_columns_else_the_settings_else_that_of_the_plan(
 ) -> None:
     from oellm.runs import run_directory
 
-    rows = f"model_path,task_path,n_shot,row_timeout\nacme/a,t,0,{column}\n"
+    rows = f"model_path,task_path,n_shot,row_timeout\nacme/a,mmlu,0,{column}\n"
     command = ("oe-render", "--cluster=local", f"--set=row_timeout={setting}")
     directory = json.loads(run(*command, stdin=rows).stdout)["run_dir"]
     loaded = run_directory.load_run(directory)
@@ -136,6 +136,6 @@ def test_the_limit_is_the_columns_else_the_settings_else_that_of_the_plan(
 
 
 def test_a_plan_with_long_rows_gives_them_ten_times_their_estimate(run: Run) -> None:
-    rows = "model_path,task_path,n_shot,n_docs,model_bytes\nacme/a,t,0,90000000,9000000000\n"
+    rows = "model_path,task_path,n_shot,n_docs,model_bytes\nacme/a,mmlu,0,90000000,9000000000\n"
     (shard,) = json.loads(run("oe-render", "--cluster=local", stdin=rows).stdout)["shards"]
     assert 8 * shard["estimate_s"] < shard["row_timeout_s"] <= 10 * shard["estimate_s"]

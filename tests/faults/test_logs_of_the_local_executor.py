@@ -18,7 +18,7 @@ def render(run: Run, tmp_path: Path, script: str) -> Path:
     fake_worker(tmp_path, script)
     settings = (f"venv={tmp_path}/venv", f"eval_base_dir={tmp_path}/base")
     command = ("oe-render", "--cluster=slurm", *(f"--set={text}" for text in settings))
-    return Path(json.loads(run(*command, stdin=HEADER + "acme/a,t,0\n").stdout)["run_dir"])
+    return Path(json.loads(run(*command, stdin=HEADER + "acme/a,mmlu,0\n").stdout)["run_dir"])
 
 
 @pytest.mark.parametrize("kind", ["link", "pipe", "names"])

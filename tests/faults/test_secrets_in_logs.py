@@ -32,7 +32,7 @@ def test_no_secret_reaches_a_local_job_and_none_that_it_prints_its_log(
     printed.write_text(f"{TOKEN} {SECRETS['OPENAI_KEY']} pw=me:pw4711@db {KEY}\nKEYBOARD=us MONKEY")
     fake_worker(tmp_path, f'env >"$3/environment.$5"; env >&2; cat {printed} >&2')
     settings = (f"venv={tmp_path}/venv", f"eval_base_dir={tmp_path}/base", "stage_dir=/tmp/$PLACE")
-    rows = HEADER + "acme/a,t,0\n"
+    rows = HEADER + "acme/a,mmlu,0\n"
     command = ("oe-render", "--cluster=slurm", *(f"--set={text}" for text in settings))
     directory = Path(json.loads(run(*command, stdin=rows).stdout)["run_dir"])
     env = SECRETS | {"PLACE": "here", "OTHER": "not for jobs", "LC_TIME": "C"}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def test_the_local_executor_says_why_its_worker_ended(run: Run) -> None:
     directory = render(run, "acme/never-loaded")
     env = {"CUDA_VISIBLE_DEVICES": "0"}
     done = run("oe-submit", "--executor=local", directory, env=env, status=1)
-    assert f"oe-submit: shard 0: stopped: {GIVEN} (CUDA_VISIBLE_DEVICES=0; " in done.stderr
+    said = f"is unusable: {GIVEN} (CUDA_VISIBLE_DEVICES=0; "
+    assert f"oe-submit: shard 0: {socket.gethostname()} {said}" in done.stderr
     assert "oe-submit: shard 0: exit status 3; log: " in done.stderr
 
 
