@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from oellm.metrics.records import MetricRecord
+from oellm.core.tables import select_fields
+from oellm.metrics.records import MetricRecord, column_names
 from support.processes import ROOT, Run
 from support.report_pages import many, score
 from support.score_lines import HOSTILE_MODEL
@@ -48,7 +49,10 @@ class Browser:
         self.driver, self._run, self.path = driver, run, directory / "report #1.html"
 
     def show(self, records: list[MetricRecord], *options: str) -> None:
-        text = "".join(f"{json.dumps(record._asdict())}\n" for record in records)
+        columns = column_names()
+        values = select_fields(records, columns)
+        rows = (dict(zip(columns, row, strict=True)) for row in values)
+        text = "".join(f"{json.dumps(row)}\n" for row in rows)
         self._run("oe-report", f"--output={self.path}", *options, stdin=text)
         # Entries until now are about the start of the browser.
         self.logged("performance"), self.logged("browser")
