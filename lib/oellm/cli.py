@@ -89,6 +89,10 @@ def run(
     """
     global _program  # noqa: PLW0603
     _program = program
+    if argv is None and sys.getfilesystemencoding() != "utf-8":
+        # In an ASCII locale without UTF-8 mode, Python cannot name files with other letters.
+        again = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+        os.execv(sys.executable, again)  # noqa: S606
     _open_closed_streams()
     codecs.register_error(_ANY_TEXT, _encode_any)
     for stream in (sys.stdout, sys.stderr):

@@ -290,11 +290,13 @@ def create_run_directory(output_dir: Path, user: str, explicit: str | None = Non
 def _create_directory(output_dir: Path, user: str, explicit: str | None) -> Path:
     if explicit:
         path = Path(os.path.abspath(explicit))
+        _require_text(path)
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise InputError("the run directory exists already and is not empty", str(path))
         make_directory(path)
         return path
     parent = output_dir / user
+    _require_text(parent)
     make_shared_directory(output_dir)
     make_directory(parent)
     stamp = datetime.datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
@@ -306,6 +308,15 @@ def _create_directory(output_dir: Path, user: str, explicit: str | None) -> Path
             return path
         except FileExistsError:
             attempt += 1
+
+
+def _require_text(path: Path) -> None:
+    """Raise InputError for a path with bytes that JSON, such as run.json, cannot hold."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        raise InputError("expected a run directory whose path is UTF-8", shown) from None
 
 
 def _checked(content: Any, source: str) -> dict[str, Any]:
