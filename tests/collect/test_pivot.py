@@ -33,7 +33,7 @@ def sheet(
     cols: str | None = None,
     style: SheetStyle = PLAIN,
 ) -> Sheet:
-    request = PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", False))
+    request = PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", primary_only=False))
     return pivot_table.make_sheet(pivot.make_matrix(iter(found), request), style)
 
 
@@ -114,7 +114,7 @@ def test_rows_and_columns_are_columns_of_records() -> None:
         ("task", None, "--rows and --cols: task is in both"),
     ):
         with pytest.raises(UsageError, match=reason):
-            PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", False))
+            PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", primary_only=False))
 
 
 def test_scores_that_are_not_comparable_share_no_column() -> None:
@@ -303,7 +303,7 @@ def test_a_pivot_can_be_undone(scores: dict[tuple[Any, ...], Any], across: bool)
     ]
     rows, cols = ("task", "model_path") if across else ("model_path", "task")
     matrix = pivot.make_matrix(
-        found, PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", False))
+        found, PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", primary_only=False))
     )
     printed = pivot_table.make_sheet(matrix, SheetStyle(for_people=False, with_stderr=True))
     width = len(printed.types) - 2 * len(matrix.cols.keys)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from oellm.collect import result_files, result_states
 from oellm.collect.external_results import Identity
 from oellm.collect.result_states import ResultState
-from oellm.core.display import format_count
+from oellm.core.display import format_count, parse_time
 
 # The number of older results that messages name one by one.
 _NAMED = 10
@@ -143,10 +143,9 @@ class Duplicates:
 def _seconds(text: str) -> float | None:
     """Return seconds since the epoch; None for no time, and for one that is still to come."""
     try:
-        moment = datetime.datetime.fromisoformat(text)
+        moment = parse_time(text)
     except ValueError:
         return None
-    moment = moment.replace(tzinfo=moment.tzinfo or datetime.timezone.utc)
     if moment > datetime.datetime.now(datetime.timezone.utc) + _SKEW:
         return None
     return moment.timestamp()

@@ -134,5 +134,6 @@ def parse_time(text: str) -> datetime.datetime:
 
     Raises ValueError for other text, and TypeError for what is no text.
     """
-    moment = datetime.datetime.fromisoformat(text)
+    # Python 3.10 does not read the Z.
+    moment = datetime.datetime.fromisoformat(re.sub("[zZ]$", "+00:00", text))
     return moment if moment.tzinfo else moment.replace(tzinfo=datetime.timezone.utc)
