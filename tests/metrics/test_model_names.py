@@ -76,3 +76,9 @@ def test_the_middle_of_a_long_name_is_cut() -> None:
     alike = {1: "abcXhij--", 2: "abcYhij--"}
     assert shorten_names(alike, 7) == alike
     assert fit_names(alike, 7) == {1: "abc…j--", 2: "ab…- #2"}
+
+
+def test_a_path_with_a_comma_is_shown_as_it_is() -> None:
+    first = ModelName('"/runs/lr=1,bs=8/iter_1",dtype=float16')
+    other = ModelName("/runs/ok/iter_1,dtype=float16")
+    assert short_names([first, other]) == {first: "lr=1,bs=8", other: "ok"}

@@ -35,7 +35,7 @@ class ModelSpec:
     def parse(cls, text: str) -> ModelSpec:
         """Parse `path,key=value,…`; raises ValueError for anything else."""
         first, *rest = split_pieces(text)
-        path = _plain_path(first)
+        path = plain_path(first)
         pairs = []
         for piece in rest:
             key, equals, value = piece.partition("=")
@@ -149,7 +149,7 @@ def _shown_path(path: str) -> str:
     return path if is_plain else json.dumps(path, ensure_ascii=False)
 
 
-def _plain_path(text: str) -> str:
+def plain_path(text: str) -> str:
     """Return the path that the first piece of a cell shows."""
     path = text.strip()
     if not path.startswith('"'):

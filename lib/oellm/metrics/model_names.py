@@ -8,7 +8,9 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from oellm.core import display
+from oellm.manifest.argument_texts import split_pieces
 from oellm.manifest.checkpoint_names import training_step
+from oellm.manifest.model_spec import plain_path
 
 NameKey = TypeVar("NameKey", bound=Hashable)
 
@@ -39,7 +41,7 @@ def short_names(models: Iterable[ModelName]) -> dict[ModelName, str]:
     still be equal are the full names.
     """
     models = list(dict.fromkeys(models))
-    words = {model: model.path.split(",") for model in models}
+    words = {model: _words(model.path) for model in models}
     shared = set.intersection(*(set(each[1:]) for each in words.values())) if models else set()
     short_paths = _short_paths({path for path, *_ in words.values() if path.startswith("/")})
     names = {}
@@ -82,6 +84,12 @@ def shorten_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str
 def fit_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str]:
     """Return distinct names of at most `width` letters; a number tells cut names apart."""
     return dict(zip(names, _numbered(names.values(), width), strict=True))
+
+
+def _words(cell: str) -> list[str]:
+    """Return the path of a model's cell and its arguments, `key=value` each."""
+    path, *arguments = split_pieces(cell)
+    return [plain_path(path), *arguments]
 
 
 def _short_paths(paths: Iterable[str]) -> dict[str, str]:

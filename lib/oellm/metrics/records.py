@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -108,7 +109,8 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     model_path = canonical_model(cells["model_path"])
     eval_suite: str = read_cell("eval_suite", cells.get("eval_suite", "")).value
     limit: float | None = read_cell("limit", cells.get("limit", "")).value
-    step = scored.row.value("step") if cells.get("step") else find_step(model_path)
+    told = cells.get("step", "")
+    step = int(told) if re.fullmatch(r"[0-9]{1,15}", told) else find_step(model_path)
     chosen = primary.primary_places(scored)
     contents, environment, tasks = scored.contents, scored.environment, scored.tasks
     chat_template = contents.chat_template or _chat_template(cells)

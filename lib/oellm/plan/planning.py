@@ -111,6 +111,8 @@ class _Reading:
         self.models: dict[ModelKey, Row] = {}
         # Models that no job could load.
         self.unusable: dict[ModelKey, InputError] = {}
+        # Tasks that do not exist. They are told when all cells have been read.
+        self.unknown_tasks: list[InputError] = []
         self.tasks: dict[tuple[str, str], str] = {}
 
     def digests(self) -> RowDigests:
@@ -123,6 +125,13 @@ class _Reading:
             tasks={names: digest for names, digest in self.tasks.items() if digest},
             directories=models.directories,
         )
+
+    def look_up(self, row: Row, check: TaskCheck) -> None:
+        """Look up the task of a row, and keep what is wrong with it."""
+        try:
+            check.look_up(row)
+        except InputError as error:
+            self.unknown_tasks.append(error)
 
     def note_task(self, row: Row) -> None:
         """Note the directory and the digest of a task that does not come with its framework."""
@@ -177,11 +186,11 @@ def plan_run(
         read.bases[estimate.basis] += 1
         read.uncounted += not estimate.is_counted
         read.repeated += row["eval_id"] in earlier
-        check.look_up(row)
+        read.look_up(row, check)
         read.note_task(row)
         if spool is not None:
             spool.add(row, key, estimate)
-    raise_errors(list(read.unusable.values()))
+    raise_errors([*read.unusable.values(), *read.unknown_tasks])
     if not read.work:
         raise NoRowsError("nothing to do: the manifest has no rows")
     return _plan(read, cluster, start_s=costs.start_s, report=report)

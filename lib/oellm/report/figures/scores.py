@@ -110,7 +110,7 @@ def setting_titles(
 
 def _training_run(model: ModelName, step: int | None) -> ModelName:
     # Steps of a run on the hub are commits of one repository.
-    return model if step is None else ModelName(_run_of_path(model.path))
+    return model if step is None else ModelName(_run_of_path(model.path, step))
 
 
 _run_of_path = functools.lru_cache(4096)(checkpoint_names.training_run)
