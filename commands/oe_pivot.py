@@ -60,8 +60,9 @@ Examples:
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
@@ -133,6 +134,10 @@ def _pivot(arguments: cli.Arguments) -> int:
     sheet = pivot_table.make_sheet(matrix, style)
     for note in (*matrix.notes, *sheet.notes, *sheet.caption):
         cli.message(note)
+    if options.layout == "table" and _is_too_wide(sheet.types) and len(matrix.cols.keys) > 1:
+        cli.message(
+            "the table is wider than the terminal; it may fit with --rows and --cols swapped"
+        )
     counts = schema.count_columns("metric")
     record_source.write_rows(
         sheet.rows,
@@ -144,6 +149,13 @@ def _pivot(arguments: cli.Arguments) -> int:
     )
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
+
+
+def _is_too_wide(heads: Iterable[str]) -> bool:
+    """Return whether stdout is a terminal that is narrower than the heads of a table."""
+    if not sys.stdout.isatty():
+        return False
+    return sum(len(head) + 2 for head in heads) > os.get_terminal_size(1).columns > 0
 
 
 if __name__ == "__main__":

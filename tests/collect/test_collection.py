@@ -93,6 +93,18 @@ def test_results_on_stdin_count_once_too(run: Run) -> None:
     assert "oe-collect: /old: left out, " in done.stderr
 
 
+def test_many_older_results_are_counted_after_the_first_ten(run: Run) -> None:
+    lines = []
+    for day in range(1, 15):
+        older = json.loads(json.dumps(RESULT))
+        older["oellm"]["timing"]["finished"] = f"2020-01-{day:02}T00:00:00+00:00"
+        lines.append(json.dumps(older) + "\n")
+    done = run("oe-collect", stdin="".join(lines))
+    assert {row["finished"] for row in rows(done.stdout)} == {"2020-01-14T00:00:00+00:00"}
+    assert done.stderr.count("is a newer result of the same row") == 10
+    assert "oe-collect: and 3 more results with a newer one (oe-collect --all" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["nothing", "empty", "broken", "other"])
 def test_a_place_without_results_is_named(run: Run, tmp_path: Path, what: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from oellm.errors import UsageError
 from oellm.metrics.records import MetricRecord
 from oellm.metrics.selection import RecordSelection
 from support.golden_files import assert_golden
-from support.processes import Run
+from support.processes import Run, shown_on_a_terminal
 from support.score_lines import LARGE, LINES, SMALL, line, metric, records
 
 TEXT = "".join(LINES)
@@ -336,3 +337,15 @@ def test_json_lines_of_a_pivot_have_null_for_empty_cells(run: Run) -> None:
         "model_path",
         "hellaswag (5)",
     ]
+
+
+def test_a_pivot_that_is_wider_than_the_terminal_says_what_fits(tmp_path: Path) -> None:
+    header = "model_path,task,metric,value\n"
+    saved = tmp_path / "wide.csv"
+    saved.write_text(header + "".join(f"m,a_task_number_{n},acc,0.5\n" for n in range(12)))
+    assert "--rows and --cols swapped" in shown_on_a_terminal(
+        tmp_path, "oe-pivot", saved, columns=80
+    )
+    swapped = ("--rows=task", "--cols=model_path")
+    shown = shown_on_a_terminal(tmp_path, "oe-pivot", *swapped, saved, columns=80)
+    assert "swapped" not in shown

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from oellm.core import display
 from support.golden_run import make_run
-from support.processes import BIN, Run, clean_environment
+from support.processes import Run, shown_on_a_terminal
 
 # Clears the screen, moves the cursor, sets the title; a line end; text from right to left.
 EVIL = "m\x1b[2J\x9b1A\x07\r\nok\u202egnp\u2066\u200e"
 DANGEROUS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 RECORD = {"model_path": EVIL, "task": "t", "metric": "acc", "value": 0.5, "is_primary": True}
-
-
-def on_terminals(home: Path, *command: str | Path) -> str:
-    """Return what a command prints if stdout and stderr are a terminal."""
-    ours, theirs = pty.openpty()
-    try:
-        subprocess.run(
-            [BIN / command[0], *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
-            env=clean_environment(home),
-            check=False,
-        )
-        # The terminal itself makes CR LF of a line end.
-        return os.read(ours, 2**16).decode("utf-8", "surrogateescape").replace("\r\n", "\n")
-    finally:
-        os.close(theirs)
-        os.close(ours)
 
 
 @pytest.fixture
@@ -50,7 +28,7 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("layout", ["table", "csv", "jsonl", "json", "markdown", "latex", "html"])
 def test_no_format_writes_them_to_a_terminal(tmp_path: Path, saved: Path, layout: str) -> None:
     for command in ("oe-collect", "oe-pivot"):
-        shown = on_terminals(tmp_path, command, f"--format={layout}", saved)
+        shown = shown_on_a_terminal(tmp_path, command, f"--format={layout}", saved)
         assert "\ufffd" in shown or "\\u" in shown
         assert not DANGEROUS.search(shown)
 
@@ -83,7 +61,7 @@ def test_a_log_is_shown_without_them(tmp_path: Path) -> None:
     record = json.loads(failure.read_text())
     record["oellm"]["failure"]["log"] = str(log)
     failure.write_text(json.dumps(record))
-    shown = on_terminals(tmp_path, "oe-status", "--log", "203958e037c21b54", run_dir)
+    shown = shown_on_a_terminal(tmp_path, "oe-status", "--log", "203958e037c21b54", run_dir)
     assert "begin m" in shown
     assert not DANGEROUS.search(shown)
 
