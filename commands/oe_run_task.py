@@ -192,6 +192,8 @@ def _evaluate(
         run_options = _run_options(rows, run, options=options, origin=_origin(run, store))
         run_options = run_options._replace(script=script)
         counts = Worker(store, sinks, signals=signals, options=run_options).run(rows)
+    # Slurm may send one before the time limit at this very moment.
+    signals.ignore()
     left = f", {counts.left} left" if counts.left else ""
     cli.message(
         f"{counts.done} rows evaluated, {counts.skipped} already had results, "

@@ -115,6 +115,15 @@ def test_a_digest_changes_with(tasks: Path, change: Callable[[Path], None]) -> N
     assert digest(tasks, "other") == of_other
 
 
+def test_an_empty_file_that_code_waits_for_is_no_data(tasks: Path) -> None:
+    append(tasks / "helpers.py", "READY = Path(__file__).with_name('ready')\n")
+    before = digest(tasks)
+    (tasks / "ready").touch()
+    assert digest(tasks) == before
+    (tasks / "ready").write_text("data")
+    assert digest(tasks) != before
+
+
 def test_a_group_changes_with_what_it_overrides(tasks: Path) -> None:
     before = digest(tasks, "both")
     replace(tasks / "both.yaml", "repeats: 2", "repeats: 3")

@@ -40,6 +40,7 @@ class StopSignals:
         self.first: signal.Signals | None = None
         self.order = StopOrder.NONE
         self._first_at = 0.0
+        self._is_ignored = False
         self._ours, self._theirs = socket.socketpair()
 
     def __enter__(self) -> StopSignals:
@@ -52,10 +53,17 @@ class StopSignals:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             # Ignore repeated signals: they would change the exit status.
-            signal.signal(number, handler if self.first is None else signal.SIG_IGN)
+            is_ignored = self._is_ignored or self.first is not None
+            signal.signal(number, signal.SIG_IGN if is_ignored else handler)
         signal.set_wakeup_fd(self._wakeup)
         self._ours.close()
         self._theirs.close()
+
+    def ignore(self) -> None:
+        """Ignore these signals from now on: the work is done, and its exit status must stay."""
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+        self._is_ignored = True
 
     def fileno(self) -> int:
         """Return a file descriptor that becomes readable when a signal arrives."""

@@ -118,10 +118,20 @@ def code_files(path: str, packages: str) -> dict[str, str]:
             continue
         if len(found) >= _MOST_CODE_FILES:
             raise UnknownContentError(f"{path}: it leads to more than {_MOST_CODE_FILES} files")
+        if not file.endswith(".py") and _is_empty(file):
+            # It may tell the code something by being there, but no answer depends on its content.
+            continue
         found[name] = file_digest(file)
         if file.endswith(".py"):
             waiting += _named_files(file, start=start, packages=packages)
     return found
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return os.stat(path).st_size == 0
+    except OSError:
+        return False
 
 
 def _digest(descriptor: int, size: int, blocks: int) -> str:
