@@ -67,10 +67,9 @@ def test_frozen_worker_runs_alone_in_any_python(run: Run, tmp_path: Path) -> Non
 
 def test_more_models_than_the_queue_takes_share_shards(run: Run) -> None:
     rows = "".join(f"acme/m{m},task{t},0\n" for m in range(7) for t in range(m + 1))
-    called = ["oe-render", "--cluster=local", "--set=queue_limit=3"]
-    # Without an index, tasks are not looked up.
-    nothing = {"OELLM_CACHE_DIR": "nothing"}
-    record = json.loads(run(*called, stdin=HEADER + rows, env=nothing).stdout)
+    record = json.loads(
+        run("oe-render", "--cluster=local", "--set=queue_limit=3", stdin=HEADER + rows).stdout
+    )
     assert sum(shard["models"] for shard in record["shards"]) == 7
     assert sorted(shard["rows"] for shard in record["shards"]) == [9, 9, 10]
 

@@ -11,17 +11,18 @@ from support.environments import idle_venv
 from support.processes import INDICES, Run
 
 HEADER = "model_path,task_path,n_shot,include_path\n"
+INDEXED = {"OELLM_CACHE_DIR": str(INDICES)}
 SLURM = ("--cluster=slurm", "--set=container_runtime=none", f"--set=venv={idle_venv()}")
 
 
 @pytest.fixture(autouse=True)
 def _index() -> None:
-    TaskIndices({"OELLM_CACHE_DIR": str(INDICES)}, print).shipped()
+    TaskIndices(INDEXED, print).shipped()
 
 
 def test_a_misspelled_task_stops_at_oe_render(run: Run) -> None:
     manifest = f"{HEADER}acme/a,arc_easy,0,\nacme/a,arc_eazy,0,\n"
-    refused = run("oe-render", "--cluster=local", stdin=manifest, status=2)
+    refused = run("oe-render", "--cluster=local", stdin=manifest, env=INDEXED, status=2)
     assert refused.stderr == (
         "oe-render: stdin:3: task_path: lm-eval has no task, group or tag 'arc_eazy', "
         "did you mean arc_easy?\n"
@@ -30,7 +31,8 @@ def test_a_misspelled_task_stops_at_oe_render(run: Run) -> None:
 
 def test_jobs_of_another_environment_may_have_the_task(run: Run, tmp_path: Path) -> None:
     manifest = f"{HEADER}acme/a,arc_eazy,0,\nacme/b,arc_eazy,0,\nacme/a,mbpp,0,\n"
-    rendered = run("oe-render", *SLURM, f"--set=eval_base_dir={tmp_path}", stdin=manifest)
+    called = ["oe-render", *SLURM, f"--set=eval_base_dir={tmp_path}"]
+    rendered = run(*called, stdin=manifest, env=INDEXED)
     assert rendered.stderr.startswith(
         "oe-render: stdin:2: task_path: lm-eval has no task, group or tag 'arc_eazy', "
         "did you mean arc_easy?; jobs may have another version\n"
