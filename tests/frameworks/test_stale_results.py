@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ import pytest
 
 from oellm.clusters.cluster import Cluster
 from oellm.frameworks.current_contents import ContentsReader
-from oellm.frameworks.stale_results import ResultOrigin, find_staleness
+from oellm.frameworks.stale_results import ResultOrigin, StaleResults, find_staleness
 from oellm.manifest.rows import Row
 from oellm.models.identity import identify_model
+from oellm.runs import run_directory
+from oellm.runs.accepted_contents import AcceptedTask
 from oellm.runs.result_record import ResultRecord
 from support.model_directories import write_model
+from support.processes import Run as RunCommand
 
 IN_IMAGE = Cluster({"images": {"lm_eval": "x.sif"}, "container_runtime": "apptainer"}, {})
 
@@ -71,3 +76,27 @@ def test_a_hub_model_at_another_commit_is_another_model() -> None:
     ]
     unpinned = hub.without("model_revision")
     assert changes(unpinned, {"contents": {"model": "b" * 40}}) == []
+
+
+def test_a_run_of_another_python_has_tasks_that_are_not_known_here(
+    tmp_path: Path, run: RunCommand
+) -> None:
+    rendered = run(
+        *("oe-render", "--cluster=local", f"--run_dir={tmp_path}/run"),
+        stdin="model_path,task_path,n_shot\nacme/m,arc_easy,0\n",
+    )
+    directory = Path(json.loads(rendered.stdout)["run_dir"])
+    (row,) = run_directory.load_run(directory).rows()
+
+    def task() -> list[AcceptedTask]:
+        found = StaleResults(run_directory.load_run(directory), lambda _: None)
+        found.accept(row)
+        return list(found.accepted.tasks.values())
+
+    script = directory / "submit_evals.sbatch"
+    assert sys.executable in script.read_text()
+    here = task()
+    script.write_text(script.read_text().replace(sys.executable, "/other/bin/python"))
+    assert task() == []
+    # The digest is not known either as long as no index of lm-eval's tasks is in the cache.
+    assert len(here) <= 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 from oellm.clusters.cluster import Cluster
 from oellm.core.log import Log
+from oellm.core.regular_files import read_regular
 from oellm.frameworks.current_contents import ContentsReader
 from oellm.manifest.rows import Row
 from oellm.runs.accepted_contents import (
@@ -74,7 +78,7 @@ class StaleResults:
 
     def __init__(self, run: Run, log: Log) -> None:
         before = read_accepted(run.path)
-        self._reader = ContentsReader(Cluster(run.content["cluster"], {}), log, before.directories)
+        self._reader = ContentsReader(_cluster(run), log, before.directories)
         self._kept = set(before.kept)
         self._models: dict[str, str] = {}
         self._tasks: dict[str, AcceptedTask] = {}
@@ -114,6 +118,25 @@ class StaleResults:
         return AcceptedContents(
             self._models, self._tasks, kept=frozenset(self._kept), directories=directories
         )
+
+
+def _cluster(run: Run) -> Cluster:
+    """Return the cluster of a run, for a ContentsReader of this Python.
+
+    If the run has another Python, the tasks that come with a framework are those of that one.
+    """
+    settings = run.content["cluster"]
+    call = f"evaluate=({shlex.quote(sys.executable)} "
+    if any(call in _read_text(run.path / array.script) for array in run.arrays):
+        return Cluster(settings, {})
+    return Cluster({**settings, "executor": "slurm", "venv": ""}, {})
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return read_regular(path).decode("utf-8", "surrogateescape")
+    except OSError:
+        return ""
 
 
 def find_staleness(
