@@ -137,6 +137,14 @@ def test_a_file_that_is_passed_over_is_named_with_the_reason(
     assert caught.value.message == message.format(at=directory)
 
 
+def test_a_damaged_file_is_not_named_for_a_slip_of_the_pen(tmp_path: Path) -> None:
+    directory = write(tmp_path / "inc", bad="[", good="task: my_fn\n")
+    found = TaskIndices({"OELLM_CACHE_DIR": str(INDICES)}, print)
+    with pytest.raises(InputError) as caught:
+        require_task(found, "my_fnn", str(directory))
+    assert caught.value.message.endswith("'my_fnn', did you mean my_fn?")
+
+
 def test_a_row_has_one_directory(tmp_path: Path) -> None:
     both = f"{write(tmp_path / 'a')},{write(tmp_path / 'b')}"
     with pytest.raises(InputError, match="no such directory; expected one directory"):

@@ -66,7 +66,7 @@ def _describe_unknown(task: str, indices: Sequence[TaskIndex]) -> str:
         return ""
     hint = nearest(task, [name for index in reversed(indices) for name in index.entries])
     text = f"lm-eval has no task, group or tag {task!r}{hint}"
-    return text + _describe_passed_over(task, indices[0])
+    return text + _describe_passed_over(task, indices[0], is_alike=bool(hint))
 
 
 def _describe_missing(include_path: str) -> str:
@@ -77,11 +77,15 @@ def _describe_missing(include_path: str) -> str:
     return text
 
 
-def _describe_passed_over(task: str, own: TaskIndex) -> str:
-    """Return which files of a directory define nothing, and why; the likeliest one first."""
+def _describe_passed_over(task: str, own: TaskIndex, is_alike: bool) -> str:
+    """Return which files of a directory define nothing, and why; the likeliest one first.
+
+    If a task has a name alike (`is_alike`), only a file that has this name is worth telling.
+    """
     text = ""
-    # A file that has the name of the task, or that names it, is the one that is meant.
-    suspects = sorted(own.passed_over, key=lambda path: (not _mentions(own, path, task), path))
+    named = [path for path in sorted(own.passed_over) if _mentions(own, path, task)]
+    others = [] if is_alike else sorted(own.passed_over.keys() - set(named))
+    suspects = [*named, *others]
     for path in suspects[:_SHOWN]:
         reason = own.passed_over[path]
         at_fault = "" if reason.startswith("/") else f"{os.path.join(own.root, path)}: "
