@@ -282,7 +282,7 @@ def test_curves_are_on_the_page_and_in_files(run: Run, tmp_path: Path) -> None:
 
 def test_rows_without_a_result_are_grouped_by_reason(run: Run, tmp_path: Path) -> None:
     manifest = "model_path,task_path,n_shot,experiment\n"
-    manifest += "".join(f"acme/a,task{number},0,mix\n" for number in range(120))
+    manifest += "".join(f"acme/a{number},arc_easy,0,mix\n" for number in range(120))
     rendered = run("oe-render", "--cluster=local", stdin=manifest)
     run_dir = json.loads(rendered.stdout)["run_dir"]
     (facts,) = report_runs.read_runs([run_dir], lambda _: None)
