@@ -139,7 +139,7 @@ def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
         if stage[0] == _MISSING and (skipped := _count_rows(given) - _count_rows(data)):
             cli.message(
                 f"{skipped} of {_count_rows(given)} rows have results already, or are under way, "
-                "in earlier runs; --again evaluates them anew"
+                f"in {stage[1].removeprefix('--in=')}; --again evaluates them anew"
             )
     return ExitStatus.DONE
 

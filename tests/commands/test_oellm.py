@@ -95,8 +95,9 @@ def test_rows_with_results_in_earlier_runs_are_not_evaluated_again(
     finish(rendered, 0, 1)
     command = ("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--skip_fetch", *options)
     again = run(*command, "--dry_run").stderr
-    told = "of 3 rows have results already, or are under way, in earlier runs; --again evaluates"
-    assert f"oellm: 2 {told} them anew" in again
+    told = f"of 3 rows have results already, or are under way, in {tmp_path}/base"
+    assert f"oellm: 2 {told}" in again
+    assert "; --again evaluates them anew\n" in again
     assert "models: 1, rows: 1" in again
 
     (weights,) = models[0].glob("*.safetensors")
