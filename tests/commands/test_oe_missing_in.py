@@ -17,8 +17,10 @@ from oellm.errors import InputError
 from support import processes
 from support.golden_run import rows
 from support.processes import Run
-from support.submitted_run import HEADER, TASKS, write_failure, write_result
+from support.submitted_run import HEADER, write_failure, write_result
 
+# Tasks that lm-eval has, since oe-render asks for them.
+TASKS = A, B, C, D = ("arc_easy", "boolq", "copa", "piqa")
 MANIFEST = HEADER + "".join(f"acme/m,{task},0\n" for task in TASKS)
 PINNED = "0123456789abcdef0123456789abcdef01234567"
 
@@ -78,22 +80,22 @@ def test_an_unset_variable_is_no_directory(run: Run) -> None:
 
 def test_a_row_is_done_in_whichever_run_has_its_result(run: Run, missing: Any) -> None:
     first, second = render(run, MANIFEST), render(run, MANIFEST)
-    write_result(first, "a")
-    write_result(second, "b")
-    write_failure(first, "c")
+    write_result(first, A)
+    write_result(second, B)
+    write_failure(first, C)
     found, said = missing()
-    assert found == ["c", "d"]
+    assert found == [C, D]
     assert said.endswith(
         "2 of 4 rows are missing (1 of them failed); 2 have results, 0 are queued or running\n"
     )
-    assert missing(MANIFEST, "--failed")[0] == ["c"]
-    assert missing(MANIFEST, "--check", status=1)[0] == ["c", "d"]
+    assert missing(MANIFEST, "--failed")[0] == [C]
+    assert missing(MANIFEST, "--check", status=1)[0] == [C, D]
     # The newest run has no say: one valid result is enough, and a damaged one is none.
-    damaged = write_result(second, "a", status="no")
-    assert missing()[0] == ["c", "d"]
+    damaged = write_result(second, A, status="no")
+    assert missing()[0] == [C, D]
     (first / "results" / damaged.name).unlink()
     found, said = missing()
-    assert found == ["a", "c", "d"]
+    assert found == [A, C, D]
     assert f"oe-missing: {damaged}: left out, its status is 'no'\n" in said
 
 
@@ -102,21 +104,21 @@ def test_rows_are_identified_as_oe_render_will_do_it(
 ) -> None:
     model = tmp_path / "model"
     model.mkdir()
-    relative = HEADER + "./model,a,0\n"
+    relative = HEADER + "./model,arc_easy,0\n"
     run_dir = render(run, relative, "--set=dtype=bfloat16")
-    write_result(run_dir, "a")
+    write_result(run_dir, A)
     # The cluster's default belongs to the identity, and so does the place of a local model.
     assert missing(relative, "--set=dtype=bfloat16")[0] == []
-    assert missing(HEADER + f"{model},a,0\n", "--set=dtype=bfloat16")[0] == []
-    assert missing(relative)[0] == ["a"]
-    assert missing(HEADER + "./other,a,0\n", "--set=dtype=bfloat16")[0] == ["a"]
+    assert missing(HEADER + f"{model},arc_easy,0\n", "--set=dtype=bfloat16")[0] == []
+    assert missing(relative)[0] == [A]
+    assert missing(HEADER + "./other,arc_easy,0\n", "--set=dtype=bfloat16")[0] == [A]
     # A row that carries its eval_id has no defaults.
     (row,) = rows((run_dir / "jobs.csv").read_text())
     identified = (
-        f"model_path,task_path,n_shot,dtype,eval_id\n{model},a,0,bfloat16,{row['eval_id']}\n"
+        f"model_path,task_path,n_shot,dtype,eval_id\n{model},arc_easy,0,bfloat16,{row['eval_id']}\n"
     )
     assert missing(identified)[0] == []
-    wrong = identified.replace(",a,", ",b,")
+    wrong = identified.replace(",arc_easy,", ",boolq,")
     refused = run("oe-missing", f"--in={output}", stdin=wrong, status=2)
     assert refused.stderr.startswith("oe-missing: stdin:2: eval_id: expected ")
 
@@ -124,42 +126,46 @@ def test_rows_are_identified_as_oe_render_will_do_it(
 def test_a_row_without_a_commit_is_done_at_any_commit(run: Run, missing: Any) -> None:
     fetched = "model_path,task_path,n_shot,model_revision\n"
     for name in ("acme/m", "acme/m,revision=step1"):
-        write_result(render(run, fetched + f'"{name}",a,0,{PINNED}\n'), "a")
+        write_result(render(run, fetched + f'"{name}",arc_easy,0,{PINNED}\n'), A)
     found, said = missing(MANIFEST)
-    assert found == ["b", "c", "d"]
+    assert found == [B, C, D]
     assert "1 rows have results at a commit of the hub, and the manifest names none" in said
     # Another revision, another commit, and other shots are other evaluations.
-    others = ('"acme/m,revision=step2",a,0,', f"acme/m,a,0,{PINNED[::-1]}", "acme/m,a,1,")
+    others = (
+        '"acme/m,revision=step2",arc_easy,0,',
+        f"acme/m,arc_easy,0,{PINNED[::-1]}",
+        "acme/m,arc_easy,1,",
+    )
     for row in others:
-        assert missing(f"{fetched}{row}\n")[0] == ["a"]
-    for row in ('"acme/m,revision=step1",a,0,', f"acme/m,a,0,{PINNED}"):
+        assert missing(f"{fetched}{row}\n")[0] == [A]
+    for row in ('"acme/m,revision=step1",arc_easy,0,', f"acme/m,arc_easy,0,{PINNED}"):
         assert missing(f"{fetched}{row}\n")[0] == []
     # The result of a row at a commit is also one of the row without it in the same manifest.
-    assert missing(f"{fetched}acme/m,a,0,{PINNED}\nacme/m,a,0,\n")[0] == []
+    assert missing(f"{fetched}acme/m,arc_easy,0,{PINNED}\nacme/m,arc_easy,0,\n")[0] == []
 
 
 def test_places_that_cannot_be_read_are_named_and_the_others_count(
     run: Run, output: Path, missing: Any
 ) -> None:
     good, damaged, other = (render(run, MANIFEST) for _ in range(3))
-    write_result(good, "a")
-    write_result(damaged, "b")
+    write_result(good, A)
+    write_result(damaged, B)
     (damaged / "jobs.csv").write_text("eval_id,shard,model_path\nx\n")
     (other / "run.json").write_text("{")
     (output / "loop").symlink_to(output)
     (output / ".hidden").mkdir()
     shutil.copytree(good, output / ".hidden" / "run")
-    write_result(output / ".hidden" / "run", "c")
+    write_result(output / ".hidden" / "run", C)
     # As it is while oe-render writes it.
     (output / "unfinished").mkdir()
     (output / "unfinished" / "jobs.csv").write_text(MANIFEST)
     found, said = missing()
-    assert found == ["c", "d"]
+    assert found == [C, D]
     assert f"{damaged}/jobs.csv:2: expected 3 cells as in the header, got 1; what this run" in said
     assert f"{other}/run.json: expected JSON: " in said
     # A directory that is named twice, and one inside the other, count once.
     twice = (f"--in={output}", f"--in={good}")
-    assert missing(MANIFEST, *twice)[0] == ["c", "d"]
+    assert missing(MANIFEST, *twice)[0] == [C, D]
 
 
 @pytest.mark.parametrize(
@@ -170,14 +176,14 @@ def test_a_damaged_record_of_a_run_stops_nobody(
     run: Run, output: Path, missing: Any, key: str, damage: object
 ) -> None:
     good, damaged = render(run, MANIFEST), render(run, MANIFEST)
-    write_result(good, "a")
+    write_result(good, A)
     path = damaged / "run.json"
     record = json.loads(path.read_text())
     entry = {"executor": "local", "job_id": 1, "array": 0, "elements": [0], "offset": 0}
     record["jobs"] = [entry | {"submitted": "2024-01-15T14:30:45+00:00"}]
     path.write_text(json.dumps(record | {key: damage}))
     found, said = missing()
-    assert found == ["b", "c", "d"]
+    assert found == [B, C, D]
     assert f"{path}: " in said
     assert (
         "; what this run still evaluates is not known" in said or "; this run is left out" in said
@@ -188,7 +194,7 @@ def test_parts_of_a_run_that_cannot_be_listed_stop_nobody(
     run: Run, output: Path, missing: Any
 ) -> None:
     good, no_results, no_progress = (render(run, MANIFEST) for _ in range(3))
-    write_result(good, "a")
+    write_result(good, A)
     shutil.rmtree(no_results / "results")
     (no_results / "results").touch()
     record = json.loads((no_progress / "run.json").read_text())
@@ -197,7 +203,7 @@ def test_parts_of_a_run_that_cannot_be_listed_stop_nobody(
     (no_progress / "run.json").write_text(json.dumps(record))
     (no_progress / "progress").touch()
     found, said = missing()
-    assert found == ["b", "c", "d"]
+    assert found == [B, C, D]
     assert f"{no_results}/results: Not a directory; this run is left out\n" in said
     assert f"{no_progress}/progress: Not a directory; what this run still evaluates is" in said
 
