@@ -143,11 +143,11 @@ def test_each_worker_of_each_array_has_a_log_that_oe_status_finds(run: Run, tmp_
         *(f"--set=venv={tmp_path}/venv", "--set=whole_node=true", "--set=gpus_per_node=2"),
         *("--set=shard_time=0", f"--set=eval_base_dir={tmp_path}/base"),
     )
+    fake_worker(tmp_path, 'echo "shard $5 on $CUDA_VISIBLE_DEVICES" >&2')
     rendered = run(
         *("oe-render", "--cluster=slurm", *settings),
         stdin="model_path,task_path,n_shot,tp\nacme/a,t,0,1\nacme/b,t,0,1\nacme/c,t,0,2\n",
     )
-    fake_worker(tmp_path, 'echo "shard $5 on $CUDA_VISIBLE_DEVICES" >&2')
     env = {"CUDA_VISIBLE_DEVICES": "4,7"}
     run("oe-submit", "--executor=local", stdin=rendered.stdout, env=env, status=1)
     directory = json.loads(rendered.stdout)["run_dir"]
