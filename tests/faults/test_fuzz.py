@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import math
@@ -35,9 +36,20 @@ EXAMPLES = int(os.environ.get("OELLM_FUZZ", "100")) // 10
 REAL_PROCESSES = EXAMPLES // 50
 
 FAILED = "203958e037c21b54"
+WORKER = b"worker"
 ENDS: Counter[tuple[str, str]] = Counter()
 
 pytestmark = pytest.mark.slow
+
+
+def record() -> dict[str, Any]:
+    """Return the record of a run whose worker is a few bytes."""
+    content: dict[str, Any] = read_json(CONTRACT / "run" / "run.json")
+    return content | {"worker": {"file": "w", "sha256": hashlib.sha256(WORKER).hexdigest()}}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
 
 
 class Place:
@@ -51,6 +63,9 @@ class Place:
         self.good = make_run(self.output / "ada" / "good")
         self.bad = make_run(self.output / "ada" / "bad")
         (self.bad / "progress").mkdir()
+        (self.bad / "oe-run-task.pyz").write_bytes(WORKER)
+        (self.bad / "submit_evals.sbatch").write_text("exit 0\n")
+        (self.bad / "run.json").write_text(json.dumps(record()))
         self.environ = clean_environment(home) | {
             "OELLM_EVAL_OUTPUT_DIR": str(self.output),
             "OELLM_CACHE_DIR": str(directory / "cache"),
@@ -87,7 +102,9 @@ class Place:
         refused = done.status == ExitStatus.USAGE
         # Of records that do not fit together these name the columns.
         if refused and command not in ("oe-pivot", "oe-compare"):
-            assert str(path) in done.err, done.err
+            # A record may name another script, or another digest of the worker.
+            place = path.parent if path.name == "run.json" else path
+            assert str(place) in done.err, done.err
         ENDS[kind, "refused" if refused else f"status {done.status:d}"] += 1
 
 
@@ -166,10 +183,6 @@ def lines(done: Outcome) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.out.splitlines()]
 
 
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
-
-
 def heartbeat() -> dict[str, Any]:
     attempt = {"job": "4711_0", "gpus": 1, "started": "2026-11-22T18:53:31.000+00:00"}
     attempt |= {"updated": "2026-11-22T18:54:31.000+00:00", "scoring_s": 12.5}
@@ -215,7 +228,7 @@ def check_rows(place: Place, kind: str, path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-@fuzz(damaged_json(read_json(CONTRACT / "run" / "run.json")))
+@fuzz(damaged_json(record()))
 def test_run(place: Place, content: bytes, choice: int) -> None:
     path = place.bad / "run.json"
     with replaced(path, content):
