@@ -107,13 +107,19 @@ class _Reading:
         self.bases: Counter[str] = Counter()
         self.uncounted = 0
         self.repeated = 0
-        # The first row of each model.
+        # The cells that name each local model.
         self.models: dict[ModelKey, Row] = {}
         # Models that no job could load.
         self.unusable: dict[ModelKey, InputError] = {}
         # Tasks that do not exist. They are told when all cells have been read.
         self.unknown_tasks: list[InputError] = []
         self.tasks: dict[tuple[str, str], str] = {}
+
+    def note_model(self, row: Row, key: ModelKey) -> None:
+        """Note a local model; not its whole row, of which there may be thousands."""
+        if row.model.is_local:
+            named = {name: row[name] for name in ("model_path", "model_args") if row[name]}
+            self.models[key] = Row(named)
 
     def digests(self) -> RowDigests:
         """Return the digests of local models and of tasks, as far as they are known."""
@@ -180,7 +186,7 @@ def plan_run(
             seconds = read.seconds[key] = array("d")
             read.work[key] = ModelWork(key, costs.load(row), seconds)
             if spool is not None:
-                read.models[key] = row
+                read.note_model(row, key)
         estimate = costs.row(row)
         seconds.append(estimate.seconds)
         read.bases[estimate.basis] += 1
