@@ -72,6 +72,15 @@ name belongs to all its models:
 
   ls -d runs/*/hf/iter_*0 | oe-manifest --models -,dtype=bfloat16 --tasks mmlu
 
+An existing directory is a model, also if its name has commas or looks like
+key=value; such a path is quoted in the manifest. A value that is a list or an
+object is JSON: max_memory={"0":"10GiB","1":"10GiB"}.
+
+A model has one name, however its path is spelled: absolute, without // and ..,
+and without symbolic links, so that a link `latest` is the checkpoint to which
+it leads today. A directory of the hub's cache (models--org--name, or one of its
+snapshots) is org/name, with its commit in the column model_revision.
+
 A directory without weights stands for the checkpoints below it (up to three
 levels deep; symbolic links are followed once), in natural order: iter_2000
 before iter_10000. Checkpoints beside each other are one training run:
@@ -81,10 +90,16 @@ while training continues. last takes the last one that is not broken, and
 1000,2000 takes those of these training steps. It is an error if no run is long
 enough for every=N, unless last is given too.
 
+Training steps are read from the names that trainers write: iter_0001000,
+step1000, global_step1000, checkpoint-1000, epoch=3-step=1000, ep0-ba1000,
+checkpoints/1000, and numbers beside each other (runs/a/1000, runs/a/2000). A
+name that is not clear has no step: `120k` may be tokens. If --step_pattern is
+given, it alone counts; the steps that it finds are in the column step.
+
 A local model that cannot be loaded is left out, and stderr names it with the
-reason: config.json, weights or tokenizer are missing, a shard that its index
-names is missing, or a file is empty or truncated. Weights are judged by their
-headers; the tensors are not read.
+reason: config.json, weights or the tokenizer's vocabulary are missing, a shard
+that its index names is missing, or a file is empty or truncated. Weights are
+judged by their headers; the tensors are not read.
 
 Task names are looked up in an index of lm-eval's tasks, groups and tags, and of
 those in include_path. Making it takes about ten seconds, once per version of
