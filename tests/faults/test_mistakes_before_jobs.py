@@ -53,6 +53,10 @@ def test_models_that_are_not_there_are_named_all_at_once(run: Run, tmp_path: Pat
     lines = refusal(run, tmp_path, f"{HEADER}\n{rows}acme/a,arc_easy,0\n").splitlines()
     assert [line.split(": ")[1] for line in lines] == [f"stdin:{2 * n}" for n in range(1, 5)]
     assert all("no such directory" in line for line in lines)
+    # A deleted checkpoint does not stop the other rows of an earlier run.
+    old = "/gone,arc_easy,0,950842caf5150be0\n"
+    done = run(*RENDER, stdin=f"{HEADER},eval_id\n{old}acme/a,arc_easy,0,\n")
+    assert "/gone: no such directory" in done.stderr
     # A dry run may be for another machine.
     done = run(*RENDER, "--dry_run", stdin=f"{HEADER}\n/nope,arc_easy,0\n")
     assert done.stderr.startswith("oe-render: stdin:2: model_path: /nope: no such directory\n")

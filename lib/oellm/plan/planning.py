@@ -113,6 +113,8 @@ class _Reading:
         self.unusable: dict[ModelKey, InputError] = {}
         # Tasks that do not exist. They are told when all cells have been read.
         self.unknown_tasks: list[InputError] = []
+        # Whether the row that was read last came with its eval_id, from an earlier run.
+        self.is_old = False
         self.tasks: dict[tuple[str, str], str] = {}
 
     def note_model(self, row: Row, key: ModelKey) -> None:
@@ -131,6 +133,12 @@ class _Reading:
             tasks={names: digest for names, digest in self.tasks.items() if digest},
             directories=models.directories,
         )
+
+    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows as they are read, one by one, and note whether each is an old one."""
+        for row in rows:
+            self.is_old = bool(row["eval_id"])
+            yield row
 
     def look_up(self, row: Row, check: TaskCheck) -> None:
         """Look up the task of a row, and keep what is wrong with it."""
@@ -167,19 +175,20 @@ def plan_run(
     `earlier` are the eval_ids of rows that earlier runs have results of. `report` gets messages
     about duplicate rows, about rows of frameworks that only other tools run, and about shards that
     take longer than their time limit. Raises InputError for anything wrong in the manifest, and
-    NoRowsError if it has no rows. With `only_plan`, which may be for another machine, a model that
-    is not there is only reported.
+    NoRowsError if it has no rows. With `only_plan`, a model that is not there is only reported.
     """
     read = _Reading(ContentsReader(cluster, report, {}))
-    rows = frameworks.select_runnable(csv_file.read_rows(stream, source, report), report)
+    written = read.watch(csv_file.read_rows(stream, source, report))
+    rows = complete_rows(frameworks.select_runnable(written, report), cluster)
     check = TaskCheck(cluster, report)
-    for row in _drop_duplicates(complete_rows(rows, cluster), report):
+    for row in _drop_duplicates(rows, report):
         key = model_key(row)
         if key in read.unusable:
             continue
         if (seconds := read.seconds.get(key)) is None:
             try:
-                _require_usable(row, cluster, tp=key.tp, report=report if only_plan else None)
+                told = report if only_plan or read.is_old else None
+                _require_usable(row, cluster, tp=key.tp, report=told)
             except InputError as error:
                 read.unusable[key] = error
                 continue
