@@ -23,11 +23,14 @@ def make_directory(path: Path, *, parents: bool = True) -> None:
     """Create a directory to which nobody else may write, whatever the umask, if it is missing.
 
     With `parents` the directories above it are made, too, as the umask says. Raises PermissionError
-    if there is a link of another user in its place.
+    if there is a link of another user in its place, and NotADirectoryError for anything else.
     """
     if parents and not path.parent.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-    path.mkdir(mode=0o755, exist_ok=True)
+    try:
+        path.mkdir(mode=0o755, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path)) from None
     if path.is_symlink() and path.lstat().st_uid not in (os.geteuid(), 0):
         raise PermissionError(errno.EPERM, "it is a link of another user", str(path))
 
