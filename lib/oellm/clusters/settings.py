@@ -15,6 +15,9 @@ _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Shell and file name patterns, in which braces have a meaning of their own.
 _LITERAL = ("setup", "hostnames", "stage_dir")
 
+# A larger integer is no number for all readers of JSON.
+_LARGEST = 2**63 - 1
+
 _SBATCH_OPTION = re.compile(r"[a-z][a-z0-9-]*")
 _ENVIRONMENT = "nothing from the submitting shell reaches a job; use the setting env for variables"
 _LOGS = "oe-status looks for logs in slurm_logs/ of the run"
@@ -127,6 +130,8 @@ def _check_parts(key: str, value: Any, origin: str) -> None:
     for part in _parts(value):
         if part is None or isinstance(part, (dict, list, bool)):
             raise InputError(f"expected texts or numbers, got {part!r}", origin, column=key)
+        if isinstance(part, int) and part > _LARGEST:
+            raise InputError(f"expected at most {_LARGEST}, got {part}", origin, column=key)
         text = str(part)
         # Only setup lines, which are shell on purpose, may span lines of the script.
         if key != "setup" and re.search(r"[\x00-\x1f\x7f]", text):
