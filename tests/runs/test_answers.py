@@ -271,7 +271,7 @@ def test_a_write_error_is_reported_once(tmp_path: Path) -> None:
         assert writer.saved == 0
         assert writer.read_earlier() == {}
     assert [message.partition(ROW)[0] for message in said] == [f"{tmp_path}/file/", f"{tmp_path}/"]
-    assert "File exists: answers after the first 0 are not kept" in said[0]
+    assert "Not a directory: answers after the first 0 are not kept" in said[0]
     assert "bytes is not JSON serializable: answers after the first 0" in said[1]
 
 
