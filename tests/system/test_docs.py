@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -49,12 +50,14 @@ def test_the_manifest_in_the_readme_is_valid(run: Run) -> None:
     run("oe-render", "--cluster=local", "--dry_run", stdin=manifest)
 
 
-def test_the_cluster_in_the_readme_is_valid(run: Run, tmp_path: Path) -> None:
-    (cluster,) = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "clusters.json").write_text(cluster)
-    env = {"OELLM_CONFIG": str(tmp_path / "clusters.json")}
-    shown = run("oe-detect", "--cluster=mine", env=env).stdout
-    assert '"hf_home": "/scratch/a42/evals/hf_home"' in shown
+def test_the_clusters_in_the_readme_are_valid(run: Run, tmp_path: Path) -> None:
+    blocks = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+    homes = {"mine": "/scratch/a42/evals/hf_home", "plain": "/scratch/me/evals/hf_home"}
+    for cluster, (name, home) in zip(blocks, homes.items(), strict=True):
+        (tmp_path / "clusters.json").write_text(cluster)
+        env = {"OELLM_CONFIG": str(tmp_path / "clusters.json")}
+        shown = json.loads(run("oe-detect", f"--cluster={name}", env=env).stdout)
+        assert shown["hf_home"] == home
 
 
 def test_no_code_repeats_the_list_of_columns() -> None:
