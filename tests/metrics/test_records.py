@@ -79,6 +79,15 @@ def test_a_score_is_read_back_as_it_was_written() -> None:
     assert (least.group, least.n_shot, least.stderr, least.aggregate) == ("", None, None, "")
 
 
+@pytest.mark.parametrize(
+    ("text", "step"),
+    [("120000", 120_000), ("120000.0", 120_000), ("", 1000), ("12k", 1000), ("9" * 30, 1000)],
+)
+def test_the_column_step_counts_before_the_name(text: str, step: int) -> None:
+    (record,) = make_metric_records(scored(metric("arc", 0.5), step=text), PrimaryMetrics({}))
+    assert record.step == step
+
+
 def test_records_say_what_the_scores_stand_for() -> None:
     row = scored(
         metric("arc", 0.5),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -32,6 +31,8 @@ NO_TEMPLATE = "none"
 _UNKNOWN = TaskState()
 # Digits of a task's hash that records show.
 _HASH_DIGITS = 16
+# A larger number is no training step, and does not fit into 64 bits.
+_MOST_STEPS = 10**15
 
 
 _NO_EXTRA: Mapping[str, str] = {}
@@ -109,8 +110,8 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     model_path = canonical_model(cells["model_path"])
     eval_suite: str = read_cell("eval_suite", cells.get("eval_suite", "")).value
     limit: float | None = read_cell("limit", cells.get("limit", "")).value
-    told = cells.get("step", "")
-    step = int(told) if re.fullmatch(r"[0-9]{1,15}", told) else find_step(model_path)
+    told = _read_step(cells.get("step", ""))
+    step = find_step(model_path) if told is None else told
     chosen = primary.primary_places(scored)
     contents, environment, tasks = scored.contents, scored.environment, scored.tasks
     extra = {shown: cells[name] for name, shown in extra_names(cells).items()}
@@ -169,6 +170,15 @@ def find_remarks(scored: ScoredRow) -> list[str]:
         for score in scored.scores
     )
     return list(dict.fromkeys(f"{task}: {remark}" for task, remark in found if remark))
+
+
+def _read_step(text: str) -> int | None:
+    """Return the step in the column of a row; None if it is empty or damaged."""
+    try:
+        step: int | None = read_cell("step", text).value
+    except ValueError:
+        return None
+    return step if step is None or step <= _MOST_STEPS else None
 
 
 def _chat_template(cells: Mapping[str, str]) -> str:
