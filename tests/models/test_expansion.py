@@ -152,6 +152,9 @@ def test_no_two_paths_are_equal_in_order(paths: list[str]) -> None:
         ("/m/global_step100/actor/huggingface", "", 100),
         ("/m/checkpoints/1000/items", "", 1000),
         ("/m/ckpt_1000", "", 1000),
+        ("org/m-Step-1000", "", 1000),
+        ("org/m-CKPT-1000", "", 1000),
+        ("/m/Checkpoint-1000", "", 1000),
         ("/m/model.ckpt-1000", "", 1000),
         # Neither steps nor clear: units of nothing, tokens, dates, two numbers, another model.
         ("/m/step_100b", "", None),
@@ -164,7 +167,17 @@ def test_no_two_paths_are_equal_in_order(paths: list[str]) -> None:
         ("/m/checkpoint-20241201", "", None),
         ("/m/step1000-iter2000", "", None),
         ("/m/step1000/sft/final", "", None),
+        # Numbers of parameters, and models that are called Step.
+        ("org/m-BA12B", "", None),
+        ("/r/ckpt-7B", "", None),
+        ("org/m-CKPT-7B", "", None),
+        ("openlm/iter4B", "", None),
+        ("org/m-BA12", "", None),
         ("stepfun-ai/step3", "", None),
+        ("/models/stepfun-ai/Step3", "", None),
+        ("/models/stepfun-ai--Step3", "", None),
+        ("/models/Step-2-16k", "", None),
+        ("org/Step-2-16k", "", None),
         # Numbers of other things.
         ("meta-llama/Llama-3.2-1B", "", None),
         ("acme/footstep100", "", None),

@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 from oellm.manifest.model_spec import ModelSpec
 
-# A number of steps, and what must follow it: k, K, M and B are units. Hugging Face, Megatron,
-# DeepSpeed, OLMo, torchtitan, Levanter, Lightning and NeMo call it so, with _, -, = or nothing
-# between; Composer writes ep0-ba1000.
+# A number of steps, and what must follow it: k, K and M are units, and B if it says that these are
+# steps; else B means parameters or tokens. Hugging Face, Megatron, DeepSpeed, OLMo, torchtitan,
+# Levanter, Lightning and NeMo call it so, with _, -, = or nothing between; Composer writes
+# ep0-ba1000. A name that begins with Step is that of a model.
 _STEP = re.compile(
-    r"(?:^|[_.=-])(?i:iter(?:ation)?|(?:global_?)?step|checkpoint|ckpt|ep[0-9]+-ba|ba)"
-    r"[_=-]?(?P<number>[0-9]+)(?P<unit>[kKMB](?![0-9A-Za-z]))?(?P<rest>.*)"
+    r"(?:^|[_.=-])(?:(?P<steps>(?i:global_?step)|step|(?<=[_.=-])(?i:step))"
+    r"|(?i:iter(?:ation)?|checkpoint|ep[0-9]+-ba)|ckpt|(?<=[_.=-])(?i:ckpt)|ba)"
+    r"[_=-]?(?P<number>[0-9]+)(?P<unit>(?:[kKM]|(?(steps)B|(?!)))(?![0-9A-Za-z]))?(?P<rest>.*)"
 )
 # 1.5 is no whole number, 100kB, 5x and 20241201T1200 are no steps.
 _NO_STEP = re.compile(r"[0-9A-Za-z]|\.[0-9]")
@@ -102,7 +104,7 @@ def training_step(path: str, revision: str = "") -> int | None:
 
 def _find_step(names: Sequence[str]) -> tuple[int, int] | None:
     """Return the place of the name that tells the step, and the step."""
-    if names[0] == _NO_STEPS:
+    if any(_NO_STEPS in name.lower() for name in names):
         return None
     for place in reversed(range(len(names))):
         if (step := _step_of_name(names[place])) is not None:
