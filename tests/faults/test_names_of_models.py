@@ -56,11 +56,17 @@ def test_a_name_with_an_accent_is_the_directory_that_is_there(run: Run, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("given", "commit"),
-    [("", "b" * 40), (f"/snapshots/{'a' * 40}", "a" * 40), (",revision=old", "a" * 40)],
+    ("given", "arguments", "commit"),
+    [
+        ("", "", "b" * 40),
+        (f"/snapshots/{'a' * 40}", "", "a" * 40),
+        (",revision=old", ",revision=old", "a" * 40),
+        # The path says which commit it is.
+        (f"/snapshots/{'a' * 40},revision=step1000,dtype=float16", ",dtype=float16", "a" * 40),
+    ],
 )
 def test_a_directory_of_the_hubs_cache_is_the_model_of_the_hub(
-    run: Run, tmp_path: Path, given: str, commit: str
+    run: Run, tmp_path: Path, given: str, arguments: str, commit: str
 ) -> None:
     cache = tmp_path / "home" / ".cache" / "huggingface" / "hub" / "models--acme--a"
     for name in ("a" * 40, "b" * 40):
@@ -69,13 +75,14 @@ def test_a_directory_of_the_hubs_cache_is_the_model_of_the_hub(
     (cache / "refs" / "main").write_text("b" * 40)
     (cache / "refs" / "old").write_text("a" * 40)
     done = run(*MANIFEST, f"--models={cache}{given}")
-    arguments = "".join(given.partition(",")[1:])
     (row,) = table(done.stdout)
     assert (row["model_path"], row["model_revision"]) == (f"acme/a{arguments}", commit)
     assert f"this is acme/a of the hub at {commit[:12]}" in done.stderr
-    manifest = f'model_path,task_path,n_shot\n"{cache}{given}",arc_easy,0\n'
-    (written,) = planned(run, tmp_path, manifest)
-    assert (written["model_path"], written["model_revision"]) == (f"acme/a{arguments}", commit)
+    for revision in ("", commit):
+        manifest = "model_path,task_path,n_shot,model_revision\n"
+        manifest += f'"{cache}{given}",arc_easy,0,{revision}\n'
+        (written,) = planned(run, tmp_path, manifest)
+        assert (written["model_path"], written["model_revision"]) == (f"acme/a{arguments}", commit)
 
 
 def test_a_directory_is_a_model_also_with_commas_and_equals_signs(run: Run, tmp_path: Path) -> None:

@@ -35,6 +35,17 @@ class HubSnapshot(NamedTuple):
     commit: str
     path: str
 
+    def name_on_hub(self, model: ModelSpec) -> ModelSpec:
+        """Return the model that this snapshot was found for, by its name on the hub.
+
+        A path that names the commit decides what is loaded: the argument `revision` beside it has
+        no effect, and would tell another training step than that of the commit.
+        """
+        if model.path != self.path:
+            return model.at(self.name)
+        arguments = ((name, text) for name, text in model.arguments if name != "revision")
+        return ModelSpec(self.name, tuple(arguments))
+
 
 class Locator:
     """Gives the local paths of rows the one spelling that means the same in any directory.
@@ -72,8 +83,9 @@ class Locator:
         located = locate_model(spec)
         cells = {}
         snapshot = find_hub_snapshot(located) if located.is_local else None
-        if snapshot and snapshot.commit and not revision and snapshot.hub == self._hub:
-            located, cells = located.at(snapshot.name), {"model_revision": snapshot.commit}
+        is_known = snapshot and snapshot.commit and revision in ("", snapshot.commit)
+        if snapshot and is_known and snapshot.hub == self._hub:
+            located, cells = snapshot.name_on_hub(located), {"model_revision": snapshot.commit}
         elif snapshot:
             located = located.at(snapshot.path)
         if located == ModelSpec.parse(text):

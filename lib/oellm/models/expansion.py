@@ -190,7 +190,7 @@ def _add_checkpoint(expansion: Expansion, spec: ModelSpec, step: int | None) -> 
     located = locate_model(spec)
     snapshot = find_hub_snapshot(located)
     if snapshot and snapshot.commit:
-        expansion.models.append(ExpandedModel(located.at(snapshot.name), snapshot.commit))
+        expansion.models.append(ExpandedModel(snapshot.name_on_hub(located), snapshot.commit))
         return
     told = training_step(located.path)
     expansion.models.append(ExpandedModel(located, step=step if told is None else None))
@@ -205,7 +205,7 @@ def _add_hub_model(expansion: Expansion, spec: ModelSpec) -> None:
         revision = dict(spec.arguments).get("revision", "main")
         expansion.broken.append(f"{spec.path}: the hub's cache has no snapshot of {revision}")
     else:
-        expansion.models.append(ExpandedModel(spec.at(snapshot.name), snapshot.commit))
+        expansion.models.append(ExpandedModel(snapshot.name_on_hub(spec), snapshot.commit))
         expansion.remarks.append(
             f"{spec.path}: this is {snapshot.name} of the hub at {snapshot.commit[:12]}; "
             "jobs take it from the setting hf_home"
