@@ -128,6 +128,16 @@ def test_a_circle_of_links_ends(run: Run, tmp_path: Path) -> None:
     assert_visible(binds, model)
 
 
+def test_a_link_to_what_is_gone_adds_no_bind(run: Run, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m" / "iter_1")
+    link(model / "old_optimizer", tmp_path / "purged" / "dir" / "opt.pt")
+    tasks = tmp_path / "tasks"
+    link(tasks / "old_data", tmp_path / "purged" / "data.jsonl")
+    binds, _ = render(run, tmp_path, str(model), "t", "0", str(tasks))
+    assert_visible(binds, model, tasks)
+    assert not [line for line in binds if line.startswith(f"{tmp_path}/purged")]
+
+
 def test_directories_of_the_image_are_not_hidden(run: Run, tmp_path: Path) -> None:
     model = make_model(tmp_path / "m" / "iter_1")
     link(model / "python", "/usr/bin/env")

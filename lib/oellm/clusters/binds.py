@@ -134,7 +134,10 @@ def _holder(path: str) -> str:
 
 
 def _links_below(path: str, depth: int) -> Iterator[str]:
-    """Yield the links in a directory, and in the directories below it down to a depth."""
+    """Yield the links in a directory, and in the directories below it down to a depth.
+
+    Apptainer refuses to bind what does not exist: a link to what is gone counts for nothing.
+    """
     waiting = deque([(path, depth)])
     seen = 0
     while waiting and seen < _MOST_ENTRIES:
@@ -144,7 +147,8 @@ def _links_below(path: str, depth: int) -> Iterator[str]:
                 for entry in islice(entries, _MOST_ENTRIES - seen):
                     seen += 1
                     if entry.is_symlink():
-                        yield entry.path
+                        if os.path.exists(entry.path):
+                            yield entry.path
                     elif more and entry.is_dir(follow_symlinks=False):
                         waiting.append((entry.path, more - 1))
         except OSError:
