@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from oellm.clusters.cluster import Cluster
+from oellm.frameworks import current_contents
 from oellm.frameworks.current_contents import ContentsReader
 from oellm.frameworks.stale_results import ResultOrigin, StaleResults, find_staleness
 from oellm.manifest.rows import Row
@@ -19,6 +20,7 @@ from oellm.runs.accepted_contents import AcceptedTask
 from oellm.runs.result_record import ResultRecord
 from support.model_directories import write_model
 from support.processes import Run as RunCommand
+from support.task_files import write_task
 
 IN_IMAGE = Cluster({"images": {"lm_eval": "x.sif"}, "container_runtime": "apptainer"}, {})
 
@@ -76,6 +78,18 @@ def test_a_hub_model_at_another_commit_is_another_model() -> None:
     ]
     unpinned = hub.without("model_revision")
     assert changes(unpinned, {"contents": {"model": "b" * 40}}) == []
+
+
+def test_a_task_is_unknown_if_the_framework_is_not_installed_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_task(tmp_path, "own")
+    row = Row(
+        {"model_path": "a/m", "task_path": "own", "n_shot": "0", "include_path": f"{tmp_path}"}
+    )
+    assert ContentsReader(IN_IMAGE, lambda _: None, {}).task(row).digest
+    monkeypatch.setattr(current_contents, "installed_version", lambda suite: "")
+    assert ContentsReader(IN_IMAGE, lambda _: None, {}).task(row) == AcceptedTask("")
 
 
 def test_a_run_of_another_python_has_tasks_that_are_not_known_here(

@@ -27,10 +27,10 @@ _UNKNOWN = AcceptedTask("")
 class ContentsReader:
     """Reads what rows of a cluster would be evaluated from.
 
-    The files of local models and of further tasks are the same for jobs as here. The tasks that
-    come with a framework are known only if jobs use this Python; else the row's own columns, which
-    oe-fetch has written in the environment of the jobs, are all that is known. Without a cluster,
-    this process is the one that evaluates.
+    The files of local models and of further tasks are the same for jobs as here. A task is known
+    only if its framework is installed here, and one that comes with the framework only if jobs use
+    this Python. Else the row's own columns, which oe-fetch has written in the environment of the
+    jobs, are all that is known. Without a cluster, this process is the one that evaluates.
     """
 
     def __init__(self, cluster: Cluster | None, log: Log, directories: Directories) -> None:
@@ -72,6 +72,9 @@ class ContentsReader:
         is_ours = bool(row["include_path"]) or "/" in row["task_path"]
         if suite not in frameworks.runnable_names() or not (is_ours or self._is_here(row)):
             return _UNKNOWN
+        # Without the framework, modules that a task's code imports from it are not in the digest.
+        if not (framework_version := installed_version(suite)):
+            return _UNKNOWN
         if suite not in self._tasks:
             self._tasks[suite] = frameworks.create_tasks(suite, self._log)
         names = row["task_path"], row["include_path"]
@@ -81,7 +84,7 @@ class ContentsReader:
         # Anybody may have written the task. Its row will fail, and say why.
         except Exception:
             return _UNKNOWN
-        return AcceptedTask(digest, version, installed_version(suite)) if digest else _UNKNOWN
+        return AcceptedTask(digest, version, framework_version) if digest else _UNKNOWN
 
     def _is_here(self, row: Row) -> bool:
         """Return whether jobs use the Python that this process is."""
