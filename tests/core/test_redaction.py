@@ -82,7 +82,8 @@ def test_secrets_are_known_by_the_names_of_their_variables(tmp_path: Path) -> No
         [
             *("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "GITHUB_TOKEN", "OPENAI_API_KEY", "SLURM_JWT"),
             *("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "WANDB_API_KEY", "DB_PASSWORD"),
-            *("CLIENT_SECRET_2", "npm_config__authToken"),
+            *("CLIENT_SECRET_2", "npm_config__authToken", "DB_PASS", "MYSQL_PWD"),
+            *("AZURE_CREDENTIALS", "STORAGE_CONNECTION_STRING", "SLACK_WEBHOOK_URL"),
         ]
     )
     plain = ["HF_TOKEN_PATH", "TOKENIZERS_PARALLELISM", "AWS_DEFAULT_REGION", "SECRETS_DIR", "PATH"]
@@ -100,6 +101,22 @@ def test_a_key_is_known_by_a_word_of_its_name_unless_its_value_is_a_word() -> No
     environ |= {"SORT_KEY": "accuracy", "ID_KEY": "123456789", "SSH_KEY_PATH": random}
     environ["GIT_KEY"] = "/home/me/.ssh/id_rsa"
     assert set(secrets(environ)) == {f"{random}-{name}" for name in hidden}
+
+
+def test_a_doubtful_name_hides_no_name_of_a_project_and_no_path() -> None:
+    hidden = {"MY_TOKENS": "aB3dE6gH9kaB3dE6", "PROJECT_KEY": "aB3-x9Y2-kLm4-Zt7"}
+    plain = {
+        "PROJECT_KEY_2": "laion-2024",
+        "TEAM_KEY": "laion-multilingual-2024-10",
+        "RUN_KEY": "laion400m-en",
+        "MAX_TOKENS": "1234567890",
+        "FIRST_PASS": "true",
+        "PWD": "/p/scratch/laion2b",
+        "OLDPWD": "/p/scratch/laion2b/m1",
+        "BYPASS": "aB3dE6gH9k",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/p/home/me/key1.json",
+    }
+    assert set(secrets({**hidden, **plain})) == set(hidden.values())
 
 
 def test_each_line_of_a_private_key_is_a_secret() -> None:

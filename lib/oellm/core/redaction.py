@@ -14,19 +14,29 @@ MARK = "[redacted]"
 
 # Names of environment variables whose values are secret, except those that give its place.
 _SECRET = re.compile(
-    r"(TOKEN|API_?KEY|ACCESS_?KEY|ACCESS_KEY_ID|PRIVATE_?KEY|PASSWD|PASSPHRASE|JWT|_PAT)$"
-    r"|SECRET|PASSWORD",
+    r"(TOKEN|API_?KEY|ACCESS_?KEY|ACCESS_KEY_ID|PRIVATE_?KEY|PASSWD|PASSPHRASE|JWT|_PAT"
+    r"|CONNECTION_?STRING)$|SECRET|PASSWORD",
     re.IGNORECASE,
 )
+# An address that is itself the secret.
+_WEBHOOK = re.compile(r"WEBHOOK(_?URL)?$", re.IGNORECASE)
+# Names of passwords, unless the value is a path: GOOGLE_APPLICATION_CREDENTIALS, OLD_PWD.
+_UNLESS_PATH = re.compile(r"((^|_|DB)PASS|(_|DB)PWD|CREDENTIALS?)$", re.IGNORECASE)
+_PATH_OR_FLAG = re.compile(r"[.~]?/.*|[0-9]|true|false|yes|no", re.DOTALL | re.IGNORECASE)
 _PLACE = re.compile(r"_(PATH|FILE|DIR|HOME|URL|SOCK)$", re.IGNORECASE)
 # The words of a name: OPENAI_KEY_2, openaiKey.
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# The ends of words of a name that may mean a secret: MAX_TOKENS and SORT_KEY do not.
+_DOUBTFUL = ("KEY", "TOKEN")
 # Words that end like KEYS of something, and are none.
 _NO_KEYS = frozenset(
     ("MONKEY", "DONKEY", "TURKEY", "HOCKEY", "JOCKEY", "HOTKEY", "LESSKEY", "WHISKEY", "SMOKEY")
 )
 # A value of a variable SORT_KEY or SSH_KEY that is a word or a path, and no key.
 _ORDINARY = re.compile(r"[a-z]{1,11}|[A-Z]{1,11}|[0-9]+|[.~]?/.*|true|false", re.DOTALL)
+# What is redacted if only a doubtful name says so, and what is not: laion-multilingual-2024.
+_RANDOM = re.compile(r"(?=.*[A-Za-z])(?=.*[0-9]).{16,}", re.DOTALL)
+_WORDS = re.compile(r"([A-Z]+|[A-Z]?[a-z]+|[0-9]+)([-_.:/ ]([A-Z]+|[A-Z]?[a-z]+|[0-9]+))*")
 # The credentials in a URL: `user:password@host`, and the password.
 _URL = re.compile(
     r"[a-z][a-z0-9+.-]*://([^\s/:@\"'\\]*:([^\s/@\"'\\]+)@[^\s/?#\"'\\]*)", re.IGNORECASE
@@ -141,7 +151,7 @@ class Redaction:
 
 def secrets(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the secrets in an environment, and those in the token files that it names."""
-    values = [value for name, value in environ.items() if is_secret(name, value)]
+    values = [value for name, value in environ.items() if _is_redacted(name, value)]
     lines = (line for value in values for line in value.splitlines() if not line.startswith("--"))
     for value in (*values, *lines, *_file_contents(environ)):
         if len(value.strip()) >= _SHORTEST:
@@ -160,12 +170,38 @@ def _own() -> Redaction:
 
 def is_secret(name: str, value: str) -> bool:
     """Return whether a variable holds a secret, by its name and, if the name may lie, its value."""
+    return _is_named(name, value) or _is_doubtful(name, value)
+
+
+def _is_redacted(name: str, value: str) -> bool:
+    """Return whether a variable's value is redacted.
+
+    A value such as the name of a project may be a part of any path, so a doubtful name alone is
+    not enough.
+    """
+    if _is_named(name, value):
+        return True
+    is_random = _RANDOM.fullmatch(value.strip()) and not _WORDS.fullmatch(value.strip())
+    return bool(is_random) and _is_doubtful(name, value)
+
+
+def _is_named(name: str, value: str) -> bool:
+    """Return whether the name of a variable says that its value is secret."""
+    if _WEBHOOK.search(name):
+        return True
     if _PLACE.search(name):
         return False
-    if _SECRET.search(name):
-        return True
+    if _UNLESS_PATH.search(name):
+        return not _PATH_OR_FLAG.fullmatch(value.strip())
+    return bool(_SECRET.search(name))
+
+
+def _is_doubtful(name: str, value: str) -> bool:
+    """Return whether a variable may be a secret, by a word of its name and its value."""
+    if _PLACE.search(name):
+        return False
     words = (word.upper().removesuffix("S") for word in _WORD.findall(name))
-    has_key = any(word.endswith("KEY") and word not in _NO_KEYS for word in words)
+    has_key = any(word.endswith(_DOUBTFUL) and word not in _NO_KEYS for word in words)
     return has_key and not _ORDINARY.fullmatch(value.strip())
 
 
