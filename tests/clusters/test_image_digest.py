@@ -82,6 +82,32 @@ def test_a_damaged_cache_is_ignored(render: Render, tmp_path: Path) -> None:
         assert file.read_bytes() == whole
 
 
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_a_digest_that_others_may_have_written_is_computed_again(
+    render: Render, tmp_path: Path, mode: int
+) -> None:
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"one")
+    render(image)
+    (file,) = (tmp_path / "cache").glob("image-*")
+    whole = file.read_bytes()
+    file.write_text(json.dumps({**json.loads(whole), "sha256": "0" * 64}))
+    file.chmod(mode)
+    assert render(image)["images"] == entry(image, b"one")
+    assert (file.read_bytes(), file.stat().st_mode & 0o022) == (whole, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_the_digest_of_a_colleague_is_computed_again(render: Render, tmp_path: Path) -> None:
+    image = tmp_path / "x.sif"
+    image.write_bytes(b"one")
+    render(image)
+    (file,) = (tmp_path / "cache").glob("image-*")
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), "sha256": "0" * 64}))
+    os.chown(file, 65534, 65534)
+    assert render(image)["images"] == entry(image, b"one")
+
+
 def test_without_a_place_for_the_cache_there_is_a_digest_all_the_same(
     render: Render, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
-from oellm.core.regular_files import STATE, open_regular, read_regular
+from oellm.core.regular_files import STATE, is_ours, open_regular
 
 # An image of this many bytes takes seconds to read, so the user is told.
 _LARGE = 10**9
@@ -48,6 +48,8 @@ class ImageRecord(NamedTuple):
 class ImageDigests:
     """The digests of images, kept in the user's cache by path, size and time of change.
 
+    The cache may lie in a directory of a whole group, so a file that others may have written is
+    ignored.
     `report` gets a message when a digest takes seconds to compute.
     """
 
@@ -69,7 +71,9 @@ class ImageDigests:
 
     def _cached(self, key: dict[str, Any]) -> str:
         with contextlib.suppress(OSError, ValueError):
-            kept = json_codec.loads(read_regular(self._file(key), STATE))
+            with open_regular(self._file(key)) as stream:
+                is_trusted = is_ours(os.fstat(stream.fileno()))
+                kept = json_codec.loads(stream.read(STATE)) if is_trusted else None
             if isinstance(kept, dict) and {**kept, **key} == kept:
                 return str(kept["sha256"])
         return ""
@@ -88,7 +92,7 @@ class ImageDigests:
 
     def _file(self, key: dict[str, Any]) -> Path:
         name = hashlib.sha256(os.fsencode(key["path"])).hexdigest()[:16]
-        return self._cache / f"image-{name}.json"
+        return self._cache / f"image-{os.geteuid()}-{name}.json"
 
 
 def _key(path: str) -> dict[str, Any] | None:

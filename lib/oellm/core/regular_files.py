@@ -38,6 +38,7 @@ _Path = str | os.PathLike[str]
 _Opener = Callable[[str, int], int]
 
 _NEVER_WAIT = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_NOCTTY | os.O_CLOEXEC
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 # As many links as Linux follows.
 _MOST_LINKS = 40
 # Bytes of one read after the size that a file had when it was opened.
@@ -113,6 +114,11 @@ def append_regular(path: _Path) -> FileIO:
     """
     opener = _opener(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     return open(path, "ab", buffering=0, opener=opener)
+
+
+def is_ours(status: os.stat_result) -> bool:
+    """Return whether a file belongs to this user or to root, and nobody else may write to it."""
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & _OTHERS_MAY_WRITE
 
 
 def _opener(flags: int, any_link: bool = False) -> _Opener:

@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from oellm.core import atomic, json_codec
-from oellm.core.regular_files import DOCUMENT, open_regular
+from oellm.core.regular_files import DOCUMENT, is_ours, open_regular
 
 # Seconds to wait for another process that scans the same directory, and between two looks.
 _PATIENCE_S = 60.0
 _PAUSE_S = 0.1
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class IndexCache:
@@ -95,11 +94,7 @@ def _is_trusted(directory: Path) -> bool:
         status = os.lstat(directory)
     except OSError:
         return False
-    return stat.S_ISDIR(status.st_mode) and _is_ours(status)
-
-
-def _is_ours(status: os.stat_result) -> bool:
-    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & _OTHERS_MAY_WRITE
+    return stat.S_ISDIR(status.st_mode) and is_ours(status)
 
 
 def _write(stream: BinaryIO, data: bytes) -> None:
@@ -111,7 +106,7 @@ def _write(stream: BinaryIO, data: bytes) -> None:
 def _read(directory: Path, name: str) -> Any:
     try:
         with open_regular(directory / name) as stream:
-            if not _is_ours(os.fstat(stream.fileno())):
+            if not is_ours(os.fstat(stream.fileno())):
                 return None
             return json_codec.loads(stream.read(DOCUMENT))
     except (OSError, ValueError, RecursionError):
