@@ -153,10 +153,23 @@ TASK = "task: mini_copy\ndataset_path: json\noutput_type: generate_until\n"
 
 
 @pytest.fixture
+def native(tmp_path: Path) -> Path:
+    """Return the directory of lm-eval's own result as if its models were below `tmp_path`."""
+    directory = tmp_path / "native"
+    directory.mkdir()
+    for path in NATIVE.glob("results_*.json"):
+        text = path.read_text().replace('"models/tiny/', f'"{tmp_path}/models/tiny/')
+        (directory / path.name).write_text(text)
+    return directory
+
+
+@pytest.fixture
 def tiny_run(run: Run, tmp_path: Path) -> Path:
-    """Render four rows; lm-eval's own result in NATIVE matches the first, and nearly the others."""
+    """Render four rows; lm-eval's own result in `native` matches the first, and nearly others."""
     models = ("models/tiny/iter_0001000,dtype=float32", "models/tiny/iter_00010000,dtype=float32")
     wanted = [(models[0], "2"), (models[1], "2"), (models[0], "5"), (models[0], "")]
+    for model, _ in wanted:
+        (tmp_path / model.partition(",")[0]).mkdir(parents=True, exist_ok=True)
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     (tasks / "mini_copy.yaml").write_text(TASK)
@@ -169,28 +182,36 @@ def tiny_run(run: Run, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_a_result_of_lm_eval_counts_for_exactly_the_row_that_it_is_of(
-    run: Run, tiny_run: Path
+    run: Run, tiny_run: Path, native: Path
 ) -> None:
-    missing = rows(run("oe-missing", tiny_run, NATIVE).stdout)
+    missing = rows(run("oe-missing", tiny_run, native).stdout)
     # Missing are iter_00010000, other shots, and a row that leaves the shots to its task.
-    assert [(row["model_path"].count("0"), row["n_shot"]) for row in missing] == [
+    assert [
+        (Path(row["model_path"].split(",")[0]).name.count("0"), row["n_shot"]) for row in missing
+    ] == [
         (7, "2"),
         (6, "5"),
         (6, ""),
     ]
-    found = rows(run("oe-collect", "--filter=task=mini_copy", tiny_run, NATIVE).stdout)
+    found = rows(run("oe-collect", "--filter=task=mini_copy", tiny_run, native).stdout)
     first = next(iter(rows((tiny_run / "jobs.csv").read_text())))
     assert {(row["eval_id"], row["language"]) for row in found} == {(first["eval_id"], "deu_Latn")}
-    others = rows(run("oe-collect", "--filter=task=mini_law", tiny_run, NATIVE).stdout)
+    others = rows(run("oe-collect", "--filter=task=mini_law", tiny_run, native).stdout)
     assert {(row["eval_id"], row["language"]) for row in others} == {("", "")}
 
 
 @pytest.mark.slow
-def test_a_result_that_fits_several_rows_counts_for_none(run: Run, tmp_path: Path) -> None:
-    row = '"models/tiny/iter_0001000,dtype=float32",mini_copy,2,,/'
+def test_a_result_that_fits_several_rows_counts_for_none(
+    run: Run, tmp_path: Path, native: Path
+) -> None:
+    row = '"models/tiny/iter_0001000,dtype=float32",mini_copy,2,,tasks/'
     text = f"{HEADER}{row}old\n{row}new\n"
+    (tmp_path / "models" / "tiny" / "iter_0001000").mkdir(parents=True)
+    for name in ("old", "new"):
+        (tmp_path / "tasks" / name).mkdir(parents=True)
+        (tmp_path / "tasks" / name / "mini_copy.yaml").write_text(TASK)
     run("oe-render", "--cluster=local", f"--run_dir={tmp_path}/run", stdin=text)
-    done = run("oe-missing", tmp_path / "run", NATIVE)
+    done = run("oe-missing", tmp_path / "run", native)
     assert len(rows(done.stdout)) == 2
     assert "fits 2 rows, so it counts for none" in done.stderr
 

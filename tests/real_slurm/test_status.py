@@ -92,7 +92,10 @@ def test_lost_rows_have_the_true_reason_and_finish_when_submitted_again(
         *[("0", "cancelled", "its job was cancelled")] * 2,
         *[("1", "lost", "its job ran out of memory (setting mem)")] * 2,
     ]
-    assert {Path(row["log"]).name.partition("_")[2] for row in found} == {"0.log", "1.log"}
+    logs = [Path(row["log"]).name.partition("_")[2] for row in found]
+    # Slurm may not have opened the log yet when the first job was cancelled.
+    assert set(logs[:2]) <= {"0.log", ""}
+    assert set(logs[2:]) == {"1.log"}
     # squeue still knows how they ended, so nobody misses the accounting.
     assert messages == ""
     found, _ = status(shared_cluster, on_n2, 1)
