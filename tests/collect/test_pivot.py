@@ -264,6 +264,20 @@ def test_notes_name_groups_without_a_score() -> None:
 
 
 @pytest.mark.parametrize(
+    ("models", "runs"),
+    [
+        (("/r/anneal_120k", "/r/anneal_130k"), 1),
+        (("run a, b", "run a, b"), 1),
+        (("/a/iter_120", "/b/iter_130"), 2),
+    ],
+)
+def test_notes_count_the_training_runs_of_steps(models: tuple[str, str], runs: int) -> None:
+    found = [record(name, "arc", 1, step=s) for name, s in zip(models, (120, 130), strict=True)]
+    matrix = pivot.make_matrix(found, PivotRequest(rows=("step",)))
+    assert any("training runs" in note for note in matrix.notes) == (runs > 1)
+
+
+@pytest.mark.parametrize(
     ("models", "shown"),
     [
         ([SMALL, LARGE], ["tiny/iter_0001000", "tiny/iter_0010000"]),

@@ -102,6 +102,8 @@ def test_checkpoints_of_one_run_have_one_template() -> None:
         for step, template in ((1, "1"), (2, "1"), (3, "2"))
     ]
     assert find_mixture(records).notes == {2: ["chat template 22222222"]}
+    named_otherwise = [each._replace(model_path=f"/r/anneal_{each.step}k") for each in records]
+    assert find_mixture(named_otherwise).notes == {2: ["chat template 22222222"]}
     others = [each._replace(model_path=name) for each, name in zip(records, "abc", strict=True)]
     assert find_mixture([one._replace(step=None) for one in others]).notes == {}
 

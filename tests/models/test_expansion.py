@@ -220,6 +220,9 @@ def test_checkpoints_of_a_training_run_share_its_name(model: str, run: str) -> N
         ("/evals/a/v1anneal_120k", 120, "/evals/a/v1anneal"),
         ("/evals/a/1000", 1000, "/evals/a"),
         ("/evals/a/other", 1000, "/evals/a/other"),
+        # Records of other tools may name models as no cell can.
+        ("run a, b", 1000, "run a, b"),
+        ("", 1000, ""),
     ],
 )
 def test_a_step_that_a_column_tells_is_no_part_of_the_runs_name(

@@ -330,7 +330,7 @@ def _mixed_runs(kept: Sequence[MetricRecord], request: PivotRequest) -> Iterator
     """Yield a note if steps of several training runs stand side by side."""
     axes = (*request.rows, *request.cols)
     if "step" in axes and "model_path" not in axes:
-        runs = dict.fromkeys(training_run(record.model_path) for record in kept)
+        runs = dict.fromkeys(training_run(record.model_path, record.step) for record in kept)
         if len(runs) > 1:
             yield f"steps of {len(runs)} training runs: {', '.join(runs)}"
 

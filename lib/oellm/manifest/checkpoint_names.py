@@ -141,9 +141,13 @@ def training_run(model: str, step: int | None = None) -> str:
 
     `runs/a/iter_0001000` becomes `runs/a`, and `org/a,revision=step1000` becomes `org/a`. A `step`
     that the name does not tell by itself is looked for as a number: with step 120000,
-    `runs/anneal_120k` becomes `runs/anneal`.
+    `runs/anneal_120k` becomes `runs/anneal`. A text that is no cell, as other tools may name a
+    model, stays as it is.
     """
-    spec = ModelSpec.parse(model)
+    try:
+        spec = ModelSpec.parse(model)
+    except ValueError:
+        return model
     arguments = dict(spec.arguments)
     if _step_of_name(arguments.get("revision", "")) is not None:
         del arguments["revision"]

@@ -200,7 +200,8 @@ def _documents(record: MetricRecord) -> str:
 
 
 def _same_run(record: MetricRecord) -> Hashable:
-    return training_run(record.model_path) if record.step is not None else record.model_path
+    path, step = record.model_path, record.step
+    return path if step is None else training_run(path, step)
 
 
 def _same_prompts(record: MetricRecord) -> Hashable:
