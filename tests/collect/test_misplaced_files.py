@@ -86,6 +86,21 @@ def test_the_model_of_a_result_without_one_can_be_given(run: Run, tmp_path: Path
     assert bad.stderr.startswith("oe-collect: --model: expected key=value after the model's path")
 
 
+def test_results_whose_models_are_guessed_do_not_replace_each_other(
+    run: Run, tmp_path: Path
+) -> None:
+    for name, value in (("llama", 0.25), ("mistral", 0.75)):
+        scores = {"arc": {"alias": "arc", "acc,none": value}}
+        content = {**RESULT, "results": scores, "config": {"model": "HFLM", "model_args": ""}}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    done = run("oe-collect", "--columns=value", tmp_path)
+    assert done.stdout == "value\n0.25\n0.75\n"
+    assert "newer" not in done.stderr
+    # If the user says that both are of one model, they are.
+    named = run("oe-collect", "--columns=value", "--model=org/m", tmp_path)
+    assert len(named.stdout.splitlines()) == 2
+
+
 def test_a_note_on_many_results_fills_no_screen(run: Run, tmp_path: Path) -> None:
     for number in range(30):
         place = tmp_path / str(number)

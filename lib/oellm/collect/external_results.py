@@ -23,7 +23,8 @@ class Identity(NamedTuple):
     """What tells whether two results are of one evaluation, and which is newer.
 
     Attributes:
-        key: The eval_id, or for a result without one a key of all that it tells.
+        key: The eval_id, or for a result without one a key of all that it tells. A result whose
+            model is guessed has a key of its own.
         finished: When the evaluation ended, in ISO 8601; empty if unknown.
         found_in: The run directory or file.
     """
@@ -51,7 +52,10 @@ class LooseScores:
         """Add scores and return their place in the list."""
         place = len(self.identities)
         key = scored.row["eval_id"]
-        if not key:
+        if scored.has_guessed_model:
+            # Nobody knows whether two of these are of one model: all of them count.
+            key = f"{scored.run_dir}#{place}"
+        elif not key:
             self._keys[place] = row_key(scored.row), scored.row["model_revision"]
             key = "@".join(self._keys[place])
         self.identities.append(Identity(key, scored.finished, scored.run_dir))

@@ -72,6 +72,8 @@ class ScoredRow(NamedTuple):
         contents: What the scores were computed from.
         environment: What they were computed with.
         tasks: The state of each task and group, as far as it is known.
+        has_guessed_model: Whether the result names no model, so that other models' results may
+            have the same name.
     """
 
     row: Row
@@ -83,6 +85,7 @@ class ScoredRow(NamedTuple):
     contents: Contents = Contents()
     environment: Environment = Environment()
     tasks: Mapping[str, TaskState] = _NO_TASKS
+    has_guessed_model: bool = False
 
 
 def read_scored_row(result: Result, run_dir: str) -> ScoredRow:

@@ -103,7 +103,8 @@ def _name_model(scored: ScoredRow, path: str, model: str) -> ScoredRow:
             " (oe-collect --model names it)",
         )
     row = scored.row.with_cells(**cells)
-    return scored._replace(row=native_cells.make_row(row.cells), notes=notes)
+    named = native_cells.make_row(row.cells)
+    return scored._replace(row=named, notes=notes, has_guessed_model=not model)
 
 
 def _parse_documents(content: bytes, path: str) -> Iterator[tuple[bytes, Any]]:
