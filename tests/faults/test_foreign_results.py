@@ -88,6 +88,36 @@ def test_a_result_is_read_as_what_it_says(run: Run, tmp_path: Path, name: str) -
         assert rows[0]["model_revision"] == "0123abc"
 
 
+BIGCODEBENCH = {"split": "complete", "subset": "full", "gt_pass_rate": 1.0, "pass@1": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("document", "names"),
+    [
+        (
+            EVALPLUS,
+            [f"o--m_hf_temp_0.0{e}_eval_results.json" for e in (".raw", "", "-sanitized")]
+            + ["o--m_hf_temp_0.0-sanitized-calibrated.eval_results.json"],
+        ),
+        (
+            BIGCODEBENCH,
+            [
+                f"o--m--main--bigcodebench-complete--vllm-0-1{ending}_pass_at_k.json"
+                for ending in ("", "_calibrated", "-sanitized", "-sanitized_calibrated")
+            ],
+        ),
+    ],
+)
+def test_what_programs_went_through_before_makes_another_evaluation(
+    run: Run, tmp_path: Path, document: dict[str, Any], names: list[str]
+) -> None:
+    for name in names:
+        (tmp_path / name).write_text(json.dumps(document))
+    done = run("oe-collect", "--primary", "--columns=gen_kwargs", tmp_path)
+    assert len(set(done.stdout.splitlines()[1:])) == len(names)
+    assert done.stderr == ""
+
+
 def test_a_model_has_one_name_however_results_spell_it(run: Run, tmp_path: Path) -> None:
     spellings: list[Any] = [
         "pretrained=/m/iter_5,add_bos_token=True,max_length=5",

@@ -270,10 +270,14 @@ EVALPLUS = {
         ("a--b_vllm_temp_0.8-sanitized", ("a/b", "vllm", "temperature=0.8,sanitized=true")),
         (
             "a--b_hf_temp_1-sanitized-calibrated",
-            ("a/b", "", "temperature=1,sanitized=true"),
+            ("a/b", "", "temperature=1,sanitized=true,calibrated=true"),
         ),
-        ("a--b_hf_temp_0.0-sanitized_calibrated", ("a/b", "", "temperature=0.0,sanitized=true")),
-        ("a--b_openai_temp_0.2.raw", ("a/b", "openai", "temperature=0.2")),
+        (
+            "a--b_hf_temp_0.0-sanitized_calibrated",
+            ("a/b", "", "temperature=0.0,sanitized=true,calibrated=true"),
+        ),
+        ("a--b_hf_temp_0.0_calibrated", ("a/b", "", "temperature=0.0,calibrated=true")),
+        ("a--b_openai_temp_0.2.raw", ("a/b", "openai", "temperature=0.2,raw=true")),
         ("my_vllm_temp_model_hf_temp_0.0", ("my_vllm_temp_model", "", "temperature=0.0")),
         ("samples-sanitized", ("samples", "", "sanitized=true")),
         ("samples", ("samples", "", "")),

@@ -27,8 +27,11 @@ _SCORES, _OUTCOMES = "pass_at_k.json", "eval_results.json"
 _NAME = re.compile(
     r"(?P<model>.+?)(?P<prefilled>--skip_prefill)?--(?P<revision>(?:(?!--).)+)--bigcodebench"
     r"-(?:(?P<subset>hard)-)?(?P<split>complete|instruct)"
-    r"--(?P<backend>[^-]+)-(?P<temperature>[0-9.]+)-(?P<n_samples>[0-9]+).*"
+    r"--(?P<backend>[^-]+)-(?P<temperature>[0-9.]+)-(?P<n_samples>[0-9]+)"
+    r"(?P<raw>\.raw)?(?P<sanitized>[-_.]sanitized)?(?P<calibrated>[-_]calibrated)?.*"
 )
+# What came before the evaluation; each has scores of its own.
+_BEFORE = ("raw", "sanitized", "calibrated")
 _PASS_AT = re.compile(r"pass@([1-9][0-9]*)")
 # The values of k that bigcodebench computes by default.
 _KS = (1, 5, 10)
@@ -111,6 +114,7 @@ def _cells(path: str, model: str, split: str, subset: str) -> dict[str, str]:
         generation = {"temperature": match["temperature"], "n_samples": match["n_samples"]}
         if match["prefilled"]:
             generation["skip_prefill"] = "true"
+        generation |= {name: "true" for name in _BEFORE if match[name]}
         cells["gen_kwargs"] = native_cells.format_arguments(generation)
         split, subset = split or match["split"], subset or match["subset"] or "full"
     elif model:

@@ -20,11 +20,13 @@ from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import Environment, TaskState
 
 # What came before: `.raw` samples are as the model wrote them, `-sanitized` ones were cut to code.
+# Each of these has scores of its own.
 _NAME = re.compile(
     r"(?P<model>.+?)(?:_(?P<backend>[a-z][a-z0-9]*)_temp_(?P<temperature>[0-9]+(?:\.[0-9]+)*))?"
-    r"(?P<raw>\.raw)?(?P<sanitized>[-_.]sanitized)?(?:[-_]calibrated)?",
+    r"(?P<raw>\.raw)?(?P<sanitized>[-_.]sanitized)?(?P<calibrated>[-_]calibrated)?",
     re.DOTALL,
 )
+_BEFORE = ("raw", "sanitized", "calibrated")
 _ENDING = re.compile(r"[_.]?eval_results\.json\Z")
 _TASKS = {"HumanEval": "humaneval", "Mbpp": "mbpp"}
 _KS = (1, 10, 100)
@@ -76,8 +78,7 @@ def _of_name(path: str) -> tuple[dict[str, str], str]:
     if match["backend"]:
         cells["backend"] = "" if match["backend"] == "hf" else match["backend"]
     generation = {"temperature": match["temperature"]} if match["temperature"] else {}
-    if match["sanitized"]:
-        generation["sanitized"] = "true"
+    generation |= {name: "true" for name in _BEFORE if match[name]}
     cells["gen_kwargs"] = native_cells.format_arguments(generation)
     return cells, match["backend"] or ""
 
