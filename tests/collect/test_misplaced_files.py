@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,24 @@ def test_a_healthy_directory_gives_status_0(run: Run, tmp_path: Path) -> None:
     done = run("oe-collect", "--columns=task,value", tmp_path)
     assert done.stdout == "task,value\narc,0.5\n"
     assert done.stderr == "oe-collect: skipped 4 JSON files that are not results\n"
+
+
+def test_a_file_too_large_to_be_read_is_damaged_if_named_like_a_result(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "results_1.json").write_text(json.dumps(RESULT))
+    # Spring 2024's JSON lines, here with holes instead of text.
+    for name in ("samples_humaneval_2024-05-01T10-00-00.0.json", "tokenizer.json"):
+        (tmp_path / name).touch()
+        os.truncate(tmp_path / name, 300 * 10**6)
+    done = run("oe-collect", "--columns=task,value", tmp_path)
+    assert done.stdout == "task,value\narc,0.5\n"
+    assert done.stderr == "oe-collect: skipped 2 JSON files that are not results\n"
+    large = tmp_path / "results_2.json"
+    large.touch()
+    os.truncate(large, 300 * 10**6)
+    done = run("oe-collect", "--columns=task,value", tmp_path, status=1)
+    assert done.stderr.startswith(f"oe-collect: {large}: left out, it has 300 MB")
 
 
 def test_a_healthy_directory_of_predictions_gives_status_0(run: Run, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from oellm.core.regular_files import read_regular
+from oellm.core.regular_files import TooLargeFileError, read_regular
 from oellm.metrics import scored_rows
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.result_file import Result, check_result, parse_record
@@ -35,6 +35,13 @@ def read_file(path: str, model: str = "") -> list[ScoredRow] | None:
     `model` is the model of a result that names none. Raises OSError, and ValueError with the reason
     if the result is not valid.
     """
-    from oellm.frameworks.reading.detect import read_result
+    from oellm.frameworks.reading.detect import is_result_name, read_result
 
-    return read_result(read_regular(path), path, model)
+    try:
+        content = read_regular(path)
+    except TooLargeFileError:
+        # Samples beside a result may be as large as they like.
+        if is_result_name(path):
+            raise
+        return None
+    return read_result(content, path, model)

@@ -67,6 +67,10 @@ class RefusedFileError(OSError):
         return str(self.strerror)
 
 
+class TooLargeFileError(RefusedFileError):
+    """A file has more bytes than its kind may have."""
+
+
 def read_regular(path: _Path, largest: int = DOCUMENT, *, any_link: bool = False) -> bytes:
     """Return the content of a regular file of at most `largest` bytes.
 
@@ -177,7 +181,7 @@ def _follow(path: _Path) -> tuple[str, set[int]]:
 def _require_size(size: int, largest: int | None, path: _Path) -> None:
     if largest is not None and size > largest:
         reason = f"it has {format_size(size)}, and at most {format_size(largest)} are read"
-        raise RefusedFileError(reason, path)
+        raise TooLargeFileError(reason, path)
 
 
 def _describe(status: os.stat_result) -> str:

@@ -19,9 +19,11 @@ from oellm.runs.result_file import KEY, check_result
 # Neither CSV nor UTF-8 can hold these.
 _NO_TEXT = re.compile(r"[\0\ud800-\udfff]")
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-# The names of files that frameworks write, and of what is in a directory `results`.
+# The names of files that frameworks write, and of what is in a directory `results`; not those of
+# lm-eval's samples, which have the name of a task: samples_humaneval_2024-05-01T….
 _RESULT_NAME = re.compile(
-    r".*/results/[^/]*|(.*/)?[^/]*(result|metric|score|eval|pass_at_k)[^/]*",
+    r"(?!(?:.*/)?samples_[^/]*_[0-9]{4}-[0-9]{2}-[0-9]{2}T[^/]*\Z)"
+    r"(?:.*/results/[^/]*|(?:.*/)?[^/]*(?:result|metric|score|eval|pass_at_k)[^/]*)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -43,6 +45,11 @@ def read_result(content: bytes, path: str, model: str = "") -> list[ScoredRow] |
             return None
         found += rows
     return [_name_model(row, path, model) for row in found] or None
+
+
+def is_result_name(path: str) -> bool:
+    """Return whether a file is named like a result, so that it is damaged if it holds none."""
+    return _RESULT_NAME.fullmatch(path) is not None
 
 
 def _read_document(text: bytes, document: Any, path: str) -> list[ScoredRow] | None:
@@ -120,7 +127,7 @@ def _parse_documents(content: bytes, path: str) -> Iterator[tuple[bytes, Any]]:
     else:
         yield from _parse_json(content)
         return
-    if _RESULT_NAME.fullmatch(path):
+    if is_result_name(path):
         raise ValueError(problem)
 
 
