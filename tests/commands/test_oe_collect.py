@@ -132,6 +132,7 @@ def test_an_option_that_moved_names_the_command_that_has_it_now(
         (LINES + "{\n", "stdin:4:"),
         ("{}\n[1]\n", "stdin:1: expected a result object or a run object"),
         ("[1]\n", "stdin: record 1: expected a metric record, an object"),
+        ("a" * 200_000, "stdin:1: model_path: required column is missing; the header is 'aaa"),
         ("a,b\n", "stdin:1: model_path: required column is missing; the header is 'a,b'"),
         ('{"oellm": 1}\n', "stdin:1: oellm: expected an object"),
         ('{"run_dir": "/no/such/run"}\n', "/no/such/run: not a run directory: run.json is missing"),

@@ -42,7 +42,7 @@ def read_lines(stream: Iterable[str], source: str, collection: Collection) -> Re
         raise InputError("expected results, runs or metric records, got nothing", source)
     everything = itertools.chain(begin, lines)
     if _is_record(begin[-1]):
-        _refuse_manifest(next(csv.reader(begin[-1:]), []), source)
+        _refuse_manifest(_read_header(begin[-1]), source)
         return RecordText(everything, source)
     for number, line in enumerate(everything, 1):
         if line.strip():
@@ -94,10 +94,18 @@ def add_files(paths: Iterable[str], collection: Collection) -> tuple[list[str], 
 
 def _find_kind_of_text(first: str, path: str) -> FileKind:
     """Return the kind of a file whose first line is not JSON, so that it may be CSV."""
-    header = next(csv.reader([first]), [])
+    header = _read_header(first)
     _refuse_manifest(header, path)
     is_table = reading.has_records(header) or path.endswith(".csv")
     return FileKind.RECORDS if is_table else FileKind.OTHER
+
+
+def _read_header(line: str) -> list[str]:
+    """Return the names in the first line of CSV; none if it cannot be a header."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 def _refuse_manifest(header: Sequence[str], source: str) -> None:
