@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,26 @@ def test_further_columns_of_the_dashboard_keep_their_meaning(run: Run) -> None:
         "lm_eval,0.01,1000,reported,2026-10-01T22:47:43+00:00,/x/results.json",
         "evalchemy,,,,,",
     ]
+
+
+def test_a_model_has_one_name_however_tables_spell_it(run: Run, tmp_path: Path) -> None:
+    hub = "/c/hub/models--o--m/snapshots/0123abc"
+    names = ["/runs/a/", "/runs//a", hub, "o/m,revision=main,dtype=auto", "run a, b"]
+    columns = "--columns=model_path,model_revision"
+    expected = ["/runs/a,", "/runs/a,", "o/m,0123abc", "o/m,", '"run a, b",']
+    for head, rest in (
+        ("model_name,task,n_shot,performance", "arc,0,0.5"),
+        (DASHBOARD.splitlines()[0], "arc,0,lm-eval-harness,hf,acc,none,0.5"),
+    ):
+        table = "".join(f'"{name}",{rest}\n' for name in names)
+        done = run("oe-collect", columns, stdin=f"{head}\n{table}")
+        assert done.stdout.splitlines()[1:] == expected
+    result = {"results": {"arc": {"acc,none": 0.5}}, "configs": {"arc": {}}, "config": {}}
+    path = tmp_path / "results_1.json"
+    path.write_text(json.dumps(result))
+    for name, line in zip(names[:4], expected, strict=False):
+        done = run("oe-collect", columns, f"--model={name}", path)
+        assert done.stdout.splitlines()[1:] == [line]
 
 
 def test_one_metric_of_each_evaluation_is_primary(run: Run) -> None:

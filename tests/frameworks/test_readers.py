@@ -168,8 +168,9 @@ def test_a_task_that_has_no_score_is_named_beside_others() -> None:
         ),
         (
             "dtype=auto,pretrained=/x/iter_1000,device=cpu,parallelize=True",
-            "/x/iter_1000,dtype=auto",
+            "/x/iter_1000",
         ),
+        ("pretrained=org/m,revision=main", "org/m"),
         (
             {"pretrained": "org/m", "peft": "org/p", "use_cache": False},
             "org/m,peft=org/p,use_cache=false",

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from oellm.manifest.argument_texts import json_text
+from oellm.manifest.foreign_names import is_default
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.run_directory import Run
@@ -107,8 +108,6 @@ class LooseScores:
         return start, self._file.write(pickle.dumps(scored))
 
 
-# Model arguments whose default means the same as their absence.
-_DEFAULTS = {"dtype": "auto", "revision": "main"}
 # Arguments that change no score.
 _HARMLESS = ("trust_remote_code",)
 # What results of other tools tell besides the model; what they leave out has its default.
@@ -130,7 +129,7 @@ def row_key(row: Row) -> str:
     shown = sorted(
         (name, _argument_text(value))
         for name, value in arguments.items()
-        if name not in _HARMLESS and value not in ("", _DEFAULTS.get(name))
+        if name not in _HARMLESS and value not in ("", None) and not is_default(name, value)
     )
     settings = [_comparable(row.value(name)) for name in _COLUMNS]
     return hashlib.sha256(repr((row.model.path, shown, settings)).encode()).hexdigest()

@@ -14,6 +14,7 @@ import datetime
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from oellm.manifest import foreign_names
 from oellm.manifest.cells import read_cell
 from oellm.metrics.records import REPORTED, MetricRecord, find_step
 
@@ -47,8 +48,7 @@ def _of_collected(row: Cells) -> Cells:
     # Older tables do not tell the metric.
     metric, _, filter_name = row.get("metric_name", "performance").partition(",")
     return {
-        "model_path": row["model_name"],
-        "step": _step(row["model_name"]),
+        **_model(row["model_name"]),
         "task": row["task"],
         "n_shot": _shots(row["n_shot"]),
         "metric": metric,
@@ -60,8 +60,7 @@ def _of_collected(row: Cells) -> Cells:
 
 def _of_dashboard(row: Cells) -> Cells:
     return {
-        "model_path": row["checkpoint"],
-        "step": _step(row["checkpoint"]),
+        **_model(row["checkpoint"]),
         "task": row["task"],
         "n_shot": _shots(row["n_shot"]),
         "eval_suite": _framework(row["harness"]),
@@ -99,13 +98,15 @@ def _shots(text: str) -> str:
     return "" if text == "unknown" else text
 
 
-def _step(model: str) -> str:
+def _model(name: str) -> dict[str, str]:
+    """Return the columns that name a model."""
     try:
-        step = find_step(model)
+        cells = foreign_names.named_model(name)
+        step = find_step(cells["model_path"])
     except ValueError:
         # A name of another tool need not be a model's cell.
-        step = None
-    return "" if step is None else str(step)
+        return {"model_path": name}
+    return {**cells, "step": "" if step is None else str(step)}
 
 
 def _framework(text: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from oellm import frameworks
 from oellm.core import json_codec
 from oellm.frameworks.reading import native_cells
+from oellm.manifest import foreign_names
 from oellm.metrics.scored_rows import ScoredRow, read_scored_row
 from oellm.runs.result_file import KEY, check_result
 
@@ -101,8 +102,10 @@ def _name_model(scored: ScoredRow, path: str, model: str) -> ScoredRow:
     """Return the scores with a model, if the result names none."""
     if scored.row["model_path"]:
         return scored
-    cells, notes = {"model_path": model}, scored.notes
-    if not model:
+    notes = scored.notes
+    if model:
+        cells = foreign_names.named_model(model)
+    else:
         directory = os.path.basename(os.path.dirname(os.path.abspath(path))) or "/"
         cells = native_cells.model_cells(f"{directory} (guessed)", {})
         notes += (

@@ -8,20 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from oellm.core.json_codec import is_finite
+from oellm.manifest import foreign_names
 from oellm.manifest.cells import read_cell
 from oellm.manifest.model_spec import ModelSpec
 from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import MetricScore
 
-# The directory of a model in a hub's cache, up to its files at a commit.
-_IN_HUB_CACHE = re.compile(
-    r"(?:.*/)?models--(?P<name>(?:(?!--)[^/])+(?:--(?:(?!--)[^/])+)?)"
-    r"(?:/snapshots/(?P<commit>[0-9A-Za-z]+))?/*",
-    re.DOTALL,
-)
-
-
-# The same in a file's name, in which some tools write `--` for each slash.
+# A directory of a hub's cache in a file's name, in which some tools write `--` for each slash.
 _IN_FILE_NAME = re.compile(r"(?:.*--)?(models--.+)--snapshots--([0-9A-Za-z]+)", re.DOTALL)
 
 
@@ -49,30 +42,20 @@ def model_cells(path: str, arguments: Mapping[str, Any]) -> dict[str, str]:
     """Return the cells that name a model with its arguments.
 
     A directory of a hub's cache is the model of the hub, and the commit its model_revision.
+    Arguments with their default (`dtype=auto`) are left out, as most results leave them out.
     Arguments that a model's cell cannot hold go to the column model_args, as JSON; so do all if
     the path is unknown. Raises ValueError for an argument that is a secret.
     """
-    cells = {}
-    if match := _IN_HUB_CACHE.fullmatch(path):
-        path = match["name"].replace("--", "/")
-        if match["commit"]:
-            cells["model_revision"] = match["commit"]
-    path = _one_spelling(path.strip())
-    simple = {n: v for n, v in arguments.items() if path and _fits_cell(n, v)}
-    others = {n: v for n, v in arguments.items() if n not in simple}
+    path, commit = foreign_names.model_and_commit(path)
+    cells = {"model_revision": commit} if commit else {}
+    told = {n: v for n, v in arguments.items() if not foreign_names.is_default(n, v)}
+    simple = {n: v for n, v in told.items() if path and _fits_cell(n, v)}
+    others = {n: v for n, v in told.items() if n not in simple}
     if path:
         cells["model_path"] = str(ModelSpec.of(path, simple))
     if others:
         cells["model_args"] = _format_json(others)
     return cells
-
-
-def _one_spelling(path: str) -> str:
-    """Return a path without `//`, `/./` and a slash at its end, which change nothing."""
-    path = re.sub(r"/(?:\.?/)+", "/", path)
-    while len(path) > 1 and path.endswith(("/", "/.")):
-        path = path[: path.rindex("/")] or "/"
-    return path
 
 
 def format_arguments(values: Mapping[str, Any]) -> str:
