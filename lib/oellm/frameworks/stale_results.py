@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from oellm.clusters.cluster import Cluster
 from oellm.core.log import Log
@@ -25,6 +25,7 @@ from oellm.runs.contents import Contents, find_changes
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.run_directory import Run
 
+_State = TypeVar("_State")
 _COMPANIONS = ("tokenizer", "peft", "delta")
 
 
@@ -77,9 +78,9 @@ class StaleResults:
     """Tells which results of a run are of another state than would be evaluated now."""
 
     def __init__(self, run: Run, log: Log) -> None:
-        before = read_accepted(run.path)
-        self._reader = ContentsReader(_cluster(run), log, before.directories)
-        self._kept = set(before.kept)
+        self._before = read_accepted(run.path)
+        self._reader = ContentsReader(_cluster(run), log, self._before.directories)
+        self._kept = set(self._before.kept)
         self._models: dict[str, str] = {}
         self._tasks: dict[str, AcceptedTask] = {}
         self._accepted: set[tuple[str, ...]] = set()
@@ -118,6 +119,21 @@ class StaleResults:
         return AcceptedContents(
             self._models, self._tasks, kept=frozenset(self._kept), directories=directories
         )
+
+    def merge_into(self, found: AcceptedContents) -> AcceptedContents:
+        """Return `accepted`, with what another process has accepted since this one looked."""
+        before, ours = self._before, self.accepted
+        return AcceptedContents(
+            models={**ours.models, **_since(before.models, found.models)},
+            tasks={**ours.tasks, **_since(before.tasks, found.tasks)},
+            kept=ours.kept | found.kept,
+            directories={**found.directories, **ours.directories},
+        )
+
+
+def _since(before: Mapping[str, _State], now: Mapping[str, _State]) -> dict[str, _State]:
+    """Return what is new or different now."""
+    return {source: state for source, state in now.items() if before.get(source) != state}
 
 
 def _cluster(run: Run) -> Cluster:

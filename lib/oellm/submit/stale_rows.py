@@ -9,7 +9,7 @@ from typing import NamedTuple
 from oellm.core.log import Log
 from oellm.frameworks.stale_results import ResultOrigin, StaleResults
 from oellm.manifest.rows import Row
-from oellm.runs.accepted_contents import write_accepted
+from oellm.runs.accepted_contents import read_accepted, write_accepted
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
@@ -43,6 +43,7 @@ class StaleRows:
         self._accept = accept
         self._contents = StaleResults(run, log)
         self._found: list[StaleResult] = []
+        self._is_settled = False
 
     def fits(self, row: Row, record: ResultRecord) -> bool:
         """Return whether the result of a row counts; notes it if it is out of date."""
@@ -69,8 +70,11 @@ class StaleRows:
     def settle(self) -> None:
         """Set aside what is out of date, or keep it, and write what the run evaluates from now on.
 
-        The caller holds the lock of the run.
+        The caller holds the lock of the run. Later calls do nothing: a command that waits for hours
+        looked at the files when it began, and others may have accepted other states since.
         """
+        if self._is_settled:
+            return
         for line in self.describe():
             self._log(line)
         store = ResultStore(self._run.path)
@@ -80,4 +84,6 @@ class StaleRows:
             else:
                 store.set_stale_aside(stale.eval_id, stale.finished)
         self._found.clear()
-        write_accepted(self._run.path, self._contents.accepted)
+        accepted = self._contents.merge_into(read_accepted(self._run.path))
+        write_accepted(self._run.path, accepted)
+        self._is_settled = True
