@@ -16,8 +16,10 @@ from oellm.frameworks.stale_results import ResultOrigin, StaleResults, find_stal
 from oellm.manifest.rows import Row
 from oellm.models.identity import identify_model
 from oellm.runs import run_directory
-from oellm.runs.accepted_contents import AcceptedTask
+from oellm.runs.accepted_contents import AcceptedTask, read_accepted
+from oellm.runs.contents import Contents
 from oellm.runs.result_record import ResultRecord
+from oellm.worker.row_contents import RowContents, require_same
 from support.model_directories import write_model
 from support.processes import Run as RunCommand
 from support.task_files import write_task
@@ -90,6 +92,31 @@ def test_a_task_is_unknown_if_the_framework_is_not_installed_here(
     assert ContentsReader(IN_IMAGE, lambda _: None, {}).task(row).digest
     monkeypatch.setattr(current_contents, "installed_version", lambda suite: "")
     assert ContentsReader(IN_IMAGE, lambda _: None, {}).task(row) == AcceptedTask("")
+
+
+@pytest.mark.parametrize("revision", ["step1000", "v1.0", "A" * 40])
+def test_a_branch_or_tag_is_no_commit(revision: str) -> None:
+    hub = Row({"model_path": "acme/m", "task_path": "t", "n_shot": "0", "model_revision": revision})
+    assert changes(hub, {"contents": {"model": "b" * 40}}) == []
+    found = Contents(model="b" * 40)
+    for accepted in (None, read_accepted(Path("/nowhere"))):
+        require_same(RowContents(accepted, lambda _: None).expect(hub), found, hub)
+
+
+TASK = "task: own\ndataset_path: acme/data\noutput_type: generate_until\nmetadata: {version: %s}\n"
+
+
+def test_a_task_of_ones_own_is_known_by_its_version_if_frameworks_differ(
+    row: Row, tmp_path: Path
+) -> None:
+    (tmp_path / "tasks").mkdir()
+    (tmp_path / "tasks" / "own.yaml").write_text(TASK % "2.0")
+    own = row.with_cells(task_path="own", include_path=str(tmp_path / "tasks"))
+    environment = {"framework_version": "0.4.1"}
+    for version, expected in (("1.0", ["task own: version 1.0 → 2.0"]), ("2.0", [])):
+        contents = {"task": "0" * 16, "task_version": version}
+        record = {"contents": contents, "environment": environment}
+        assert changes(own, record) == expected
 
 
 def test_a_run_of_another_python_has_tasks_that_are_not_known_here(

@@ -15,6 +15,7 @@ from oellm.clusters.runtime import runs_here
 from oellm.core.log import Log
 from oellm.frameworks.interface import Tasks
 from oellm.manifest.rows import Row
+from oellm.models.identity import pinned_commit
 from oellm.models.model_digests import KnownDirectory, ModelDigests
 from oellm.runs.accepted_contents import AcceptedTask
 from oellm.runs.contents import Contents
@@ -45,7 +46,7 @@ class ContentsReader:
         """Return what a row would be evaluated from."""
         task = self.task(row)
         return Contents(
-            model=self.models.digest(row) or row["model_revision"],
+            model=self.models.digest(row) or pinned_commit(row["model_revision"]),
             task=task.digest or row["task_digest"],
             task_version=task.version or row["task_version"],
             data=row["dataset_revision"],

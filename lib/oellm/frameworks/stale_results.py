@@ -166,7 +166,7 @@ def find_staleness(
     if used == now:
         return None
     if not reader.is_comparable(row, origin.framework_version):
-        now = now._replace(task="", task_version="")
+        now = now._replace(task="")
     states = describe_states(used, row["task_path"])
     used = used._replace(**{name: "" for name, text in states.items() if text in kept})
     if not (changes := find_changes(used, now, row["task_path"])):

@@ -162,9 +162,14 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:MODEL_DIGITS]
 
 
+def pinned_commit(revision: str) -> str:
+    """Return the commit that a revision is; empty if it is a branch or a tag, which may move."""
+    return revision if re.fullmatch(r"[0-9a-f]{40}", revision) else ""
+
+
 def _commit(path: str, revision: str) -> str:
-    if re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
+    if commit := pinned_commit(revision):
+        return commit
     from oellm.hub import cache
 
     return os.path.basename(cache.find_snapshot(path, revision or "main") or "")

@@ -11,6 +11,7 @@ from oellm.errors import OellmError
 from oellm.frameworks.current_contents import ContentsReader, installed_version
 from oellm.frameworks.stale_results import ResultOrigin, Staleness, find_staleness
 from oellm.manifest.rows import Row
+from oellm.models.identity import pinned_commit
 from oellm.runs.accepted_contents import (
     AcceptedContents,
     AcceptedTask,
@@ -47,7 +48,7 @@ class RowContents:
         """Return what a row that begins now must be evaluated from, as far as that is known."""
         task = self._expected_task(row)
         return Contents(
-            model=self._expected_model(row) or row["model_revision"],
+            model=self._expected_model(row) or pinned_commit(row["model_revision"]),
             task=task.digest,
             task_version=task.version,
             data=row["dataset_revision"] if self._accepted is not None else "",
