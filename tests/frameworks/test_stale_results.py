@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from oellm.frameworks import current_contents
 from oellm.frameworks.current_contents import ContentsReader
 from oellm.frameworks.stale_results import ResultOrigin, StaleResults, find_staleness
 from oellm.manifest.rows import Row
+from oellm.models import identity
 from oellm.models.identity import identify_model
 from oellm.runs import run_directory
 from oellm.runs.accepted_contents import AcceptedTask, read_accepted
@@ -41,13 +43,46 @@ def changes(row: Row, record: dict[str, Any]) -> list[str]:
 
 
 def test_the_provenance_of_earlier_versions_tells_the_model(row: Row) -> None:
-    identity = identify_model(row["model_path"], "").to_json()
-    assert changes(row, {"provenance": {"model": identity}}) == []
-    other = {**identity, "sample_sha256": "0" * 64}
+    found = identify_model(row["model_path"], "").to_json()
+    assert changes(row, {"provenance": {"model": found}}) == []
+    other = {**found, "sample_sha256": "0" * 64}
     assert changes(row, {"provenance": {"model": other}}) == ["weights changed"]
-    files = {**identity, "files": {**identity["files"], "config.json": "0" * 64}}
+    files = {**found, "files": {**found["files"], "config.json": "0" * 64}}
     text = "configuration or tokenizer of the model changed"
     assert changes(row, {"provenance": {"model": files}}) == [text]
+
+
+def earlier_identity(model: Path) -> dict[str, Any]:
+    """Return a model's identity as version 0.2.0 took it: any code and GGUF file, no adapter."""
+    names = sorted(path.name for path in model.iterdir() if not path.name.startswith("adapter_"))
+    held = [name for name in names if name.endswith((".safetensors", ".gguf"))]
+    sizes = {name: (model / name).stat().st_size for name in held}
+    digests = {name: hashlib.sha256((model / name).read_bytes()).hexdigest() for name in names}
+    return {
+        "files": {name: digest for name, digest in digests.items() if name not in held},
+        "weights": sizes,
+        "sample_sha256": identity._sample(str(model), sizes),
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["plot_loss.py", "q4.gguf", "adapter_config.json", "adapter_model.safetensors"]
+)
+def test_files_that_count_otherwise_today_are_no_change(row: Row, name: str) -> None:
+    model = Path(row["model_path"])
+    (model / name).write_bytes(b"{}")
+    record = {"provenance": {"model": earlier_identity(model)}}
+    assert changes(row, record) == []
+    (model / name).write_bytes(b"[]")
+    assert changes(row, record) == []
+    # The other half is compared nevertheless.
+    weights, config = model / "model.safetensors", model / "config.json"
+    if name in ("plot_loss.py", "adapter_config.json"):
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\1")
+        assert changes(row, record) == ["weights changed"]
+    else:
+        config.write_text("{}")
+        assert changes(row, record) == ["configuration or tokenizer of the model changed"]
 
 
 @pytest.mark.parametrize(

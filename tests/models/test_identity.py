@@ -78,7 +78,6 @@ def rename_shard(directory: Path) -> None:
         lambda directory: (directory / "generation_config.json").write_text("{}"),
         lambda directory: (directory / "special_tokens_map.json").write_text("{}"),
         lambda directory: (directory / "chat_template.jinja").write_text("{{ messages }}"),
-        lambda directory: (directory / "modeling_own.py").write_text("pass"),
         rename_shard,
         lambda directory: os.truncate(directory / "model-00001-of-00002.safetensors", 10),
     ],
@@ -90,6 +89,32 @@ def test_what_changes_answers_makes_another_model(
     before = identity_of(directory)
     change(directory)
     assert identity_of(directory) != before
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json"])
+def test_code_counts_if_a_configuration_names_code(tmp_path: Path, name: str) -> None:
+    directory = write_model(tmp_path / "m")
+    before = identity_of(directory)
+    (directory / "plot_loss.py").write_text("pass")
+    assert identity_of(directory) == before
+    (directory / name).write_text(json.dumps({"auto_map": {"AutoConfig": "own.Own"}}))
+    (directory / "own.py").write_text("a = 1")
+    named = identity_of(directory)
+    assert "own.py" in named["files"]
+    (directory / "own.py").write_text("a = 2")
+    assert identity_of(directory) != named
+
+
+def test_a_gguf_file_counts_if_it_is_what_is_loaded(tmp_path: Path) -> None:
+    directory = write_model(tmp_path / "m")
+    before = identity_of(directory)
+    for number in "12":
+        (directory / f"q{number}.gguf").write_bytes(b"GGUF" + number.encode())
+    assert identity_of(directory) == before
+    found = identify_model(str(directory), "", gguf_file="q2.gguf").to_json()
+    assert list(found["weights"]) == ["q2.gguf"]
+    (directory / "model.safetensors").unlink()
+    assert list(identity_of(directory)["weights"]) == ["q1.gguf", "q2.gguf"]
 
 
 @pytest.mark.parametrize("shards", [0, 2, 200])

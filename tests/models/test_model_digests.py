@@ -9,8 +9,10 @@ import pytest
 
 from oellm.manifest.rows import Row
 from oellm.models import model_digests
-from oellm.models.identity import identify_directory
+from oellm.models.identity import UNKNOWN_DIGITS, identify_directory
 from oellm.models.model_digests import KnownDirectory, ModelDigests
+from oellm.runs.accepted_contents import model_source
+from oellm.runs.contents import Contents, find_changes
 from support.model_directories import write_model
 
 
@@ -58,9 +60,9 @@ def test_no_file_of_an_unchanged_directory_is_read(
     }
     read: list[str] = []
 
-    def identify(directory: str) -> object:
+    def identify(directory: str, *, gguf_file: str = "") -> object:
         read.append(directory)
-        return identify_directory(directory)
+        return identify_directory(directory, gguf_file=gguf_file)
 
     monkeypatch.setattr(model_digests, "identify_directory", identify)
     second = ModelDigests({path: entry for path, entry in known.items() if entry is not None})
@@ -89,6 +91,50 @@ def test_directories_that_arguments_name_count(model: Path, tmp_path: Path, name
     (companion / "adapter_model.safetensors").write_bytes(b"ADAPTER")
     # The weights of a directory that only gives the tokenizer change nothing.
     assert (ModelDigests().digest(named)[:8] != before[:8]) == (name == "peft")
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "peft"])
+def test_without_a_companion_the_model_is_still_known(
+    model: Path, tmp_path: Path, name: str
+) -> None:
+    companion = write_model(tmp_path / "companion")
+    named = row(model, **{name: companion})
+    whole = ModelDigests().digest(named)
+    companion.rename(tmp_path / "elsewhere")
+    # Weights of a tokenizer's directory do not count, so that they are still known.
+    expected = whole[:8] + UNKNOWN_DIGITS if name == "tokenizer" else ""
+    lone = ModelDigests().digest(named)
+    assert lone == expected
+    assert find_changes(Contents(whole), Contents(lone)) == []
+    if lone:
+        change(weights(model))
+        changed = ModelDigests().digest(named)
+        assert find_changes(Contents(whole), Contents(changed)) == ["weights changed"]
+
+
+def test_a_tokenizer_may_be_a_file(model: Path, tmp_path: Path) -> None:
+    file = tmp_path / "tokenizer.model"
+    file.write_bytes(b"1")
+    named = row(model, tokenizer=file)
+    first = ModelDigests()
+    before = first.digest(named)
+    assert before and UNKNOWN_DIGITS not in before
+    assert ModelDigests(first.directories).digest(named) == before
+    file.write_bytes(b"12")
+    after = ModelDigests(first.directories).digest(named)
+    assert after[:8] == before[:8] and after[8:] != before[8:]
+
+
+def test_rows_of_one_directory_differ_by_their_gguf_files(model: Path) -> None:
+    paths = [model / name for name in ("q1.gguf", "q2.gguf")]
+    for path in paths:
+        path.write_bytes(b"GGUF" + path.name.encode())
+    rows = [row(model), *(row(model, gguf_file=Path(path.name)) for path in paths)]
+    digests = ModelDigests()
+    assert len(set(map(digests.digest, rows))) == len(set(map(model_source, rows))) == 3
+    paths[0].write_bytes(b"GGUF")
+    later = ModelDigests(digests.directories)
+    assert [later.digest(each) == digests.digest(each) for each in rows] == [True, False, True]
 
 
 def test_what_cannot_be_read_or_is_not_local_is_unknown(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping
@@ -50,9 +51,17 @@ class ResultOrigin(NamedTuple):
         contents, version = record.contents, record.environment.framework_version
         is_known = contents.model or not row.model.is_local
         if not is_known and not any(map(row.model_arguments.get, _COMPANIONS)):
-            identity = record.model_identity
-            contents = contents._replace(model=identity.digest if identity is not None else "")
+            contents = contents._replace(model=_earlier_digest(row, record))
         return cls(contents, version)
+
+
+def _earlier_digest(row: Row, record: ResultRecord) -> str:
+    """Return the digest of a local model that a result without contents tells of."""
+    if (identity := record.model_identity) is None:
+        return ""
+    arguments = row.model_arguments
+    directory = os.path.join(row.model.path, str(arguments.get("subfolder", "")))
+    return identity.digest_as_today(directory, str(arguments.get("gguf_file") or ""))
 
 
 class Staleness(NamedTuple):
@@ -176,4 +185,5 @@ def find_staleness(
         for name, old, new in zip(Contents._fields, used, now, strict=True)
         if old and new and old != new
     ]
-    return Staleness(tuple(changes), bool(used.model and used.model != now.model), tuple(differing))
+    is_of_model = bool(find_changes(Contents(used.model), Contents(now.model)))
+    return Staleness(tuple(changes), is_of_model, tuple(differing))

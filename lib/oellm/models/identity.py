@@ -19,11 +19,14 @@ _FILES = re.compile(
     r"(config|generation_config|special_tokens_map|added_tokens|adapter_config|.+\.index)\.json"
     r"|chat_template\..+|.+\.py"
 )
+_ADAPTER = "adapter_model."
 # Weights are sampled: this number of blocks, spread evenly, at least four a file; bytes of a block.
 _BLOCKS = 64
 _BLOCK = 4096
 # A digest has this number of hex digits over the weights, and as many over the other files.
 MODEL_DIGITS = 8
+# What stands for them if something of them is unknown.
+UNKNOWN_DIGITS = "0" * MODEL_DIGITS
 
 
 class HubIdentity(NamedTuple):
@@ -87,24 +90,48 @@ class LocalIdentity(NamedTuple):
         """The model's digest, as in the column model_digest."""
         return self.weights_digest + self.files_digest
 
+    def digest_as_today(self, directory: str, gguf_file: str = "") -> str:
+        """Return the digest, if this identity may be one that version 0.2.0 took.
+
+        That counted any GGUF file and any code in the model's directory, but no adapter. A part
+        that cannot be compared with the directory's digest of today is UNKNOWN_DIGITS.
+        """
+        before = sorted({*self.files, *self.weights})
+        try:
+            present = set(stat_files(directory))
+            held, small = _select(directory, before, gguf_file)
+        except OSError:
+            return self.digest
+        added = {name for name in present.difference(before) if name.startswith("adapter_")}
+        has_same = set(held) == set(self.weights) and not any(map(_holds_weights, added))
+        others = self._replace(files={name: self.files[name] for name in small})
+        is_whole = all(map(_holds_weights, added))
+        return (self.weights_digest if has_same else UNKNOWN_DIGITS) + (
+            others.files_digest if is_whole else UNKNOWN_DIGITS
+        )
+
 
 ModelIdentity = HubIdentity | LocalIdentity
 
 
-def identify_model(path: str, revision: str, subfolder: str = "") -> ModelIdentity:
+def identify_model(
+    path: str, revision: str, subfolder: str = "", *, gguf_file: str = ""
+) -> ModelIdentity:
     """Return what tells a model from others; raises OSError if a file cannot be read."""
     if not looks_local(path):
         return HubIdentity(_commit(path, revision))
-    return identify_directory(os.path.join(path, subfolder), path)
+    return identify_directory(os.path.join(path, subfolder), path, gguf_file=gguf_file)
 
 
-def identify_directory(directory: str, path: str = "") -> LocalIdentity:
-    """Return the identity of the model in a directory; `path` gives its step.
+def identify_directory(directory: str, path: str = "", *, gguf_file: str = "") -> LocalIdentity:
+    """Return the identity of the model in a directory.
 
+    `path` gives its step; `gguf_file` is the file of weights that is loaded instead of the usual.
     Raises OSError if a file cannot be read.
     """
-    held, small = _sort_files(stat_files(directory))
-    sizes = {name: file.size for name, file in held.items()}
+    files = stat_files(directory)
+    held, small = _select(directory, list(files), gguf_file)
+    sizes = {name: files[name].size for name in held}
     return LocalIdentity(
         files={name: _sha256(os.path.join(directory, name)) for name in small},
         weights=sizes,
@@ -112,6 +139,11 @@ def identify_directory(directory: str, path: str = "") -> LocalIdentity:
         sample_sha256=_sample(directory, sizes),
         step=training_step(path),
     )
+
+
+def identify_file(path: str) -> LocalIdentity:
+    """Return the identity of a tokenizer, or the like, that is one file; raises as above."""
+    return LocalIdentity({"": _sha256(path)}, {}, 0, sample_sha256="", step=None)
 
 
 class FileState(NamedTuple):
@@ -123,10 +155,12 @@ class FileState(NamedTuple):
 
 
 def stat_files(directory: str) -> dict[str, FileState]:
-    """Return the states of the files that `identify_directory` reads, without reading any.
+    """Return the states of the files that `identify_directory` may read, without reading any.
 
-    Raises OSError if a file or the directory is not there.
+    If the directory is a file, that is its own. Raises OSError if it is not there, or a file.
     """
+    if os.path.isfile(directory):
+        return {"": _file_state(os.stat(directory))}
     with os.scandir(directory) as entries:
         found = {
             entry.name: _file_state(entry.stat())
@@ -142,7 +176,7 @@ def _file_state(status: os.stat_result) -> FileState:
 
 def _holds_weights(name: str) -> bool:
     # An adapter beside a model is loaded with it, and one may be a directory of its own.
-    is_adapter = name.startswith("adapter_model.")
+    is_adapter = name.startswith(_ADAPTER)
     held = any(weights.weight_files([name])) or name.endswith(".gguf") or is_adapter
     return held and not name.endswith(".json")
 
@@ -151,10 +185,39 @@ def _matters(name: str) -> bool:
     return bool(_holds_weights(name) or _FILES.fullmatch(name) or is_tokenizer_file(name))
 
 
-def _sort_files(files: dict[str, FileState]) -> tuple[dict[str, FileState], list[str]]:
-    """Return the files of weights, and the names of the others."""
-    held = {name: state for name, state in files.items() if _holds_weights(name)}
-    return held, [name for name in files if name not in held]
+def _select(directory: str, names: list[str], gguf_file: str) -> tuple[list[str], list[str]]:
+    """Return those files that hold the model's weights, and the others that change answers."""
+    small = [name for name in names if not _holds_weights(name)]
+    if any(map(_is_code, small)) and not _has_own_code(directory):
+        small = [name for name in small if not _is_code(name)]
+    return _loaded_weights(list(filter(_holds_weights, names)), gguf_file), small
+
+
+def _is_code(name: str) -> bool:
+    return name.endswith(".py")
+
+
+def _loaded_weights(held: list[str], gguf_file: str) -> list[str]:
+    """Return which files of weights are loaded: people convert a model to GGUF in its directory."""
+    if gguf_file in held:
+        return [name for name in held if name == gguf_file or name.startswith(_ADAPTER)]
+    usual = [name for name in held if not name.endswith(".gguf")]
+    return held if all(name.startswith(_ADAPTER) for name in usual) else usual
+
+
+def _has_own_code(directory: str) -> bool:
+    """Return whether a model or its tokenizer names code; other code in its directory is no part.
+
+    Raises OSError if a configuration cannot be read.
+    """
+    for name in ("config.json", "tokenizer_config.json"):
+        try:
+            config = json.loads(read_regular(os.path.join(directory, name), any_link=True))
+        except (FileNotFoundError, ValueError, RecursionError):
+            continue
+        if isinstance(config, dict) and config.get("auto_map"):
+            return True
+    return False
 
 
 def _digest(content: Any) -> str:
@@ -176,6 +239,7 @@ def _commit(path: str, revision: str) -> str:
 
 
 def _sha256(path: str) -> str:
+    """Return the SHA-256 of a small file; raises OSError if it cannot be read."""
     return hashlib.sha256(read_regular(path, any_link=True)).hexdigest()
 
 

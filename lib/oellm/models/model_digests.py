@@ -13,12 +13,19 @@ from oellm.core.processes import daemon_threads
 from oellm.manifest.argument_texts import COMPANIONS
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
-from oellm.models.identity import FileState, identify_directory, stat_files
+from oellm.models.identity import (
+    UNKNOWN_DIGITS,
+    FileState,
+    identify_directory,
+    identify_file,
+    stat_files,
+)
 
 # Models that are looked at at the same time.
 _AT_ONCE = 8
 # The states of a directory's files, by name.
 Files = Mapping[str, FileState]
+_UNKNOWN = UNKNOWN_DIGITS, UNKNOWN_DIGITS
 
 
 class KnownDirectory(NamedTuple):
@@ -65,8 +72,9 @@ class ModelDigests:
     def digest(self, row: Row) -> str:
         """Return the digest of a row's local model; empty for a hub model, or if it is unreadable.
 
-        It covers the directories of tokenizer and adapter that the row names, too. Each directory
-        is looked at once, unless `forget` is called.
+        It covers the directories or files of tokenizer and adapter that the row names, too; a half
+        that one of them leaves unknown is UNKNOWN_DIGITS. Each directory is looked at once, unless
+        `forget` is called.
         """
         # Parsing the cells of each row would take longer than the rest.
         cells = row["model_path"], row["model_args"]
@@ -87,36 +95,52 @@ class ModelDigests:
 
     def _compute(self, row: Row) -> str:
         arguments = row.model_arguments
+        directory = os.path.join(row.model.path, str(arguments.get("subfolder", "")))
+        gguf_file = str(arguments.get("gguf_file") or "")
         try:
-            directory = os.path.join(row.model.path, str(arguments.get("subfolder", "")))
-            parts = [self._look(directory.rstrip("/") or "/")]
-            for name in COMPANIONS:
-                path = str(arguments.get(name) or "")
-                if path and looks_local(path):
-                    found = self._look(path)
-                    parts.append(found if name != "tokenizer" else found._replace(weights=""))
+            parts = [self._look(directory.rstrip("/") or "/", gguf_file)[:2]]
         except OSError:
             return ""
+        for name in COMPANIONS:
+            path = str(arguments.get(name) or "")
+            if path and looks_local(path):
+                found = self._look_at_companion(path)
+                parts.append(found if name != "tokenizer" else ("", found[1]))
         # Without companions this is the digest of the model's identity in a result.
-        return _join([part.weights for part in parts]) + _join([part.others for part in parts])
+        weights, others = (_join(list(digests)) for digests in zip(*parts, strict=True))
+        return "" if (weights, others) == _UNKNOWN else weights + others
 
-    def _look(self, directory: str) -> KnownDirectory:
-        """Return what is in a directory, reading only what may have changed."""
-        known = self.directories.get(directory)
-        if known is not None and directory in self._looked_at:
+    def _look_at_companion(self, path: str) -> tuple[str, str]:
+        """Return the digests of a companion's weights and other files."""
+        try:
+            return self._look(path)[:2]
+        except OSError:
+            # What is known of the model still counts.
+            return _UNKNOWN
+
+    def _look(self, directory: str, gguf_file: str = "") -> KnownDirectory:
+        """Return what is in a directory, or a file, reading only what may have changed."""
+        place = os.path.join(directory, gguf_file) if gguf_file else directory
+        known = self.directories.get(place)
+        if known is not None and place in self._looked_at:
             return known
         files = stat_files(directory)
         if known is None or known.files != files:
-            identity = identify_directory(directory)
+            if "" in files:
+                identity = identify_file(directory)
+            else:
+                identity = identify_directory(directory, gguf_file=gguf_file)
             known = KnownDirectory(identity.weights_digest, identity.files_digest, files)
-        self.directories[directory] = known
-        self._looked_at.add(directory)
+        self.directories[place] = known
+        self._looked_at.add(place)
         return known
 
 
 def _join(digests: list[str]) -> str:
     if len(digests) == 1:
         return digests[0]
+    if UNKNOWN_DIGITS in digests:
+        return UNKNOWN_DIGITS
     import hashlib
 
     return hashlib.sha256(" ".join(digests).encode()).hexdigest()[: len(digests[0])]

@@ -98,6 +98,8 @@ def model_source(row: Row) -> str:
     arguments = row.model_arguments
     named = ("subfolder", "tokenizer", "peft", "delta")
     parts = [row.model.path, *(str(arguments.get(name) or "") for name in named)]
+    if gguf_file := str(arguments.get("gguf_file") or ""):
+        parts.append(gguf_file)
     return json_codec.dumps(parts).decode()
 
 

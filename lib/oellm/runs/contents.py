@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from oellm.models.identity import MODEL_DIGITS
+from oellm.models.identity import MODEL_DIGITS, UNKNOWN_DIGITS
 from oellm.runs.environment import read_texts
 
 
@@ -71,10 +71,16 @@ def _model_changes(old: str, new: str) -> list[str]:
     if not _differ(old, new):
         return []
     if len(old) == len(new) == 2 * MODEL_DIGITS:
-        parts = [slice(0, MODEL_DIGITS), slice(MODEL_DIGITS, None)]
         texts = ["weights changed", "configuration or tokenizer of the model changed"]
-        return [text for part, text in zip(parts, texts, strict=True) if old[part] != new[part]]
+        parts = zip(texts, _halves(old), _halves(new), strict=True)
+        return [text for text, before, now in parts if _differ(before, now)]
     return [f"model: commit {old[:12]} → {new[:12]}"]
+
+
+def _halves(digest: str) -> list[str]:
+    """Return the halves of a local model's digest; empty texts for those that are unknown."""
+    halves = digest[:MODEL_DIGITS], digest[MODEL_DIGITS:]
+    return ["" if half == UNKNOWN_DIGITS else half for half in halves]
 
 
 def _data_changes(old: str, new: str) -> list[str]:

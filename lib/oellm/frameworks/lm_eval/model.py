@@ -68,6 +68,7 @@ class LmEvalModel:
             row.model.path,
             row["model_revision"] or str(row.model_arguments.get("revision", "")),
             str(row.model_arguments.get("subfolder", "")),
+            gguf_file=str(row.model_arguments.get("gguf_file") or ""),
         )
         # The digest is also of the directories of a tokenizer and an adapter.
         contents = [identity.to_json(), ModelDigests().digest(row)]
