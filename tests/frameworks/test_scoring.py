@@ -21,10 +21,11 @@ ROW = "0123456789abcdef"
 
 
 class Model:
-    """Takes one second per request; notes how many requests each call has."""
+    """Takes one second per request, or as asked; notes how many requests each call has."""
 
     def __init__(self, clock: SimpleNamespace) -> None:
         self.clock = clock
+        self.request_s, self.call_s = 1.0, 0.0
         self.pieces: list[int] = []
         self.hook: Any = None
 
@@ -45,7 +46,7 @@ class Model:
 
     def _answers(self, requests: Sequence[Any], answer: Any) -> list[Any]:
         self.pieces.append(len(requests))
-        self.clock.now += len(requests)
+        self.clock.now += self.call_s + self.request_s * len(requests)
         found = []
         for request in requests:
             found.append(answer(*request.args))
@@ -81,7 +82,7 @@ def test_requests_are_asked_in_pieces_of_some_minutes_and_resumed_between_two(
     requests = [(f"{'x' * (number % 1500)}", "y") for number in range(2000)]
     asked = call("loglikelihood", requests, generators=(0, 0, 0))
     expected, usage = scoring.Scoring(model, fail).score(asked, None, go_on)
-    assert model.pieces == [1024, 300, 300, 300, 76]
+    assert model.pieces == [64, *[300] * 6, 136]
     assert expected == [(-len(context) / 3, context < text) for context, text in requests]
     assert (usage.requests, usage.kept) == (2000, 0)
 
@@ -90,15 +91,34 @@ def test_requests_are_asked_in_pieces_of_some_minutes_and_resumed_between_two(
     with pytest.raises(StoppedError):
         scoring.Scoring(model, fail).score(asked, answers, lambda *_: len(model.pieces) < 2)
     answers.flush()
-    assert model.pieces == [1024, 300]
+    assert model.pieces == [64, 300]
 
     model.pieces.clear()
     answers = Answers(tmp_path, ROW, "tiny", fail)
     replies, usage = scoring.Scoring(model, fail).score(asked, answers, go_on)
     assert replies == expected
     # A repeated request has its answer, too.
-    assert usage.kept == 1324 + 500
-    assert model.pieces == [2000 - usage.kept]
+    assert usage.kept == 364 + 364
+    assert model.pieces == [64, *[300] * 4, 8]
+
+
+@pytest.mark.parametrize(
+    ("request_s", "call_s", "pieces"),
+    [
+        # It answers 64 requests as fast as one.
+        (0.0, 600.0, [64, 64, 64, 8]),
+        # It answers one after the other.
+        (60.0, 0.0, [64, *[30] * 4, 16]),
+        (6000.0, 0.0, [64, *[1] * 136]),
+    ],
+)
+def test_a_slow_model_shows_that_it_lives(
+    model: Model, request_s: float, call_s: float, pieces: list[int]
+) -> None:
+    model.request_s, model.call_s = request_s, call_s
+    asked = call("loglikelihood", [(f"{n}", "y") for n in range(200)], generators=(0, 0, 0))
+    scoring.Scoring(model, fail).score(asked, None, go_on)
+    assert model.pieces == pieces
 
 
 def test_each_row_has_the_generators_to_itself(model: Model) -> None:

@@ -27,9 +27,13 @@ if TYPE_CHECKING:
 
 
 # For backends whose batches we cannot observe: how many seconds a piece of the requests should
-# take, and the size of the first piece, when their speed is still unknown.
+# take, and the size of the first piece, when their speed is still unknown. Until a piece ends, the
+# model seems to hang: of a reasoning model, which writes thousands of tokens, it must be small.
 _PIECE_S = 300.0
-_FIRST_PIECE = 1024
+_FIRST_PIECE = 64
+# Such a backend may answer few requests no faster than many: only a piece that takes longer than
+# this, half of the least row_timeout, is a reason for smaller ones than the first.
+_LONGEST_PIECE_S = 1800.0
 _OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "HIPBLAS_STATUS_ALLOC_FAILED")
 
 
@@ -102,7 +106,9 @@ class Scoring:
             started = time.perf_counter()
             attempt.ask(piece)
             attempt.end_batch()
-            size = max(1, int(len(piece) * _PIECE_S / max(1e-3, time.perf_counter() - started)))
+            per_second = len(piece) / max(1e-3, time.perf_counter() - started)
+            least = min(_FIRST_PIECE, int(per_second * _LONGEST_PIECE_S))
+            size = max(1, least, int(per_second * _PIECE_S))
         return attempt.replies()
 
 
