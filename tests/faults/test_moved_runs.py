@@ -85,6 +85,33 @@ def test_a_script_of_an_earlier_version_is_not_run_for_another_place(
     assert (original / "evaluated").exists()
 
 
+def test_setup_lines_may_use_the_names_of_the_script(run: Run, tmp_path: Path) -> None:
+    fake_worker(tmp_path, WORKER)
+    setup = ["run_dir=/mine; cd /", "offset=7", "worker_sha256=0", "set -- 5 /mine", "element=7"]
+    settings = (f"venv={tmp_path}/venv", f"eval_base_dir={tmp_path}", f"setup={json.dumps(setup)}")
+    command = ("oe-render", "--cluster=slurm", *(f"--set={text}" for text in settings))
+    rows = "model_path,task_path,n_shot\nacme/a,mmlu,0\n"
+    directory = Path(json.loads(run(*command, stdin=rows).stdout)["run_dir"])
+    run("oe-submit", "--executor=local", directory, status=1)
+    assert (directory / "evaluated").read_text() == "0\n"
+
+
+@pytest.mark.parametrize("setup", ["run_dir= ", "run_dir='/mine", "run_dir=/mine; cd /mine"])
+@pytest.mark.parametrize("is_old", [False, True])
+def test_setup_lines_are_no_place_of_a_run(
+    run: Run, rendered: dict[str, Any], slurm: FakeSlurm, setup: str, *, is_old: bool
+) -> None:
+    directory = Path(rendered["run_dir"])
+    script = directory / "submit_evals.sbatch"
+    lines = [
+        f"run_dir={directory}" if line.startswith("run_dir=") and is_old else line
+        for line in script.read_text().splitlines()
+    ]
+    script.write_text("\n".join([lines[0], setup, *lines[1:]]) + "\n")
+    run("oe-submit", directory, env=slurm.env)
+    assert slurm.submitted() == ["0-3"]
+
+
 def test_a_changed_worker_is_not_run(run: Run, tmp_path: Path, rendered: dict[str, Any]) -> None:
     fake_worker(tmp_path, WORKER)
     directory = Path(rendered["run_dir"])

@@ -196,6 +196,26 @@ def test_fewer_gpus_than_the_workers_need_are_told(
 
 
 @pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ({}, [{}, {}]),
+        # A worker without a GPU takes none of another's.
+        (
+            {"CUDA_VISIBLE_DEVICES": "4,5"},
+            [{"CUDA_VISIBLE_DEVICES": "4,5"}, {"CUDA_VISIBLE_DEVICES": ""}],
+        ),
+    ],
+)
+def test_workers_that_may_compute_on_the_cpu_start_without_gpus(
+    tmp_path: Path, given: dict[str, str], seen: list[dict[str, str]]
+) -> None:
+    job = Job(render(tmp_path / "base", "tp=2", "allow_cpu=true"), **given)
+    status, _, said = job.end()
+    assert status == 0, said
+    assert list(job.gpus().values()) == seen
+
+
+@pytest.mark.parametrize(
     ("name", "statuses", "expected", "requeued"),
     [
         # One has finished before, one has failed, two have rows left.

@@ -54,6 +54,7 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
         array=array,
         last_shard=array.first_shard + n_shards - 1,
         setup=cluster.items("setup"),
+        allow_cpu=cluster.switch("allow_cpu"),
         job_variables=[*SLURM_VARIABLES, *stage_variables],
         gpu_variables=gpu_variables.order_by_settings(
             cluster.items("container_args"), job_resources.gres_of_job(cluster, array)

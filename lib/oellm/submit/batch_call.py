@@ -5,6 +5,7 @@ So a run directory that was moved or copied continues in its own place.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -15,8 +16,9 @@ from oellm.core.regular_files import read_regular
 from oellm.errors import InputError
 from oellm.runs.run_directory import LOGS, RUN, WORKER, Run
 
-# What scripts of earlier versions have instead of a second argument.
-_FIXED_PLACE = re.compile(r"^run_dir=(?!\$)(.+)$", re.MULTILINE)
+# What scripts of earlier versions have instead of a second argument; and how the others take it.
+_FIXED_PLACE = re.compile(r"^run_dir=(.+)$", re.MULTILINE)
+_GIVEN_PLACE = re.compile(r"^run_dir=\$\{(2:-|oellm_arguments\[1\]\})", re.MULTILINE)
 
 
 def script_arguments(run: Run, offset: int) -> list[str]:
@@ -52,14 +54,26 @@ def require_sound(run: Run) -> None:
     for array in run.arrays:
         script = run.path / array.script
         _require_own(script)
-        fixed = _FIXED_PLACE.search(_read(script).decode("utf-8", "surrogateescape"))
-        place = shlex.split(fixed[1])[0] if fixed else ""
+        place = _fixed_place(_read(script).decode("utf-8", "surrogateescape"))
         if place and not _is_same(place, run.path):
             raise InputError(
                 f"the run was moved or copied from {place}, where its script would continue it; "
                 f"to evaluate the rest here: {again}",
                 str(script),
             )
+
+
+def _fixed_place(script: str) -> str:
+    """Return the run directory that a script names; empty if it takes that as an argument."""
+    if _GIVEN_PLACE.search(script):
+        return ""
+    for text in _FIXED_PLACE.findall(script):
+        # A setup line may look similar, and need not be what Python takes for shell.
+        with contextlib.suppress(ValueError):
+            words = shlex.split(text)
+            if len(words) == 1 and text in (shlex.quote(words[0]), f"'{words[0]}'"):
+                return words[0]
+    return ""
 
 
 def _recorded_digest(run: Run) -> str:
