@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 
+from oellm.errors import OellmError
+from oellm.runs import run_directory
+from oellm.slurm.job_states import ArrayTask, JobState
+from oellm.submit import failing_nodes
+from oellm.submit.array_elements import Element
 from support.processes import Run
 from support.submitting import FakeSlurm, fake_worker, jobs, queue_line
 
@@ -64,6 +69,8 @@ def test_a_node_is_excluded_after_two_ends_and_included_again(
     ended(slurm, rendered, ["n1", "n2", "n3", "n1"])
     dry = run("oe-submit", "--dry_run", run_dir, env=slurm.env)
     assert "--exclude=n1" in dry.stdout
+    assert "node n1 would be excluded: 2 jobs ended there before their first row was" in dry.stderr
+    assert "from now on" not in dry.stderr
     assert nodes(rendered) == {}
     done = run("oe-submit", run_dir, env=slurm.env)
     assert (
@@ -164,6 +171,8 @@ def test_the_excluded_nodes_of_the_settings_stay_excluded(
         {"state": "PREEMPTED|None"},
         {"state": "OUT_OF_MEMORY|OutOfMemory"},
         {"status": 75 << 8},
+        # The run itself is wrong, on every node.
+        {"status": 2 << 8},
         {"status": 137 << 8},
         {"status": 9},
         {"times": "2026-01-01T00:00:00|2026-01-01T01:00:00"},
@@ -204,6 +213,36 @@ def test_a_worker_that_finds_its_node_unusable_is_counted_also_without_slurms_wo
     assert "node n1 is excluded from now on" in done.stderr
     assert "first row was loaded: nvidia-smi shows no GPU;" in done.stderr
     assert nodes(rendered) == {"n1": ["4711_0", "4711_1"]}
+
+
+def test_what_slurm_does_not_answer_is_asked_again(
+    slurm: FakeSlurm, run: Run, rendered: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    loaded = run_directory.load_run(rendered["run_dir"])
+    answers: list[dict[Any, Any]] = []
+
+    def ask(_jobs: Any) -> dict[Any, Any]:
+        if not answers:
+            raise OellmError("Unable to contact slurm controller")
+        return answers[-1]
+
+    monkeypatch.setattr(failing_nodes, "ask_job_states", ask)
+    monkeypatch.setattr(failing_nodes, "ask_accounting", ask)
+    said: list[str] = []
+    watch = failing_nodes.FailingNodes(said.append)
+    elements = [Element(0, number) for number in range(4)]
+    assert not watch.look(loaded, elements)
+    job = jobs(rendered)[0]
+    tasks = [ArrayTask(job["job_id"], index, comment=job["comment"]) for index in range(4)]
+    state = JobState("FAILED", exit_code=1, nodes="n1")
+    answers.append(dict.fromkeys(tasks[:2], state))
+    assert watch.look(loaded, elements)
+    assert said[0].startswith("node n1 is excluded from now on")
+    # That the others are forgotten is an answer, too.
+    answers.append(dict.fromkeys(tasks[2:], state))
+    assert not watch.look(loaded, elements)
+    assert len(loaded.nodes[0].ended) == 2
 
 
 def test_this_machine_is_given_up_after_two_ends_one_after_the_other(

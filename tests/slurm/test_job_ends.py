@@ -83,6 +83,14 @@ LIMIT = (
             JobEnd("its job ended with status 3", "a [31mb"),
         ),
         (JobState("FAILED", exit_code=75), "", JobEnd("its job got a signal to stop")),
+        (
+            JobState("FAILED", exit_code=75),
+            "results cannot be written: No space left on device: r/1.json\n",
+            JobEnd(
+                "its job ended with status 75: a disk or quota is full",
+                "results cannot be written: No space left on device: r/1.json",
+            ),
+        ),
         (JobState("CANCELLED"), "a\n", JobEnd("its job was cancelled", is_cancelled=True)),
         (
             JobState("CANCELLED", cancelled_by="ada"),

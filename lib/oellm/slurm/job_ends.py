@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from oellm.core.display import shorten_end
 from oellm.core.redaction import redact
+from oellm.errors import ExitStatus
 from oellm.slurm.job_states import JobState
 
 OUT_OF_MEMORY = "its job ran out of memory (setting mem)"
@@ -120,11 +121,12 @@ def _explain_failure(job: JobState, log: str) -> JobEnd:
         if number == signal.SIGKILL:
             told += ", probably for lack of memory"
         return JobEnd(told, last_line(log))
-    if job.exit_code == 75:
-        return JobEnd("its job got a signal to stop", last_line(log))
     reason = f"its job ended with status {job.exit_code}"
     lines = [" ".join(line.split()) for line in log.splitlines()[-_TROUBLE_LINES:]]
     for pattern, trouble in _TROUBLES:
         if found := [line for line in lines if pattern.search(line)]:
             return JobEnd(f"{reason}: {trouble}", last_line(found[-1]))
+    # A worker ends with it also if it cannot write its results.
+    if job.exit_code == ExitStatus.TRY_AGAIN:
+        return JobEnd("its job got a signal to stop", last_line(log))
     return JobEnd(reason, last_line(log))

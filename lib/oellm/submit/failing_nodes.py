@@ -15,7 +15,7 @@ from pathlib import Path
 
 from oellm.core.display import utc_now
 from oellm.core.log import Log
-from oellm.errors import InputError, MachineError, OellmError
+from oellm.errors import ExitStatus, InputError, MachineError, OellmError
 from oellm.runs import run_directory
 from oellm.runs.heartbeat import Heartbeat, RowPhase, read_heartbeats
 from oellm.runs.run_directory import Run
@@ -38,8 +38,8 @@ _FROM_OUTSIDE = {
     *(signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM),
     *(signal.SIGUSR1, signal.SIGUSR2),
 }
-# The exit status of a worker that a signal has stopped.
-_STOPPED = 75
+# What is wrong with the run itself, or stopped the worker, is not the node's fault.
+_NOT_OF_NODES = (ExitStatus.USAGE, ExitStatus.TRY_AGAIN)
 
 
 class FailingNodes:
@@ -50,11 +50,11 @@ class FailingNodes:
         # What has been looked at; the end of a job does not change.
         self._seen: set[ArrayTask] = set()
 
-    def look(self, run: Run, elements: Collection[Element]) -> bool:
+    def look(self, run: Run, elements: Collection[Element], *, dry_run: bool = False) -> bool:
         """Count how the newest jobs of elements ended, which are not in the queue any more.
 
         Return whether a node is excluded from now on that was not before. `run` is changed, not
-        saved.
+        saved; `dry_run` says that it never will be.
         """
         jobs = {
             task: members
@@ -65,20 +65,26 @@ class FailingNodes:
             return False
         before = run.excluded_nodes
         heartbeats = read_beats(run)
-        states = _ask_how_they_ended([members[0] for members in jobs.values()])
+        states, is_all = _ask_how_they_ended([members[0] for members in jobs.values()])
         for task, members in jobs.items():
             state = states.get(task)
             if state is None or state.state not in ACTIVE:
-                self._seen.add(task)
+                # What Slurm did not answer is asked again.
+                if state is not None or is_all:
+                    self._seen.add(task)
                 _count(run, task, members, state=state, beats=_beats_of(task, members, heartbeats))
         news = [
             record for record in run.nodes if record.node in set(run.excluded_nodes) - set(before)
         ]
         for record in news:
-            self._log(
-                f"node {record.node} is excluded from now on: {record.describe()}; oe-submit "
-                f"--include_nodes={record.node} {run.path} undoes this"
-            )
+            node, reason = record.node, record.describe()
+            if dry_run:
+                self._log(f"node {node} would be excluded: {reason}")
+            else:
+                self._log(
+                    f"node {node} is excluded from now on: {reason}; oe-submit "
+                    f"--include_nodes={node} {run.path} undoes this"
+                )
         return bool(news)
 
     def require_a_good_node(self, run: Run) -> None:
@@ -143,8 +149,11 @@ def _jobs_of(run: Run, elements: Iterable[Element]) -> dict[ArrayTask, list[Shar
     return jobs
 
 
-def _ask_how_they_ended(jobs: Collection[ShardJob]) -> dict[ArrayTask, JobState]:
-    """Return what Slurm still knows; the nodes are a help, so no answer is no error."""
+def _ask_how_they_ended(jobs: Collection[ShardJob]) -> tuple[dict[ArrayTask, JobState], bool]:
+    """Return what Slurm still knows, and whether it has answered all questions.
+
+    The nodes are a help, so no answer is no error.
+    """
     states: dict[ArrayTask, JobState] = {}
     submitted = {job.submission.slurm_job for job in jobs}
     with contextlib.suppress(OellmError):
@@ -152,7 +161,8 @@ def _ask_how_they_ended(jobs: Collection[ShardJob]) -> dict[ArrayTask, JobState]
         forgotten = {job.submission.slurm_job for job in jobs if job.task not in states}
         if forgotten:
             states = {**ask_accounting(filter(None, forgotten)), **states}
-    return states
+        return states, True
+    return states, False
 
 
 def _beats_of(
@@ -204,7 +214,7 @@ def _is_swallowed(state: JobState | None, beats: Iterable[Heartbeat]) -> bool:
     if state.start and state.end and (state.end - state.start).total_seconds() > _SHORT_S:
         return False
     number = state.signal or state.exit_code - 128
-    is_stopped = state.exit_code == _STOPPED or number in _FROM_OUTSIDE
+    is_stopped = state.exit_code in _NOT_OF_NODES or number in _FROM_OUTSIDE
     return state.reason == "JobLaunchFailure" or not is_stopped
 
 

@@ -107,7 +107,7 @@ class Submitter:
         queue = submissions.ask_queue()
         in_queue = submissions.find_queued(queue)
         unfinished = array_elements.find_unfinished(self.run, self.rows, besides=in_queue)
-        self._nodes.look(self.run, unfinished)
+        self._nodes.look(self.run, unfinished, dry_run=True)
         fit = self._fit(unfinished, queue, submissions.clusters)
         if fit.admitted and not in_queue:
             self._nodes.require_a_good_node(self.run)
