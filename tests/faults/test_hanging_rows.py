@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
-from oellm.worker import time_limit
+from oellm.manifest.model_key import ModelKey, model_key
+from oellm.manifest.rows import Row
+from oellm.worker import model_process, model_service, time_limit
+from oellm.worker.row_contents import RowContents
 from oellm.worker.time_limit import RowLimit, Stopwatch
 from support.faulty_model import FaultyModel
 from support.processes import DEMO_TASKS, Run
@@ -109,6 +112,58 @@ def test_waiting_for_other_rows_is_no_part_of_a_rows_time(monkeypatch: pytest.Mo
     now = 1014
     watch.note_progress()
     assert watch.seconds_left == 10
+
+
+class Process:
+    """Stands in for the model's process, which never comes to the end of loading."""
+
+    def __init__(self) -> None:
+        self.child = self
+        self.key: ModelKey | None = None
+        self.is_busy = False
+        self.says: list[object] = []
+
+    def load(self, request: model_process.LoadRequest) -> None:
+        self.key, self.is_busy = request.key, True
+
+    def receive(self) -> object:
+        return self.says.pop()
+
+    def kill(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("longest", "limit"), [(30.0, 3600.0), (7200.0, 7200.0), (math.inf, math.inf)]
+)
+def test_loading_may_take_as_long_as_the_longest_row_and_copying_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, longest: float, limit: float
+) -> None:
+    now = 0.0
+    process = Process()
+    monkeypatch.setattr("oellm.worker.time_limit.time.monotonic", lambda: now)
+    monkeypatch.setattr(model_service, "ModelProcess", lambda: process)
+    contents = RowContents(None, print)
+    service = model_service.ModelService(tmp_path, contents, print, status=None)
+    row = Row({"model_path": "acme/a", "task_path": "t", "eval_suite": "lm_eval"})
+    key = model_key(row)
+    service.longest_rows[key] = longest
+    service.load(key, row)
+    now = 10.0
+    assert service.seconds_to_load() == limit - 10
+    process.says = [model_process.Staging(is_over=True), model_process.Staging(is_over=False)]
+    service.receive()
+    now = 1e6
+    service.end_overdue_loading()
+    assert service.has_process
+    service.receive()
+    assert service.seconds_to_load() == limit - 10
+    now += 1e5
+    service.end_overdue_loading()
+    assert service.has_process == (limit == math.inf)
+    if limit < math.inf:
+        message = service.unloadable[key].message
+        assert message.startswith(f"the model did not load: it took longer than {limit / 3600:.0f}")
 
 
 @pytest.mark.parametrize(

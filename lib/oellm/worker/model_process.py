@@ -108,14 +108,30 @@ class RequestProgress(NamedTuple):
     kept: int
 
 
+class Staging(NamedTuple):
+    """The model is being copied to this node, perhaps by another worker; `is_over`: no longer."""
+
+    is_over: bool
+
+
 class LogLine(NamedTuple):
     """A message for the user."""
 
     text: str
 
 
+# What a process tells while it works on a request.
+_MEANWHILE = (LogLine, RequestProgress, Staging)
+
 ModelMessage = (
-    Loaded | Scores | RequestFailed | GpusUnusable | ModelStopped | RequestProgress | LogLine
+    Loaded
+    | Scores
+    | RequestFailed
+    | GpusUnusable
+    | ModelStopped
+    | RequestProgress
+    | Staging
+    | LogLine
 )
 
 
@@ -152,7 +168,7 @@ class ModelProcess:
     def receive(self) -> ModelMessage:
         """Return the next message; raises EOFError or ConnectionError if the process has ended."""
         message: ModelMessage = self.child.connection.recv()
-        if not isinstance(message, (LogLine, RequestProgress)):
+        if not isinstance(message, _MEANWHILE):
             self.is_busy = False
         return message
 
@@ -249,7 +265,10 @@ class _Server:
             return Source(request.row.model.path)
         if self._stage is None:
             self._stage = Stage(request.stage_dir, self._log)
-        return self._stage.copy_model(request.row)
+        self._connection.send(Staging(is_over=False))
+        source = self._stage.copy_model(request.row)
+        self._connection.send(Staging(is_over=True))
+        return source
 
     def _report_progress(self, done: int, total: int, kept: int) -> bool:
         """Report the progress now and then; return whether the model should go on."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -23,11 +22,13 @@ from oellm.worker.model_process import (
     RequestProgress,
     ScoreRequest,
     Scores,
+    Staging,
 )
 from oellm.worker.row_contents import RowContents
 from oellm.worker.row_process import AskHandle, AskModel, Reply, RowProcess
 from oellm.worker.row_record import RowFailure
 from oellm.worker.scoring_progress import ScoringProgress
+from oellm.worker.time_limit import LEAST_LOAD_S, RowLimit, Stopwatch, describe_excess
 
 
 class ModelService:
@@ -40,6 +41,7 @@ class ModelService:
 
     Attributes:
         gpus: What the worker was given; the model's process must be able to use them.
+        longest_rows: By model, the limit of the row that may take longest, in seconds.
         progress: How far the model is with the row that it answers.
         unloadable: The models that cannot be loaded, with the failure of their rows.
         unusable: Why this node's GPUs cannot be used; empty if nothing is known against them.
@@ -61,7 +63,8 @@ class ModelService:
         self._stage_dir = stage_dir
         self.gpus = gpus
         self.unusable = ""
-        self._loading_since = 0.0
+        self.longest_rows: dict[ModelKey, float] = {}
+        self._stopwatch = Stopwatch()
         self.progress = ScoringProgress(log, status)
         self._process: ModelProcess | None = None
         # The reply to rows that ask for the loaded model; None until it is loaded.
@@ -94,7 +97,7 @@ class ModelService:
             self.kill()
         if self._process is None:
             self._process = ModelProcess()
-        self._loading_since = time.monotonic()
+        self._stopwatch.start(RowLimit(max(LEAST_LOAD_S, self.longest_rows.get(key, 0.0))))
         self._process.load(
             LoadRequest(
                 key=key,
@@ -141,6 +144,12 @@ class ModelService:
             self._log(message.text)
         elif isinstance(message, RequestProgress):
             self._note_progress(message)
+        elif isinstance(message, Staging):
+            # Copying takes as long as the file system needs, or another worker that does it.
+            if message.is_over:
+                self._stopwatch.resume()
+            else:
+                self._stopwatch.pause()
         elif isinstance(message, GpusUnusable):
             self.unusable = message.reason
             self.kill()
@@ -152,16 +161,16 @@ class ModelService:
         elif isinstance(message, RequestFailed):
             self._note_failure(message, process)
 
-    def seconds_to_load(self, limit_s: float) -> float:
-        """Return the seconds that are left of `limit_s` for loading; infinite if none loads."""
-        return limit_s - (time.monotonic() - self._loading_since) if self.loading else math.inf
+    def seconds_to_load(self) -> float:
+        """Return the seconds that are left for loading; infinite if none loads, or no limit."""
+        return self._stopwatch.seconds_left if self.loading else math.inf
 
-    def end_loading(self, failure: RowFailure) -> None:
+    def end_overdue_loading(self) -> None:
         """End a process that does not come to the end of loading; the rows of the model fail."""
-        process = self._process
-        assert process is not None
-        self.kill()
-        self._note_unloadable(failure, process)
+        if (process := self._process) is not None and self.seconds_to_load() <= 0:
+            message = describe_excess(self._stopwatch.limit.seconds, "and its process hangs")
+            self.kill()
+            self._note_unloadable(RowFailure("LoadTimeout", message), process)
 
     def fail_served(self, failure: RowFailure) -> None:
         """End the model's process, and the row that it is answering with a failure."""

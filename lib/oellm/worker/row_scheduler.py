@@ -157,6 +157,9 @@ class RowScheduler:
                 by_model.setdefault(model_key(row), []).append(row)
         self.waiting.extend((key, row) for key, group in by_model.items() for row in group)
         self._total = len(self.waiting)
+        for key, group in by_model.items():
+            limits = (time_limit.find_limit(row, self._options.row_limit) for row in group)
+            self._model.longest_rows[key] = max(limit.seconds for limit in limits)
         if self.counts.skipped:
             self._sinks.log(
                 f"{self.counts.skipped} rows already have results, {self._total} to evaluate"

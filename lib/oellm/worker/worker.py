@@ -20,12 +20,11 @@ from oellm.runs import answers
 from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
-from oellm.worker import gpu_check, time_limit
+from oellm.worker import gpu_check
 from oellm.worker.halts import Halt
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import RowContents
 from oellm.worker.row_process import RowProcess
-from oellm.worker.row_record import RowFailure
 from oellm.worker.row_scheduler import RowCounts, RowScheduler, RunOptions, Sinks
 from oellm.worker.stopper import Stopper
 
@@ -141,17 +140,6 @@ class Worker:
             self._note_unusable(self._model.unusable)
         return counts.halt is not None
 
-    def _end_overdue(self) -> None:
-        """Let rows fail that have taken too long, or whose model does not come to load."""
-        self._rows.end_overdue()
-        limit_s = self._seconds_for_loading()
-        if self._model.seconds_to_load(limit_s) <= 0:
-            message = time_limit.describe_excess(limit_s, "and its process hangs")
-            self._model.end_loading(RowFailure("LoadTimeout", message))
-
-    def _seconds_for_loading(self) -> float:
-        return max(time_limit.LEAST_LOAD_S, self._options.row_limit.seconds)
-
     def _wait(self) -> None:
         """Wait for a message of any process, or a signal, and act on it."""
         rows = {process.child.connection: process for process in self._rows.busy}
@@ -165,7 +153,8 @@ class Worker:
             else:
                 self._model.receive()
         if self._stopper.deadline is None:
-            self._end_overdue()
+            self._rows.end_overdue()
+            self._model.end_overdue_loading()
             if self._options.script.has_ended():
                 os.kill(os.getpid(), signal.SIGTERM)
         self._beat()
@@ -177,7 +166,7 @@ class Worker:
             limits.append(self._stopper.deadline - time.monotonic())
         else:
             limits.append(self._rows.seconds_to_overdue())
-            limits.append(self._model.seconds_to_load(self._seconds_for_loading()))
+            limits.append(self._model.seconds_to_load())
         soonest = max(0.0, min(limits))
         return soonest if math.isfinite(soonest) else None
 
