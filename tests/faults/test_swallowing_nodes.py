@@ -175,6 +175,7 @@ def test_the_excluded_nodes_of_the_settings_stay_excluded(
         {"status": 2 << 8},
         {"status": 137 << 8},
         {"status": 9},
+        {"state": "FAILED|JobLaunchFailure", "status": 9},
         {"times": "2026-01-01T00:00:00|2026-01-01T01:00:00"},
     ],
 )

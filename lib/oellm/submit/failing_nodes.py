@@ -213,9 +213,9 @@ def _is_swallowed(state: JobState | None, beats: Iterable[Heartbeat]) -> bool:
         return False
     if state.start and state.end and (state.end - state.start).total_seconds() > _SHORT_S:
         return False
+    # Slurm's reason does not help: it is JobLaunchFailure if somebody killed the script, too.
     number = state.signal or state.exit_code - 128
-    is_stopped = state.exit_code in _NOT_OF_NODES or number in _FROM_OUTSIDE
-    return state.reason == "JobLaunchFailure" or not is_stopped
+    return state.exit_code not in _NOT_OF_NODES and number not in _FROM_OUTSIDE
 
 
 def _explain(run: Run, job: ShardJob, state: JobState | None, beats: Iterable[Heartbeat]) -> str:
