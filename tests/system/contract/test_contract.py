@@ -161,6 +161,10 @@ def test_the_worker_still_writes_what_the_golden_results_are(
         found.pop("pretty_env_info", None)
         if "oellm" in found:
             found["oellm"]["provenance"]["host"] = "node1"
+            # The golden run was rendered where its model and tasks are not, so it lacks digests.
+            for name in ("model", "task"):
+                found["oellm"].get("contents", {}).pop(name, None)
+                found["oellm"]["row"].pop(f"{name}_digest", None)
         return found
 
     paths = [*directory.glob("results/*.json"), *directory.glob("failures/*.json")]
