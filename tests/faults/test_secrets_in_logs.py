@@ -16,7 +16,7 @@ TOKEN = "hf_" + "aB3" * 11
 KEY = "sk-" + "aB3dE6gH9k" * 4
 SECRETS = {
     "HF_TOKEN": TOKEN,
-    "OPENAI_KEY": "opened-by-4711-sesames",
+    "OPENAI_KEY": "opened-by-s3sam3-4711",
     "SSH_KEY": "-----BEGIN KEY-----\nAAAAB3NzaC1yc2EAAAADAQAB\n-----END KEY-----",
     "DATABASE_URL": "postgres://me:pw4711@db/x",
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
