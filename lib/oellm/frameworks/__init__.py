@@ -18,6 +18,8 @@ from oellm.frameworks.interface import (
     SampleReader,
     Tasks,
 )
+from oellm.frameworks.program import Program
+from oellm.frameworks.stages import EVALUATE, RowStage
 from oellm.manifest.rows import Row
 from oellm.metrics.score_tables import Harness
 
@@ -27,13 +29,20 @@ class _Framework(NamedTuple):
 
     Attributes:
         package: where its adapter and readers are.
-        is_runnable: whether oe-run-task can run it, or only its results are read.
+        is_resident: whether the worker itself evaluates its rows, with one model for many rows.
+        is_program: whether its rows, or some of their stages, are evaluated by a program.
         harness: how the dashboard knows it, if not by its own name.
     """
 
     package: str
-    is_runnable: bool
+    is_resident: bool = False
+    is_program: bool = False
     harness: Harness | None = None
+
+    @property
+    def is_runnable(self) -> bool:
+        """Whether oe-run-task can run it, or only its results are read."""
+        return self.is_resident or self.is_program
 
 
 # The number of lines that a message names.
@@ -42,16 +51,16 @@ _NAMED = 10
 # Readers are asked in this order: the first one that recognises a file reads it.
 # Evalchemy's files look like lm-eval's.
 _FRAMEWORKS = {
-    "evalchemy": _Framework("oellm.frameworks.evalchemy", is_runnable=False),
+    "evalchemy": _Framework("oellm.frameworks.evalchemy"),
     "lm_eval": _Framework(
         "oellm.frameworks.lm_eval",
-        is_runnable=True,
+        is_resident=True,
         harness=Harness("lm-eval-harness", has_filters=True),
     ),
-    "lighteval": _Framework("oellm.frameworks.lighteval", is_runnable=False),
-    "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval", is_runnable=False),
-    "bigcodebench": _Framework("oellm.frameworks.bigcodebench", is_runnable=False),
-    "evalplus": _Framework("oellm.frameworks.evalplus", is_runnable=False),
+    "lighteval": _Framework("oellm.frameworks.lighteval"),
+    "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval"),
+    "bigcodebench": _Framework("oellm.frameworks.bigcodebench"),
+    "evalplus": _Framework("oellm.frameworks.evalplus"),
 }
 
 
@@ -155,6 +164,21 @@ def find_unconfirmed_tasks(rows: Iterable[Row], log: Log) -> list[str]:
             unsafe = tasks[name].unsafe_tasks(row.typed.task_path, row.typed.include_path)
             found.update(dict.fromkeys(unsafe))
     return list(found)
+
+
+def create_program(name: str) -> Program | None:
+    """Return what runs a framework, or a stage of it, as a program; None if nothing does."""
+    if name not in _FRAMEWORKS or not _FRAMEWORKS[name].is_program:
+        return None
+    program: Program = _module(name, "program").create_program()
+    return program
+
+
+def stages_of(row: Row) -> Sequence[RowStage]:
+    """Return the stages of a row whose framework oe-run-task can run."""
+    if program := create_program(row.typed.eval_suite):
+        return program.stages(row)
+    return [RowStage(EVALUATE, uses_gpu=True, is_resident=True)]
 
 
 def create_model(name: str, log: Log) -> Model:

@@ -1,0 +1,193 @@
+"""The interface to a framework that is a program of its own, or to a stage of one.
+
+The worker starts the program on the node, in the container of the stage, and in the sandbox if it
+runs code that a model wrote. An adapter says what to start and what a valid output is; it never
+starts anything itself, so the login node imports no framework.
+
+`Program` is the adapter: the module `program` of a framework's package has `create_program()`.
+A stage's output is a directory. The worker writes it in a place of its own and moves it to
+`stages/KEY/NAME/` whole, once `check_output` has found nothing wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from oellm.frameworks.catalogue import Catalogue
+from oellm.frameworks.interface import Evaluation
+from oellm.frameworks.stages import RowStage
+from oellm.manifest.rows import Row
+
+
+class InvalidOutputError(ValueError):
+    """The output of a stage is no valid one; the text is the reason."""
+
+
+class RowSetting(NamedTuple):
+    """A setting that a row may carry, as a column or as an argument in `gen_kwargs`.
+
+    Attributes:
+        kind: What its value is, for messages: `a positive integer`, `true or false`.
+        default: The value if the row does not say, as text; empty for the program's own.
+        stage: The first stage that it changes: GENERATE or EVALUATE.
+        choices: The texts that are allowed; empty for any of the kind.
+    """
+
+    kind: str
+    default: str = ""
+    stage: str = "generate"
+    choices: tuple[str, ...] = ()
+
+
+class NeededDataSet(NamedTuple):
+    """A data set of the hub, which the program finds in the cache below HF_HOME."""
+
+    name: str
+    config: str = ""
+    revision: str = ""
+    split: str = ""
+
+
+class NeededFile(NamedTuple):
+    """A file at an address, which the program gets as the path `Place.files[name]`."""
+
+    name: str
+    url: str
+    sha256: str
+
+
+class NeededMetric(NamedTuple):
+    """A metric of the library `evaluate`, which the program finds in the cache below HF_HOME."""
+
+    name: str
+
+
+class NeededNltk(NamedTuple):
+    """A package of NLTK, which the program finds by the variable NLTK_DATA."""
+
+    name: str
+
+
+Need = NeededDataSet | NeededFile | NeededMetric | NeededNltk
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a program runs: paths as it sees them itself, which in a container may be others.
+
+    Attributes:
+        python: The Python of the image or virtual environment, which has the framework.
+        output: An empty directory, which becomes the output of the stage.
+        private: A directory that is removed afterwards. HOME, TMPDIR, XDG_CACHE_HOME and
+            MPLCONFIGDIR lie below it; the worker sets these variables.
+        model: The directory of a local model, read-only, or the name of a hub model.
+        inputs: The output of the stage before, by the KEY of each row's output.
+        files: The paths of what the row needs (NeededFile), by name.
+        gpus: The number of GPUs that the program may use; 0 on a CPU.
+        cpus: The number of CPU cores that it may use.
+    """
+
+    python: str
+    output: str
+    private: str
+    model: str
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
+    cpus: int = 1
+
+    def own_file(self, name: str) -> str:
+        """Return the path of a file of `Command.files`."""
+        return f"{self.private}/files/{name}"
+
+
+class Command(NamedTuple):
+    """What the worker starts; its stdin is empty, and stdout and stderr go to the job's log.
+
+    Attributes:
+        argv: The command line.
+        env: Environment variables besides those that the worker sets.
+        files: What the worker writes before the start, to the paths that `Place.own_file` gives.
+        address_space_gib: The limit of the address space of each process in a sandbox; None for
+            none, because some programs reserve much more than they use.
+        stack_mib: The stack that the program wants to be able to set.
+    """
+
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = {}  # nobody changes it
+    files: Mapping[str, bytes] = {}  # nobody changes it
+    address_space_gib: int | None = 4
+    stack_mib: int | None = None
+
+
+class Program(Protocol):
+    """A framework that runs as a program, or the later stage of one whose model is resident.
+
+    Attributes:
+        version: The version of the framework that the adapter was made for.
+    """
+
+    version: str
+
+    def catalogue(self) -> Catalogue:
+        """Return the tasks and groups of the framework's version; imports no framework."""
+        ...
+
+    def settings(self, task: str) -> Mapping[str, RowSetting]:
+        """Return the settings that a row of a task may carry, by column or by gen_kwargs' key."""
+        ...
+
+    def check(self, row: Row) -> None:
+        """Raise InputError, with the column, for what the framework cannot do as the row asks."""
+        ...
+
+    def needs(self, row: Row) -> Sequence[Need]:
+        """Return what must be on the node before the row's stages can run."""
+        ...
+
+    def stages(self, row: Row) -> Sequence[RowStage]:
+        """Return the stages of a row, one or two."""
+        ...
+
+    def generation_row(self, row: Row) -> Row:
+        """Return the row as far as its first stage depends on it.
+
+        Rows with equal ones share one generation: its KEY is the eval_id of what is returned.
+        """
+        ...
+
+    def batches(self, rows: Sequence[Row], stage: RowStage) -> list[list[Row]]:
+        """Return the rows of one model in the batches that one start of the program computes."""
+        ...
+
+    def command(self, rows: Sequence[Row], stage: RowStage, place: Place) -> Command:
+        """Return what computes a stage of a batch of rows."""
+        ...
+
+    def check_output(self, row: Row, stage: RowStage, output: Path) -> None:
+        """Raise InvalidOutputError if a stage's output is not valid for a row.
+
+        The exit status was 0. `output` was written by a program that may have run code of a model,
+        so its files are read with core/regular_files.
+        """
+        ...
+
+    def evaluation(self, row: Row, outputs: Mapping[str, Path]) -> Evaluation:
+        """Return the scores of a row from the valid outputs of its stages, by stage.
+
+        Raises InvalidOutputError if they hold no scores of this row.
+        """
+        ...
+
+
+def generation_arguments(row: Row, settings: Mapping[str, RowSetting]) -> dict[str, Any]:
+    """Return the value of each setting in gen_kwargs: the row's own, else the default.
+
+    Settings without a default that the row does not set are left out.
+    """
+    given = row.typed.gen_kwargs
+    values: dict[str, Any] = {name: one.default for name, one in settings.items() if one.default}
+    return {**values, **given}
