@@ -43,10 +43,18 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (directory / "helpers.py").write_text(
         "from pathlib import Path\n"
         "from prompts import wording\n"
-        "EXAMPLES = Path(__file__).parent / 'examples.json'\n"
+        "HERE = Path(__file__).parent\n"
+        "EXAMPLES = HERE / 'examples.json'\n"
+        "LETTERS = HERE / 'data' / 'letters' / 'all.txt'\n"
+        "def words(language):\n    return HERE / 'data' / f'words_{language}.txt'\n"
+        "def signs(language):\n    return open('%s/signs/%s.csv' % (HERE, language))\n"
         "def clean(documents):\n    return documents\n"
     )
     (directory / "prompts" / "__init__.py").write_text("")
+    (directory / "signs").mkdir()
+    (directory / "data" / "letters").mkdir(parents=True)
+    for name in ("data/letters/all.txt", "data/words_en.txt", "data/other.txt", "signs/de.csv"):
+        (directory / name).write_text(name)
     (directory / "prompts" / "wording.py").write_text("TEXT = 'Question:'\n")
     (directory / "examples.json").write_text("[]")
     (directory / "others.py").write_text("def load(**_):\n    return {}\n")
@@ -79,6 +87,7 @@ SAME: dict[str, Callable[[Path], None]] = {
     "another task": lambda at: append(at / "other.yaml", "repeats: 3\n"),
     "the code of another task": lambda at: append(at / "others.py", "A = 1\n"),
     "a new file": lambda at: (at / "new.py").write_text("A = 1\n") and None,
+    "a file beside those that the code names": lambda at: append(at / "data" / "other.txt", "a"),
     "a new task": lambda at: (at / "new.yaml").write_text("task: new\n") and None,
     "the time of a file": lambda at: os.utime(at / "mine.yaml", (1, 1)),
 }
@@ -91,6 +100,13 @@ DIFFERENT: dict[str, Callable[[Path], None]] = {
         at / "prompts" / "wording.py", "Question", "Q"
     ),
     "a file that the code names": lambda at: append(at / "examples.json", " "),
+    "a file in directories that the code names": lambda at: append(
+        at / "data" / "letters" / "all.txt", "z"
+    ),
+    "one of the files that a name with a gap means": lambda at: append(
+        at / "data" / "words_en.txt", "a"
+    ),
+    "another one in their directory": lambda at: append(at / "signs" / "de.csv", "!"),
     "data": lambda at: append(at.parent / "documents.jsonl", DATA),
     "data of the same size": lambda at: replace(at.parent / "documents.jsonl", '"a"', '"b"'),
     "the version": lambda at: replace(at / "mine.yaml", "2.0", "2.1"),

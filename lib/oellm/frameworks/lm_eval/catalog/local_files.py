@@ -16,6 +16,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from oellm.core.regular_files import open_regular
+from oellm.frameworks.lm_eval.catalog import composed_names
 
 # Bytes that are read of all files of a data set together. A file that is longer than its share is
 # known by its size and by evenly spread blocks, at least four.
@@ -171,6 +172,7 @@ def _named_files(file: str, start: str, packages: str) -> Iterator[str]:
                     path = os.path.normpath(os.path.join(directory, name))
                     if is_regular(path):
                         yield path
+    yield from filter(is_regular, composed_names.find_files(_texts(file), beside))
 
 
 def _entries(directory: str) -> frozenset[str]:
@@ -197,6 +199,7 @@ def _texts(file: str) -> frozenset[str]:
 
 
 def _tree_texts(tree: ast.Module, directory: str) -> Iterator[str]:
+    endings: set[int] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -209,8 +212,17 @@ def _tree_texts(tree: ast.Module, directory: str) -> Iterator[str]:
                     yield from (f"{above}.py", os.path.join(above, "__init__.py"))
                 else:
                     yield ".".join(parts)
+        elif isinstance(node, ast.JoinedStr):
+            parts = [
+                str(each.value) if isinstance(each, ast.Constant) else "*" for each in node.values
+            ]
+            # An ending alone would mean more files than the whole text does.
+            endings.update(id(each) for each in node.values)
+            yield from filter(_may_be_name, ("".join(parts),))
         elif isinstance(node, ast.Constant) and _may_be_name(node.value):
-            yield str(node.value)
+            text = str(node.value)
+            if id(node) not in endings or not text.startswith("."):
+                yield text
 
 
 def _may_be_name(value: object) -> bool:
