@@ -114,9 +114,10 @@ def test_tokenizer_adapter_and_tasks_are_bound_with_their_links(run: Run, tmp_pa
     data = link(tasks / "sub" / "data.jsonl", tmp_path / "d0" / "data.jsonl")
     link(tmp_path / "d0", "d1")
     path = f"{model},tokenizer={tokenizer}"
-    arguments = json.dumps({"peft": str(adapter)})
+    lora = make_model(tmp_path / "a2" / "lora")
+    arguments = json.dumps({"peft": str(adapter), "lora_local_path": str(lora)})
     binds, _ = render(run, tmp_path, path, "t", "0", str(tasks), arguments)
-    assert_visible(binds, model, tokenizer.resolve(), adapter, tasks, data)
+    assert_visible(binds, model, tokenizer.resolve(), adapter, lora, tasks, data)
     assert_visible(binds_of(tmp_path, path, paths=(tasks,)), model, tokenizer, tasks, data)
 
 

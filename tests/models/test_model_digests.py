@@ -78,7 +78,7 @@ def test_no_file_of_an_unchanged_directory_is_read(
     assert second.digest(row(model)) != digest
 
 
-@pytest.mark.parametrize("name", ["tokenizer", "peft"])
+@pytest.mark.parametrize("name", ["tokenizer", "peft", "lora_local_path"])
 def test_directories_that_arguments_name_count(model: Path, tmp_path: Path, name: str) -> None:
     companion = write_model(tmp_path / "companion")
     (companion / "adapter_model.safetensors").write_bytes(b"adapter")
@@ -90,7 +90,29 @@ def test_directories_that_arguments_name_count(model: Path, tmp_path: Path, name
     assert after[8:] != before[8:] and after[:8] == before[:8]
     (companion / "adapter_model.safetensors").write_bytes(b"ADAPTER")
     # The weights of a directory that only gives the tokenizer change nothing.
-    assert (ModelDigests().digest(named)[:8] != before[:8]) == (name == "peft")
+    assert (ModelDigests().digest(named)[:8] != before[:8]) == (name != "tokenizer")
+
+
+def test_a_tokenizer_is_looked_for_in_the_subfolder_that_is_named(tmp_path: Path) -> None:
+    write_model(tmp_path / "model" / "hf")
+    tokenizer = write_model(tmp_path / "tokenizer" / "hf")
+    named = row(tmp_path / "model", subfolder=Path("hf"), tokenizer=tokenizer.parent)
+    before = ModelDigests().digest(named)
+    (tokenizer / "tokenizer.json").write_text("[]")
+    after = ModelDigests().digest(named)
+    assert before[:8] == after[:8] and before[8:] != after[8:]
+
+
+def test_chat_templates_that_are_chosen_by_name_count(model: Path) -> None:
+    template = model / "additional_chat_templates" / "tool_use.jinja"
+    template.parent.mkdir()
+    template.write_text("a")
+    first = ModelDigests()
+    before = first.digest(row(model))
+    assert ModelDigests(first.directories).digest(row(model)) == before
+    template.write_text("bc")
+    after = ModelDigests(first.directories).digest(row(model))
+    assert after[:8] == before[:8] and after[8:] != before[8:]
 
 
 @pytest.mark.parametrize("name", ["tokenizer", "peft"])

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from oellm.clusters.cluster import Cluster
 from oellm.errors import UsageError
-from oellm.manifest.argument_texts import COMPANIONS
+from oellm.manifest.argument_texts import ADAPTERS, COMPANIONS
 from oellm.manifest.model_spec import ModelSpec, looks_local
 
 # What a line begins with that is the value of --mount, not of --bind.
@@ -84,7 +84,7 @@ def _places(model: ModelSpec) -> Iterator[str]:
     """Yield the directories on this machine that loading a model reads."""
     if model.is_local:
         yield model.path
-    for name in COMPANIONS:
+    for name in (*COMPANIONS, *ADAPTERS):
         path = dict(model.arguments).get(name, "")
         if path and looks_local(path):
             yield os.path.expanduser(path)

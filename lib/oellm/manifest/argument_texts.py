@@ -9,6 +9,8 @@ from oellm.core.json_config import parse_json
 
 # Arguments that name a second model: a directory, or a repository of the hub.
 COMPANIONS = ("tokenizer", "peft", "delta")
+# Arguments of single backends that name an adapter, or the like, on this machine.
+ADAPTERS = ("lora_local_path", "steer_path")
 # Arguments that are names: a commit such as 5e12345 is no number.
 NAMES = frozenset((*COMPANIONS, "revision", "subfolder", "variant", "gguf_file", "pretrained"))
 # What lm-eval reads as a switch or as nothing, however it is spelled, and the one spelling.

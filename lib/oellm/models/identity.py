@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ _FILES = re.compile(
     r"(config|generation_config|special_tokens_map|added_tokens|adapter_config|.+\.index)\.json"
     r"|chat_template\..+|.+\.py"
 )
+# Chat templates that rows choose by name, each in a file of this directory.
+_TEMPLATES = "additional_chat_templates"
 _ADAPTER = "adapter_model."
 # Weights are sampled: this number of blocks, spread evenly, at least four a file; bytes of a block.
 _BLOCKS = 64
@@ -167,6 +170,10 @@ def stat_files(directory: str) -> dict[str, FileState]:
             for entry in entries
             if _matters(entry.name) and entry.is_file()
         }
+    with contextlib.suppress(OSError), os.scandir(os.path.join(directory, _TEMPLATES)) as entries:
+        for entry in entries:
+            if entry.name.endswith(".jinja") and entry.is_file():
+                found[f"{_TEMPLATES}/{entry.name}"] = _file_state(entry.stat())
     return dict(sorted(found.items()))
 
 

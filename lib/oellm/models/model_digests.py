@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from oellm.core.processes import daemon_threads
-from oellm.manifest.argument_texts import COMPANIONS
+from oellm.manifest.argument_texts import ADAPTERS, COMPANIONS
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
 from oellm.models.identity import (
@@ -95,15 +95,20 @@ class ModelDigests:
 
     def _compute(self, row: Row) -> str:
         arguments = row.model_arguments
-        directory = os.path.join(row.model.path, str(arguments.get("subfolder", "")))
+        subfolder = str(arguments.get("subfolder", ""))
+        directory = os.path.join(row.model.path, subfolder)
         gguf_file = str(arguments.get("gguf_file") or "")
         try:
             parts = [self._look(directory.rstrip("/") or "/", gguf_file)[:2]]
         except OSError:
             return ""
-        for name in COMPANIONS:
+        for name in (*COMPANIONS, *ADAPTERS):
             path = str(arguments.get(name) or "")
             if path and looks_local(path):
+                inner = os.path.join(path, subfolder)
+                # A tokenizer is looked for in the subfolder, too.
+                if name == "tokenizer" and subfolder and os.path.isdir(inner):
+                    path = inner.rstrip("/")
                 found = self._look_at_companion(path)
                 parts.append(found if name != "tokenizer" else ("", found[1]))
         # Without companions this is the digest of the model's identity in a result.

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from oellm.core import atomic, json_codec
 from oellm.core.regular_files import read_regular
+from oellm.manifest.argument_texts import ADAPTERS
 from oellm.manifest.rows import Row
 from oellm.models.model_digests import KnownDirectory
 from oellm.runs.contents import Contents
@@ -100,6 +101,7 @@ def model_source(row: Row) -> str:
     parts = [row.model.path, *(str(arguments.get(name) or "") for name in named)]
     if gguf_file := str(arguments.get("gguf_file") or ""):
         parts.append(gguf_file)
+    parts += [f"{name}={arguments[name]}" for name in ADAPTERS if arguments.get(name)]
     return json_codec.dumps(parts).decode()
 
 
