@@ -45,7 +45,7 @@ check: $(VENV)/installed
 
 # Ten thousand damaged files of all kinds; prints how many were refused, and how the commands ended.
 fuzz: $(VENV)/installed
-	OELLM_FUZZ=10000 pytest -q -s tests/faults/test_fuzz.py
+	OELLM_FUZZ=10000 pytest -q -s tests/faults/test_fuzzed_*.py
 
 # Writes the files that tests compare with, from what the commands print now; read the diff.
 golden: $(VENV)/installed
