@@ -21,8 +21,9 @@ from oellm.errors import UsageError
 from oellm.metrics.records import MetricRecord
 from oellm.metrics.selection import RecordSelection
 from support.golden_files import assert_golden
-from support.processes import Run, shown_on_a_terminal
+from support.processes import Run, clean_environment
 from support.score_lines import LARGE, LINES, SMALL, line, metric, records
+from support.terminal import on_terminal
 
 TEXT = "".join(LINES)
 PLAIN, SHOWN = SheetStyle(for_people=False), SheetStyle(for_people=True)
@@ -357,9 +358,9 @@ def test_a_pivot_that_is_wider_than_the_terminal_says_what_fits(tmp_path: Path) 
     header = "model_path,task,metric,value\n"
     saved = tmp_path / "wide.csv"
     saved.write_text(header + "".join(f"m,a_task_number_{n},acc,0.5\n" for n in range(12)))
-    assert "--rows and --cols swapped" in shown_on_a_terminal(
-        tmp_path, "oe-pivot", saved, columns=80
-    )
+    env = clean_environment(tmp_path)
+    done = on_terminal("oe-pivot", saved, env=env, is_stderr=True)
+    assert "--rows and --cols swapped" in done.stdout
     swapped = ("--rows=task", "--cols=model_path")
-    shown = shown_on_a_terminal(tmp_path, "oe-pivot", *swapped, saved, columns=80)
-    assert "swapped" not in shown
+    done = on_terminal("oe-pivot", *swapped, saved, env=env, is_stderr=True)
+    assert "swapped" not in done.stdout

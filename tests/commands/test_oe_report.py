@@ -13,9 +13,10 @@ from oellm.report import runs as report_runs
 from oellm.report.runs import UnreadableRun
 from support.golden_files import GOLDEN
 from support.golden_run import FAILED, PROSE, make_run
-from support.processes import ROOT, Run, on_a_terminal
+from support.processes import ROOT, Run, clean_environment
 from support.report_pages import boards, many, page, parsed, score
 from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LARGE, LINES, SMALL, records
+from support.terminal import on_terminal
 
 RECORDS = records(LINES)
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "</script></style>&amp;"]
@@ -234,8 +235,8 @@ def test_a_page_is_written_whole_or_not_at_all(run: Run, run_dir: Path, tmp_path
 
 
 def test_a_terminal_gets_no_page(tmp_path: Path) -> None:
-    done = on_a_terminal(tmp_path, "oe-report")
-    message = b"oe-report: stdout is a terminal: give --output FILE, or > FILE\n"
+    done = on_terminal("oe-report", env=clean_environment(tmp_path))
+    message = "oe-report: stdout is a terminal: give --output FILE, or > FILE\n"
     assert (done.returncode, done.stderr) == (2, message)
 
 

@@ -20,8 +20,9 @@ from oellm.core.markup import MARKUPS, ScoreCell
 from oellm.errors import InputError
 from oellm.metrics.records import column_names
 from support.golden_files import GOLDEN, assert_golden
-from support.processes import Run, on_a_terminal
+from support.processes import Run, clean_environment
 from support.score_lines import HOSTILE_MODEL, HOSTILE_TASK, LINES, records
+from support.terminal import on_terminal
 
 # Without line ends and control characters, which the layouts replace.
 # A column that has nothing but "none" is left out.
@@ -183,10 +184,10 @@ def test_parquet_needs_pyarrow_and_a_file(run: Run, tmp_path: Path) -> None:
     without = {"PYTHONPATH": str(tmp_path)}
     lacking = run("oe-collect", "--format=parquet", stdin=LINES[0], env=without, status=3)
     assert "--format=parquet needs pyarrow" in lacking.stderr
-    done = on_a_terminal(tmp_path, "oe-collect", "--format=parquet")
+    done = on_terminal("oe-collect", "--format=parquet", env=clean_environment(tmp_path))
     assert (done.returncode, done.stderr) == (
         2,
-        b"oe-collect: --format=parquet: stdout is a terminal; redirect it to a file\n",
+        "oe-collect: --format=parquet: stdout is a terminal; redirect it to a file\n",
     )
 
 

@@ -10,12 +10,18 @@ import pytest
 
 from oellm.core import display
 from support.golden_run import make_run
-from support.processes import Run, shown_on_a_terminal
+from support.processes import Run, clean_environment
+from support.terminal import on_terminal
 
 # Clears the screen, moves the cursor, sets the title; a line end; text from right to left.
 EVIL = "m\x1b[2J\x9b1A\x07\r\nok\u202egnp\u2066\u200e"
 DANGEROUS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 RECORD = {"model_path": EVIL, "task": "t", "metric": "acc", "value": 0.5, "is_primary": True}
+
+
+def shown_to_people(home: Path, *command: str | Path) -> str:
+    """Return what a command prints if stdout and stderr are a wide terminal."""
+    return on_terminal(*command, env=clean_environment(home), width=200, is_stderr=True).stdout
 
 
 @pytest.fixture
@@ -28,7 +34,7 @@ def saved(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("layout", ["table", "csv", "jsonl", "json", "markdown", "latex", "html"])
 def test_no_format_writes_them_to_a_terminal(tmp_path: Path, saved: Path, layout: str) -> None:
     for command in ("oe-collect", "oe-pivot"):
-        shown = shown_on_a_terminal(tmp_path, command, f"--format={layout}", saved)
+        shown = shown_to_people(tmp_path, command, f"--format={layout}", saved)
         assert "\ufffd" in shown or "\\u" in shown
         assert not DANGEROUS.search(shown)
 
@@ -61,7 +67,7 @@ def test_a_log_is_shown_without_them(tmp_path: Path) -> None:
     record = json.loads(failure.read_text())
     record["oellm"]["failure"]["log"] = str(log)
     failure.write_text(json.dumps(record))
-    shown = shown_on_a_terminal(tmp_path, "oe-status", "--log", "203958e037c21b54", run_dir)
+    shown = shown_to_people(tmp_path, "oe-status", "--log", "203958e037c21b54", run_dir)
     assert "begin m" in shown
     assert not DANGEROUS.search(shown)
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -71,43 +67,6 @@ def runner(directory: Path) -> Run:
         return shown
 
     return call
-
-
-def on_a_terminal(home: Path, *command: str) -> subprocess.CompletedProcess[bytes]:
-    """Run a command whose stdout is a terminal."""
-    ours, theirs = pty.openpty()
-    try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=subprocess.PIPE,
-            env=clean_environment(home),
-            check=False,
-        )
-    finally:
-        os.close(theirs)
-        os.close(ours)
-
-
-def shown_on_a_terminal(home: Path, *command: str | Path, columns: int = 200) -> str:
-    """Return what a command prints if stdout and stderr are a terminal of some width."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    try:
-        subprocess.run(
-            [BIN / command[0], *command[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
-            env=clean_environment(home),
-            check=False,
-        )
-        # The terminal itself makes CR LF of a line end.
-        return os.read(ours, 2**16).decode("utf-8", "surrogateescape").replace("\r\n", "\n")
-    finally:
-        os.close(theirs)
-        os.close(ours)
 
 
 def make_tiny_model(directory: Path, seed: int = 0) -> None:

@@ -7,6 +7,7 @@ import os
 import pty
 import struct
 import subprocess
+import tempfile
 import termios
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,21 +15,24 @@ from pathlib import Path
 from support.processes import BIN
 
 
-def lines_on_terminal(
-    *command: str | Path, env: Mapping[str, str], width: int = 80, status: int = 0
-) -> list[str]:
-    """Return the lines that a command prints on a terminal, those on stderr left out."""
+def on_terminal(
+    *command: str | Path, env: Mapping[str, str], width: int = 80, is_stderr: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run a command whose stdin and stdout are a terminal.
+
+    Returns what the terminal shows as stdout; with `is_stderr` that includes stderr, which is
+    otherwise apart.
+    """
     # If a program inherits this from a shell, it does not ask the terminal for its size.
     environment = {name: value for name, value in env.items() if name != "COLUMNS"}
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
-    with os.fdopen(ours, "rb") as screen:
-        words = [str(word) for word in command]
+    with os.fdopen(ours, "rb") as screen, tempfile.TemporaryFile() as messages:
         process = subprocess.Popen(
-            [BIN / words[0], *words[1:]],
+            [BIN / command[0], *command[1:]],
             stdin=theirs,
             stdout=theirs,
-            stderr=subprocess.DEVNULL,
+            stderr=theirs if is_stderr else messages,
             env=environment,
         )
         os.close(theirs)
@@ -38,5 +42,16 @@ def lines_on_terminal(
                 text += block
         except OSError:
             pass  # Linux raises it if the other end of a terminal is closed.
-        assert process.wait() == status
-    return text.decode().splitlines()
+        status = process.wait()
+        messages.seek(0)
+        # The terminal itself makes CR LF of a line end.
+        shown = text.decode("utf-8", "surrogateescape").replace("\r\n", "\n")
+        told = messages.read().decode("utf-8", "surrogateescape")
+    return subprocess.CompletedProcess(process.args, status, shown, told)
+
+
+def lines_on_terminal(*command: str | Path, env: Mapping[str, str], width: int = 80) -> list[str]:
+    """Return the lines that a command prints on a terminal, those on stderr left out."""
+    done = on_terminal(*command, env=env, width=width)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +21,8 @@ from oellm.tasks import suite_listing
 from oellm.tasks import suites as task_suites
 from oellm.tasks.suite_files import KnownSuites, Suite
 from support.golden_files import assert_golden
-from support.processes import BIN, ROOT, Run, clean_environment
+from support.processes import ROOT, Run, clean_environment
+from support.terminal import lines_on_terminal
 
 # The environment of a user without suites of their own.
 NO_FILE = {"XDG_CONFIG_HOME": "/nonexistent"}
@@ -48,29 +44,10 @@ def refusal(run: Run, *arguments: str | Path) -> str:
     return refused.stderr.removeprefix("oe-manifest: ").removesuffix("\n")
 
 
-def on_terminal(home: Path, *arguments: str, width: int = 100) -> list[str]:
+def shown_to_people(home: Path, *arguments: str, width: int = 100) -> list[str]:
     """Return the lines that `oe-manifest --list` prints on a terminal."""
     environment = clean_environment(home)
-    # If a program inherits this from a shell, it does not ask the terminal for its size.
-    environment.pop("COLUMNS", None)
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 24, width, 0, 0))
-    with os.fdopen(ours, "rb") as screen:
-        done = subprocess.Popen(
-            [BIN / "oe-manifest", "--list", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            env=environment,
-        )
-        os.close(theirs)
-        text = b""
-        try:
-            while block := screen.read1(4096):
-                text += block
-        except OSError:
-            pass  # Linux raises it if the other end of a terminal is closed.
-        assert done.wait() == 0
-    return text.decode().splitlines()
+    return lines_on_terminal("oe-manifest", "--list", *arguments, env=environment, width=width)
 
 
 # Selections
@@ -340,7 +317,9 @@ def test_a_missing_or_bad_file_is_refused(run: Run, tmp_path: Path) -> None:
 def test_a_suite_is_listed_in_a_pipe_and_on_a_terminal(run: Run, tmp_path: Path) -> None:
     shown = run("oe-manifest", "--list", "--task_groups=mgsm-eu").stdout
     assert_golden("list.csv", shown)
-    assert_golden("list.table", "\n".join(on_terminal(tmp_path, "--task_groups=mgsm-eu")) + "\n")
+    assert_golden(
+        "list.table", "\n".join(shown_to_people(tmp_path, "--task_groups=mgsm-eu")) + "\n"
+    )
 
 
 def test_without_a_selection_the_pipe_has_the_rows_of_all_suites(run: Run) -> None:
@@ -353,11 +332,11 @@ def test_without_a_selection_the_pipe_has_the_rows_of_all_suites(run: Run) -> No
 
 def test_the_terminal_has_a_line_or_more_for_each_suite_and_fits(tmp_path: Path) -> None:
     for width in (80, 100, 130):
-        lines = on_terminal(tmp_path, width=width)
+        lines = shown_to_people(tmp_path, width=width)
         assert max(map(len, lines)) <= width
         names = [line.split()[0] for line in lines[2:] if not line.startswith(" ")]
         assert names == list(SHIPPED.suites)
-    assert max(map(len, on_terminal(tmp_path, "--task_groups=all"))) <= 100
+    assert max(map(len, shown_to_people(tmp_path, "--task_groups=all"))) <= 100
 
 
 def test_listing_imports_nothing_heavy(tmp_path: Path) -> None:
