@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from oellm.models.identity import MODEL_DIGITS, UNKNOWN_DIGITS
-from oellm.runs.environment import read_texts
+from oellm.runs.environment import known_texts, read_texts
 
 
 class Contents(NamedTuple):
@@ -36,7 +36,7 @@ class Contents(NamedTuple):
 
     def to_json(self) -> dict[str, str]:
         """Return what is known."""
-        return {name: text for name, text in zip(self._fields, self, strict=True) if text}
+        return known_texts(self)
 
     def filled(self, other: Contents) -> Contents:
         """Return these contents, with what another knows in the place of what they do not."""

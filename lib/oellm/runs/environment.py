@@ -31,7 +31,7 @@ class Environment(NamedTuple):
 
     def to_json(self) -> dict[str, str]:
         """Return what is known."""
-        return _known_texts(self)
+        return known_texts(self)
 
 
 class TaskState(NamedTuple):
@@ -54,7 +54,7 @@ class TaskState(NamedTuple):
 
     def to_json(self) -> dict[str, str]:
         """Return what is known."""
-        return _known_texts(self)
+        return known_texts(self)
 
 
 def read_task_states(content: Any) -> dict[str, TaskState]:
@@ -76,5 +76,6 @@ def read_texts(content: Any, names: Sequence[str]) -> list[str]:
         return [value if isinstance(value, str) else "" for value in values]
 
 
-def _known_texts(texts: Environment | TaskState) -> dict[str, str]:
+def known_texts(texts: NamedTuple) -> dict[str, str]:
+    """Return the texts of a record by name, without the empty ones: what read_texts reads."""
     return {name: text for name, text in texts._asdict().items() if text}
