@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
-from oellm.frameworks.reading.values import Object, describe_value, get_object, get_text
+from oellm.frameworks.reading.plain_metrics import describe_left_out, read_metrics
+from oellm.frameworks.reading.values import Object, get_object, get_text
+from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import Environment
 
@@ -40,40 +41,33 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if not isinstance(config, dict) or not {"metric_output_path", "tasks"} <= config.keys():
         return None
     tasks = {name: get_object(document, name) for name in document if name != "config"}
-    cells, finished = _cells(config), native_values.find_finish_time(path)
     start = config.get("limit_start")
     skipped = (f"its first {start} documents were left out",) if start else ()
     # If generations were loaded, this precision is not that of the model that made them.
     generated = not config.get("load_generations_path")
     precision = str(config.get("precision") or "") if generated else ""
-    environment = Environment(dtype=_DTYPES.get(precision, precision))
+    shared = ScoredRow(
+        Row(_cells(config)),
+        [],
+        finished=native_values.find_finish_time(path),
+        run_dir=path,
+        notes=skipped,
+        environment=Environment(dtype=_DTYPES.get(precision, precision)),
+    )
     found = []
     for task, values in tasks.items():
-        scores, remarks = list(_metrics(task, values)), tuple(_left_out(task, values))
+        scores, remarks = list(_metrics(task, values)), tuple(describe_left_out(task, values))
         if scores or remarks:
             # No row of a manifest has the column `documents`, so none takes a part for the whole.
             of_row = {"documents": "chosen" if skipped else "", "task_path": task}
             of_row["n_shot"] = native_cells.format_shared_shots(scores)
-            row = native_cells.make_row({**cells, **of_row})
-            found.append(
-                ScoredRow(
-                    row,
-                    scores,
-                    finished=finished,
-                    run_dir=path,
-                    remarks=remarks,
-                    notes=skipped,
-                    environment=environment,
-                )
-            )
+            row = native_cells.make_row({**shared.row.cells, **of_row})
+            found.append(shared._replace(row=row, scores=scores, remarks=remarks))
     return found
 
 
 def _metrics(task: str, values: Mapping[str, Any]) -> Iterator[MetricScore]:
-    for name, value in values.items():
-        if not is_finite(value) or name.endswith("_stderr"):
-            continue
-        stderr = values.get(f"{name}_stderr")
+    for name, value, stderr in read_metrics(values):
         yield MetricScore(
             task=task,
             group="",
@@ -81,18 +75,12 @@ def _metrics(task: str, values: Mapping[str, Any]) -> Iterator[MetricScore]:
             metric=name,
             filter="none",
             value=value,
-            stderr=stderr if is_finite(stderr) else None,
+            stderr=stderr,
             higher_is_better=True if name.startswith("pass@") else None,
             # The file does not say how many problems there were.
             n_samples=None,
             aggregate="",
         )
-
-
-def _left_out(task: str, values: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in values.items():
-        if not is_finite(value) and not name.endswith("_stderr"):
-            yield f"{name} of {task} is {describe_value(value)}"
 
 
 def _cells(config: Object) -> dict[str, str]:

@@ -13,12 +13,7 @@ from typing import Any
 
 from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells
-from oellm.frameworks.reading.harness_cells import (
-    find_contents,
-    find_environment,
-    finish_time,
-    shared_cells,
-)
+from oellm.frameworks.reading.harness_row import read_shared_row
 from oellm.frameworks.reading.values import (
     Object,
     describe_value,
@@ -66,9 +61,8 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     if "annotator_model" not in config and not _has_benchmark(document["results"]):
         return None
     results = get_objects(document, "results")
-    native = {**document, "config": config}
-    cells, finished = shared_cells(native), finish_time(native, path)
-    contents, environment = find_contents(native, cells), find_environment(native)
+    shared = read_shared_row({**document, "config": config}, path)
+    cells = shared.row.cells
     found = []
     for task, values in results.items():
         scores = list(_scores(task, values))
@@ -79,17 +73,7 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
             if (repeated := values.get("num_repeat")) and is_count(repeated):
                 own["gen_kwargs"] = _with_repetitions(cells["gen_kwargs"], repeated)
             row = native_cells.make_row({**cells, **own})
-            found.append(
-                ScoredRow(
-                    row,
-                    scores,
-                    finished=finished,
-                    run_dir=path,
-                    remarks=remarks,
-                    contents=contents,
-                    environment=environment,
-                )
-            )
+            found.append(shared._replace(row=row, scores=scores, remarks=remarks))
     return found
 
 

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from oellm.core.json_codec import is_finite
 from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native
+from oellm.frameworks.reading.plain_metrics import describe_left_out, read_metrics
 from oellm.frameworks.reading.values import Object
+from oellm.manifest.rows import Row
 from oellm.metrics.records import REPORTED
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.contents import Contents
@@ -70,30 +71,24 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     results = {key: v for key, v in native.get_objects(document, "results").items() if key != "all"}
     facts = _TaskFacts(document)
     general = native.get_object(document, "config_general")
-    cells, finished = _cells(general), native.find_finish_time(path)
-    contents = Contents(model=cells.get("model_revision", ""))
-    environment = _environment(general)
+    cells = _cells(general)
+    shared = ScoredRow(
+        Row(cells),
+        [],
+        finished=native.find_finish_time(path),
+        run_dir=path,
+        contents=Contents(model=cells.get("model_revision", "")),
+        environment=_environment(general),
+    )
     found = []
     for asked, keys in _asked(results).items():
         scores = [m for key in keys for m in _metrics(key, asked, values=results[key], facts=facts)]
-        remarks = tuple(text for key in keys for text in _left_out(key, results[key]))
+        remarks = tuple(text for key in keys for text in describe_left_out(key, results[key]))
         if scores or remarks:
             shots = "" if asked.shots is None else str(asked.shots)
             row = native_cells.make_row({**cells, "task_path": asked.name, "n_shot": shots})
-            found.append(
-                ScoredRow(
-                    row,
-                    scores,
-                    finished=finished,
-                    run_dir=path,
-                    remarks=remarks,
-                    contents=contents,
-                    environment=environment,
-                    tasks={
-                        _task(key).name: facts.states[key] for key in keys if key in facts.states
-                    },
-                )
-            )
+            states = {_task(key).name: facts.states[key] for key in keys if key in facts.states}
+            found.append(shared._replace(row=row, scores=scores, remarks=remarks, tasks=states))
     return found
 
 
@@ -127,10 +122,7 @@ def _metrics(
 ) -> Iterator[MetricScore]:
     task = _task(key)
     is_average = task.name.endswith(_AVERAGE)
-    for name, value in values.items():
-        if not is_finite(value) or name.endswith("_stderr"):
-            continue
-        stderr = None if is_average else values.get(f"{name}_stderr")
+    for name, value, stderr in read_metrics(values):
         yield MetricScore(
             task=task.name.removesuffix(_AVERAGE),
             group="" if is_average or task == asked else asked.name,
@@ -138,17 +130,11 @@ def _metrics(
             metric=name,
             filter="none",
             value=value,
-            stderr=stderr if is_finite(stderr) else None,
+            stderr=None if is_average else stderr,
             higher_is_better=facts.directions.get(name),
             n_samples=facts.n_docs.get(key),
             aggregate=REPORTED if is_average else "",
         )
-
-
-def _left_out(key: str, values: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in values.items():
-        if not is_finite(value) and not name.endswith("_stderr"):
-            yield f"{name} of {key} is {native.describe_value(value)}"
 
 
 def _full_hash(summary: Object) -> str:

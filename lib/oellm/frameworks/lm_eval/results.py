@@ -15,12 +15,7 @@ from oellm.frameworks.lm_eval.groups import Groups
 from oellm.frameworks.lm_eval.metrics import is_metric, normalise_metrics, task_states
 from oellm.frameworks.lm_eval.native import version_0_3
 from oellm.frameworks.reading import native_cells
-from oellm.frameworks.reading.harness_cells import (
-    find_contents,
-    find_environment,
-    finish_time,
-    shared_cells,
-)
+from oellm.frameworks.reading.harness_row import read_shared_row
 from oellm.frameworks.reading.values import (
     Object,
     describe_value,
@@ -28,7 +23,6 @@ from oellm.frameworks.reading.values import (
     get_objects,
     is_count,
 )
-from oellm.manifest.rows import Row
 from oellm.metrics.scored_rows import MetricScore, ScoredRow
 from oellm.runs.environment import TaskState
 
@@ -53,20 +47,13 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
         document = version_0_3.upgrade(document, results)
         results = document["results"]
     native = _check_types(document, results)
-    cells, finished = shared_cells(native), finish_time(native, path)
-    contents = find_contents(native, cells)
+    shared = read_shared_row(native, path)
     version = native.get("lm_eval_version")
-    environment = find_environment(native)._replace(
-        framework_version=version if isinstance(version, str) else ""
-    )
-    shared = ScoredRow(
-        Row(cells),
-        [],
-        finished=finished,
-        run_dir=path,
+    shared = shared._replace(
         notes=tuple(_unknown_shots(document, native)),
-        contents=contents,
-        environment=environment,
+        environment=shared.environment._replace(
+            framework_version=version if isinstance(version, str) else ""
+        ),
     )
     groups = Groups(native)
     parts = (_restrict_to(root, native, groups) for root in groups.top(results))

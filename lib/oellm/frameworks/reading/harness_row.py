@@ -1,4 +1,4 @@
-"""What all rows of a result of lm-eval, or of a tool built on it, share: cells, and the time."""
+"""What all rows of a result of lm-eval, or of a tool built on it, share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from oellm.frameworks.reading import native_cells
 from oellm.frameworks.reading import values as native_values
 from oellm.frameworks.reading.harness_model import read_model
 from oellm.frameworks.reading.values import Object, get_text, is_count
+from oellm.manifest.rows import Row
+from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.contents import Contents
 from oellm.runs.environment import Environment
 
@@ -26,8 +28,23 @@ _SHA = re.compile(r"[0-9a-f]{64}")
 _TEMPLATE_DIGITS = 16
 
 
-def shared_cells(native: Object) -> dict[str, str]:
-    """Return the cells that all rows of a result share."""
+def read_shared_row(native: Object, path: str) -> ScoredRow:
+    """Return what all rows of the result in a file share: all but a task and its scores.
+
+    Its environment lacks the version of the framework. Raises ValueError if the result is damaged.
+    """
+    cells = _cells(native)
+    return ScoredRow(
+        Row(cells),
+        [],
+        finished=_finish_time(native, path),
+        run_dir=path,
+        contents=_contents(native, cells),
+        environment=_environment(native),
+    )
+
+
+def _cells(native: Object) -> dict[str, str]:
     config, model = native["config"], read_model(native)
     cells = {
         "backend": "" if model.backend == "hf" else model.backend,
@@ -48,8 +65,7 @@ def shared_cells(native: Object) -> dict[str, str]:
     return cells
 
 
-def find_contents(native: Object, cells: Mapping[str, str]) -> Contents:
-    """Return what a result was computed from; `cells` are its shared cells."""
+def _contents(native: Object, cells: Mapping[str, str]) -> Contents:
     digest = native.get("chat_template_sha")
     is_digest = isinstance(digest, str) and _SHA.fullmatch(digest)
     return Contents(
@@ -58,8 +74,7 @@ def find_contents(native: Object, cells: Mapping[str, str]) -> Contents:
     )
 
 
-def find_environment(native: Object) -> Environment:
-    """Return what a result was computed with, but for the version of the framework."""
+def _environment(native: Object) -> Environment:
     model, config = read_model(native), native["config"]
     dtypes = (config.get("model_dtype"), model.arguments.get("dtype"))
     known = (match[1] for text in dtypes if (match := _DTYPE.fullmatch(str(text))))
@@ -87,7 +102,7 @@ def _seed(config: Object) -> str:
     return ",".join(map(str, seeds))
 
 
-def finish_time(native: Object, path: str) -> str:
+def _finish_time(native: Object, path: str) -> str:
     """Return when the evaluation ended: `date`, in seconds, plus the duration, a text.
 
     The duration is there since 0.4.3. It includes loading lm-eval, which happens before `date`, so
