@@ -125,7 +125,7 @@ def test_a_task_is_unknown_if_the_framework_is_not_installed_here(
         {"model_path": "a/m", "task_path": "own", "n_shot": "0", "include_path": f"{tmp_path}"}
     )
     assert ContentsReader(IN_IMAGE, lambda _: None, {}).task(row).digest
-    monkeypatch.setattr(current_contents, "installed_version", lambda suite: "")
+    monkeypatch.setattr(current_contents, "definition_version", lambda suite: "")
     assert ContentsReader(IN_IMAGE, lambda _: None, {}).task(row) == AcceptedTask("")
 
 

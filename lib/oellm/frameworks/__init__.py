@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -74,6 +75,11 @@ def runnable_names() -> list[str]:
     return sorted(name for name, framework in _FRAMEWORKS.items() if framework.is_runnable)
 
 
+def is_resident(name: str) -> bool:
+    """Return whether the worker itself evaluates a framework's rows, with one model for many."""
+    return name in _FRAMEWORKS and _FRAMEWORKS[name].is_resident
+
+
 def select_runnable(rows: Iterable[Row], log: Log) -> Iterator[Row]:
     """Yield the rows of a manifest whose frameworks oe-run-task can run.
 
@@ -117,8 +123,11 @@ def _places(rows: Sequence[Row]) -> str:
 
 def require_known_values(row: Row) -> None:
     """Raise InputError for a value of a row that its framework cannot use, whatever the task."""
-    if (name := row.typed.eval_suite) in runnable_names():
+    name = row.typed.eval_suite
+    if is_resident(name):
         _module(name, "arguments").require_known_values(row)
+    if program := create_program(name):
+        program.check(row)
 
 
 def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
@@ -166,6 +175,7 @@ def find_unconfirmed_tasks(rows: Iterable[Row], log: Log) -> list[str]:
     return list(found)
 
 
+@functools.cache
 def create_program(name: str) -> Program | None:
     """Return what runs a framework, or a stage of it, as a program; None if nothing does."""
     if name not in _FRAMEWORKS or not _FRAMEWORKS[name].is_program:
@@ -195,6 +205,10 @@ def create_evaluator(name: str, log: Log) -> Evaluator:
 
 def create_tasks(name: str, log: Log) -> Tasks:
     """Return the tasks of a framework; nothing heavy is imported yet."""
+    from oellm.frameworks.program_tasks import ProgramTasks
+
+    if not is_resident(name) and (program := create_program(name)):
+        return ProgramTasks(name, program)
     tasks: Tasks = _module(name, "tasks").create_tasks(log)
     return tasks
 
@@ -205,8 +219,8 @@ def result_readers() -> list[ResultReader]:
 
 
 def native_results(name: str) -> NativeResultReader | None:
-    """Return the reader of a framework's native results; None if oe-run-task cannot run it."""
-    if name not in runnable_names():
+    """Return the reader of native results inside ours; None if the framework is not resident."""
+    if not is_resident(name):
         return None
     results: NativeResultReader = _module(name, "results")
     return results
@@ -214,7 +228,7 @@ def native_results(name: str) -> NativeResultReader | None:
 
 def samples_reader(name: str) -> SampleReader | None:
     """Return the reader of a framework's samples; None for a framework that has none."""
-    if name not in runnable_names():
+    if not is_resident(name):
         return None
     samples: SampleReader = _module(name, "samples")
     return samples

@@ -6,6 +6,7 @@ So a login node knows the names without the framework, which may need another Py
 
 from __future__ import annotations
 
+import functools
 import pkgutil
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -56,6 +57,7 @@ class Catalogue(NamedTuple):
         return f"no task {task!r} in version {self.version}{hint}"
 
 
+@functools.cache
 def read_catalogue(package: str, name: str = "catalogue.json") -> Catalogue:
     """Return the catalogue in a file of an adapter's package, also from a zip archive."""
     content = pkgutil.get_data(package, name)

@@ -70,11 +70,13 @@ class ContentsReader:
 
     def _read_task(self, row: Row) -> AcceptedTask:
         suite = row.typed.eval_suite
-        is_ours = bool(row["include_path"]) or "/" in row["task_path"]
+        # The catalogue of a program comes with oellm, so its tasks are known here as in the jobs.
+        is_program = suite in frameworks.runnable_names() and not frameworks.is_resident(suite)
+        is_ours = is_program or bool(row["include_path"]) or "/" in row["task_path"]
         if suite not in frameworks.runnable_names() or not (is_ours or self._is_here(row)):
             return _UNKNOWN
         # Without the framework, modules that a task's code imports from it are not in the digest.
-        if not (framework_version := installed_version(suite)):
+        if not (framework_version := definition_version(suite)):
             return _UNKNOWN
         if suite not in self._tasks:
             self._tasks[suite] = frameworks.create_tasks(suite, self._log)
@@ -97,8 +99,14 @@ class ContentsReader:
         return self._here[suite]
 
 
+def definition_version(suite: str) -> str:
+    """Return the version of a framework that defines its tasks here; empty if none does."""
+    program = None if frameworks.is_resident(suite) else frameworks.create_program(suite)
+    return program.catalogue().version if program else _installed_version(suite)
+
+
 @functools.cache
-def installed_version(suite: str) -> str:
+def _installed_version(suite: str) -> str:
     """Return the version of a framework that is installed here; empty if it is not."""
     import importlib.metadata
 

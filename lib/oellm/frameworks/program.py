@@ -145,7 +145,17 @@ class Program(Protocol):
         ...
 
     def needs(self, row: Row) -> Sequence[Need]:
-        """Return what must be on the node before the row's stages can run."""
+        """Return what must be on the node before the row's stages can run.
+
+        Depends on the columns task_path and include_path alone.
+        """
+        ...
+
+    def problem_files(self, task: str) -> Sequence[str]:
+        """Return the names of files in include_path that a task reads instead of its own.
+
+        Each has one problem a line.
+        """
         ...
 
     def stages(self, row: Row) -> Sequence[RowStage]:

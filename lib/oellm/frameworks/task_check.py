@@ -17,8 +17,9 @@ _SHOWN = 10
 class TaskCheck:
     """Looks up the tasks of rows of a cluster, each once.
 
-    Whether a task exists is known from here if jobs use this Python. Otherwise their framework may
-    be another version, and an unknown name is only warned about. Without an index of the
+    Whether a task exists is known from here if jobs use this Python, or if the framework is a
+    program, whose catalogue comes with oellm. Otherwise jobs may have another version of the
+    framework, and an unknown name is only warned about. Without an index of the
     framework's tasks, or without the framework, nothing is said.
     """
 
@@ -55,7 +56,8 @@ class TaskCheck:
     def _check(self, row: Row, tasks: Tasks) -> None:
         task, include_path = row.typed.task_path, row.typed.include_path
         unknown = tasks.find_unknown(task, include_path)
-        if unknown and runs_here(self._cluster, row.typed.eval_suite):
+        is_certain = not frameworks.is_resident(row.typed.eval_suite)
+        if unknown and (is_certain or runs_here(self._cluster, row.typed.eval_suite)):
             raise InputError(unknown, column="task_path")
         if unknown:
             self._warn(row, f"{unknown}; jobs may have another version")

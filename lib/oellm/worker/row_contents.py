@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from oellm.core.log import Log
 from oellm.errors import OellmError
-from oellm.frameworks.current_contents import ContentsReader, installed_version
+from oellm.frameworks.current_contents import ContentsReader, definition_version
 from oellm.frameworks.stale_results import ResultOrigin, Staleness, find_staleness
 from oellm.manifest.rows import Row
 from oellm.models.identity import pinned_commit
@@ -90,7 +90,7 @@ class RowContents:
         if task is None:
             return AcceptedTask(row["task_digest"], row["task_version"])
         # Another version of the framework may take another digest of the same files.
-        is_comparable = task.framework_version in ("", installed_version(row.typed.eval_suite))
+        is_comparable = task.framework_version in ("", definition_version(row.typed.eval_suite))
         return task if is_comparable else AcceptedTask("", task.version)
 
 
