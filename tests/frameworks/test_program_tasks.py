@@ -65,12 +65,12 @@ def test_a_needed_file_is_downloaded_once_and_found_without_a_network(
 
 def test_a_file_with_other_content_is_not_taken(tasks: ProgramTasks, tmp_path: Path) -> None:
     (tmp_path / "served.jsonl").write_bytes(b"something else\n")
-    with pytest.raises(OSError, match="expected SHA-256"):
+    with pytest.raises(ValueError, match="expected SHA-256"):
         tasks.describe_task("sums", "", [Demand(None, None, False)])
     # What lies in the shared cache under the right name is not taken either.
     path = next((tmp_path / "hf" / "oellm" / "files").iterdir()) / "problems.jsonl"
     path.write_bytes(b"planted\n")
-    with pytest.raises(OSError, match="expected SHA-256"):
+    with pytest.raises(ValueError, match="expected SHA-256"):
         tasks.describe_task("sums", "", [Demand(None, None, False)])
 
 

@@ -44,7 +44,7 @@ def require_file(path: Path, sha256: str) -> None:
 def download_file(url: str, path: Path, sha256: str) -> None:
     """Download a file, unless it is there; it gets its name once it is complete.
 
-    Raises OSError if the server does not give it, or gives something else.
+    Raises OSError if the server does not give it, and ValueError if it gives something else.
     """
     if has_content(path, sha256):
         return
@@ -58,7 +58,7 @@ def download_file(url: str, path: Path, sha256: str) -> None:
                 stream.write(part)
         if digest.hexdigest() != sha256:
             found = digest.hexdigest()
-            raise OSError(f"{url}: expected SHA-256 {sha256}, got {found}")
+            raise ValueError(f"{url}: expected SHA-256 {sha256}, got {found}")
 
     atomic.write_file_with(path, write)
 
