@@ -6,7 +6,7 @@ import contextlib
 import functools
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from oellm.core.display import format_count
 from oellm.core.log import Log
@@ -19,7 +19,7 @@ from oellm.frameworks.interface import (
     SampleReader,
     Tasks,
 )
-from oellm.frameworks.program import Program
+from oellm.frameworks.program import Program, ProgramFramework
 from oellm.frameworks.stages import EVALUATE, RowStage
 from oellm.manifest.rows import Row
 from oellm.metrics.score_tables import Harness
@@ -126,7 +126,7 @@ def require_known_values(row: Row) -> None:
     name = row.typed.eval_suite
     if is_resident(name):
         _module(name, "arguments").require_known_values(row)
-    if program := create_program(name):
+    if program := create_program_framework(name):
         program.check(row)
 
 
@@ -184,6 +184,13 @@ def create_program(name: str) -> Program | None:
     return program
 
 
+def create_program_framework(name: str) -> ProgramFramework | None:
+    """Return what runs a framework all of whose stages are programs; None for other frameworks."""
+    if is_resident(name):
+        return None
+    return cast("ProgramFramework | None", create_program(name))
+
+
 def stages_of(row: Row) -> Sequence[RowStage]:
     """Return the stages of a row whose framework oe-run-task can run."""
     if program := create_program(row.typed.eval_suite):
@@ -207,7 +214,7 @@ def create_tasks(name: str, log: Log) -> Tasks:
     """Return the tasks of a framework; nothing heavy is imported yet."""
     from oellm.frameworks.program_tasks import ProgramTasks
 
-    if not is_resident(name) and (program := create_program(name)):
+    if program := create_program_framework(name):
         return ProgramTasks(name, program)
     tasks: Tasks = _module(name, "tasks").create_tasks(log)
     return tasks

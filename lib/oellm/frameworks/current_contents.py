@@ -101,7 +101,7 @@ class ContentsReader:
 
 def definition_version(suite: str) -> str:
     """Return the version of a framework that defines its tasks here; empty if none does."""
-    program = None if frameworks.is_resident(suite) else frameworks.create_program(suite)
+    program = frameworks.create_program_framework(suite)
     return program.catalogue().version if program else _installed_version(suite)
 
 

@@ -4,7 +4,9 @@ The worker starts the program on the node, in the container of the stage, and in
 runs code that a model wrote. An adapter says what to start and what a valid output is; it never
 starts anything itself, so the login node imports no framework.
 
-`Program` is the adapter: the module `program` of a framework's package has `create_program()`.
+A framework all of whose stages are programs has a `ProgramFramework`; one with a resident model
+has a `Program` for the stages after it. Either is made by `create_program()` in the module
+`program` of the framework's package.
 A stage's output is a directory. The worker writes it in a place of its own and moves it to
 `stages/KEY/NAME/` whole, once `check_output` has found nothing wrong.
 """
@@ -124,37 +126,12 @@ class Command(NamedTuple):
 
 
 class Program(Protocol):
-    """A framework that runs as a program, or the later stage of one whose model is resident.
-
-    Attributes:
-        version: The version of the framework that the adapter was made for.
-    """
-
-    version: str
-
-    def catalogue(self) -> Catalogue:
-        """Return the tasks and groups of the framework's version; imports no framework."""
-        ...
-
-    def settings(self, task: str) -> Mapping[str, RowSetting]:
-        """Return the settings that a row of a task may carry, by column or by gen_kwargs' key."""
-        ...
-
-    def check(self, row: Row) -> None:
-        """Raise InputError, with the column, for what the framework cannot do as the row asks."""
-        ...
+    """What computes stages of rows by starting a program."""
 
     def needs(self, row: Row) -> Sequence[Need]:
         """Return what must be on the node before the row's stages can run.
 
         Depends on the columns task_path and include_path alone.
-        """
-        ...
-
-    def problem_files(self, task: str) -> Sequence[str]:
-        """Return the names of files in include_path that a task reads instead of its own.
-
-        Each has one problem a line.
         """
         ...
 
@@ -189,6 +166,35 @@ class Program(Protocol):
         """Return the scores of a row from the valid outputs of its stages, by stage.
 
         Raises InvalidOutputError if they hold no scores of this row.
+        """
+        ...
+
+
+class ProgramFramework(Program, Protocol):
+    """A framework all of whose stages are computed by a program.
+
+    Attributes:
+        version: The version of the framework that the adapter was made for.
+    """
+
+    version: str
+
+    def catalogue(self) -> Catalogue:
+        """Return the tasks and groups of the framework's version; imports no framework."""
+        ...
+
+    def settings(self, task: str) -> Mapping[str, RowSetting]:
+        """Return the settings that a row of a task may carry, by column or by gen_kwargs' key."""
+        ...
+
+    def check(self, row: Row) -> None:
+        """Raise InputError, with the column, for what the framework cannot do as the row asks."""
+        ...
+
+    def problem_files(self, task: str) -> Sequence[str]:
+        """Return the names of files in include_path that a task reads instead of its own.
+
+        Each has one problem a line.
         """
         ...
 

@@ -27,7 +27,7 @@ from oellm.frameworks.program import (
     NeededFile,
     NeededMetric,
     NeededNltk,
-    Program,
+    ProgramFramework,
 )
 from oellm.hub import data_sets, needed_files
 from oellm.manifest.rows import Row
@@ -64,7 +64,7 @@ class NeededResource(NamedTuple):
 class ProgramTasks:
     """The tasks of a program framework."""
 
-    def __init__(self, eval_suite: str, program: Program) -> None:
+    def __init__(self, eval_suite: str, program: ProgramFramework) -> None:
         self._suite = eval_suite
         self._program = program
 
