@@ -82,7 +82,8 @@ if TYPE_CHECKING:
     from oellm.runs.run_directory import Run
     from oellm.worker.halts import Halt
     from oellm.worker.job_script import JobScript
-    from oellm.worker.row_scheduler import RowCounts, RunOptions
+    from oellm.worker.row_ledger import RowCounts
+    from oellm.worker.row_scheduler import RunOptions
 
 
 class Options(NamedTuple):
@@ -169,7 +170,7 @@ def _evaluate(
     from pathlib import Path
 
     from oellm.runs.result_store import ResultStore
-    from oellm.worker.row_scheduler import Sinks
+    from oellm.worker.row_ledger import Sinks
     from oellm.worker.worker import Worker
 
     directory = options.run_dir or options.output_dir

@@ -22,7 +22,8 @@ from oellm.worker import gpu_check
 from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import RowContents
-from oellm.worker.row_scheduler import RunOptions, Sinks
+from oellm.worker.row_ledger import Sinks
+from oellm.worker.row_scheduler import RunOptions
 from oellm.worker.worker import Worker
 from support.processes import DEMO_TASKS, Run
 

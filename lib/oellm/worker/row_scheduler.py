@@ -7,32 +7,26 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from oellm import frameworks
-from oellm.core import display, json_codec
-from oellm.core.log import Log
+from oellm.core import display
 from oellm.frameworks.interface import Evaluator
 from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
-from oellm.runs import answers
 from oellm.runs.accepted_contents import AcceptedContents
-from oellm.runs.heartbeat import HeartbeatWriter
-from oellm.runs.result_file import Result, read_record
-from oellm.runs.result_record import Facts, ResultRecord, RowTiming
+from oellm.runs.result_record import Facts, RowTiming
 from oellm.runs.result_store import ResultStore
-from oellm.runs.run_directory import ANSWERS
 from oellm.worker import time_limit
 from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.halts import Halt
 from oellm.worker.job_script import JobScript
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import ContentsChangedError, RowContents
+from oellm.worker.row_ledger import RowLedger, Sinks
 from oellm.worker.row_process import RowProcess
-from oellm.worker.row_record import Ended, Job, RowFailure, RowRecorder, UnwritableError
+from oellm.worker.row_record import Ended, Job, RowFailure
 from oellm.worker.stopper import TIME_TO_STOP
 from oellm.worker.time_limit import RowLimit
 
@@ -42,28 +36,6 @@ BOOTSTRAP_ITERS = 1000
 # Rows that are evaluated at once if there are enough cores: one is scored, the others are prepared
 # or finished.
 _ROWS_AT_ONCE = 4
-
-
-@dataclass
-class RowCounts:
-    """How rows ended.
-
-    Attributes:
-        done: Rows with a new result.
-        skipped: Rows that had a result before.
-        failed: Rows that failed.
-        left: Rows that were not evaluated because of a signal.
-        kept_bytes: The size of the answers that were added on disk for the rows that are left.
-        halt: Why the worker has ended before all rows were evaluated; None if it has not, or if a
-            signal stopped it.
-    """
-
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
-    left: int = 0
-    kept_bytes: int = 0
-    halt: Halt | None = None
 
 
 class RunOptions(NamedTuple):
@@ -94,29 +66,14 @@ class RunOptions(NamedTuple):
     script: JobScript = JobScript({})
 
 
-class Sinks(NamedTuple):
-    """Where a worker writes what happens.
-
-    Attributes:
-        emit: Gets the record of each row, as JSON on one line, when the row ends.
-        log: Gets messages for the user.
-        status: Shows a line on the terminal; None if there is no terminal.
-        heartbeat: Gets the present state of the worker; None outside of a run.
-    """
-
-    emit: Callable[[bytes], None]
-    log: Log
-    status: Log | None
-    heartbeat: HeartbeatWriter | None = None
-
-
 class RowScheduler:
     """Evaluates rows, each to a result or a recorded failure.
 
     `store` keeps results and failures; without one they are only emitted.
 
     Attributes:
-        counts: How rows ended so far.
+        ledger: How rows ended so far.
+        counts: The numbers of it.
         waiting: The rows that have not begun, with their models; those of a model are together.
         busy: The processes that evaluate a row, in the order in which their rows began.
     """
@@ -130,12 +87,13 @@ class RowScheduler:
         model: ModelService,
         contents: RowContents,
     ) -> None:
+        self.ledger = RowLedger(store, sinks, contents)
         self._store = store
         self._contents = contents
         self._sinks = sinks
         self._options = options
         self._model = model
-        self.counts = RowCounts()
+        self.counts = self.ledger.counts
         self.waiting: deque[tuple[ModelKey, Row]] = deque()
         self.busy: list[RowProcess] = []
         self._idle: list[RowProcess] = []
@@ -151,8 +109,8 @@ class RowScheduler:
             self._store.recover({row["eval_id"] for row in rows})
         by_model: dict[ModelKey, list[Row]] = {}
         for row in rows:
-            if (result := self._stored_result(row)) is not None:
-                self._skip(result)
+            if (result := self.ledger.stored_result(row)) is not None:
+                self.ledger.skip(result)
             else:
                 by_model.setdefault(model_key(row), []).append(row)
         self.waiting.extend((key, row) for key, group in by_model.items() for row in group)
@@ -204,7 +162,7 @@ class RowScheduler:
             self._note_crash(process)
             return
         if isinstance(message, Halt):
-            self.counts.halt = self.counts.halt or message
+            self.ledger.note_halt(message)
             self.busy.remove(process)
             self._idle.append(process)
             self._model.drop(process)
@@ -212,7 +170,7 @@ class RowScheduler:
             self.busy.remove(process)
             self._idle.append(process)
             self._model.drop(process)
-            self._note_end(process.label, message)
+            self.ledger.note_end(process.label, message)
         elif not is_stopping:
             process.ask(message)
 
@@ -239,7 +197,7 @@ class RowScheduler:
             process.child.kill()
             assert process.row is not None
             step = "after the model's answers" if process.is_scored else "before it asked the model"
-            self._record_failure(
+            self.ledger.record_failure(
                 process.label,
                 self._make_job(process.row, RowTiming()),
                 failure=_timeout(limit_s, f"and its process hangs {step}"),
@@ -260,40 +218,12 @@ class RowScheduler:
             process.child.kill()
         self.counts.left = self._total - self.counts.done - self.counts.failed
 
-    def _stored_result(self, row: Row) -> Result | None:
-        if self._store is None:
-            return None
-        result = self._store.valid_result(row["eval_id"])
-        if result is not None and self._has_set_aside(row, read_record(result)):
-            return None
-        if result is None and (aside := self._store.set_aside(row["eval_id"])) is not None:
-            self._sinks.log(f"invalid result set aside: {aside}")
-        return result
-
-    def _has_set_aside(self, row: Row, record: ResultRecord) -> bool:
-        """Set the result of a row aside if it is out of date; return whether it was."""
-        assert self._store is not None
-        staleness = self._contents.find_staleness(row, record)
-        if staleness is None:
-            return False
-        aside = self._store.set_stale_aside(row["eval_id"], record.finished)
-        if aside is not None:
-            self._sinks.log(f"{', '.join(staleness.changes)}; earlier result set aside: {aside}")
-        return aside is not None
-
-    def _skip(self, result: Result) -> None:
-        self.counts.skipped += 1
-        if self._store is not None:
-            # A worker may have been killed right after it wrote the result.
-            answers.remove_answers(self._store.directory / ANSWERS, read_record(result).eval_id)
-        self._sinks.emit(json_codec.dumps(result))
-
     def _begin(self, key: ModelKey, row: Row) -> None:
         self._begun += 1
-        if (result := self._stored_result(row)) is not None:
+        if (result := self.ledger.stored_result(row)) is not None:
             # Another worker, which has the same row, was faster.
             self._total -= 1
-            self._skip(result)
+            self.ledger.skip(result)
             return
         label = f"{self._begun}/{self._total} {row['model_path']} {row['task_path']}"
         if row["n_shot"]:
@@ -306,7 +236,7 @@ class RowScheduler:
         except ContentsChangedError as error:
             failure = RowFailure(type(error).__name__, str(error))
         if failure is not None:
-            self._record_failure(label, job, failure=failure, started=display.utc_now())
+            self.ledger.record_failure(label, job, failure=failure, started=display.utc_now())
             return
         process = self._idle.pop() if self._idle else self._fork()
         self.busy.append(process)
@@ -334,28 +264,7 @@ class RowScheduler:
         failure = RowFailure("ProcessEnded", f"the row's process {process.child.wait()}")
         assert process.row is not None
         job = self._make_job(process.row, RowTiming())
-        self._record_failure(process.label, job, failure=failure, started=process.started)
-
-    def _record_failure(self, label: str, job: Job, failure: RowFailure, started: str) -> None:
-        """Record the failure of a row whose own process cannot do it."""
-        try:
-            if failure.full_disk:
-                raise UnwritableError(failure.full_disk)
-            ended = RowRecorder(job, self._store, started).write_failure(failure)
-        except UnwritableError as error:
-            self.counts.halt = self.counts.halt or Halt(str(error))
-        else:
-            self._note_end(label, ended)
-
-    def _note_end(self, label: str, ended: Ended) -> None:
-        if ended.is_done:
-            self.counts.done += 1
-        else:
-            self.counts.failed += 1
-        self._sinks.log(f"{label} {ended.summary}")
-        for remark in ended.remarks:
-            self._sinks.log(f"{label}: {remark}")
-        self._sinks.emit(ended.line)
+        self.ledger.record_failure(process.label, job, failure=failure, started=process.started)
 
 
 def _timeout(limit_s: float, what: str) -> RowFailure:

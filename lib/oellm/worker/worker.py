@@ -24,8 +24,9 @@ from oellm.worker import gpu_check
 from oellm.worker.halts import Halt
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import RowContents
+from oellm.worker.row_ledger import RowCounts, Sinks
 from oellm.worker.row_process import RowProcess
-from oellm.worker.row_scheduler import RowCounts, RowScheduler, RunOptions, Sinks
+from oellm.worker.row_scheduler import RowScheduler, RunOptions
 from oellm.worker.stopper import Stopper
 
 
