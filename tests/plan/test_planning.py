@@ -49,7 +49,7 @@ def test_a_run_keeps_its_plan_and_says_it(run: Run, tmp_path: Path) -> None:
     record = json.loads(done.stdout)
     (shard,) = record["shards"]
     assert record["plan"]["estimate_s"] == round(shard["estimate_s"], 1)
-    assert record["plan"]["gpu_hours"] == round(shard["estimate_s"] / 3600, 3)
+    assert record["plan"]["gpu_hours"] == pytest.approx(shard["estimate_s"] / 3600, abs=2e-5)
     assert record["plan"]["rows_by_basis"] == {"guessed": 1}
     assert "rows: 1, shards: 1, about " in done.stderr
 

@@ -90,7 +90,7 @@ class RunPlan:
         """Return the plan as run.json has it (schema.json, table `run`, key `plan`)."""
         return {
             "estimate_s": round(self.estimate_s, 1),
-            "gpu_hours": round(self.gpu_hours, 3),
+            "gpu_hours": round(self.gpu_hours, 5),
             "rows_by_basis": dict(self.rows_by_basis),
         }
 
