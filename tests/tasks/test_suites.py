@@ -127,6 +127,10 @@ def test_any_text_selects_rows_or_is_refused(text: str) -> None:
             "mgsm-eu[ita_Latn]",
             "mgsm-eu has no language 'ita_Latn'; it has eng_Latn, deu_Latn, spa_Latn, fra_Latn",
         ),
+        (
+            "oellm-multilingual[DEU]",
+            "oellm-multilingual has no language 'DEU', did you mean deu_Latn?",
+        ),
         ("reasoning[en]", "reasoning has no language 'en': its tasks have no language"),
         ("oellm-multilingual[gle_Latn]", "oellm-multilingual has no language 'gle_Latn'"),
         ("all[irish]", "no suite has the language 'irish'"),

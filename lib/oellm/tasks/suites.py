@@ -113,6 +113,9 @@ def _language_hint(text: str, present: list[Language], known: KnownSuites) -> st
     """Return what to write instead of a language that a suite does not have."""
     if not present:
         return ": its tasks have no language"
+    whole = [one.code for one in present if one.code.lower().startswith(f"{text.lower()}_")]
+    if whole:
+        return f", did you mean {' or '.join(whole)}?"
     close = nearest(text, [word for one in present for word in one.words()])
     if close and not find_language(text, known.languages.values()):
         return close
