@@ -135,7 +135,7 @@ def test_an_option_that_moved_names_the_command_that_has_it_now(
         ("a" * 200_000, "stdin:1: model_path: required column is missing; the header is 'aaa"),
         ("a,b\n", "stdin:1: model_path: required column is missing; the header is 'a,b'"),
         ('{"oellm": 1}\n', "stdin:1: oellm: expected an object"),
-        ('{"run_dir": "/no/such/run"}\n', "/no/such/run: not a run directory: run.json is missing"),
+        ('{"run_dir": "/no/such/run"}\n', "/no/such/run: no such directory"),
     ],
 )
 def test_bad_lines_are_named(run: Run, stdin: str, message: str) -> None:

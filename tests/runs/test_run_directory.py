@@ -196,5 +196,7 @@ def test_a_directory_is_opened_without_reading_stdin(run_dir: Path) -> None:
         raise AssertionError("stdin was opened")
 
     assert run_directory.open_run(str(run_dir), fail).path == run_dir
-    with pytest.raises(InputError, match="not a run directory"):
+    with pytest.raises(InputError, match="none: no such directory"):
         run_directory.open_run(str(run_dir / "none"), fail)
+    with pytest.raises(InputError, match="got a file; a run object goes to stdin"):
+        run_directory.open_run(str(run_dir / "run.json"), fail)

@@ -229,11 +229,15 @@ def load_run(path: str | Path) -> Run:
     try:
         content = json_codec.loads(read_regular(directory / RUN))
     except FileNotFoundError:
-        raise InputError(f"not a run directory: {RUN} is missing", str(path)) from None
+        found = (
+            f"not a run directory: {RUN} is missing" if directory.is_dir() else "no such directory"
+        )
+        raise InputError(found, str(path)) from None
     except RefusedFileError as error:
         raise InputError(str(error), str(directory / RUN)) from None
-    except NotADirectoryError as error:
-        raise InputError(f"not a run directory: {error.strerror}", str(path)) from None
+    except NotADirectoryError:
+        text = "expected a run directory, got a file; a run object goes to stdin"
+        raise InputError(text, str(path)) from None
     except (ValueError, RecursionError) as error:
         raise InputError(f"expected JSON: {error}", str(directory / RUN)) from None
     return Run(directory, _checked(content, str(directory / RUN)))
