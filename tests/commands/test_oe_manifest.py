@@ -333,6 +333,8 @@ def test_names_of_tasks_are_looked_up_and_near_ones_named(run: Run, tmp_path: Pa
         "hellaswag?\noe-manifest: --tasks: lm-eval has no task, group or tag 'quizz', did you "
         f"mean quiz?\noe-manifest: --tasks: {tmp_path}/none.yaml: no such file\n",
     )
+    forgotten = run("oe-manifest", "--models=a/b", "--tasks=quiz_of_mine", status=2)
+    assert forgotten.stderr.endswith("tag 'quiz_of_mine'; your own tasks need include_path\n")
     # A directory's index is made anew when one of its files changes.
     (tmp_path / "tasks" / "quiz.yaml").rename(tmp_path / "tasks" / "quizz.yaml")
     config = tmp_path / "tasks" / "quizz.yaml"

@@ -66,6 +66,8 @@ def _describe_unknown(task: str, indices: Sequence[TaskIndex]) -> str:
         return ""
     hint = nearest(task, [name for index in reversed(indices) for name in index.entries])
     text = f"lm-eval has no task, group or tag {task!r}{hint}"
+    if not hint and not indices[0].root:
+        return f"{text}; your own tasks need include_path"
     return text + _describe_passed_over(task, indices[0], is_alike=bool(hint))
 
 
