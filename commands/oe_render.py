@@ -201,8 +201,8 @@ def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> 
         )
     if plan.repeated:
         cli.message(
-            f"{plan.repeated} of {plan.count} rows have results in earlier runs; to leave out what "
-            f"is not out of date: … | oe-missing --in {shlex.quote(output_dir)} | oe-render"
+            f"{plan.repeated} of {plan.count} rows have results in earlier runs; to leave out "
+            f"those that are still valid: … | oe-missing --in {shlex.quote(output_dir)} | oe-render"
         )
     return plan
 

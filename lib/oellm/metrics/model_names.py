@@ -68,7 +68,7 @@ def describe_left_out(names: Mapping[ModelName, str]) -> str:
             frames[f"{before}…{after}" if after else before] = None
         dropped |= dict.fromkeys(argument for argument in arguments if argument not in kept)
     left_out = ", ".join([*frames, *dropped])
-    return f"names of models without what all have: {left_out}" if left_out else ""
+    return f"names of models lack what all models share: {left_out}" if left_out else ""
 
 
 def shorten_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str]:
