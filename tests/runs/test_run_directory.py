@@ -49,6 +49,58 @@ def test_an_old_record_is_written_back_as_it_was(run_dir: Path) -> None:
     assert json.loads(path.read_text()) == content
 
 
+def with_second_stages(run_dir: Path, **changed: object) -> None:
+    """Give each row of the golden run a second stage, in an array that follows the first."""
+    path = run_dir / "run.json"
+    content = json.loads(path.read_text())
+    first, count = content["arrays"][0], len(content["shards"])
+    second = {**first, "script": "evaluate.sbatch", "gpus": 0, "first_shard": count, "follows": 0}
+    content["arrays"].append({**second, "cpus": 4, "memory_gib": 8, **changed})
+    content["shards"] += [
+        {**shard, "index": count + number, "array": 1}
+        for number, shard in enumerate(content["shards"][: first["elements"]])
+    ]
+    path.write_text(json.dumps(content))
+    header, *lines = (run_dir / "jobs.csv").read_text().splitlines()
+    rows = [f"{line},{count + int(line.rpartition(',')[2])}" for line in lines]
+    (run_dir / "jobs.csv").write_text("\n".join([f"{header},evaluate_shard", *rows, ""]))
+
+
+def test_a_row_with_two_stages_belongs_to_two_shards(run_dir: Path) -> None:
+    rows = {shard.index: 0 for shard in run_directory.load_run(run_dir).shards}
+    for row in run_directory.load_run(run_dir).rows():
+        rows[int(row["shard"])] += 1
+    with_second_stages(run_dir)
+    run = run_directory.load_run(run_dir)
+    assert run.arrays[0].follows is None
+    assert run.arrays[1].follows == 0
+    assert [array.to_json() for array in run.arrays] == run.to_json()["arrays"]
+    for shard, count in rows.items():
+        first, second = list(run.rows(shard)), list(run.rows(len(rows) + shard))
+        assert len(first) == count
+        assert first == second
+        assert {run.evaluate_shard_of(row) for row in first} == {len(rows) + shard}
+
+
+def test_arrays_and_shards_of_second_stages_that_fit_nothing(run_dir: Path) -> None:
+    before = (run_dir / "run.json").read_text(), (run_dir / "jobs.csv").read_text()
+    for wrong in ({"follows": 1}, {"follows": -1}, {"follows": 7}, {"elements": 9}):
+        (run_dir / "run.json").write_text(before[0])
+        (run_dir / "jobs.csv").write_text(before[1])
+        with_second_stages(run_dir, **wrong)
+        with pytest.raises(InputError, match="arrays: follows: expected an array before it"):
+            list(run_directory.load_run(run_dir).rows())
+    (run_dir / "run.json").write_text(before[0])
+    (run_dir / "jobs.csv").write_text(before[1])
+    with_second_stages(run_dir)
+    lines = (run_dir / "jobs.csv").read_text().splitlines()
+    for wrong_shard in ("0", "99", "x"):
+        line = f"{lines[1].rpartition(',')[0]},{wrong_shard}"
+        (run_dir / "jobs.csv").write_text("\n".join([lines[0], line, *lines[2:], ""]))
+        with pytest.raises(InputError, match=r"csv:2: evaluate_shard: expected "):
+            list(run_directory.load_run(run_dir).rows())
+
+
 def test_submissions_are_written_as_they_are_read(run_dir: Path) -> None:
     run = run_directory.load_run(run_dir)
     submitted = "2024-01-15T14:30:45+00:00"

@@ -1,6 +1,8 @@
 """The environment that the worker runs in: a container image, or a Python of this machine.
 
-The batch script starts it for jobs; `worker_command` starts the same on a login node.
+The batch script starts it for jobs; `worker_command` starts the same on a login node. What is
+called an environment here is a key of the settings `images` and `venvs`: a framework, or
+`FRAMEWORK-evaluate` for its second stage.
 """
 
 from __future__ import annotations
@@ -9,11 +11,14 @@ import os
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from oellm.clusters.binds import bind_option, list_binds
 from oellm.clusters.cluster import Cluster
 from oellm.errors import MachineError
 
+# What the key of a second stage ends with; without an entry it has the environment of the first.
+_LATER = "-evaluate"
 # Directory of NLTK's packages, below hf_home.
 NLTK = "nltk_data"
 # Arguments of containers that need an accelerator, which a login node lacks.
@@ -39,47 +44,73 @@ exec "$@"
 """
 
 
-def find_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
-    """Return what runs the worker: a container image or None, and the Python to call.
+class Launcher(NamedTuple):
+    """What runs a framework: the Python to call, and the container image that has it, or None."""
 
-    Raises MachineError if the cluster has neither an image nor an environment.
+    image: Path | None
+    python: str
+
+
+def find_launcher(cluster: Cluster, environment: str) -> Launcher:
+    """Return what runs a framework, or a stage of it.
+
+    Raises MachineError if the cluster has neither an image nor a virtual environment for it.
     """
-    image = cluster.mapping("images").get(eval_suite)
-    if image and cluster.text("container_runtime") != "none":
-        path = os.path.join(cluster.text("images_directory"), image)
-        return Path(os.path.abspath(path)), "python3"
+    images, venvs = cluster.mapping("images"), cluster.mapping("venvs")
+    if cluster.text("container_runtime") == "none":
+        images = {}
+    for name in dict.fromkeys((environment, environment.removesuffix(_LATER))):
+        if image := images.get(name):
+            path = os.path.join(cluster.text("images_directory"), image)
+            return Launcher(Path(os.path.abspath(path)), "python3")
+        if venv := venvs.get(name):
+            return Launcher(None, _python_of(venv))
     if venv := cluster.text("venv"):
-        return None, os.path.join(venv, "bin", "python")
+        return Launcher(None, _python_of(venv))
     if cluster.text("executor") == "local":
-        return None, sys.executable
+        return Launcher(None, sys.executable)
     raise MachineError(
-        f"cluster {cluster.text('name')} has no environment for {eval_suite}: "
-        f"set images.{eval_suite} (a container image) or venv"
+        f"cluster {cluster.text('name')} has no environment for {environment}: "
+        f"set images.{environment} (a container image) or venvs.{environment}"
     )
 
 
-def runs_here(cluster: Cluster, eval_suite: str) -> bool:
+def _python_of(venv: str) -> str:
+    # Members of maps are not made absolute with the other paths.
+    return os.path.join(os.path.abspath(os.path.expanduser(venv)), "bin", "python")
+
+
+def find_node_python(cluster: Cluster) -> str:
+    """Return the Python of the nodes that runs workers outside of containers."""
+    return cluster.text("python") or sys.executable
+
+
+def runs_here(cluster: Cluster, environment: str) -> bool:
     """Return whether jobs use the environment of the Python that this process is."""
     try:
-        image, python = find_launcher(cluster, eval_suite)
+        image, python = find_launcher(cluster, environment)
     except MachineError:
         return False
     # python and python3 of one environment are one.
     return image is None and os.path.dirname(python) == os.path.dirname(sys.executable)
 
 
-def require_launcher(cluster: Cluster, eval_suite: str) -> tuple[Path | None, str]:
+def require_launcher(cluster: Cluster, environment: str) -> Launcher:
     """Return what find_launcher returns; raises MachineError if the image or Python does not exist.
 
     Lines of the setting `setup` may make the environment in the job.
     """
-    image, python = find_launcher(cluster, eval_suite)
-    if image and not image.exists():
-        hint = f"set images_directory or images.{eval_suite}"
-        raise MachineError(f"{image}: no such image; {hint}")
-    if not image and not cluster.items("setup") and not os.path.lexists(python):
-        raise MachineError(f"{python}: no such Python; set venv to a virtual environment")
-    return image, python
+    launcher = find_launcher(cluster, environment)
+    if launcher.image and not launcher.image.exists():
+        hint = f"set images_directory or images.{environment}"
+        raise MachineError(f"{launcher.image}: no such image; {hint}")
+    is_made_in_job = launcher.image or cluster.items("setup")
+    if not is_made_in_job and not os.path.lexists(launcher.python):
+        raise MachineError(
+            f"{launcher.python}: no such Python; set venvs.{environment} or venv to a virtual "
+            "environment"
+        )
+    return launcher
 
 
 def worker_variables(
@@ -97,14 +128,14 @@ def worker_variables(
 
 
 def worker_command(
-    cluster: Cluster, eval_suite: str, worker: Path, paths: Iterable[str], arguments: Iterable[str]
+    cluster: Cluster, environment: str, worker: Path, paths: Iterable[str], arguments: Iterable[str]
 ) -> list[str]:
     """Return the command line that runs the worker here, in the environment of the jobs.
 
     `worker` is the frozen worker; `paths` are what it must see besides the shared directories.
     Raises MachineError if the image does not exist.
     """
-    image, python = require_launcher(cluster, eval_suite)
+    image, python = require_launcher(cluster, environment)
     assignments = [
         f"{name}={value}" for name, value in worker_variables(cluster, image, {}).items()
     ]

@@ -30,6 +30,7 @@ from oellm.metrics.columns import extra_names
 from oellm.metrics.scored_rows import ScoredRow
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
+from oellm.runs.run_record import SHARD_COLUMNS
 
 T = TypeVar("T")
 Make = Callable[[Sequence[ScoredRow]], T]
@@ -222,9 +223,11 @@ class Collection:
             self._log(f"stale: {'1 result' if count == 1 else f'{count} results'}{text}")
 
     def columns(self) -> list[str]:
-        """Return the columns of the runs' manifests, without the shard, which is each run's own."""
+        """Return the columns of the runs' manifests, without shards, which are each run's own."""
         columns = dict.fromkeys(column for run in self.runs for column in run.columns())
-        return [name for name in columns or schema.required("manifest") if name != "shard"]
+        return [
+            name for name in columns or schema.required("manifest") if name not in SHARD_COLUMNS
+        ]
 
     def extra_columns(self) -> list[str]:
         """Return the columns of metric records that come from the manifests alone."""
@@ -245,7 +248,7 @@ class Collection:
             for row in run.rows():
                 if row["eval_id"] not in seen:
                     seen.add(row["eval_id"])
-                    yield row.without("shard")
+                    yield row.without(*SHARD_COLUMNS)
 
     def has_failed(self, row: Row) -> bool:
         """Return whether a run has the record of a failure of a row."""

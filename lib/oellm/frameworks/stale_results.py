@@ -154,7 +154,7 @@ def _cluster(run: Run) -> Cluster:
     call = f"evaluate=({shlex.quote(sys.executable)} "
     if any(call in _read_text(run.path / array.script) for array in run.arrays):
         return Cluster(settings, {})
-    return Cluster({**settings, "executor": "slurm", "venv": ""}, {})
+    return Cluster({**settings, "executor": "slurm", "venv": "", "venvs": {}}, {})
 
 
 def _read_text(path: Path) -> str:

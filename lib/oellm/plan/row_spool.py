@@ -17,6 +17,7 @@ from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models.model_digests import KnownDirectory
 from oellm.plan.costs import Estimate
+from oellm.runs.run_record import SHARD_COLUMNS
 
 MODEL_DIGEST, TASK_DIGEST = "model_digest", "task_digest"
 
@@ -70,7 +71,9 @@ class RowSpool:
         """
         if not self._columns:
             # A row that comes from another run has the shard and the digest of that run.
-            self._columns = [name for name in row.cells if name not in ("shard", MODEL_DIGEST)]
+            self._columns = [
+                name for name in row.cells if name not in (*SHARD_COLUMNS, MODEL_DIGEST)
+            ]
         number = self._numbers.setdefault(key, len(self._numbers))
         texts = [row.cells[name] for name in self._columns]
         texts += (str(number), f"{estimate.seconds:.3f}", estimate.basis)

@@ -17,6 +17,7 @@ from oellm.manifest.rows import Row
 from oellm.models.identity import LocalIdentity
 from oellm.runs.contents import Contents
 from oellm.runs.environment import Environment, TaskState, read_task_states
+from oellm.runs.run_record import SHARD_COLUMNS
 
 # Facts that a result only keeps, for people: host, command line, container, data sets. The facts
 # that we read again are in RowProvenance.
@@ -336,7 +337,7 @@ def _describe_row(
         "schema_version": schema.VERSION,
         "eval_id": row["eval_id"],
         "status": status.value,
-        "row": {name: text for name, text in row.cells.items() if name != "shard"},
+        "row": {name: text for name, text in row.cells.items() if name not in SHARD_COLUMNS},
         "timing": timing.to_json(),
         "provenance": dict(provenance),
     }

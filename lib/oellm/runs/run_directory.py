@@ -71,7 +71,15 @@ class Run:
     @functools.cached_property
     def arrays(self) -> tuple[Array, ...]:
         """The job arrays; other parts of the record refer to them by their position."""
-        return tuple(self._read_entries("arrays", Array.from_json))
+        arrays = tuple(self._read_entries("arrays", Array.from_json))
+        for position, array in enumerate(arrays):
+            if array.follows is None:
+                continue
+            first = arrays[array.follows] if 0 <= array.follows < position else None
+            if first is None or (first.follows, first.elements) != (None, array.elements):
+                reason = f"expected an array before it, with as many elements, got {array.follows}"
+                raise self._damaged("arrays", f"follows: {reason}")
+        return arrays
 
     @functools.cached_property
     def shards(self) -> tuple[Shard, ...]:
@@ -168,7 +176,7 @@ class Run:
         return self.content["cluster"].get(key)
 
     def rows(self, shard: int | None = None) -> Iterator[Row]:
-        """Yield the rows of the manifest, or those of one shard.
+        """Yield the rows of the manifest, or those of which one shard computes a stage.
 
         Raises InputError for a row without an eval_id, or with a shard that the run does not have.
         """
@@ -177,10 +185,8 @@ class Run:
             for row in csv_file.read_rows(stream, str(path)):
                 if not row["eval_id"]:
                     raise row.error("eval_id", "expected an eval_id")
-                number = row.value("shard")
-                if number is None or number >= len(self.shards):
-                    raise row.error("shard", f"expected a shard of the run, got {row['shard']!r}")
-                if shard is None or number == shard:
+                shards = (self.shard_of(row), self.evaluate_shard_of(row))
+                if shard is None or shard in shards:
                     yield row
 
     def shard_of(self, row: Row) -> int:
@@ -190,6 +196,20 @@ class Run:
             reason = f"expected a shard of the run, 0 to {len(self.shards) - 1}"
             raise row.error("shard", f"{reason}, got {row['shard']!r}")
         return shard
+
+    def evaluate_shard_of(self, row: Row) -> int | None:
+        """Return the shard that computes the second stage of a row, None if it has one stage.
+
+        Raises InputError if the run has no such shard.
+        """
+        if not row["evaluate_shard"]:
+            return None
+        shard = row.value("evaluate_shard")
+        first = self.shards[self.shard_of(row)].array
+        if shard >= len(self.shards) or self.arrays[self.shards[shard].array].follows != first:
+            reason = f"expected a shard of an array that follows array {first}"
+            raise row.error("evaluate_shard", f"{reason}, got {row['evaluate_shard']!r}")
+        return int(shard)
 
     def columns(self) -> list[str]:
         """Return the columns of the manifest."""

@@ -48,6 +48,8 @@ _TEXTS = ("comment", "cluster", "slurm", "cancelled_by")
 _LISTS = ("elements", "command", "cancelled")
 # Its members that run.json lacks if they are empty.
 _OPTIONAL = ("cluster", "slurm", "cancelled", "cancelled_by")
+# The columns of jobs.csv that say where the run evaluates a row.
+SHARD_COLUMNS = ("shard", "evaluate_shard")
 # Jobs that a node ends before their first row is loaded until it gets no more.
 _ENDS = 2
 
@@ -131,6 +133,10 @@ class Array:
         elements: The number of elements.
         first_shard: The shard of the first worker of the first element.
         time_limit: As Slurm writes it; empty if the jobs have no limit of their own.
+        follows: The position of the array whose rows' second stage it computes, None if there is
+            none. Both have the same number of elements, and each follows the one with its number.
+        cpus: CPU cores of a worker that follows another.
+        memory_gib: Memory of such a worker, in GiB.
     """
 
     script: str
@@ -140,6 +146,9 @@ class Array:
     elements: int
     first_shard: int
     time_limit: str = ""
+    follows: int | None = None
+    cpus: int | None = None
+    memory_gib: int | None = None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Array:
@@ -156,7 +165,11 @@ class Array:
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `arrays` in run.json."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        for name in ("follows", "cpus", "memory_gib"):
+            if content[name] is None:
+                del content[name]
+        return content
 
 
 @dataclass(frozen=True)
