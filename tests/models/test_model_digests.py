@@ -177,3 +177,57 @@ def test_what_cannot_be_read_or_is_not_local_is_unknown(tmp_path: Path) -> None:
 )
 def test_damaged_knowledge_is_none(damaged: object) -> None:
     assert KnownDirectory.from_json(damaged) is None
+
+
+def hub_row(revision: str = "", **arguments: str) -> Row:
+    given = "".join(f",{name}={text}" for name, text in arguments.items())
+    return Row({"model_path": f"org/base{given}", "model_revision": revision, "task_path": "t"})
+
+
+def cached(hub: Path, name: str, commit: str) -> None:
+    """Let a cache of the hub have a repository at a commit."""
+    root = hub / f"models--{name.replace('/', '--')}"
+    (root / "snapshots" / commit).mkdir(parents=True)
+    (root / "refs").mkdir(exist_ok=True)
+    (root / "refs" / "main").write_text(commit)
+
+
+def test_adapters_of_hub_models_count(model: Path) -> None:
+    commit = "ab" * 20
+    assert ModelDigests().digest(hub_row(commit)) == ""
+    named = hub_row(commit, peft=str(model))
+    before = ModelDigests().digest(named)
+    assert before.startswith(f"{commit}+")
+    change(weights(model))
+    after = ModelDigests().digest(named)
+    changes = find_changes(Contents(before), Contents(after))
+    assert changes == ["adapter of the model changed"]
+    # Results of earlier versions tell the commit alone.
+    assert find_changes(Contents(commit), Contents(after)) == []
+    other = "cd" * 20
+    assert find_changes(Contents(other), Contents(after)) == [
+        f"model: commit {other[:12]} → {commit[:12]}"
+    ]
+
+
+@pytest.mark.parametrize("of_hub", [True, False])
+def test_the_commits_of_companions_on_the_hub_count(
+    model: Path, tmp_path: Path, of_hub: bool
+) -> None:
+    hub = tmp_path / "hub"
+    names = {"tokenizer": "org/words", "peft": "org/adapter"}
+    given = "".join(f",{name}={text}" for name, text in names.items())
+    cells = {"model_path": f"{model}{given}", "task_path": "t", "n_shot": "0"}
+    named = hub_row("ab" * 20, **names) if of_hub else Row(cells)
+    for name in names.values():
+        cached(hub, name, "1" * 40)
+    before = ModelDigests(hub=str(hub)).digest(named)
+    cached(hub, "org/words", "2" * 40)
+    with_tokenizer = ModelDigests(hub=str(hub)).digest(named)
+    assert with_tokenizer[:-8] == before[:-8] and with_tokenizer[-8:] != before[-8:]
+    cached(hub, "org/adapter", "2" * 40)
+    assert ModelDigests(hub=str(hub)).digest(named)[:-8] != before[:-8]
+    # Without the jobs' cache, nothing is said of them.
+    assert ModelDigests(hub="").digest(hub_row("ab" * 20, tokenizer="org/words")) == ""
+    unknown = ModelDigests(hub="").digest(named)
+    assert find_changes(Contents(before), Contents(unknown)) == []

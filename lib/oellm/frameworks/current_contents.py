@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Mapping
 
 from oellm import frameworks
@@ -37,7 +38,7 @@ class ContentsReader:
     def __init__(self, cluster: Cluster | None, log: Log, directories: Directories) -> None:
         self._cluster = cluster
         self._log = log
-        self.models = ModelDigests(directories)
+        self.models = ModelDigests(directories, None if cluster is None else _hub_cache(cluster))
         self._tasks: dict[str, Tasks] = {}
         self._states: dict[tuple[str, ...], AcceptedTask] = {}
         self._here: dict[str, bool] = {}
@@ -103,6 +104,13 @@ def definition_version(suite: str) -> str:
     """Return the version of a framework that defines its tasks here; empty if none does."""
     program = frameworks.create_program_framework(suite)
     return program.catalogue().version if program else _installed_version(suite)
+
+
+def _hub_cache(cluster: Cluster) -> str:
+    """Return the hub's cache of a cluster's jobs; empty if it is not known."""
+    variables = cluster.mapping("env")
+    home = variables.get("HF_HOME") or cluster.text("hf_home")
+    return variables.get("HF_HUB_CACHE") or (os.path.join(home, "hub") if home else "")
 
 
 @functools.cache

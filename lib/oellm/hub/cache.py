@@ -157,16 +157,19 @@ class CachedCommit:
             os.replace(link, path)
 
 
-def find_snapshot(path: str, revision: str) -> str | None:
-    """Return the directory of a model at a commit, branch or tag in the cache, or None.
+def find_snapshot(path: str, revision: str, cache: str | None = None) -> str | None:
+    """Return the directory of a model at a commit, branch or tag in a cache, or None.
 
-    It may be incomplete, and never has files that no backend loads.
+    It may be incomplete, and never has files that no backend loads. Without `cache` it is that of
+    this process.
     """
-    from huggingface_hub.constants import HF_HUB_CACHE
+    if cache is None:
+        from huggingface_hub.constants import HF_HUB_CACHE
 
-    by_name = Path(_root(HF_HUB_CACHE, path), "refs", revision)
+        cache = HF_HUB_CACHE
+    by_name = Path(_root(cache, path), "refs", revision)
     commit = _read_ref(by_name) or revision
-    directory = CachedCommit(HF_HUB_CACHE, path, commit).directory
+    directory = CachedCommit(cache, path, commit).directory
     return directory if os.path.isdir(directory) else None
 
 

@@ -10,14 +10,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from oellm.core.processes import daemon_threads
+from oellm.hub import cache
 from oellm.manifest.argument_texts import ADAPTERS, COMPANIONS
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
 from oellm.models.identity import (
+    MODEL_DIGITS,
     UNKNOWN_DIGITS,
     FileState,
     identify_directory,
     identify_file,
+    pinned_commit,
     stat_files,
 )
 
@@ -59,32 +62,40 @@ class KnownDirectory(NamedTuple):
 class ModelDigests:
     """Computes the column model_digest of rows.
 
+    A model of the hub has a digest only if its arguments name a tokenizer or an adapter besides:
+    its commit, if the row names one, `+`, and the digest of these.
+
+    `hub` is the hub's cache of the jobs, empty if it is not known, and None for that of this
+    process; it tells the commits of tokenizers and adapters on the hub.
+
     Attributes:
         directories: What is known of directories, by path; grows as digests are asked for.
     """
 
-    def __init__(self, known: Mapping[str, KnownDirectory] | None = None) -> None:
+    def __init__(
+        self, known: Mapping[str, KnownDirectory] | None = None, hub: str | None = None
+    ) -> None:
         self.directories = dict(known or {})
+        self._hub = hub
         self._looked_at: set[str] = set()
-        # By the cells model_path and model_args.
-        self._digests: dict[tuple[str, str], str] = {}
+        # By the cells model_path, model_args and model_revision.
+        self._digests: dict[tuple[str, ...], str] = {}
 
     def digest(self, row: Row) -> str:
-        """Return the digest of a row's local model; empty for a hub model, or if it is unreadable.
+        """Return the digest of a row's model; empty for most hub models, or if it is unreadable.
 
-        It covers the directories or files of tokenizer and adapter that the row names, too; a half
-        that one of them leaves unknown is UNKNOWN_DIGITS. Each directory is looked at once, unless
-        `forget` is called.
+        It covers tokenizer and adapter that the row names, too; a half that one of them leaves
+        unknown is UNKNOWN_DIGITS. Each directory is looked at once, unless `forget` is called.
         """
         # Parsing the cells of each row would take longer than the rest.
-        cells = row["model_path"], row["model_args"]
+        cells = _cells(row)
         if cells not in self._digests:
-            self._digests[cells] = self._compute(row) if row.model.is_local else ""
+            self._digests[cells] = self._compute(row)
         return self._digests[cells]
 
     def look_at(self, rows: Iterable[Row]) -> None:
         """Take the digests of many rows at once: a parallel file system answers in its own time."""
-        models = {(row["model_path"], row["model_args"]): row for row in rows}
+        models = {_cells(row): row for row in rows}
         new = [row for cells, row in models.items() if cells not in self._digests]
         daemon_threads.map_in_threads(self.digest, new, _AT_ONCE)
 
@@ -96,29 +107,38 @@ class ModelDigests:
     def _compute(self, row: Row) -> str:
         arguments = row.model_arguments
         subfolder = str(arguments.get("subfolder", ""))
-        directory = os.path.join(row.model.path, subfolder)
-        gguf_file = str(arguments.get("gguf_file") or "")
-        try:
-            parts = [self._look(directory.rstrip("/") or "/", gguf_file)[:2]]
-        except OSError:
-            return ""
+        parts = []
+        if row.model.is_local:
+            directory = os.path.join(row.model.path, subfolder)
+            gguf_file = str(arguments.get("gguf_file") or "")
+            try:
+                parts.append(self._look(directory.rstrip("/") or "/", gguf_file)[:2])
+            except OSError:
+                return ""
         for name in (*COMPANIONS, *ADAPTERS):
-            path = str(arguments.get(name) or "")
-            if path and looks_local(path):
-                inner = os.path.join(path, subfolder)
-                # A tokenizer is looked for in the subfolder, too.
-                if name == "tokenizer" and subfolder and os.path.isdir(inner):
-                    path = inner.rstrip("/")
-                found = self._look_at_companion(path)
+            if path := str(arguments.get(name) or ""):
+                found = self._look_at_companion(name, path, subfolder)
                 parts.append(found if name != "tokenizer" else ("", found[1]))
+        if not parts:
+            return ""
         # Without companions this is the digest of the model's identity in a result.
         weights, others = (_join(list(digests)) for digests in zip(*parts, strict=True))
-        return "" if (weights, others) == _UNKNOWN else weights + others
+        if (weights or UNKNOWN_DIGITS, others) == _UNKNOWN:
+            return ""
+        commit = "" if row.model.is_local else f"{pinned_commit(row['model_revision'])}+"
+        return commit + (weights or UNKNOWN_DIGITS) + others
 
-    def _look_at_companion(self, path: str) -> tuple[str, str]:
+    def _look_at_companion(self, name: str, path: str, subfolder: str) -> tuple[str, str]:
         """Return the digests of a companion's weights and other files."""
+        if not looks_local(path):
+            snapshot = cache.find_snapshot(path, "main", self._hub) if self._hub != "" else None
+            commit = _hexadecimal(os.path.basename(snapshot or ""))
+            return (commit, commit) if snapshot else _UNKNOWN
+        inner = os.path.join(path, subfolder).rstrip("/")
+        # A tokenizer is looked for in the subfolder, too.
+        is_within = name == "tokenizer" and subfolder and os.path.isdir(inner)
         try:
-            return self._look(path)[:2]
+            return self._look(inner if is_within else path)[:2]
         except OSError:
             # What is known of the model still counts.
             return _UNKNOWN
@@ -141,11 +161,19 @@ class ModelDigests:
         return known
 
 
+def _cells(row: Row) -> tuple[str, ...]:
+    return row["model_path"], row["model_args"], row["model_revision"]
+
+
 def _join(digests: list[str]) -> str:
     if len(digests) == 1:
         return digests[0]
     if UNKNOWN_DIGITS in digests:
         return UNKNOWN_DIGITS
+    return _hexadecimal(" ".join(digests))
+
+
+def _hexadecimal(text: str) -> str:
     import hashlib
 
-    return hashlib.sha256(" ".join(digests).encode()).hexdigest()[: len(digests[0])]
+    return hashlib.sha256(text.encode()).hexdigest()[:MODEL_DIGITS]

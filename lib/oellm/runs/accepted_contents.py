@@ -39,7 +39,7 @@ class AcceptedContents(NamedTuple):
     """What contents.json holds.
 
     Attributes:
-        models: The digests of local models, by `model_source`.
+        models: The digests of models, by `model_source`.
         tasks: The states of tasks, by `task_source`.
         kept: Earlier states whose results count, too, as `describe_states` writes them.
         directories: What is known of the directories of models, by path.
@@ -102,6 +102,8 @@ def model_source(row: Row) -> str:
     if gguf_file := str(arguments.get("gguf_file") or ""):
         parts.append(gguf_file)
     parts += [f"{name}={arguments[name]}" for name in ADAPTERS if arguments.get(name)]
+    if not row.model.is_local:
+        parts.append(f"revision={row['model_revision']}")
     return json_codec.dumps(parts).decode()
 
 

@@ -16,7 +16,8 @@ class Contents(NamedTuple):
     """What a row is evaluated from; an empty text is unknown.
 
     Attributes:
-        model: The digest of a local model (`model_digest`), or the commit of a hub model.
+        model: The digest of a local model (`model_digest`), or the commit of a hub model, followed
+            by `+` and the digest of the tokenizers and adapters that its arguments name, if any.
         task: The digest of the task's configuration, code and local data (`task_digest`).
         task_version: The version that the task gives itself.
         data: The commits of its data sets, as in the column dataset_revision.
@@ -70,11 +71,29 @@ def _differ(old: str, new: str) -> bool:
 def _model_changes(old: str, new: str) -> list[str]:
     if not _differ(old, new):
         return []
-    if len(old) == len(new) == 2 * MODEL_DIGITS:
+    if _is_directory(old) != _is_directory(new):
+        # One was a directory, the other is on the hub.
+        return [f"model: commit {old[:12]} → {new[:12]}"]
+    commits, digests = zip(*(_commit_and_digest(model) for model in (old, new)), strict=True)
+    changes = []
+    if _differ(*commits):
+        changes.append(f"model: commit {commits[0][:12]} → {commits[1][:12]}")
+    if all(digests):
         texts = ["weights changed", "configuration or tokenizer of the model changed"]
-        parts = zip(texts, _halves(old), _halves(new), strict=True)
-        return [text for text, before, now in parts if _differ(before, now)]
-    return [f"model: commit {old[:12]} → {new[:12]}"]
+        if not _is_directory(old):
+            texts = ["adapter of the model changed", "tokenizer of the model changed"]
+        parts = zip(texts, *map(_halves, digests), strict=True)
+        changes += [text for text, before, now in parts if _differ(before, now)]
+    return changes
+
+
+def _is_directory(model: str) -> bool:
+    return len(model) == 2 * MODEL_DIGITS and "+" not in model
+
+
+def _commit_and_digest(model: str) -> tuple[str, str]:
+    commit, _, digest = model.rpartition("+")
+    return (commit, digest) if "+" in model or _is_directory(model) else (model, "")
 
 
 def _halves(digest: str) -> list[str]:

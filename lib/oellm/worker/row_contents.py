@@ -74,8 +74,6 @@ class RowContents:
         return find_staleness(row, ResultOrigin.of(row, record), self._reader, kept=())
 
     def _expected_model(self, row: Row) -> str:
-        if not row.model.is_local:
-            return ""
         source = model_source(row)
         if self._accepted is not None:
             known = self._accepted.models.get(source) or row["model_digest"]

@@ -174,11 +174,12 @@ class RowRecorder:
     def _contents(self, evaluation: Evaluation) -> Contents:
         """Return what a result was computed from."""
         contents = evaluation.contents.filled(self._job.contents)
-        if contents.model:
+        # A digest of tokenizers and adapters alone begins with a plus.
+        if contents.model and not contents.model.startswith("+"):
             return contents
         model = evaluation.provenance.get("model")
         commit = model.get("commit") if isinstance(model, dict) else None
-        return contents._replace(model=str(commit or ""))
+        return contents._replace(model=f"{commit or ''}{contents.model}")
 
     def _store_result(self, result: Result, evaluation: Evaluation) -> WrittenResult:
         """Store the result, unless another worker stored one before."""
