@@ -14,7 +14,7 @@ import pytest
 
 from support.process_tree import is_alive
 from support.processes import BIN, Run, clean_environment
-from support.submitting import fake_worker
+from support.submitting import fake_worker, until_it_says
 
 # Many processes, some of which wait.
 pytestmark = pytest.mark.slow
@@ -85,6 +85,7 @@ def test_a_second_interrupt_kills_workers_that_do_not_stop(
     fake_worker(tmp_path, SLEEPS + "trap '' TERM; echo $UP >&2; while :; do sleep 0.1; done")
     process = started(rendered["run_dir"], tmp_path)
     process.send_signal(signal.SIGINT)
+    until_it_says(process, "waiting for the workers to stop; a second Ctrl-C kills them")
     time.sleep(0.8)
     assert process.poll() is None
     deadline = time.monotonic() + 20

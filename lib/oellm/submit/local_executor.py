@@ -166,6 +166,8 @@ class LocalExecutor:
         self._selector.unregister(signals)
         for element in self._running:
             element.send_signal(signal.SIGTERM)
+        if self._running:
+            self._log("waiting for the workers to stop; a second Ctrl-C kills them")
         deadline = time.monotonic() + _GRACE_S
         while self._running and signals.order < StopOrder.NOW and time.monotonic() < deadline:
             self._look()
