@@ -121,6 +121,28 @@ def test_tokenizer_adapter_and_tasks_are_bound_with_their_links(run: Run, tmp_pa
     assert_visible(binds_of(tmp_path, path, paths=(tasks,)), model, tokenizer, tasks, data)
 
 
+def test_what_a_task_names_elsewhere_is_bound(run: Run, tmp_path: Path) -> None:
+    model = make_model(tmp_path / "m" / "iter_1")
+    data = tmp_path / "data" / "x.jsonl"
+    others = [tmp_path / "many" / f"{number}.jsonl" for number in range(30)]
+    common = tmp_path / "common" / "base"
+    for path in (data, *others, common):
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("output_type: generate_until\n" if path == common else '{"text": "a"}\n')
+    latest = link(tmp_path / "links" / "latest.jsonl", data)
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    for name, pattern in (("one", latest), ("all", f"{tmp_path}/many/*.jsonl")):
+        (tasks / f"{name}.yaml").write_text(
+            f"task: {name}\ninclude: ../common/base\ntest_split: test\ndataset_path: json\n"
+            f"dataset_kwargs: {{data_files: {{test: '{pattern}'}}}}\ndoc_to_text: '{{{{text}}}}'\n"
+        )
+    binds, _ = render(run, tmp_path, str(model), "one", "0", str(tasks))
+    assert_visible(binds, tasks, latest, common)
+    binds, _ = render(run, tmp_path, str(model), str(tasks / "all.yaml"), "0", name="run2")
+    assert_visible(binds, tasks, *others, common)
+
+
 def test_a_circle_of_links_ends(run: Run, tmp_path: Path) -> None:
     model = make_model(tmp_path / "m" / "iter_1")
     link(model / "one", "two")

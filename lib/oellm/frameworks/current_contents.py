@@ -60,6 +60,13 @@ class ContentsReader:
             self._states[source] = self._read_task(row)
         return self._states[source]
 
+    def task_paths(self, row: Row) -> set[str]:
+        """Return the paths on this machine that a row's task reads, as far as they are known."""
+        tasks = self._tasks.get(row.typed.eval_suite)
+        if tasks is None or not self.task(row).digest:
+            return set()
+        return tasks.local_paths(row["task_path"], row["include_path"])
+
     def is_comparable(self, row: Row, framework_version: str) -> bool:
         """Return whether a task's digest that another version of the framework took counts.
 

@@ -237,6 +237,13 @@ class Tasks(Protocol):
         """
         ...
 
+    def local_paths(self, task: str, include_path: str) -> set[str]:
+        """Return the paths on this machine that building a user's task reads: definitions and data.
+
+        As far as configurations tell; raises InputError if there is no such task.
+        """
+        ...
+
     def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
         """Return the names of those tasks behind a name that run code that a model writes.
 

@@ -154,6 +154,14 @@ class ProgramTasks:
         self.require(task, include_path)
         return self._program.catalogue().version
 
+    def local_paths(self, task: str, include_path: str) -> set[str]:
+        """Return none: the user's own files lie in the directory that the row names.
+
+        Raises InputError if there is no such task.
+        """
+        self.require(task, include_path)
+        return set()
+
     def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
         """Return none: a program that runs a model's code has a stage for it, in a sandbox.
 

@@ -109,7 +109,14 @@ class StaleResults:
     def accept(self, row: Row) -> None:
         """Note the state that a row would be evaluated from now."""
         model, task = row["model_path"], row["task_path"]
-        key = model, row["model_args"], task, row["include_path"], row["eval_suite"]
+        key = (
+            model,
+            row["model_args"],
+            row["model_revision"],
+            task,
+            row["include_path"],
+            row["eval_suite"],
+        )
         if key in self._accepted:
             return
         self._accepted.add(key)

@@ -53,7 +53,7 @@ class RunPlan:
         arrays: The job arrays.
         shards: The shards of all arrays, by index.
         shard_of: The shards of each model's rows, in the order of the manifest.
-        task_directories: Directories of task files that the rows name.
+        task_directories: Directories of task files that the rows name, and paths that these name.
         digests: The digests of local models and of tasks in these directories.
         rows_by_basis: Number of rows by the basis of their estimate.
         uncounted: Number of rows whose documents nobody has counted.
@@ -157,6 +157,7 @@ class _Reading:
         if "/" in task_path:
             self.directories.add(os.path.dirname(task_path))
         self.tasks[task_path, include_path] = self._contents.task(row).digest
+        self.directories.update(self._contents.task_paths(row))
 
 
 def plan_run(

@@ -91,6 +91,10 @@ class LmEvalTasks:
         """Return the digest of a task (TaskManagers.digest)."""
         return self._managers.digest(task, include_path)
 
+    def local_paths(self, task: str, include_path: str) -> set[str]:
+        """Return the files of a user's task (TaskManagers.local_paths)."""
+        return self._managers.local_paths(task, include_path)
+
     def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
         """Return the tasks that run code that a model writes (TaskManagers.unsafe_tasks)."""
         return self._managers.unsafe_tasks(task, include_path)

@@ -7,6 +7,7 @@ count, and neither do other tasks beside it. Nothing is imported or run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
@@ -21,6 +22,8 @@ from oellm.frameworks.lm_eval.catalog.task_yaml import FunctionName, TaskYamlErr
 _DIGITS = 16
 # Names with which load_dataset reads files that the configuration names.
 _FORMATS = ("arrow", "csv", "json", "parquet", "text", "xml", "webdataset", "imagefolder")
+# Data files that are named one by one; of more, their directories are.
+_FEW_FILES = 20
 _TASKS_PACKAGE = "lm_eval.tasks."
 
 
@@ -41,6 +44,20 @@ def compute_digest(task: str, indices: Sequence[TaskIndex]) -> str:
     except (TaskYamlError, UnknownContentError, RecursionError):
         return ""
     return content.hexdigest()[:_DIGITS]
+
+
+def find_local_paths(task: str, indices: Sequence[TaskIndex]) -> set[str]:
+    """Return the files that define a task and all behind it, and the local data that these name.
+
+    Of many data files it is the directories.
+    """
+    found: set[str] = set()
+    with contextlib.suppress(TaskYamlError, UnknownContentError, RecursionError):
+        found.update(task_tree.definition_files(task, indices))
+        for _, config, _ in task_tree.definitions(task, indices):
+            for part in _task_configs(config, set()):
+                found.update(_data_paths(part))
+    return found
 
 
 def find_version(task: str, indices: Sequence[TaskIndex]) -> str:
@@ -150,6 +167,22 @@ def _data_digests(config: Mapping[str, Any], directories: list[str]) -> Iterator
             if local_files.is_regular(file):
                 yield f"data {text} {local_files.file_digest(file)}"
                 break
+
+
+def _data_paths(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the paths of a task's local data."""
+    options = config.get("dataset_kwargs")
+    options = options if isinstance(options, Mapping) else {}
+    base = options.get("data_dir")
+    for path in (config.get("dataset_path"), base):
+        if isinstance(path, str) and os.path.exists(path) and path not in _FORMATS:
+            yield path
+    for text in _texts(options.get("data_files")):
+        if "://" not in text:
+            pattern = os.path.join(base if isinstance(base, str) else "", text)
+            files = local_files.matching_files(pattern)
+            many = len(files) > _FEW_FILES
+            yield from {os.path.dirname(file) for file in files} if many else files
 
 
 def _texts(value: Any) -> list[str]:

@@ -84,6 +84,15 @@ class TaskManagers:
         found = self._known_indices(task, include_path)
         return "" if found is None else task_digest.find_version(task, found)
 
+    def local_paths(self, task: str, include_path: str) -> set[str]:
+        """Return the files of a task on this machine (task_digest.find_local_paths); like `digest`.
+
+        Those of lm-eval itself are left out.
+        """
+        found = self._known_indices(task, include_path) or []
+        own = [index for index in found if index.root == self._indices.directory(include_path).root]
+        return task_digest.find_local_paths(task, own)
+
     def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
         """Return the tasks behind a name that run code that a model writes; like `digest`."""
         found = self._known_indices(task, include_path) or []

@@ -112,6 +112,18 @@ def definitions(task: str, indices: Sequence[TaskIndex]) -> Iterator[Definition]
             yield Definition(name, index.config(name), os.path.dirname(path))
 
 
+def definition_files(task: str, indices: Sequence[TaskIndex]) -> Iterator[str]:
+    """Yield the files that define a task and the names that it leads to, and what they include.
+
+    Raises TaskYamlError for a damaged file.
+    """
+    if is_file(task):
+        yield from task_yaml.read_files(task)
+    for name, index in reach(task_roots(task).members, indices):
+        if index is not None and (path := index.entries[name].path):
+            yield from task_yaml.read_files(os.path.join(index.root, path))
+
+
 def proven_indices(
     indices: TaskIndices, task: str, include_path: str, *, may_scan: bool = True
 ) -> list[TaskIndex] | None:

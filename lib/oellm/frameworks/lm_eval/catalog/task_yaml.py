@@ -64,6 +64,13 @@ def read_config(path: str) -> dict[str, Any]:
     return _merge(os.path.realpath(os.path.expanduser(path)), seen=set())
 
 
+def read_files(path: str) -> set[str]:
+    """Return a file and those that it includes; raises TaskYamlError."""
+    found: set[str] = set()
+    _merge(os.path.realpath(os.path.expanduser(path)), seen=found)
+    return found
+
+
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     """Yield the values within a value that are no maps or lists, each with the nearest key.
 
