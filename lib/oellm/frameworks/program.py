@@ -90,6 +90,7 @@ class Place:
         files: The paths of what the row needs (NeededFile), by name.
         gpus: The number of GPUs that the program may use; 0 on a CPU.
         cpus: The number of CPU cores that it may use.
+        bootstrap_iters: Draws for bootstrapped standard errors.
     """
 
     python: str
@@ -100,6 +101,7 @@ class Place:
     files: Mapping[str, str] = field(default_factory=dict)
     gpus: int = 0
     cpus: int = 1
+    bootstrap_iters: int = 1000
 
     def own_file(self, name: str) -> str:
         """Return the path of a file of `Command.files`."""
@@ -113,6 +115,8 @@ class Command(NamedTuple):
         argv: The command line.
         env: Environment variables besides those that the worker sets.
         files: What the worker writes before the start, to the paths that `Place.own_file` gives.
+        reads: Paths of this machine that the program reads, and finds under the same names also in
+            a container.
         address_space_gib: The limit of the address space of each process in a sandbox; None for
             none, because some programs reserve much more than they use.
         stack_mib: The stack that the program wants to be able to set.
@@ -121,6 +125,7 @@ class Command(NamedTuple):
     argv: tuple[str, ...]
     env: Mapping[str, str] = {}  # nobody changes it
     files: Mapping[str, bytes] = {}  # nobody changes it
+    reads: tuple[str, ...] = ()
     address_space_gib: int | None = 4
     stack_mib: int | None = None
 
