@@ -39,14 +39,14 @@ Input: run directories, directories that have some below them, and files of
 Output: metric records (schema.json, table `metric`), one for each task, metric
   and filter: path by path, and for a run in the order of its manifest. csv,
   jsonl, json and parquet stream; tables, and any format with --sort, buffer.
-  Tables show numbers with four decimals. Columns of manifests that oellm does
-  not know come last. If a row has several results of the same weights, task
-  and data, the newest counts, and stderr names the others; if they differ in
-  these, all are printed. Therefore results on stdin are printed only after the
-  last one is read. A result belongs to a row if it has
-  its eval_id; a result of another tool, if model, task, shots and everything
-  else that it tells are the same. stderr counts the rows of the runs that have
-  no valid result.
+  Tables show numbers with four decimals, and leave out the directories that
+  all models have in common. Columns of manifests that oellm does not know come
+  last. If a row has several results of the same weights, task and data, the
+  newest counts, and stderr names the others; if they differ in these, all are
+  printed. Therefore results on stdin are printed only after the last one is
+  read. A result belongs to a row if it has its eval_id; a result of another
+  tool, if model, task, shots and everything else that it tells are the same.
+  stderr counts the rows of the runs that have no valid result.
 
 See also: oe-pivot (models × tasks), oe-compare (two runs), oe-missing (rows
 without a result).

@@ -24,6 +24,7 @@ from oellm.errors import UsageError
 from oellm.manifest.model_spec import ModelSpec
 from oellm.metrics import columns, score_tables
 from oellm.metrics import records as metric_records
+from oellm.metrics.model_names import ModelName, describe_left_out, short_names
 from oellm.metrics.reading import RecordText
 from oellm.metrics.records import MetricRecord, PrimaryMetrics
 from oellm.metrics.selection import RecordSelection
@@ -35,6 +36,8 @@ FORMATS = (*tables.STREAMED, *tables.TABLES, "parquet")
 DASHBOARD = "dashboard"
 
 
+# The column whose values tables shorten.
+_MODEL = "model_path"
 # The number of remarks that messages name one by one.
 _NAMED = 5
 
@@ -161,11 +164,16 @@ class RecordSource:
             self._write_dashboard(stream)
             return
         if self._saved or layout not in tables.BY_LINE or self._request.selection.keys:
-            rows = metric_records.select_columns(self.records(), names)
+            rows: Iterable[Values] = metric_records.select_columns(self.records(), names)
+            left_out = ""
+            if layout in tables.TABLES:
+                rows, left_out = _shorten_models(rows, names)
             types = columns.column_types(names)
             write_rows(
                 rows, types, layout=layout, stream=stream, counts=schema.count_columns("metric")
             )
+            if left_out:
+                self._log(left_out)
             return
         # The processes that read the results write the lines, too.
         out = display.guard_terminal(stream)
@@ -235,6 +243,19 @@ def choose_format(asked: str | None, stream: TextIO, *more: str) -> str:
     if layout == "parquet" and stream.isatty():
         raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
     return layout
+
+
+def _shorten_models(rows: Iterable[Values], names: Sequence[str]) -> tuple[list[Values], str]:
+    """Return the rows with the names of models that tables show, and what these lack."""
+    whole = list(rows)
+    places = [place for place, name in enumerate(names) if name == _MODEL]
+    short = short_names(ModelName(row[place]) for row in whole for place in places)
+    found = {model.path: name for model, name in short.items()}
+    shown: list[Values] = [
+        [found[value] if name == _MODEL else value for name, value in zip(names, row, strict=True)]
+        for row in whole
+    ]
+    return shown, describe_left_out(short)
 
 
 def write_rows(
