@@ -333,7 +333,8 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     if run is not None:
         if shard is not None and shard >= len(run.shards):
             raise UsageError(f"--shard: expected 0 to {len(run.shards) - 1}, got {shard}")
-        yield from run.rows(shard)
+        # A row that was changed since would get the result of another one.
+        yield from map(manifest.identify_row, run.rows(shard))
         return
     with cli.open_input(None) as stream:
         rows = csv_file.read_rows(stream, cli.input_name(None), cli.message)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,26 @@ def test_a_row_whose_shard_the_run_does_not_have(
         done = run(*options, path.parent, env=slurm.env, status=2)
         assert done.stderr.startswith(f"{command[0]}: {path}:4: shard: expected ")
     assert slurm.submitted() == []
+
+
+@pytest.mark.parametrize(("column", "cell"), [("limit", "7"), ("model_path", "acme/other")])
+def test_a_row_that_was_changed_after_it_got_its_eval_id_is_not_evaluated(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any], column: str, cell: str
+) -> None:
+    path = Path(rendered["run_dir"]) / "jobs.csv"
+    rows = list(csv.DictReader(path.open()))
+    rows[1][column] = cell
+    with path.open("w") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys([*rows[0], column])), restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+    for command in COMMANDS[2:]:
+        done = run(*command, path.parent, env=slurm.env, status=2)
+        assert done.stderr.startswith(f"{command[0]}: {path}:3: eval_id: expected ")
+        assert "the row was changed after it got its eval_id" in done.stderr
+    assert slurm.submitted() == []
+    worker = ("oe-run-task", f"--run_dir={path.parent}", f"--shard={rows[1]['shard']}")
+    assert f"{path}:3: eval_id: expected " in run(*worker, status=2).stderr
 
 
 @pytest.mark.parametrize("changed", [{"arrays": []}, {"arrays": [], "shards": []}])

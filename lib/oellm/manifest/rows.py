@@ -138,7 +138,7 @@ def identify_row(row: Row) -> Row:
     """Return the row with its eval_id; raises InputError if it carries another row's."""
     computed, given = eval_id(row), row.cells.get("eval_id")
     if given and given not in (computed, _first_eval_id(row)):
-        hint = "the row was changed after it got its eval_id; empty the cell"
+        hint = "the row was changed after it got its eval_id; empty the cell and render it"
         raise row.error("eval_id", f"expected {computed}, got {given!r}: {hint}")
     if given:
         return row

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from oellm.manifest.rows import identify_row
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
@@ -46,7 +47,7 @@ class UnfinishedRows:
     """The rows of each shard without a result that counts.
 
     A result that counted is not read again. `stale` is told of all rows, and of the results that
-    there are already.
+    there are already. Raises InputError for a row that carries another row's eval_id.
     """
 
     def __init__(self, run: Run, stale: StaleRows) -> None:
@@ -56,6 +57,8 @@ class UnfinishedRows:
         self._stale: dict[str, str] = {}
         self.refresh()
         for row in run.rows():
+            # A row that was changed since would get the place, and the result, of another one.
+            identify_row(row)
             stale.note(row)
             eval_id, shard = row["eval_id"], run.shard_of(row)
             record = self._valid_record(eval_id)
