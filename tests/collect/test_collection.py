@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from support.golden_files import GOLDEN
-from support.golden_run import CHOICE, CONTRACT, PROSE, make_run, rows
-from support.processes import BIN, Run, clean_environment
+from support.golden_run import CHOICE, CONTRACT, PROSE, make_run
+from support.processes import BIN, Run, clean_environment, rows_of
 
 RESULT = json.loads((CONTRACT / "run" / "results" / f"{CHOICE}.json").read_text())
 
@@ -38,7 +38,9 @@ def test_runs_are_found_below_a_directory_and_files_in_none(run: Run, run_dir: P
     (alone.parent / "config.json").write_text('{"model_type": "llama"}')
     (run_dir / "results" / f"{PROSE}.json").unlink()
     done = run("oe-collect", "--all", run_dir.parents[1])
-    found = [(row["task"], row["run_dir"]) for row in rows(done.stdout) if row["metric"] != "acc"]
+    found = [
+        (row["task"], row["run_dir"]) for row in rows_of(done.stdout) if row["metric"] != "acc"
+    ]
     second = str(alone.parent / "runs" / "second")
     assert found == [
         ("oellm_choice", str(run_dir)),
@@ -51,7 +53,7 @@ def test_runs_are_found_below_a_directory_and_files_in_none(run: Run, run_dir: P
         "oe-collect: 1 of 3 rows have no valid result\n"
     )
     one = run("oe-collect", alone).stdout
-    assert {row["run_dir"] for row in rows(one)} == {str(alone)}
+    assert {row["run_dir"] for row in rows_of(one)} == {str(alone)}
 
 
 def test_a_place_that_is_named_twice_counts_once(run: Run, run_dir: Path) -> None:
@@ -72,15 +74,15 @@ def test_the_newest_result_counts_and_the_others_are_named(run: Run, run_dir: Pa
     edited(run_dir / "results" / f"{CHOICE}.json", timing={"finished": "2020-11-22T16:53:33+00:00"})
     for paths in ((run_dir, newer), (newer, run_dir)):
         done = run("oe-collect", "--filter=task=oellm_choice", *paths)
-        assert {row["run_dir"] for row in rows(done.stdout)} == {str(newer)}
+        assert {row["run_dir"] for row in rows_of(done.stdout)} == {str(newer)}
         older = run_dir / "results" / f"{CHOICE}.json"
         text = f"oe-collect: {older}: left out, {path} is a newer result of the same row\n"
         assert text in done.stderr
-    assert len(rows(run("oe-collect", "--all", newer, run_dir).stdout)) == 6
+    assert len(rows_of(run("oe-collect", "--all", newer, run_dir).stdout)) == 6
     # A damaged result is not a newer one.
     path.write_text("{")
     done = run("oe-collect", run_dir, newer, status=1)
-    assert [row["run_dir"] for row in rows(done.stdout)] == [str(run_dir)] * 2 + [str(newer)]
+    assert [row["run_dir"] for row in rows_of(done.stdout)] == [str(run_dir)] * 2 + [str(newer)]
 
 
 def test_results_on_stdin_count_once_too(run: Run) -> None:
@@ -89,7 +91,7 @@ def test_results_on_stdin_count_once_too(run: Run) -> None:
     older["oellm"]["provenance"]["run_dir"] = "/old"
     lines = "".join(json.dumps(each) + "\n" for each in (RESULT, older))
     done = run("oe-collect", stdin=lines)
-    assert {row["run_dir"] for row in rows(done.stdout)} == {"/evals/ada/2024-01-15-14-30-45"}
+    assert {row["run_dir"] for row in rows_of(done.stdout)} == {"/evals/ada/2024-01-15-14-30-45"}
     assert "oe-collect: /old: left out, " in done.stderr
 
 
@@ -100,7 +102,7 @@ def test_many_older_results_are_counted_after_the_first_ten(run: Run) -> None:
         older["oellm"]["timing"]["finished"] = f"2020-01-{day:02}T00:00:00+00:00"
         lines.append(json.dumps(older) + "\n")
     done = run("oe-collect", stdin="".join(lines))
-    assert {row["finished"] for row in rows(done.stdout)} == {"2020-01-14T00:00:00+00:00"}
+    assert {row["finished"] for row in rows_of(done.stdout)} == {"2020-01-14T00:00:00+00:00"}
     assert done.stderr.count("is a newer result of the same row") == 10
     assert "oe-collect: and 3 more results with a newer one (oe-collect --all" in done.stderr
 
@@ -144,7 +146,7 @@ def test_a_run_that_is_damaged_still_gives_its_results(
     done = run("oe-collect", run_dir.parent, status=1)
     assert f"oe-collect: {run_dir}{reason}" in done.stderr
     assert run("oe-collect", run_dir, status=2).stderr.startswith(f"oe-collect: {run_dir}{reason}")
-    assert {row["task"] for row in rows(done.stdout)} == {"oellm_choice", "oellm_prose"}
+    assert {row["task"] for row in rows_of(done.stdout)} == {"oellm_choice", "oellm_prose"}
 
 
 NATIVE = GOLDEN / "native" / "lm_eval-0.4.13-group-and-task"
@@ -184,7 +186,7 @@ def tiny_run(run: Run, tmp_path: Path) -> Path:
 def test_a_result_of_lm_eval_counts_for_exactly_the_row_that_it_is_of(
     run: Run, tiny_run: Path, native: Path
 ) -> None:
-    missing = rows(run("oe-missing", tiny_run, native).stdout)
+    missing = rows_of(run("oe-missing", tiny_run, native).stdout)
     # Missing are iter_00010000, other shots, and a row that leaves the shots to its task.
     assert [
         (Path(row["model_path"].split(",")[0]).name.count("0"), row["n_shot"]) for row in missing
@@ -193,10 +195,10 @@ def test_a_result_of_lm_eval_counts_for_exactly_the_row_that_it_is_of(
         (6, "5"),
         (6, ""),
     ]
-    found = rows(run("oe-collect", "--filter=task=mini_copy", tiny_run, native).stdout)
-    first = next(iter(rows((tiny_run / "jobs.csv").read_text())))
+    found = rows_of(run("oe-collect", "--filter=task=mini_copy", tiny_run, native).stdout)
+    first = next(iter(rows_of((tiny_run / "jobs.csv").read_text())))
     assert {(row["eval_id"], row["language"]) for row in found} == {(first["eval_id"], "deu_Latn")}
-    others = rows(run("oe-collect", "--filter=task=mini_law", tiny_run, native).stdout)
+    others = rows_of(run("oe-collect", "--filter=task=mini_law", tiny_run, native).stdout)
     assert {(row["eval_id"], row["language"]) for row in others} == {("", "")}
 
 
@@ -212,7 +214,7 @@ def test_a_result_that_fits_several_rows_counts_for_none(
         (tmp_path / "tasks" / name / "mini_copy.yaml").write_text(TASK)
     run("oe-render", "--cluster=local", f"--run_dir={tmp_path}/run", stdin=text)
     done = run("oe-missing", tmp_path / "run", native)
-    assert len(rows(done.stdout)) == 2
+    assert len(rows_of(done.stdout)) == 2
     assert "fits 2 rows, so it counts for none" in done.stderr
 
 
@@ -235,7 +237,7 @@ def test_the_order_is_that_of_the_manifest_in_whichever_process(run: Run, many: 
     one = min(os.sched_getaffinity(0))
     alone = run("taskset", "-c", str(one), "oe-collect", "--columns=eval_id,value", many).stdout
     assert parallel == alone
-    assert [row["eval_id"] for row in rows(alone)][::2] == [f"{n:016x}" for n in range(600)]
+    assert [row["eval_id"] for row in rows_of(alone)][::2] == [f"{n:016x}" for n in range(600)]
 
 
 def test_a_reader_that_goes_away_ends_it_silently(many: Path, tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ def test_files_that_come_and_go_break_nothing(run: Run, many: Path, tmp_path: Pa
     thread.start()
     try:
         for _ in range(10):
-            found = rows(run("oe-collect", "--columns=eval_id", directory).stdout)
+            found = rows_of(run("oe-collect", "--columns=eval_id", directory).stdout)
             ids = [row["eval_id"] for row in found]
             assert ids == sorted(ids)
             assert len(ids) > 600

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from support.golden_run import CHOICE, CONTRACT, PROSE, make_run, rows
-from support.processes import Run
+from support.golden_run import CHOICE, CONTRACT, PROSE, make_run
+from support.processes import Run, rows_of
 
 METRICS = str(CONTRACT / "metrics.csv")
 
@@ -24,7 +24,7 @@ def test_two_runs_are_compared(run: Run, run_dir: Path, tmp_path: Path) -> None:
     path.write_text(path.read_text().replace('"value": 3.98', '"value": 2.98'))
     (second / "results" / f"{CHOICE}.json").unlink()
     done = run("oe-compare", run_dir, second)
-    (found,) = rows(done.stdout)
+    (found,) = rows_of(done.stdout)
     assert (found["task"], found["difference"], found["verdict"]) == (
         "oellm_prose",
         "-1.0",
@@ -45,7 +45,7 @@ def test_files_of_records_are_compared_like_runs(run: Run, run_dir: Path, tmp_pa
     saved.write_text(run("oe-collect", run_dir).stdout)
     assert run("oe-compare", saved, run_dir).stdout == from_runs
     assert run("oe-compare", "-", saved, stdin=saved.read_text()).stdout == from_runs
-    assert len(rows(from_runs)) == 2
+    assert len(rows_of(from_runs)) == 2
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from oellm.manifest.rows import Row, eval_id
-from support.fetching import HEADER, Account, rows_of
+from support.fetching import HEADER, Account
 from support.hub import Hub
 from support.hub_content import (
     ARC,
@@ -21,7 +21,7 @@ from support.hub_content import (
     write_task,
 )
 from support.model_directories import write_model
-from support.processes import Run
+from support.processes import Run, rows_of
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from oellm.hub import environment
-from support.fetching import HEADER, Account, rows_of
+from support.fetching import HEADER, Account
 from support.hub import Hub
 from support.hub_content import write_files, write_task
 from support.model_directories import write_model
-from support.processes import BIN, clean_environment
+from support.processes import BIN, clean_environment, rows_of
 
 
 @pytest.mark.slow

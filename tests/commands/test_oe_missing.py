@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.golden_run import CHOICE, CONTRACT, FAILED, PROSE, make_run, rows
-from support.processes import Run
+from support.golden_run import CHOICE, CONTRACT, FAILED, PROSE, make_run
+from support.processes import Run, rows_of
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def run_dir(tmp_path: Path) -> Path:
 def test_missing_and_failed_rows_are_a_manifest(run: Run, run_dir: Path, tmp_path: Path) -> None:
     (run_dir / "results" / f"{PROSE}.json").unlink()
     missing = run("oe-missing", run_dir).stdout
-    assert [row["task_path"] for row in rows(missing)] == [FAILED, "oellm_prose"]
+    assert [row["task_path"] for row in rows_of(missing)] == [FAILED, "oellm_prose"]
     done = run("oe-missing", "--failed", run_dir)
-    assert [row["task_path"] for row in rows(done.stdout)] == [FAILED]
+    assert [row["task_path"] for row in rows_of(done.stdout)] == [FAILED]
     assert done.stderr == "oe-missing: 1 of 3 rows failed\n"
     again = tmp_path / "again"
     record = run("oe-render", "--cluster=local", f"--run_dir={again}", stdin=done.stdout).stdout
@@ -31,8 +31,8 @@ def test_missing_and_failed_rows_are_a_manifest(run: Run, run_dir: Path, tmp_pat
     # Without results and failures, all rows are missing and none has failed.
     for name in ("results", "failures"):
         shutil.rmtree(run_dir / name, ignore_errors=True)
-    assert len(rows(run("oe-missing", run_dir).stdout)) == 3
-    assert rows(run("oe-missing", "--failed", run_dir).stdout) == []
+    assert len(rows_of(run("oe-missing", run_dir).stdout)) == 3
+    assert rows_of(run("oe-missing", "--failed", run_dir).stdout) == []
 
 
 @pytest.mark.slow
@@ -47,7 +47,7 @@ def test_check_says_by_its_status_whether_something_is_missing(run: Run, run_dir
     assert done.stderr == "oe-missing: 0 of 2 rows have no valid result\n"
     # The status says whether a row is missing, not whether one is printed.
     (run_dir / "results" / f"{PROSE}.json").unlink()
-    assert rows(run("oe-missing", "--check", "--failed", run_dir, status=1).stdout) == []
+    assert rows_of(run("oe-missing", "--check", "--failed", run_dir, status=1).stdout) == []
 
 
 def test_a_row_is_missing_only_if_no_run_has_it(run: Run, run_dir: Path, tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_row_is_missing_only_if_no_run_has_it(run: Run, run_dir: Path, tmp_pat
     (run_dir / "results" / f"{CHOICE}.json").unlink()
     (second / "results" / f"{PROSE}.json").unlink()
     done = run("oe-missing", run_dir, second)
-    assert [row["task_path"] for row in rows(done.stdout)] == [FAILED]
+    assert [row["task_path"] for row in rows_of(done.stdout)] == [FAILED]
 
 
 def test_a_message_names_no_option_that_the_command_lacks(run: Run, tmp_path: Path) -> None:

@@ -15,8 +15,7 @@ import pytest
 from oellm.collect import sources
 from oellm.errors import InputError
 from support import processes
-from support.golden_run import rows
-from support.processes import Run
+from support.processes import Run, rows_of
 from support.submitted_run import HEADER, write_failure, write_result
 
 # Tasks that lm-eval has, since oe-render asks for them.
@@ -53,7 +52,7 @@ def missing(run: Run, output: Path) -> Callable[..., tuple[list[str], str]]:
 
     def call(manifest: str = MANIFEST, *options: str, **how: Any) -> tuple[list[str], str]:
         done = run("oe-missing", f"--in={output}", *options, stdin=manifest, **how)
-        return [row["task_path"] for row in rows(done.stdout)], done.stderr
+        return [row["task_path"] for row in rows_of(done.stdout)], done.stderr
 
     return call
 
@@ -113,7 +112,7 @@ def test_rows_are_identified_as_oe_render_will_do_it(
     assert missing(relative)[0] == [A]
     assert missing(HEADER + "./other,arc_easy,0\n", "--set=dtype=bfloat16")[0] == [A]
     # A row that carries its eval_id has no defaults.
-    (row,) = rows((run_dir / "jobs.csv").read_text())
+    (row,) = rows_of((run_dir / "jobs.csv").read_text())
     identified = (
         f"model_path,task_path,n_shot,dtype,eval_id\n{model},arc_easy,0,bfloat16,{row['eval_id']}\n"
     )

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from oellm.manifest.rows import Row, eval_id
-from support.golden_run import CHOICE, CONTRACT, make_run, rows
-from support.processes import Run
+from support.golden_run import CHOICE, CONTRACT, make_run
+from support.processes import Run, rows_of
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def run_dirs(tmp_path: Path) -> list[Path]:
 
 def test_they_are_columns_of_records_in_all_formats(run: Run, run_dirs: list[Path]) -> None:
     done = run("oe-collect", "--metric=acc", "--primary", *run_dirs)
-    first, second = rows(done.stdout)
+    first, second = rows_of(done.stdout)
     # The columns of several runs are united; the name of a metric column gets a prefix.
     assert list(first)[-3:] == ["experiment", "tokens", "manifest_value"]
     assert (first["experiment"], first["tokens"], first["manifest_value"]) == ("mix a", "7", "")
@@ -53,19 +53,19 @@ def test_they_are_columns_of_records_in_all_formats(run: Run, run_dirs: list[Pat
         saved = run("oe-collect", f"--format={layout}", *run_dirs).stdout
         assert run("oe-collect", f"--format={layout}", stdin=saved).stdout == saved
         again = run("oe-collect", "--columns=experiment,tokens", stdin=saved).stdout
-        assert rows(again)[0] == {"experiment": "mix a", "tokens": "7"}
+        assert rows_of(again)[0] == {"experiment": "mix a", "tokens": "7"}
 
 
 def test_they_can_be_filtered_sorted_and_compared(run: Run, run_dirs: list[Path]) -> None:
     some = run("oe-collect", "--filter=experiment=mix b", *run_dirs)
-    assert {row["model_path"] for row in rows(some.stdout)} == {"acme/b"}
+    assert {row["model_path"] for row in rows_of(some.stdout)} == {"acme/b"}
     some = run("oe-collect", "--filter=tokens>6.5", *run_dirs)
-    assert {row["model_path"] for row in rows(some.stdout)} == {"acme/a"}
+    assert {row["model_path"] for row in rows_of(some.stdout)} == {"acme/a"}
     ordered = run("oe-collect", "--sort=-experiment", *run_dirs)
-    assert rows(ordered.stdout)[0]["model_path"] == "acme/b"
+    assert rows_of(ordered.stdout)[0]["model_path"] == "acme/b"
     pivot = run("oe-pivot", "--rows", "experiment", *run_dirs)
-    assert [row["experiment"] for row in rows(pivot.stdout)] == ["mix a", "mix b"]
-    (compared,) = rows(run("oe-compare", *run_dirs).stdout)
+    assert [row["experiment"] for row in rows_of(pivot.stdout)] == ["mix a", "mix b"]
+    (compared,) = rows_of(run("oe-compare", *run_dirs).stdout)
     assert (compared["experiment_a"], compared["experiment_b"]) == ("mix a", "mix b")
     assert "mix a" in run("oe-report", *run_dirs).stdout
     for command in (("oe-collect", "--sort=experimant"), ("oe-pivot", "--rows=experimant")):

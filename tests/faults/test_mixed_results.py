@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from support.golden_run import CHOICE, make_run, rows
-from support.processes import Run
+from support.golden_run import CHOICE, make_run
+from support.processes import Run, rows_of
 
 OLD, NEW = "2020-01-02T03:04:05+00:00", "2020-01-03T03:04:05+00:00"
 DIGEST, OTHER = "0123456789abcdef", "fedcba9889abcdef"
@@ -36,7 +36,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def choices(printed: str) -> list[str]:
-    return [row["run_dir"] for row in rows(printed) if row["metric"] == "acc"]
+    return [row["run_dir"] for row in rows_of(printed) if row["metric"] == "acc"]
 
 
 def test_results_of_equal_contents_are_one_evaluation(run: Run, pair: tuple[Path, Path]) -> None:
@@ -122,13 +122,13 @@ def test_two_versions_of_a_task_are_marked_and_not_compared(run: Run, tmp_path: 
         "(b) task version 2.0",
     ]
     assert "<b>" not in run("oe-pivot", "--format=html", a, b).stdout
-    (compared,) = rows(run("oe-compare", a, b).stdout)
+    (compared,) = rows_of(run("oe-compare", a, b).stdout)
     assert (compared["verdict"], compared["p_value"]) == ("not comparable", "")
     assert compared["remark"] == "task version 1.0 → 2.0"
     page = run("oe-report", a, b).stdout
     assert "task version 1.0" in page
     # Equal versions are compared as ever.
     b = native(tmp_path / "b", "b", 0.58, versions={"hellaswag": 1})
-    (compared,) = rows(run("oe-compare", a, b).stdout)
+    (compared,) = rows_of(run("oe-compare", a, b).stdout)
     assert compared["verdict"] == "better"
     assert "not comparable" not in run("oe-pivot", a, b).stderr

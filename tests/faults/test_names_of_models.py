@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import unicodedata
 from pathlib import Path
@@ -11,21 +9,16 @@ from pathlib import Path
 import pytest
 
 from support.model_directories import write_model
-from support.processes import Run
+from support.processes import Run, rows_of
 
 MANIFEST = ("oe-manifest", "--unchecked_tasks", "--tasks=arc", "--n_shot=0")
-
-
-def table(text: str) -> list[dict[str, str]]:
-    """Return the rows of CSV."""
-    return list(csv.DictReader(io.StringIO(text)))
 
 
 def planned(run: Run, directory: Path, manifest: str) -> list[dict[str, str]]:
     """Return the rows that oe-render writes for a manifest."""
     target = directory / f"run{len(list(directory.glob('run*')))}"
     run("oe-render", "--cluster=local", f"--run_dir={target}", stdin=manifest)
-    return table((target / "jobs.csv").read_text())
+    return rows_of((target / "jobs.csv").read_text())
 
 
 def test_a_model_has_one_name_however_its_path_is_spelled(run: Run, tmp_path: Path) -> None:
@@ -37,7 +30,7 @@ def test_a_model_has_one_name_however_its_path_is_spelled(run: Run, tmp_path: Pa
     spellings += ["runs/iter_1000", "./runs/./iter_1000", "runs/../runs/iter_1000", "runs/latest"]
     spellings += ["elsewhere/link/iter_1000", "elsewhere/link/../runs/iter_1000"]
     for spelling in spellings:
-        found = table(run(*MANIFEST, f"--models={spelling}").stdout)
+        found = rows_of(run(*MANIFEST, f"--models={spelling}").stdout)
         assert [row["model_path"] for row in found] == [str(model)], spelling
     by_hand = "".join(f"{spelling},arc_easy,0\n" for spelling in spellings)
     rows = planned(run, tmp_path, f"model_path,task_path,n_shot\n{by_hand}")
@@ -48,10 +41,10 @@ def test_a_name_with_an_accent_is_the_directory_that_is_there(run: Run, tmp_path
     composed, decomposed = (unicodedata.normalize(form, "mod\u00e8le") for form in ("NFC", "NFD"))
     write_model(tmp_path / decomposed)
     for name in (composed, decomposed):
-        (row,) = table(run(*MANIFEST, f"--models=./{name}").stdout)
+        (row,) = rows_of(run(*MANIFEST, f"--models=./{name}").stdout)
         assert row["model_path"] == f"{tmp_path}/{decomposed}"
     write_model(tmp_path / composed)
-    (row,) = table(run(*MANIFEST, f"--models=./{composed}").stdout)
+    (row,) = rows_of(run(*MANIFEST, f"--models=./{composed}").stdout)
     assert row["model_path"] == f"{tmp_path}/{composed}"
 
 
@@ -75,7 +68,7 @@ def test_a_directory_of_the_hubs_cache_is_the_model_of_the_hub(
     (cache / "refs" / "main").write_text("b" * 40)
     (cache / "refs" / "old").write_text("a" * 40)
     done = run(*MANIFEST, f"--models={cache}{given}")
-    (row,) = table(done.stdout)
+    (row,) = rows_of(done.stdout)
     assert (row["model_path"], row["model_revision"]) == (f"acme/a{arguments}", commit)
     assert f"this is acme/a of the hub at {commit[:12]}" in done.stderr
     for revision in ("", commit):
@@ -90,15 +83,15 @@ def test_a_directory_is_a_model_also_with_commas_and_equals_signs(run: Run, tmp_
     odd = write_model(tmp_path / "runs" / "lr=1e-4,bs=8" / "iter_100")
     plain = write_model(tmp_path / "runs" / "ok" / "iter_1")
     blank = write_model(tmp_path / "runs" / "ok" / "iter_2 ")
-    found = table(run(*MANIFEST, "--models=acme/a,lr=1e-4").stdout)
+    found = rows_of(run(*MANIFEST, "--models=acme/a,lr=1e-4").stdout)
     assert [row["model_path"] for row in found] == ["acme/a", f"{tmp_path}/lr=1e-4"]
     quoted = [json.dumps(str(path)) for path in (odd, blank)]
     for given in ("runs", f"{odd},acme/a,runs/ok"):
         done = run(*MANIFEST, f"--models={given}")
-        models = {row["model_path"] for row in table(done.stdout)}
+        models = {row["model_path"] for row in rows_of(done.stdout)}
         assert models - {"acme/a"} == {quoted[0], str(plain), quoted[1]}
     listed = run(*MANIFEST, "--models=-,dtype=float16", stdin=f"{odd}\n").stdout
-    assert [row["model_path"] for row in table(listed)] == [f"{quoted[0]},dtype=float16"]
+    assert [row["model_path"] for row in rows_of(listed)] == [f"{quoted[0]},dtype=float16"]
     rows = planned(
         run, tmp_path, f'model_path,task_path,n_shot\n"{odd},dtype=float16",arc_easy,0\n'
     )
@@ -109,7 +102,7 @@ def test_a_path_that_no_manifest_can_name_costs_only_itself(run: Run, tmp_path: 
     write_model(Path(f"{tmp_path}/runs/\udcff"))
     plain = write_model(tmp_path / "runs" / "iter_1")
     done = run(*MANIFEST, "--models=runs", status=1)
-    assert [row["model_path"] for row in table(done.stdout)] == [str(plain)]
+    assert [row["model_path"] for row in rows_of(done.stdout)] == [str(plain)]
     assert "the path is not UTF-8" in done.stderr
     assert run(*MANIFEST, "--models=runs", "--skip_broken").stdout == done.stdout
 
@@ -123,7 +116,7 @@ def test_spellings_of_arguments_are_one_model_and_structures_stay(run: Run, tmp_
     )
     assert "models: 1, rows: 2" in done.stderr
     text = 'acme/a,max_memory={"0":"10GiB","1":"10GiB"},revision="123"'
-    (row,) = table(run(*MANIFEST, f"--models={text}").stdout)
+    (row,) = rows_of(run(*MANIFEST, f"--models={text}").stdout)
     assert row["model_path"] == ('acme/a,max_memory={"0": "10GiB", "1": "10GiB"},revision=123')
     bad = run(*MANIFEST, "--models=acme/a,max_memory={0:10,1:20}", status=2)
     assert "--model_args" in bad.stderr
@@ -136,7 +129,7 @@ def test_links_to_models_that_are_there_are_counted(run: Run, tmp_path: Path) ->
         link = tmp_path / "runs" / f"link{number}"
         link.symlink_to(tmp_path / "runs" / f"iter_{number % 2 + 1}")
     done = run(*MANIFEST, "--models=runs")
-    assert len(table(done.stdout)) == 2
+    assert len(rows_of(done.stdout)) == 2
     assert "30 links lead to models that are there already" in done.stderr
 
 
@@ -155,7 +148,7 @@ def test_steps_of_all_kinds_of_names_are_selected_and_travel(
         write_model(tmp_path / "runs" / name)
     for name, cell in steps.items():
         step = cell or name.partition("=")[2]
-        found = table(run(*MANIFEST, "--models=runs", f"--checkpoints={step}", *options).stdout)
+        found = rows_of(run(*MANIFEST, "--models=runs", f"--checkpoints={step}", *options).stdout)
         assert [row["model_path"] for row in found] == [f"{tmp_path}/runs/{name}"]
         assert found[0].get("step", "") == cell
 

@@ -10,8 +10,8 @@ import pytest
 
 from oellm.frameworks.lm_eval.metrics import read_task_scores
 from oellm.manifest.rows import Row
-from support.golden_run import CHOICE, make_run, rows
-from support.processes import Run
+from support.golden_run import CHOICE, make_run
+from support.processes import Run, rows_of
 
 SHOTS = "10 shots were asked for, 0 used"
 
@@ -29,7 +29,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 def test_other_shots_than_asked_for_are_seen_everywhere(run: Run, run_dir: Path) -> None:
     done = run("oe-collect", run_dir)
-    remarks = {row["metric"]: row["remark"] for row in rows(done.stdout)}
+    remarks = {row["metric"]: row["remark"] for row in rows_of(done.stdout)}
     assert remarks == {"acc": SHOTS, "acc_norm": SHOTS, "bits_per_byte": ""}
     assert f"oe-collect: 2 scores not as asked: {SHOTS}\n" in done.stderr
     run("oe-collect", "--strict", run_dir, status=1)
@@ -40,7 +40,7 @@ def test_other_shots_than_asked_for_are_seen_everywhere(run: Run, run_dir: Path)
     assert SHOTS in run("oe-report", run_dir).stdout
     (status,) = (
         row
-        for row in rows(run("oe-status", "--format=csv", run_dir, status=1).stdout)
+        for row in rows_of(run("oe-status", "--format=csv", run_dir, status=1).stdout)
         if row["eval_id"] == CHOICE
     )
     assert (status["state"], status["reason"]) == ("done", f"oellm_choice: {SHOTS}")

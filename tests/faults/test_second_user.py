@@ -5,8 +5,6 @@ The users are numbers; nothing is left on the machine.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -19,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import BIN, DEMO_TASKS, clean_environment
+from support.processes import BIN, DEMO_TASKS, clean_environment, rows_of
 
 GROUP = 64300
 FIRST, SECOND = 64201, 64202
@@ -165,10 +163,6 @@ def snapshot(directory: Path) -> dict[str, tuple[int, float]]:
     return found
 
 
-def rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
 @pytest.mark.parametrize("umask", [0o002, 0o022], ids=["002", "022"])
 def test_two_users_share_a_base_directory(users: tuple[User, User], base: Path) -> None:
     first, second = users
@@ -181,7 +175,7 @@ def test_two_users_share_a_base_directory(users: tuple[User, User], base: Path) 
         f"{base}/model,{task},0,4,{base}/tasks\n" for task in ("oellm_choice", "oellm_prose")
     )
     run_dir = first.render(manifest)
-    eval_id = rows((run_dir / "jobs.csv").read_text())[0]["eval_id"]
+    eval_id = rows_of((run_dir / "jobs.csv").read_text())[0]["eval_id"]
     before = snapshot(run_dir)
     second.python(PLANT, run_dir, victim, eval_id)
     second.python(STALL, base, victim)
@@ -199,12 +193,12 @@ def test_two_users_share_a_base_directory(users: tuple[User, User], base: Path) 
     tasks = {json.loads(line)["task"] for line in collected.stdout.splitlines()}
     assert tasks == {"oellm_choice", "oellm_prose"}
     missing = first.oellm("oe-missing", f"--in={base}/out", stdin=manifest)
-    assert rows(missing.stdout) == []
+    assert rows_of(missing.stdout) == []
     # The second user evaluates the same rows beside the runs of the first.
     own = second.render(manifest)
     second.oellm("oe-submit", own, patience_s=EVALUATION_S)
     assert len(second.oellm("oe-collect", own).stdout.splitlines()) >= 3
-    assert rows(second.oellm("oe-missing", run_dir).stdout) == []
+    assert rows_of(second.oellm("oe-missing", run_dir).stdout) == []
     refused = second.run(BIN / "oe-submit", again)
     assert refused.returncode == 2
     assert f"belongs to the user {FIRST}" in refused.stderr

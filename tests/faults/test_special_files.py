@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.golden_run import CHOICE, PROSE, make_run
-from support.processes import BIN, clean_environment
+from support.processes import BIN, clean_environment, rows_of
 
 FAILED = "203958e037c21b54"
 # Seconds after which a command counts as hanging.
@@ -115,7 +114,7 @@ def check_others(shared: Shared) -> None:
         of_good = [one for one in shared.records(*paths) if one["run_dir"] == str(shared.good)]
         assert {one["eval_id"] for one in of_good} == {CHOICE, PROSE}
     missing = shared.call("oe-missing", f"--in={shared.output}", shared.manifest)
-    assert [row["eval_id"] for row in rows(missing.stdout)] == [FAILED]
+    assert [row["eval_id"] for row in rows_of(missing.stdout)] == [FAILED]
     # The model of the recorded run is not here.
     rendered = shared.call("oe-render", "--dry_run", shared.manifest)
     assert rendered.returncode == 0, rendered.stderr
@@ -124,16 +123,12 @@ def check_others(shared: Shared) -> None:
     assert "good" in listed.stdout
 
 
-def rows(text: str) -> Sequence[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
 def check_damaged(shared: Shared, place: str) -> None:
     """Check that the commands say what they refuse, and go on with the rest of the run."""
     status = shared.call("oe-status", "--format=csv", shared.bad)
     is_whole = place not in ("run.json", "jobs.csv", "results")
     if is_whole:
-        states = {row["eval_id"]: row["state"] for row in rows(status.stdout)}
+        states = {row["eval_id"]: row["state"] for row in rows_of(status.stdout)}
         assert states[PROSE] == "done"
         assert (states[CHOICE] == "done") == (place != f"results/{CHOICE}.json")
         assert {one["eval_id"] for one in shared.records(shared.bad)} >= {PROSE}

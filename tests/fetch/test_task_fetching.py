@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import json
 import os
 import signal
@@ -20,11 +18,7 @@ from support.hub import Fault, Hub
 from support.hub_content import write_arc, write_code, write_dataset, write_hellaswag, write_task
 from support.model_directories import write_model
 from support.preparing import HEADER, Preparing
-from support.processes import Run
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+from support.processes import Run, rows_of
 
 
 @pytest.mark.slow

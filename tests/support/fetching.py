@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import socket
 import subprocess
 from pathlib import Path
@@ -46,7 +44,3 @@ def nowhere() -> dict[str, str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     return {"HF_ENDPOINT": f"http://127.0.0.1:{port}", "NO_PROXY": "127.0.0.1"}
-
-
-def rows_of(output: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(output)))

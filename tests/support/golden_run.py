@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from pathlib import Path
@@ -21,7 +19,3 @@ def make_run(directory: Path) -> Path:
     record = json.loads((directory / "run.json").read_text())
     (directory / "run.json").write_text(json.dumps(record | {"run_dir": str(directory)}))
     return directory
-
-
-def rows(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))

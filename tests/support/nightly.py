@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from support.golden_run import rows
-from support.processes import DEMO_TASKS, make_tiny_model
+from support.processes import DEMO_TASKS, make_tiny_model, rows_of
 from support.task_files import write_task
 
 # Runs a command with stdin and the expected status, or any if that is None.
@@ -76,7 +75,7 @@ class Nightly:
         path = json.loads(rendered)["run_dir"]
         if path is None:
             return []
-        return [_label(row) for row in rows((Path(path) / "jobs.csv").read_text())]
+        return [_label(row) for row in rows_of((Path(path) / "jobs.csv").read_text())]
 
     def results(self) -> Counter[str]:
         """Return how many results each row has in all runs."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import subprocess
@@ -67,6 +69,11 @@ def runner(directory: Path) -> Run:
         return shown
 
     return call
+
+
+def rows_of(text: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV text, such as a command prints."""
+    return list(csv.DictReader(io.StringIO(text)))
 
 
 def make_tiny_model(directory: Path, seed: int = 0) -> None:

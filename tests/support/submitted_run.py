@@ -7,8 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from support.golden_run import rows
-from support.processes import Run
+from support.processes import Run, rows_of
 from support.submitting import FakeSlurm
 
 HEADER = "model_path,task_path,n_shot\n"
@@ -83,12 +82,14 @@ class SubmittedRun:
         env = {**self._slurm.env, **how.pop("env", {})}
         given = (*self._options, *options)
         done = self._run("oe-missing", directory, *given, stdin=self.manifest, env=env, **how)
-        return "".join(row["task_path"] for row in rows(done.stdout)), done.stderr
+        return "".join(row["task_path"] for row in rows_of(done.stdout)), done.stderr
 
 
 def write_result(run_dir: Path, task: str, **changed: Any) -> Path:
     """Write a valid result of a task's row."""
-    (row,) = (row for row in rows((run_dir / "jobs.csv").read_text()) if row["task_path"] == task)
+    (row,) = (
+        row for row in rows_of((run_dir / "jobs.csv").read_text()) if row["task_path"] == task
+    )
     metric = {"task": task, "metric": "acc", "filter": "none", "value": 0.5}
     ours = {"eval_id": row["eval_id"], "status": "done", "row": row, "metrics": [metric]}
     path = run_dir / "results" / f"{row['eval_id']}.json"

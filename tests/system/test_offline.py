@@ -19,11 +19,7 @@ from support.hub_content import (
     write_mmlu,
     write_polemo,
 )
-from support.processes import INDICES, Run
-
-
-def rows_of(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
+from support.processes import INDICES, Run, rows_of
 
 
 @pytest.fixture(scope="module")
