@@ -16,6 +16,7 @@ from support.hub import Hub
 from support.hub_content import write_files, write_task
 from support.model_directories import write_model
 from support.processes import BIN, clean_environment, rows_of
+from support.waiting import wait_until
 
 
 @pytest.mark.slow
@@ -104,11 +105,7 @@ def test_interrupt_does_not_wait_for_downloads(
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        deadline = time.monotonic() + 30
-        while not any("/api/models/acme/a" in line for line in hub.requests):
-            assert process.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        wait_until(lambda: any("/api/models/acme/a" in line for line in hub.requests), 30, process)
         process.send_signal(signal.SIGINT)
         started = time.monotonic()
         output, messages = process.communicate(timeout=20)

@@ -9,8 +9,6 @@ import pty
 import re
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from support.hub import Fault, File, Hub
 from support.hub_content import write_files, write_task
 from support.model_directories import write_model
 from support.processes import BIN, clean_environment
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -106,14 +105,6 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path, hub: Hub) -> Site:
     return Site(tmp_path, hub)
-
-
-def until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_passing_faults_are_outlasted(site: Site, hub: Hub, tmp_path: Path) -> None:
@@ -212,9 +203,10 @@ def test_killed_fetch_goes_on(site: Site, hub: Hub, tmp_path: Path) -> None:
     slow = Fault(bytes_per_second=1000)
     hub.fault("GET /acme/a/*/model.safetensors", slow)
     blobs = site.cache("acme/a") / "blobs"
+    snapshots = site.cache("acme/a") / "snapshots"
     with site.start("acme/a") as process:
-        until(lambda: len(list(site.cache("acme/a").glob("snapshots/*/*"))) == 3, process)
-        until(lambda: bool(list(blobs.glob("*.incomplete"))), process)
+        wait_until(lambda: len(list(snapshots.glob("*/*"))) == 3, process=process)
+        wait_until(lambda: bool(list(blobs.glob("*.incomplete"))), process=process)
         process.kill()
     assert "model.safetensors" not in site.held("acme/a")
     hub.heal()
@@ -238,7 +230,7 @@ def test_two_at_once_share_the_work(site: Site, hub: Hub, tmp_path: Path) -> Non
     # Both begin at the same time, however long each takes to start.
     hub.answering.clear()
     with site.start(*models) as first, site.start(*models) as second:
-        until(lambda: len(hub.served("GET /api/models/*")) == 4, first)
+        wait_until(lambda: len(hub.served("GET /api/models/*")) == 4, process=first)
         hub.answering.set()
         for process in (first, second):
             output, messages = process.communicate(timeout=120)
@@ -373,7 +365,7 @@ def test_no_download_begins_after_its_context_and_the_process_ends(
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        until(lambda: len(hub.served("GET /api/models/acme/a*")) == 1, process)
+        wait_until(lambda: len(hub.served("GET /api/models/acme/a*")) == 1, process=process)
         process.stdin.write("\n")
         process.stdin.close()
         assert process.stdout.readline() == "left\n"

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from support.hub_content import write_arc, write_code, write_dataset, write_hell
 from support.model_directories import write_model
 from support.preparing import HEADER, Preparing
 from support.processes import Run, rows_of
+from support.waiting import wait_until
 
 
 @pytest.mark.slow
@@ -196,10 +196,7 @@ def test_a_killed_fetch_goes_on_and_two_at_once_do_not_disturb_each_other(
     manifest = f"{HEADER}\na/b,arc_easy,0,\na/b,hellaswag,0,\n"
     hub.fault("GET /datasets/allenai/*.parquet", Fault(bytes_per_second=2_000))
     with preparing.start(manifest) as process:
-        deadline = time.monotonic() + 60
-        while not hub.served("GET /datasets/allenai/*.parquet"):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: bool(hub.served("GET /datasets/allenai/*.parquet")))
         os.killpg(process.pid, signal.SIGKILL)
     hub.heal()
     both = [preparing.start(manifest) for _ in range(2)]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from support.nightly import Nightly
+from support.waiting import wait_until
 
 
 def test_a_night_computes_nothing_that_a_job_still_computes(cluster: Any) -> None:
@@ -17,10 +17,7 @@ def test_a_night_computes_nothing_that_a_job_still_computes(cluster: Any) -> Non
     first = nights.render()
     nights.set_mood("hold")
     cluster.run("oe-submit", stdin=first)
-    deadline = time.monotonic() + 120
-    while not any(state.endswith("RUNNING") for state in cluster.queue()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_until(lambda: any(state.endswith("RUNNING") for state in cluster.queue()), 120)
 
     # One row runs, or waits for it; only the new checkpoint is evaluated, and one row fails.
     nights.add_checkpoint(2000)

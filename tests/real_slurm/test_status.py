@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from support.dev_cluster import DevCluster, wait_until
+from support.dev_cluster import DevCluster
 from support.faulty_model import FaultyModel
+from support.waiting import wait_until
 
 # Stands in for the environment's Python: $3 is the run directory, $5 the shard.
 STUB = """\

@@ -17,6 +17,7 @@ import pytest
 from support.dev_cluster import DevCluster
 from support.processes import BIN, ROOT, clean_environment, make_tiny_model
 from support.submitting import until_it_says
+from support.waiting import wait_until
 
 ROWS = 40
 # Writes a valid result for each row of its shard, and notes each start.
@@ -206,10 +207,7 @@ def test_cancelling_leaves_other_runs_alone_and_the_next_call_goes_on(
     cancelled.cluster.run("scancel", nothing_queued.queue()[-1].split()[0])
     told = cancelled.submit("--cancel")
     assert told.startswith("oe-submit: cancelled job ")
-    deadline = time.monotonic() + 120
-    while len(nothing_queued.queue()) > 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
+    wait_until(lambda: len(nothing_queued.queue()) <= 2, 120)
     assert cancelled.submit("--cancel").startswith("oe-submit: nothing is in the queue for ")
     for evaluation in (kept, cancelled):
         evaluation.let_go()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from support.dev_cluster import DevCluster, wait_until
+from support.dev_cluster import DevCluster
+from support.waiting import wait_until
 
 HEADER = "model_path,task_path,n_shot\n"
 WHOLE_NODE = ["--set=whole_node=true", "--set=gpus_per_node=4", "--set=cpus_per_task=4"]

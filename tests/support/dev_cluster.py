@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,11 +79,3 @@ class DevCluster:
         """Return what Slurm says about one array element."""
         text = self.run("scontrol", "show", "job", f"{job_id}_{shard}", "--oneliner")
         return dict(word.split("=", 1) for word in text.split() if "=" in word)
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 180) -> None:
-    """Wait for a condition; fail if it does not hold in time. A busy machine may need minutes."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from support.nightly import Nightly
 from support.processes import BIN, Run, clean_environment
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -43,11 +43,8 @@ def test_each_row_is_computed_once_while_checkpoints_appear(run: Run, tmp_path: 
         assert submitting.stdin is not None
         submitting.stdin.write(rendered)
         submitting.stdin.close()
-        deadline = time.monotonic() + 120
-        while nights.runs() == 2 and not list(nights.output.glob("*/*/progress/*.json"))[1:]:
-            assert time.monotonic() < deadline
-            assert submitting.poll() is None
-            time.sleep(0.1)
+        progress = functools.partial(nights.output.glob, "*/*/progress/*.json")
+        wait_until(lambda: nights.runs() != 2 or len(list(progress())) > 1, process=submitting)
         nights.add_checkpoint(3000)
         missing = nights.missing()
         third = nights.render()

@@ -6,12 +6,12 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
 
 from support.processes import BIN, DEMO_TASKS, Run, clean_environment
+from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -85,11 +85,7 @@ def kill_the_worker_after_a_result(run_dir: Path, home: Path) -> dict[str, dict[
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 240
-    while not results(run_dir):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: bool(results(run_dir)), 240, process)
     (first, *_) = results(run_dir).values()
     os.kill(first["oellm"]["provenance"]["pid"], signal.SIGKILL)
     assert process.wait(timeout=60) == 1
