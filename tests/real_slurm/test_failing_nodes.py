@@ -3,49 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.dev_cluster import DevCluster
+from support.stub_worker import render_for_stub
 
 ROWS = 24
-# On node n1 it cannot even start; elsewhere it writes a valid result for each row of its shard.
-STUB = """\
-import json, os, pathlib, sys, time
-
-run_dir, shard = pathlib.Path(sys.argv[3]), sys.argv[5]
+# On node n1 the worker cannot even start.
+STUB = """
 if os.environ["SLURMD_NODENAME"] == "n1":
     sys.exit("no GPU on n1")
 time.sleep(2)
-for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
-    *_, eval_id, of = line.split(",")
-    if of == shard:
-        metric = {"task": "t", "metric": "a", "filter": "none", "value": 1}
-        ours = {"eval_id": eval_id, "status": "done", "metrics": [metric]}
-        ours["row"] = {"model_path": "m", "task_path": "t"}
-        (run_dir / "results" / (eval_id + ".json")).write_text(json.dumps({"oellm": ours}))
 """
 
 
 @pytest.fixture
-def run_dir(shared_cluster: DevCluster) -> Iterator[Path]:
+def run_dir(shared_cluster: DevCluster) -> Path:
     """Return a run of many elements, whose workers are the stub."""
-    python = shared_cluster.base / "stub" / "bin" / "python"
-    python.parent.mkdir(parents=True, exist_ok=True)
-    python.with_name("stub.py").write_text(STUB)
-    python.write_text('#!/bin/sh\nexec python3 "$(dirname "$0")/stub.py" "$@"\n')
-    python.chmod(0o755)
     rows = "".join(f"acme/m{n},t,0\n" for n in range(ROWS))
-    settings = (
-        *(f"--set=venv={python.parent.parent}", "--set=container_runtime=none"),
-        *("--set=shard_time=0", "--set=mem=100M", "--set=time_limit=00:05:00"),
-    )
-    rendered = shared_cluster.run(
-        "oe-render", *settings, stdin="model_path,task_path,n_shot\n" + rows
-    )
-    yield Path(json.loads(rendered)["run_dir"])
+    return Path(render_for_stub(shared_cluster, rows, STUB)["run_dir"])
 
 
 def test_a_run_goes_on_without_the_node_that_swallows_its_jobs(

@@ -16,26 +16,17 @@ import pytest
 
 from support.dev_cluster import DevCluster
 from support.processes import BIN, ROOT, clean_environment, make_tiny_model
+from support.stub_worker import render_for_stub
 from support.submitting import until_it_says
 from support.waiting import wait_until
 
 ROWS = 40
-# Writes a valid result for each row of its shard, and notes each start.
-STUB = """\
-import json, pathlib, sys, time
-
-run_dir, shard = pathlib.Path(sys.argv[3]), sys.argv[5]
+# Notes each start, and waits while it is held.
+STUB = """
 with open(run_dir / "ran", "a") as ran:
     ran.write(shard + "\\n")
 while (run_dir / "hold").exists():
     time.sleep(0.1)
-for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
-    *_, eval_id, of = line.split(",")
-    if of == shard:
-        metric = {"task": "t", "metric": "a", "filter": "none", "value": 1}
-        ours = {"eval_id": eval_id, "status": "done", "metrics": [metric]}
-        ours["row"] = {"model_path": "m", "task_path": "t"}
-        (run_dir / "results" / (eval_id + ".json")).write_text(json.dumps({"oellm": ours}))
 """
 
 
@@ -44,20 +35,10 @@ class Evaluation:
 
     def __init__(self, cluster: DevCluster, hold: bool = False) -> None:
         self.cluster = cluster
-        python = cluster.base / "stub" / "bin" / "python"
-        if not python.exists():
-            python.parent.mkdir(parents=True)
-            python.with_name("stub.py").write_text(STUB)
-            python.write_text('#!/bin/sh\nexec python3 "$(dirname "$0")/stub.py" "$@"\n')
-            python.chmod(0o755)
         rows = "".join(f"acme/m{n % 10},t{n},0\n" for n in range(ROWS))
-        settings = (
-            *(f"--set=venv={python.parent.parent}", "--set=container_runtime=none"),
-            *("--set=shard_time=0", "--set=mem=100M", "--set=time_limit=00:05:00"),
-        )
-        rendered = cluster.run("oe-render", *settings, stdin="model_path,task_path,n_shot\n" + rows)
-        self.path = Path(json.loads(rendered)["run_dir"])
-        self.elements = sum(array["elements"] for array in json.loads(rendered)["arrays"])
+        rendered = render_for_stub(cluster, rows, STUB)
+        self.path = Path(rendered["run_dir"])
+        self.elements = sum(array["elements"] for array in rendered["arrays"])
         assert self.elements >= 8
         if hold:
             (self.path / "hold").touch()
