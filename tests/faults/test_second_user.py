@@ -17,12 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import BIN, DEMO_TASKS, clean_environment, rows_of
+from support.processes import BIN, DEMO_TASKS, PATIENCE_S, clean_environment, rows_of, run_in_time
 
 GROUP = 64300
 FIRST, SECOND = 64201, 64202
-# Seconds after which a command counts as stalled; an evaluation loads torch and indexes tasks.
-PATIENCE_S = 20
+# Seconds after which an evaluation counts as stalled: it loads torch and indexes tasks.
 EVALUATION_S = 240
 HEADER = "model_path,task_path,n_shot,limit,include_path\n"
 
@@ -53,20 +52,14 @@ class User:
     def run(
         self, *command: object, stdin: str = "", patience_s: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [*self._become, *map(str, command)],
-            input=stdin,
+        return run_in_time(
+            *(*self._become, *command),
             env=self.environ,
             cwd=self.home,
+            stdin=stdin,
+            patience_s=patience_s,
             umask=self._umask,
-            capture_output=True,
-            text=True,
-            timeout=patience_s,
-            check=False,
         )
-        assert "internal error" not in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
 
     def oellm(
         self, command: str, *arguments: object, stdin: str = "", patience_s: float = PATIENCE_S

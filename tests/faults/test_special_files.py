@@ -14,11 +14,9 @@ from typing import Any
 import pytest
 
 from support.golden_run import CHOICE, PROSE, make_run
-from support.processes import BIN, clean_environment, rows_of
+from support.processes import BIN, clean_environment, rows_of, run_in_time
 
 FAILED = "203958e037c21b54"
-# Seconds after which a command counts as hanging.
-PATIENCE_S = 20
 
 
 def huge(path: Path) -> None:
@@ -81,19 +79,8 @@ class Shared:
         return path
 
     def call(self, *command: object) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [BIN / str(command[0]), *map(str, command[1:])],
-            env=self.environ,
-            cwd=self.directory,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-        assert "internal error" not in done.stderr, done.stderr
-        assert "Traceback" not in done.stderr, done.stderr
-        return done
+        program, *arguments = command
+        return run_in_time(BIN / str(program), *arguments, env=self.environ, cwd=self.directory)
 
     def records(self, *paths: Path) -> list[dict[str, Any]]:
         done = self.call("oe-collect", "--all", "--format=jsonl", *paths)

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from hypothesis import strategies as st
 
-# Seconds after which a command counts as hanging.
-PATIENCE_S = 20
+from support.processes import PATIENCE_S
 
 
 class Raw(str):

@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 BIN = Path(sys.executable).parent
 DEMO_TASKS = ROOT / "demo" / "tasks"
 INDICES = Path(os.environ.get("OELLM_CACHE_DIR") or Path.home() / ".cache" / "oellm")
+# Seconds after which a command counts as hanging.
+PATIENCE_S = 20
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -69,6 +71,40 @@ def runner(directory: Path) -> Run:
         return shown
 
     return call
+
+
+def run_in_time(
+    *command: object,
+    env: Mapping[str, str],
+    cwd: Path,
+    stdin: str = "",
+    patience_s: float = PATIENCE_S,
+    umask: int = -1,
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that must not hang; raises TimeoutExpired if it does.
+
+    It may end with any status, but not in a way that nobody foresaw.
+    """
+    done = subprocess.run(
+        [str(word) for word in command],
+        input=stdin,
+        env=env,
+        cwd=cwd,
+        umask=umask,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        timeout=patience_s,
+        check=False,
+    )
+    assert_foreseen(done.stderr)
+    return done
+
+
+def assert_foreseen(messages: str) -> None:
+    """Fail if a command says that it failed in a way that nobody foresaw."""
+    assert "internal error" not in messages, messages
+    assert "Traceback" not in messages, messages
 
 
 def rows_of(text: str) -> list[dict[str, str]]:
