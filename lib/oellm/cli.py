@@ -266,10 +266,50 @@ def _parse(doc: str, argv: Sequence[str], moved: Mapping[str, str]) -> Arguments
     try:
         return dict(docopt.docopt(f"{before}Options:\n{options}\n", words, default_help=False))
     except docopt.DocoptExit:
-        usage = " ".join(before.partition("Usage:\n")[2].split())
-        program = usage.partition(" ")[0]
-        usage = usage.replace(f" {program} ", f", or {program} ")
-        raise UsageError(f"the arguments do not match the usage: {usage}") from None
+        raise UsageError(_describe_mismatch(before.partition("Usage:\n")[2], words)) from None
+
+
+def _describe_mismatch(usages: str, words: Sequence[str]) -> str:
+    """Return what is wrong with arguments that match none of the usages."""
+    program = usages.split(maxsplit=1)[0]
+    end = words.index("--") if "--" in words else len(words)
+    options = [word.partition("=")[0] for word in words[:end] if word.startswith("--")]
+    values = [word for word in words[:end] if not word.startswith("--")] + list(words[end + 1 :])
+    forms = [" ".join(form.split()) for form in usages.split(f"{program} ")[1:]]
+    firsts = [form.split()[0] for form in forms]
+    commands = [first for first in firsts if first[0].isalpha() and first.islower()]
+    if commands and not values:
+        return f"expected {' or '.join(commands)}; --help explains"
+    if commands and values[0] not in commands:
+        hint = nearest(values[0], commands)
+        return f"unknown command {values[0]!r}{hint}{'' if hint else ';'} --help lists the commands"
+    # Of several usages, the one whose first word is given, else the first one.
+    given = {*options, *values[:1]}
+    usage = next((form for form in forms if form.split()[0] in given), forms[0])
+    fault = _find_fault(usage, options, values[1:] if commands else values)
+    if fault:
+        return f"{fault}; usage: {program} {usage}"
+    return f"the arguments do not match the usage: {program} {usage}"
+
+
+def _find_fault(usage: str, options: Sequence[str], values: Sequence[str]) -> str:
+    """Return in which way arguments do not match a usage; empty if this cannot tell."""
+    import re
+
+    argument = "(?<![=A-Z_])[A-Z][A-Z_]*"
+    needed = re.sub(r"\[[^][]*\]", "", usage)
+    for name in options:
+        if options.count(name) > 1 and not re.search(rf"{name}=\w+\]?\.\.\.", usage):
+            return f"{name} is given twice"
+    for name in re.findall(r"--\w+", needed):
+        if name not in options:
+            return f"{name} is missing"
+    required, possible = re.findall(argument, needed), re.findall(argument, usage)
+    if len(values) < len(required):
+        return f"{required[len(values)]} is missing"
+    if len(values) > len(possible) and not re.search(rf"{argument}\]?\.\.\.", usage):
+        return f"unexpected argument {values[len(possible)]!r}"
+    return ""
 
 
 def _require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:

@@ -94,7 +94,7 @@ def test_version_is_that_of_the_package(run: Run, script: str) -> None:
         (["-x"], "unknown option -x; --help lists the options"),
         (["--dry_run=yes"], "--dry_run takes no value"),
         (["--run_dir"], "--run_dir needs a value"),
-        (["one.csv", "two.csv"], "the arguments do not match the usage: oe-render [options] "),
+        (["one.csv", "two.csv"], "unexpected argument 'two.csv'; usage: oe-render [options] "),
     ],
 )
 def test_a_bad_command_line_is_refused_in_one_line(
@@ -105,11 +105,40 @@ def test_a_bad_command_line_is_refused_in_one_line(
     assert only_message("oe-render", refused.stderr).startswith(message)
 
 
-def test_a_message_tells_several_usages_apart(run: Run) -> None:
-    refused = run("oellm", "collect-results", status=2)
-    said = only_message("oellm", refused.stderr)
-    assert said.startswith("the arguments do not match the usage: oellm schedule-eval [options] ")
-    assert said.endswith("[--set=KEY=VALUE]..., or oellm collect-results [--] RUN_DIR...")
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        ("oellm", "expected schedule-eval or collect-results; --help explains"),
+        (
+            "oellm schedule-evl --tasks=a",
+            "unknown command 'schedule-evl', did you mean schedule-eval? --help lists the commands",
+        ),
+        (
+            "oellm collect-results",
+            "RUN_DIR is missing; usage: oellm collect-results [--] RUN_DIR...",
+        ),
+        (
+            "oellm collect-results --limit=1 run",
+            "the arguments do not match the usage: oellm collect-results [--] RUN_DIR...",
+        ),
+        (
+            "oe-manifest --list --limit=1",
+            "the arguments do not match the usage: oe-manifest --list [--task_groups=GROUPS]... "
+            "[--suites=FILE]...",
+        ),
+        ("oe-run-task e.csv", "unexpected argument 'e.csv'; usage: oe-run-task [options]"),
+    ],
+)
+def test_a_message_says_what_does_not_match_the_usage(
+    run: Run, command: str, expected: str
+) -> None:
+    program, *arguments = command.split()
+    assert only_message(program, run(program, *arguments, status=2).stderr) == expected
+
+
+def test_a_message_names_the_option_that_is_missing(run: Run) -> None:
+    said = only_message("oe-manifest", run("oe-manifest", "--tasks=a", status=2).stderr)
+    assert said.startswith("--models is missing; usage: oe-manifest [options] --models=MODELS... ")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -122,7 +151,7 @@ def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: st
     subcommand = ["schedule-eval"] if script == "oellm" else []
     for arguments, message in (
         (["--hel"], "unknown option --hel, did you mean --help?; --help lists the options"),
-        ([*subcommand, *twice], "the arguments do not match the usage: "),
+        ([*subcommand, *twice], f"{twice[-2].partition('=')[0]} is given twice; usage: {script} "),
     ):
         refused = run(script, *arguments, status=2)
         assert refused.stdout == ""
