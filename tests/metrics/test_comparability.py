@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from oellm.metrics.comparability import (
+    describe_environments,
     describe_limits,
     find_differences,
     find_mixture,
@@ -117,3 +118,11 @@ def test_limits_are_named_as_captions_do() -> None:
 def test_each_footnote_has_its_letter() -> None:
     letters = letter_footnotes(["x", "y", "x", *map(str, range(26))])
     assert (letters["x"], letters["y"], letters["23"], letters["24"]) == ("a", "b", "z", "aa")
+
+
+def test_other_generation_arguments_are_told_by_task() -> None:
+    sampled = {"gen_kwargs": "temperature=1"}
+    scores = [record(), record(extra=sampled), record(task="other", extra=sampled)]
+    assert describe_environments(scores[1:]) == []
+    (text,) = describe_environments(scores)
+    assert text == f"gen_kwargs of {scores[0].task}: of the task itself (1), temperature=1 (1)"

@@ -117,15 +117,31 @@ def letter_footnotes(texts: Iterable[str]) -> dict[str, str]:
 
 
 def describe_environments(records: Iterable[MetricRecord]) -> list[str]:
-    """Return in what the environments of scores differ, as `backend hf (3 scores), vllm (1)`."""
+    """Return in what the environments of scores differ, as `backend hf (3), vllm (1)`.
+
+    How answers were generated counts for scores of the same task only.
+    """
     records = list(records)
-    found = []
+    found = _generation(records)
     for name, column in (("framework version", "framework_version"), ("backend", "backend")):
         counts = Counter(filter(None, (record.value_in(column) for record in records)))
         if len(counts) > 1:
             shown = [f"{value} ({number})" for value, number in counts.most_common()]
             found.append(f"{name} {', '.join(shown)}")
     return found
+
+
+def _generation(records: Iterable[MetricRecord]) -> list[str]:
+    """Return the tasks of which some scores have other generation arguments than others."""
+    of_tasks: dict[str, Counter[str]] = {}
+    for record in records:
+        text = record.value_in("gen_kwargs") or "of the task itself"
+        of_tasks.setdefault(record.task, Counter())[text] += 1
+    return [
+        f"gen_kwargs of {task}: " + ", ".join(f"{text} ({n})" for text, n in counts.most_common())
+        for task, counts in of_tasks.items()
+        if len(counts) > 1
+    ]
 
 
 def describe_limits(limits: Iterable[float | None]) -> str:
