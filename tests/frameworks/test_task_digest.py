@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -196,6 +197,27 @@ def test_nothing_is_run_or_waited_for(tasks: Path) -> None:
     os.remove(tasks / "helpers.py")
     os.symlink("/dev/zero", tasks / "helpers.py")
     assert create_tasks(pytest.fail).task_digest("mine", str(tasks)) == ""
+
+
+def test_very_many_data_files_leave_the_digest_of_the_code(tasks: Path) -> None:
+    for number in range(600):
+        (tasks / "data" / f"words_{number}.txt").write_text("a")
+    before = digest(tasks)
+    append(tasks / "helpers.py", "A = 1\n")
+    assert digest(tasks) != before
+
+
+def test_code_does_not_make_anybody_search_a_file_system(tasks: Path) -> None:
+    deep = "/".join(["*"] * 30)
+    append(
+        tasks / "helpers.py", f"A = ['/usr/lib', '/usr/share', '{deep}/*.txt', '../{deep}.py']\n"
+    )
+    append(tasks / "helpers.py", "".join(f"B{n} = 'usr/*/*/*/{n}_*.so'\n" for n in range(2000)))
+    (tasks / "loop").symlink_to("/")
+    append(tasks / "helpers.py", "C = 'loop', 'usr', 'proc', 'sys', 'lib'\n")
+    started = time.monotonic()
+    assert digest(tasks)
+    assert time.monotonic() - started < 5
 
 
 def test_anchors_that_multiply_cost_nothing(tasks: Path) -> None:
