@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 
 from support.golden_run import make_run
-from support.processes import Run
+from support.processes import Run, rows_of
 
 OELLM_EVAL = """model_name,task,n_shot,performance,metric_name
 /run/iter_0001000,piqa,10,0.5125,acc_norm
@@ -109,9 +107,9 @@ def test_one_metric_of_each_evaluation_is_primary(run: Run) -> None:
 
 def test_results_become_a_table_of_the_dashboard(run: Run, tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "run")
-    scores = list(csv.DictReader(io.StringIO(run("oe-collect", run_dir).stdout)))
+    scores = rows_of(run("oe-collect", run_dir).stdout)
     done = run("oe-collect", "--format=dashboard", run_dir)
-    table = list(csv.DictReader(io.StringIO(done.stdout)))
+    table = rows_of(done.stdout)
     assert done.stdout.splitlines()[0] == DASHBOARD.splitlines()[0]
     for score, row in zip(scores, table, strict=True):
         assert row["harness"] == "lm-eval-harness"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ import pytest
 
 from support.golden_files import GOLDEN, assert_golden
 from support.golden_run import make_run
-from support.processes import Run
+from support.processes import Run, rows_of
 
 LINES = (GOLDEN / "contract" / "results.jsonl").read_text()
 
@@ -32,7 +30,7 @@ def test_each_format_is_golden(run: Run, run_dir: Path, layout: str) -> None:
 
 
 def test_formats_agree(run: Run, run_dir: Path) -> None:
-    table = list(csv.DictReader(io.StringIO(run("oe-collect", run_dir).stdout)))
+    table = rows_of(run("oe-collect", run_dir).stdout)
     lines = run("oe-collect", "--format=jsonl", run_dir).stdout.splitlines()
     for row, record in zip(table, map(json.loads, lines), strict=True):
         assert list(row) == list(record)

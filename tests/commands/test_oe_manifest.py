@@ -18,7 +18,7 @@ from oellm.core import schema
 from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
 from support.hub_content import write_task
 from support.model_directories import weights, write_model
-from support.processes import Run
+from support.processes import Run, rows_of
 
 # Most tests are not about names of tasks and use short ones.
 COMMAND = ("oe-manifest", "--unchecked_tasks")
@@ -103,7 +103,7 @@ def test_lists_of_models_come_from_stdin_and_files(run: Run, tmp_path: Path) -> 
     done = run(*COMMAND, *arguments, stdin="e/f,x=1\n#c\n@list.txt/..\n", status=2)
     assert done.stderr.startswith("oe-manifest: stdin:3: '@list.txt/..' is neither a directory")
     done = run(*COMMAND, *arguments, stdin="\ufeffe/f,x=1\n#c\ng\n")
-    models = [row["model_path"] for row in csv.DictReader(io.StringIO(done.stdout))]
+    models = [row["model_path"] for row in rows_of(done.stdout)]
     iters = [f"{tmp_path}/runs/iter_{step},dtype=float16,revision=x" for step in (2, 10)]
     one = f"{tmp_path}/runs/iter_2,revision=x"
     assert models == ["a/b", *iters, one, "e/f,x=1", "g", "c/d"]
@@ -124,7 +124,7 @@ def test_broken_checkpoints_are_named_and_left_out(run: Run, tmp_path: Path) -> 
 
     def printed(*options: str, status: int) -> tuple[list[str], list[str]]:
         done = run(*COMMAND, "--models=runs", "--tasks=t", *options, status=status)
-        models = [row["model_path"] for row in csv.DictReader(io.StringIO(done.stdout))]
+        models = [row["model_path"] for row in rows_of(done.stdout)]
         names = [os.path.relpath(model, root) for model in models]
         return names, done.stderr.splitlines()
 
@@ -324,7 +324,7 @@ def test_names_of_tasks_are_looked_up_and_near_ones_named(run: Run, tmp_path: Pa
     write_task(tmp_path / "tasks", "quiz")
     tasks = "--tasks=hellaswag,mmlu,ai2_arc,quiz,tasks/quiz.yaml"
     arguments = ["oe-manifest", "--models=a/b", tasks, "--include_path=tasks"]
-    known = list(csv.DictReader(io.StringIO(run(*arguments).stdout)))
+    known = rows_of(run(*arguments).stdout)
     assert [row["task_path"] for row in known][:4] == ["hellaswag", "mmlu", "ai2_arc", "quiz"]
     refused = run(*arguments, "--tasks=hellaswagg,quizz,none.yaml", status=2)
     assert (refused.stdout, refused.stderr) == (

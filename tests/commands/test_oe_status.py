@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import io
 import json
 import shutil
 import signal
@@ -16,7 +15,7 @@ import pytest
 
 from support.environments import idle_venv
 from support.golden_files import assert_golden
-from support.processes import BIN, ROOT, Run, clean_environment, runner
+from support.processes import BIN, ROOT, Run, clean_environment, rows_of, runner
 
 # Shard 1 runs, the rows of shard 2 failed, and shard 3 was cancelled.
 QUEUE = """\
@@ -129,7 +128,7 @@ def test_the_table_is_golden(run: Run, made: Fixture, width: int) -> None:
 def test_a_pipe_gets_rows_and_the_exit_status_says_what_is_left(run: Run, made: Fixture) -> None:
     def states(status: int) -> list[str]:
         done = run("oe-status", made.path, env=made.env, status=status)
-        return [row["state"] for row in csv.DictReader(io.StringIO(done.stdout))]
+        return [row["state"] for row in rows_of(done.stdout)]
 
     assert states(75) == [
         *("done", "done", "running", "pending", "failed", "failed", "cancelled", "cancelled"),
@@ -242,7 +241,7 @@ def test_a_failure_that_names_no_log_has_that_of_its_shard(run: Run, made: Fixtu
         path = made.path / "failures" / f"{eval_id}.json"
         path.write_text(path.read_text().replace("/shared/run/slurm_logs/4711_2.log", ""))
     done = run("oe-status", made.path, env=made.env, status=75)
-    found = [row for row in csv.DictReader(io.StringIO(done.stdout)) if row["state"] == "failed"]
+    found = [row for row in rows_of(done.stdout) if row["state"] == "failed"]
     assert [row["log"] for row in found] == [str(log)] * 2
 
 
@@ -280,7 +279,7 @@ def test_without_a_run_the_newest_are_listed(run: Run, made: Fixture, tmp_path: 
     (directory / "broken" / "run.json").write_text("{")
     env = {**made.env, "EVAL_OUTPUT_DIR": str(tmp_path / "output")}
     done = run("oe-status", "--cluster=local", env=env)
-    (row,) = csv.DictReader(io.StringIO(done.stdout))
+    (row,) = rows_of(done.stdout)
     assert (row["run_dir"], row["rows"], row["done"], row["failed"], row["state"]) == (
         *(str(directory / "2026-01-01-12-00-00"), "10", "2", "2", "running"),
     )

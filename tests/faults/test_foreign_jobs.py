@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.processes import Run
+from support.processes import Run, rows_of
 from support.submitted_run import SubmittedRun
 from support.submitting import FakeSlurm, jobs, queue_line
 
 
 def states(run: Run, slurm: FakeSlurm, run_dir: str | Path, status: int) -> list[str]:
     done = run("oe-status", run_dir, env=slurm.env, status=status)
-    return [row["state"] for row in csv.DictReader(io.StringIO(done.stdout))]
+    return [row["state"] for row in rows_of(done.stdout)]
 
 
 def test_a_job_of_another_with_the_number_of_ours_is_not_ours(

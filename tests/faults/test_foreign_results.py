@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.processes import Run
+from support.processes import Run, rows_of
 
 VALUES = {"alias": "arc", "acc,none": 0.5, "acc_stderr,none": 0.125}
 
@@ -78,7 +76,7 @@ def test_a_result_is_read_as_what_it_says(run: Run, tmp_path: Path, name: str) -
     file_name, document, expected = CASES[name]
     (tmp_path / file_name).write_text(json.dumps(document))
     done = run("oe-collect", tmp_path)
-    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    rows = rows_of(done.stdout)
     columns = ("model_path", "task", "n_shot", "metric", "filter", "value")
     assert [" ".join(row[column] for column in columns) for row in rows] == expected
     assert done.stderr == ""
@@ -161,9 +159,7 @@ def test_a_result_of_another_tool_counts_for_the_row_that_it_is_of(
     document |= {"results": {"arc_easy": VALUES}, "n-shot": {"arc_easy": 0}}
     (results / "results_1.json").write_text(json.dumps(document))
     missing = run("oe-missing", tmp_path / "run", results)
-    assert [row["model_revision"] for row in csv.DictReader(io.StringIO(missing.stdout))] == [
-        "9" * 40
-    ]
+    assert [row["model_revision"] for row in rows_of(missing.stdout)] == ["9" * 40]
     # A result of chosen documents is of no row.
     document["n-samples"] = {"arc_easy": {"original": 10, "effective": 3}}
     (results / "results_1.json").write_text(json.dumps(document))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 
 from support.evaluated_run import EvaluatedRun, overwrite_weights
-from support.processes import Run
+from support.processes import Run, rows_of
 
 # Evaluates with a model.
 pytestmark = pytest.mark.slow
@@ -27,7 +25,7 @@ def evaluated(run: Run, tmp_path: Path, tiny_model: Path) -> EvaluatedRun:
 
 def missing(run: Run, found: EvaluatedRun) -> list[str]:
     """Return model and task of the rows that oe-missing prints."""
-    rows = csv.DictReader(io.StringIO(run("oe-missing", found.path).stdout))
+    rows = rows_of(run("oe-missing", found.path).stdout)
     return [f"{Path(row['model_path']).name} {row['task_path']}" for row in rows]
 
 

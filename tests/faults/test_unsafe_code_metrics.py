@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 
 import pytest
 
-from support.processes import Run
+from support.processes import Run, rows_of
 
 # As in lm-eval, the metric is tried when the file is imported. As in code_eval, it starts a manager
 # and a process.
@@ -76,7 +74,7 @@ def test_a_metric_may_start_processes(run: Run, tmp_path: Path, tiny_model: Path
     )
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
     fetched = run("oe-fetch", "--cluster=local", stdin=manifest, env=offline)
-    (row,) = csv.DictReader(io.StringIO(fetched.stdout))
+    (row,) = rows_of(fetched.stdout)
     assert (row["n_docs"], row["request_types"]) == ("2", "generate_until=2")
     done = run("oe-run-task", stdin=fetched.stdout, env=offline)
     (metric,) = json.loads(done.stdout)["oellm"]["metrics"]

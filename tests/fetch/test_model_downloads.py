@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import pty
 import re
@@ -16,7 +14,7 @@ import pytest
 from support.hub import Fault, File, Hub
 from support.hub_content import write_files, write_task
 from support.model_directories import write_model
-from support.processes import BIN, clean_environment
+from support.processes import BIN, clean_environment, rows_of
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -79,7 +77,7 @@ class Site:
             output, messages = process.communicate(timeout=180)
         assert process.returncode == status, messages
         assert "Traceback" not in messages
-        return [row["model_path"] for row in csv.DictReader(io.StringIO(output))], messages
+        return [row["model_path"] for row in rows_of(output)], messages
 
     def cache(self, model: str) -> Path:
         return self.hf_home / "hub" / f"models--{model.replace('/', '--')}"

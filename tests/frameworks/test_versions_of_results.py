@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections import Counter
@@ -16,7 +14,7 @@ from hypothesis import strategies as st
 from oellm.frameworks.reading.detect import read_result
 from oellm.metrics.records import PrimaryMetrics, make_metric_records
 from support.native_results import GENERATORS, Expected, GeneratedFile, generate
-from support.processes import Run
+from support.processes import Run, rows_of
 
 # Files of each kind that the command reads at once.
 MANY = 25
@@ -71,7 +69,7 @@ def test_the_command_prints_what_the_files_say(run: Run, tmp_path: Path) -> None
     columns = ",".join(["run_dir", *Expected._fields])
     done = run("oe-collect", "--all", f"--columns={columns}", tmp_path, status=1)
     found: Counter[tuple[str, ...]] = Counter()
-    for row in csv.DictReader(io.StringIO(done.stdout)):
+    for row in rows_of(done.stdout):
         texts = (row[name] for name in Expected._fields)
         number = {"value", "stderr"}
         found[

@@ -6,8 +6,6 @@ memory, and one loses its node.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import shutil
@@ -20,6 +18,7 @@ import pytest
 
 from support.dev_cluster import DevCluster
 from support.faulty_model import FaultyModel
+from support.processes import rows_of
 from support.waiting import wait_until
 
 # Stands in for the environment's Python: $3 is the run directory, $5 the shard.
@@ -81,7 +80,7 @@ def not_requeued(cluster: DevCluster, rows: str, *options: str) -> dict[str, Any
 
 def status(cluster: DevCluster, run_dir: Path, code: int) -> tuple[list[dict[str, str]], str]:
     done = cluster.call("oe-status", run_dir, status=code)
-    return list(csv.DictReader(io.StringIO(done.stdout))), done.stderr
+    return rows_of(done.stdout), done.stderr
 
 
 def test_lost_rows_have_the_true_reason_and_finish_when_submitted_again(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import shutil
@@ -11,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from support.processes import DEMO_TASKS, Run
+from support.processes import DEMO_TASKS, Run, rows_of
 
 TASKS = ("oellm_choice", "oellm_prose")
 
@@ -55,7 +53,7 @@ class EvaluatedRun:
 
     def rows(self) -> list[dict[str, str]]:
         """Return jobs.csv."""
-        return list(csv.DictReader(io.StringIO((self.path / "jobs.csv").read_text())))
+        return rows_of((self.path / "jobs.csv").read_text())
 
     def results(self) -> dict[str, dict[str, Any]]:
         """Return our record of each row's result, by model and task."""

@@ -23,7 +23,7 @@ import pytest
 from oellm.core import schema
 from oellm.manifest.rows import Row, eval_id
 from support.golden_files import assert_golden
-from support.processes import DEMO_TASKS, Run
+from support.processes import DEMO_TASKS, Run, rows_of
 
 CONTRACT = Path(__file__).parent.parent.parent / "golden" / "contract"
 RUN_DIR = "/evals/ada/2024-01-15-14-30-45"
@@ -113,7 +113,7 @@ def test_run_directory_to_oe_collect_and_oe_missing_to_oe_render(run: Run, run_d
     missing = run("oe-missing", run_dir).stdout
     assert_golden("contract/missing.csv", missing)
     record = json.loads(run("oe-render", "--cluster=local", stdin=golden("missing.csv")).stdout)
-    (row,) = csv.DictReader(io.StringIO(golden("missing.csv")))
+    (row,) = rows_of(golden("missing.csv"))
     jobs = (Path(record["run_dir"]) / "jobs.csv").read_text()
     assert row["eval_id"] in jobs
 
@@ -122,7 +122,7 @@ def test_oe_collect_to_oe_collect_and_oe_report(run: Run) -> None:
     records = golden("metrics.csv")
     assert run("oe-collect", stdin=records).stdout == records
     page = run("oe-report", stdin=records).stdout
-    for row in csv.DictReader(io.StringIO(records)):
+    for row in rows_of(records):
         if row["is_primary"] == "true":
             assert row["task"] in page
             assert f'data-v="{row["value"]}"' in page
