@@ -33,7 +33,7 @@ LAYERS = (
     ("core",),
     ("manifest",),
     ("clusters", "tasks", "slurm"),
-    ("hub",),
+    ("hub", "sandbox"),
     ("models",),
     ("runs",),
     ("metrics",),

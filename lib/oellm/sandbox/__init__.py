@@ -1,0 +1,1 @@
+"""Runs programs that run what a model has written: in containers and namespaces, with limits."""

@@ -1,0 +1,126 @@
+"""The command lines of container runtimes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from oellm.core.redaction import is_secret
+from oellm.errors import MachineError, UsageError
+from oellm.sandbox.contained import OUTPUT, SCRATCH, Contained
+from oellm.sandbox.guard import COUNTS, HIDDEN, LIMITS
+
+# Where the container finds the guard, and the file in which the guard counts samples.
+GUARD = "/oellm-guard"
+STATE = "/oellm-state"
+# Directories of SCRATCH by the variables that name them.
+DIRECTORIES = {
+    "TMPDIR": "tmp",
+    "HOME": "home",
+    "XDG_CACHE_HOME": "cache",
+    "MPLCONFIGDIR": "matplotlib",
+}
+# Other writable directories of a container, and the directories of SCRATCH that replace them.
+REPLACED = {"/tmp": "tmp", "/var/tmp": "var-tmp"}  # noqa: S108
+# What would let a container see or change more than it is given.
+_WIDENING = (
+    *("-B", "-H", "-S", "-W", "-o", "-w"),
+    *("--add-caps", "--allow-setuid", "--bind", "--env", "--fakeroot", "--home"),
+    *("--keep-privs", "--mount", "--net", "--no-init", "--overlay", "--pwd", "--scratch"),
+    *("--security", "--sharens", "--workdir", "--writable"),
+)
+# What gives a container devices, which evaluations do not need.
+_DEVICES = ("--nv", "--nvccli", "--rocm")
+_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_.+@-]+)+")
+
+
+class Binding(NamedTuple):
+    """A path on this machine, and where the container finds it."""
+
+    source: str
+    target: str
+    is_writable: bool
+
+
+def container_command(
+    runtime: str,
+    contained: Contained,
+    *,
+    image: str,
+    bindings: Iterable[Binding],
+    own_namespaces: bool,
+) -> list[str]:
+    """Return the command that runs a program in its image.
+
+    `own_namespaces`: whether the runtime must do with user namespaces, which permit the guard.
+    """
+    bound = [
+        text
+        for source, target, is_writable in bindings
+        for text in ("--bind", f"{source}:{target}" + ("" if is_writable else ":ro"))
+    ]
+    return [
+        *(runtime, "--quiet", "exec"),
+        *(["--userns"] if own_namespaces else []),
+        *("--containall", "--no-home", "--cleanenv", "--no-privs"),
+        *("--net", "--network", "none"),
+        *(text for text in contained.container_args if text not in _DEVICES),
+        *bound,
+        *("--pwd", OUTPUT, image),
+        *plain_command(contained),
+    ]
+
+
+def plain_command(contained: Contained) -> list[str]:
+    """Return the program with its environment, as the container or this machine starts it."""
+    variables = {**contained.env, **private_directories()}
+    if contained.guard:
+        variables |= guard_variables(contained)
+        path = [GUARD, contained.env.get("PYTHONPATH", "")]
+        variables["PYTHONPATH"] = ":".join(filter(None, path))
+    return ["env", *(f"{name}={value}" for name, value in variables.items()), *contained.argv]
+
+
+def private_directories() -> dict[str, str]:
+    """Return the variables that name directories below SCRATCH."""
+    return {name: f"{SCRATCH}/{directory}" for name, directory in DIRECTORIES.items()}
+
+
+def guard_variables(contained: Contained) -> dict[str, str]:
+    """Return the variables that the guard reads."""
+    limits = contained.limits.sample._asdict()
+    # Without a container, this machine's /tmp may hold the program.
+    replaced = REPLACED if contained.image else ()
+    hidden = (OUTPUT, SCRATCH, STATE, *replaced, "/dev/shm")  # noqa: S108
+    return {
+        LIMITS: ";".join(f"{name}={value}" for name, value in limits.items()),
+        COUNTS: f"{STATE}/samples",
+        HIDDEN: ":".join(hidden),
+    }
+
+
+def check_contained(contained: Contained) -> None:
+    """Raise UsageError or MachineError for what must not or cannot be given to a container."""
+    for path in contained.inputs.values():
+        if not _PLAIN_PATH.fullmatch(path):
+            raise UsageError(f"{path!r}: expected an absolute path of plain characters")
+        taken = (OUTPUT, SCRATCH, GUARD, STATE, *REPLACED)
+        if f"{path}/".startswith(tuple(f"{place}/" for place in taken)):
+            raise UsageError(f"{path}: inputs must not be in {', '.join(taken)}")
+    for argument in contained.container_args:
+        name = argument.partition("=")[0]
+        if name in _WIDENING or (name[:2] in _WIDENING and not name.startswith("--")):
+            raise MachineError(
+                f"container_args: {argument} would let code that a model writes see or change "
+                "more than its input and output; take it out of container_args"
+            )
+    _check_environment(contained.env)
+
+
+def _check_environment(env: Mapping[str, str]) -> None:
+    for name, value in env.items():
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) or "\0" in value:
+            raise UsageError(f"{name!r}: expected the name of a variable")
+        if is_secret(name, value):
+            raise UsageError(f"{name}: code that a model writes must not see a secret")

@@ -1,0 +1,285 @@
+"""Runs a program in the sandbox, and takes its log and its output."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import selectors
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+from oellm.core.regular_files import append_regular
+from oellm.errors import MachineError
+from oellm.sandbox.command import (
+    GUARD,
+    REPLACED,
+    STATE,
+    Binding,
+    check_contained,
+    container_command,
+    plain_command,
+)
+from oellm.sandbox.contained import OUTPUT, SCRATCH, Contained, Ended, Layers
+from oellm.sandbox.frames import FrameParser
+from oellm.sandbox.guard_files import guard_files
+from oellm.sandbox.job import BoxJob, Mapped, ProgramEnd
+from oellm.sandbox.output import OutputDirectory
+
+_BOOT = (
+    "import sys; sys.path.insert(0, sys.argv[1]); "
+    "from oellm.sandbox import job_layer; job_layer.main()"
+)
+# In namespaces of its own, a program finds its box here; on this machine, nothing is changed.
+_BOX = "/tmp"  # noqa: S108
+# Variables that name a directory of the user to container runtimes.
+_HOMES = ("HOME", "APPTAINER_CACHEDIR", "APPTAINER_CONFIGDIR", "SINGULARITY_CACHEDIR")
+# How often the caller is asked whether to stop, and how long an ended sandbox may take to vanish.
+_POLL_S = 0.2
+_VANISH_S = 30.0
+# Building the sandbox and copying the output may take this long besides the program.
+_BESIDES_S = 300.0
+
+
+def run_contained(
+    contained: Contained,
+    layers: Layers,
+    log_path: Path,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+) -> Ended:
+    """Run a program with all layers that there are, and wait for the end of all its processes.
+
+    `stop` is called several times a second; if it returns True, the program ends. What the program
+    prints is appended to `log_path`, up to the limit. Files that it left in OUTPUT are copied to
+    its output directory only if it ended with status 0 and, if it has a guard, samples were
+    isolated and none was not. Raises UsageError or MachineError if the program cannot be run so.
+    """
+    check_contained(contained)
+    if bool(contained.image) != layers.container:
+        raise MachineError(f"{contained.argv[0]}: no container, although it has an image")
+    contained = contained._replace(guard=contained.guard and layers.guard)
+    with _box(contained, layers) as box:
+        return _Run(contained, log_path, stop).follow(_job(contained, layers, box))
+
+
+@contextlib.contextmanager
+def _box(contained: Contained, layers: Layers) -> Iterator[str]:
+    """Provide the directory that the box takes the place of."""
+    runtime = os.path.realpath(layers.runtime)
+    if layers.namespaces and contained.image and not runtime.startswith(f"{_BOX}/"):
+        yield _BOX
+        return
+    box = tempfile.mkdtemp(prefix="oellm-sandbox-")
+    try:
+        if layers.user:
+            os.chown(box, *layers.user)
+        yield box
+    finally:
+        _remove(box)
+
+
+def _remove(box: str) -> None:
+    """Remove a directory, whatever a program has made of the permissions in it."""
+    for directory, names, _ in os.walk(box):
+        for name in names:
+            path = os.path.join(directory, name)
+            if stat.S_ISDIR(os.lstat(path).st_mode):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, 0o700)
+    shutil.rmtree(box, ignore_errors=True)
+
+
+def _job(contained: Contained, layers: Layers, box: str) -> BoxJob:
+    limits = contained.limits
+    mapped = []
+    if layers.namespaces:
+        mapped += [Mapped(str(contained.image), "image")] if contained.image else []
+        mapped += [
+            Mapped(str(path), f"in/{number}") for number, path in enumerate(contained.inputs)
+        ]
+    return BoxJob(
+        command=_command(contained, layers, box),
+        environment=_runtime_environment(box),
+        box=box,
+        mapped=mapped,
+        files={f"guard/{name}": text for name, text in guard_files().items()},
+        namespaces=layers.namespaces,
+        bare=contained.image is None,
+        hidden=_hidden(contained) if contained.image is None else [],
+        parent=os.getpid(),
+        user=list(layers.user or ()),
+        seconds=limits.seconds,
+        output_bytes=limits.output_bytes,
+        output_files=limits.output_files,
+        memory_bytes=limits.memory_bytes,
+        processes=limits.processes,
+        stack_bytes=limits.stack_bytes,
+        sample_memory_bytes=limits.sample.memory_bytes,
+        sample_processes=limits.sample.processes,
+    )
+
+
+def _command(contained: Contained, layers: Layers, box: str) -> list[str]:
+    places = {GUARD: "guard", STATE: "state", OUTPUT: "out", SCRATCH: "scratch"}
+    inputs = [
+        (f"{box}/in/{number}" if layers.namespaces else str(path), target)
+        for number, (path, target) in enumerate(contained.inputs.items())
+    ]
+    if contained.image is None:
+        found = {inside: f"{box}/{name}" for inside, name in places.items()}
+        found |= {target: source for source, target in inputs}
+        return _with_paths_of_this_machine(plain_command(contained), found)
+    image = f"{box}/image" if layers.namespaces else str(contained.image)
+    bindings = [
+        *(Binding(source, target, False) for source, target in inputs),
+        *(Binding(f"{box}/{places[path]}", path, path != GUARD) for path in places),
+        *(Binding(f"{box}/scratch/{name}", path, True) for path, name in REPLACED.items()),
+    ]
+    return container_command(
+        layers.runtime,
+        contained,
+        image=image,
+        bindings=bindings,
+        own_namespaces=layers.namespaces,
+    )
+
+
+def _with_paths_of_this_machine(command: list[str], found: dict[str, str]) -> list[str]:
+    """Replace paths inside a container by those on this machine, where there is no container."""
+    longest_first = sorted(found, key=len, reverse=True)
+    pattern = re.compile(rf"(?<![\w/.-])({'|'.join(map(re.escape, longest_first))})(?![\w.-])")
+    return [pattern.sub(lambda match: found[match[1]], text) for text in command]
+
+
+def _runtime_environment(box: str) -> dict[str, str]:
+    """Return the environment of the container runtime; none of it reaches the program."""
+    given = {name: os.environ.get(name, "") for name in ("PATH", "LD_LIBRARY_PATH")}
+    return {
+        **{name: value for name, value in given.items() if value},
+        **dict.fromkeys(_HOMES, f"{box}/home"),
+        "TMPDIR": f"{box}/scratch/tmp",
+        "LANG": "C.UTF-8",
+    }
+
+
+def _hidden(contained: Contained) -> list[str]:
+    """Return what a program without a container must not see, as far as it does not need it."""
+    home = os.path.realpath(os.path.expanduser("~"))
+    private = (".ssh", ".config", ".aws", ".gnupg", ".cache", ".netrc", ".git-credentials")
+    needed = [contained.argv[0], os.path.realpath(contained.argv[0])]
+    paths = ["/run", home, *(f"{home}/{name}" for name in private)]
+    is_needed = {
+        path: any(f"{os.path.abspath(one)}/".startswith(f"{path}/") for one in needed)
+        for path in paths
+    }
+    return [path for path in paths if not is_needed[path]]
+
+
+class _Run:
+    """One program in the sandbox, as its caller sees it."""
+
+    def __init__(self, contained: Contained, log_path: Path, stop: Callable[[], bool]) -> None:
+        self._contained = contained
+        self._log_path = log_path
+        self._stop = stop
+        self._log_left = contained.limits.log_bytes
+
+    def follow(self, job: BoxJob) -> Ended:
+        """Start the job layer, and take what it sends until it has ended."""
+        start = time.monotonic()
+        process = _start_job_layer()
+        reason = ""
+        output = OutputDirectory(self._contained.output, self._contained.limits)
+        try:
+            assert process.stdin and process.stdout and process.stderr
+            with contextlib.suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(job.to_json())
+            with append_regular(self._log_path) as log:
+                reason = self._take(process, log, output)
+        finally:
+            process.kill()
+            process.wait()
+            output.close()
+            for pipe in (process.stdout, process.stderr):
+                if pipe:
+                    pipe.close()
+        end = output.end
+        if end is None or reason:
+            end = ProgramEnd(-1, reason or "the sandbox's own process has crashed; see the log")
+        return self._describe(end, output, time.monotonic() - start)
+
+    def _take(
+        self, process: subprocess.Popen[bytes], log: IO[bytes], output: OutputDirectory
+    ) -> str:
+        """Take log and output until both end; return why the program was ended from here."""
+        assert process.stdout and process.stderr
+        parser = FrameParser()
+        deadline = time.monotonic() + self._contained.limits.seconds + _BESIDES_S
+        reason = ""
+        with selectors.DefaultSelector() as selector:
+            for pipe in (process.stdout, process.stderr):
+                selector.register(pipe, selectors.EVENT_READ)
+            while selector.get_map():
+                for key, _ in selector.select(_POLL_S):
+                    data = os.read(key.fd, 1 << 18)
+                    if not data:
+                        selector.unregister(key.fileobj)
+                    elif key.fileobj is process.stderr:
+                        self._log(log, data)
+                    else:
+                        output.take(parser.feed(data))
+                is_late = time.monotonic() > deadline
+                if reason and is_late:
+                    break
+                if not reason and (is_late or self._stop()):
+                    reason = "the sandbox's own process did not answer" if is_late else "stopped"
+                    process.kill()
+                    deadline = time.monotonic() + _VANISH_S
+        return reason
+
+    def _log(self, log: IO[bytes], data: bytes) -> None:
+        if self._log_left > 0:
+            log.write(data[: self._log_left])
+            self._log_left -= len(data)
+            if self._log_left <= 0:
+                log.write(b"\n[the log's limit is reached]\n")
+
+    def _describe(self, end: ProgramEnd, output: OutputDirectory, seconds: float) -> Ended:
+        status, reason = end.status, end.reason
+        if status > 0:
+            reason = f"it ended with status {status}"
+        elif status == 0 and self._contained.guard:
+            if end.error:
+                reason = f"the guard could not isolate a sample: {end.error}"
+            elif not end.samples:
+                reason = "the guard has isolated no sample, so that none can have run protected"
+            status = -1 if reason else 0
+        return Ended(
+            status=status,
+            reason=reason,
+            seconds=end.seconds or seconds,
+            copied=tuple(output.copied) if status == 0 else (),
+            refused=tuple(output.refused),
+            samples=end.samples,
+        )
+
+
+def _start_job_layer() -> subprocess.Popen[bytes]:
+    root = str(Path(__file__).parents[2])
+    variables = {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ}
+    return subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _BOOT, root],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=variables,
+        start_new_session=True,
+    )
