@@ -121,7 +121,7 @@ class Refused(NamedTuple):
     reason: str
 
 
-class Ended(NamedTuple):
+class ContainedEnd(NamedTuple):
     """How a program in the sandbox ended.
 
     Attributes:

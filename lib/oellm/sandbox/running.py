@@ -27,7 +27,7 @@ from oellm.sandbox.command import (
     container_command,
     plain_command,
 )
-from oellm.sandbox.contained import OUTPUT, SCRATCH, Contained, Ended, Layers
+from oellm.sandbox.contained import OUTPUT, SCRATCH, Contained, ContainedEnd, Layers
 from oellm.sandbox.frames import FrameParser
 from oellm.sandbox.guard_files import guard_files
 from oellm.sandbox.job import BoxJob, Mapped, ProgramEnd
@@ -54,7 +54,7 @@ def run_contained(
     log_path: Path,
     *,
     stop: Callable[[], bool] = lambda: False,
-) -> Ended:
+) -> ContainedEnd:
     """Run a program with all layers that there are, and wait for the end of all its processes.
 
     `stop` is called several times a second; if it returns True, the program ends. What the program
@@ -192,7 +192,7 @@ class _Run:
         self._stop = stop
         self._log_left = contained.limits.log_bytes
 
-    def follow(self, job: BoxJob) -> Ended:
+    def follow(self, job: BoxJob) -> ContainedEnd:
         """Start the job layer, and take what it sends until it has ended."""
         start = time.monotonic()
         process = _start_job_layer()
@@ -252,7 +252,7 @@ class _Run:
             if self._log_left <= 0:
                 log.write(b"\n[the log's limit is reached]\n")
 
-    def _describe(self, end: ProgramEnd, output: OutputDirectory, seconds: float) -> Ended:
+    def _describe(self, end: ProgramEnd, output: OutputDirectory, seconds: float) -> ContainedEnd:
         status, reason = end.status, end.reason
         if status > 0:
             reason = f"it ended with status {status}"
@@ -262,7 +262,7 @@ class _Run:
             elif not end.samples:
                 reason = "the guard has isolated no sample, so that none can have run protected"
             status = -1 if reason else 0
-        return Ended(
+        return ContainedEnd(
             status=status,
             reason=reason,
             seconds=end.seconds or seconds,
