@@ -21,7 +21,7 @@ from oellm.runs.environment import Environment
 _DTYPES = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _GENERATION = ("do_sample", "temperature", "top_k", "top_p", "max_length_generation", "seed")
 # The few-shot examples of tasks that have the same number in all versions.
-_SHOTS = {
+SHOTS = {
     "humaneval": 0,
     "humaneval-unstripped": 0,
     "humanevalplus": 0,
@@ -56,7 +56,7 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     )
     found = []
     for task, values in tasks.items():
-        scores, remarks = list(_metrics(task, values)), tuple(describe_left_out(task, values))
+        scores, remarks = list(read_scores(task, values)), tuple(describe_left_out(task, values))
         if scores or remarks:
             # No row of a manifest has the column `documents`, so none takes a part for the whole.
             of_row = {"documents": "chosen" if skipped else "", "task_path": task}
@@ -66,12 +66,13 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     return found
 
 
-def _metrics(task: str, values: Mapping[str, Any]) -> Iterator[MetricScore]:
+def read_scores(task: str, values: Mapping[str, Any]) -> Iterator[MetricScore]:
+    """Yield the scores among the values of a task."""
     for name, value, stderr in read_metrics(values):
         yield MetricScore(
             task=task,
             group="",
-            n_shot=_SHOTS.get(task),
+            n_shot=SHOTS.get(task),
             metric=name,
             filter="none",
             value=value,

@@ -54,7 +54,7 @@ def read_scored_rows(document: Object, path: str) -> list[ScoredRow] | None:
     return [
         ScoredRow(
             native_cells.make_row(cells),
-            _metrics(task, problems, get_objects(document, "pass_at_k")),
+            compute_scores(task, problems, get_objects(document, "pass_at_k")),
             finished=finished,
             run_dir=path,
             environment=Environment(backend=backend),
@@ -83,7 +83,7 @@ def _of_name(path: str) -> tuple[dict[str, str], str]:
     return cells, match["backend"] or ""
 
 
-def _metrics(
+def compute_scores(
     task: str, problems: Mapping[str, list[Object]], given: Mapping[str, Object]
 ) -> list[MetricScore]:
     """Return pass@k with the benchmark's own tests (base), and with evalplus's too (plus).

@@ -1,0 +1,167 @@
+"""The files that evalplus writes, as its launcher names them: answers, and outcomes of each.
+
+Those of the evaluation lie where programs of a model could write, so nothing in them is believed
+that the answers say themselves.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from oellm.core import json_codec
+from oellm.core.regular_files import open_regular, read_regular
+from oellm.frameworks.evalplus import results
+from oellm.frameworks.interface import Evaluation
+from oellm.frameworks.program import InvalidOutputError
+from oellm.frameworks.reading import pass_at_k
+from oellm.manifest.rows import Row
+from oellm.runs.environment import Environment, TaskState
+from oellm.runs.result_record import RowTiming, RowUsage
+
+SAMPLES = "samples.jsonl"
+_PROBLEMS = "problems.json"
+_RESULTS = "eval_results.json"
+_STATUSES = ("pass", "fail", "timeout")
+
+# Each sample's program, by problem and in the order in which they were generated.
+Samples = dict[str, list[str]]
+
+
+class Generated(NamedTuple):
+    """What the first stage wrote.
+
+    Attributes:
+        problems: The names of the problems, in their order.
+        hash: The digest of the file with the problems.
+        samples: The programs of each problem.
+    """
+
+    problems: list[str]
+    hash: str
+    samples: Samples
+
+
+class Outcomes(NamedTuple):
+    """What the second stage found.
+
+    Attributes:
+        hash: The digest of the file with the problems.
+        samples: The samples of each problem, with base_status and plus_status.
+        date: When the evaluation was, as evalplus writes it.
+    """
+
+    hash: str
+    samples: dict[str, list[dict[str, Any]]]
+    date: str
+
+
+def read_generated(output: Path) -> Generated:
+    """Return the answers; raises InvalidOutputError if a file is damaged or missing."""
+    facts = _parse(output / _PROBLEMS)
+    samples: Samples = {}
+    try:
+        with open_regular(output / SAMPLES) as lines:
+            for line in lines:
+                sample = json_codec.loads(line)
+                samples.setdefault(sample["task_id"], []).append(sample["solution"] + "")
+        return Generated([str(name) for name in facts["problems"]], str(facts["hash"]), samples)
+    except FileNotFoundError:
+        raise InvalidOutputError(f"it has no file {SAMPLES}") from None
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InvalidOutputError(f"{SAMPLES}: {error!r}") from None
+
+
+def require_complete(
+    samples: Mapping[str, Sequence[Any]], problems: Sequence[str], n_samples: int
+) -> None:
+    """Raise InvalidOutputError unless every problem has all samples, and no other problem any."""
+    if not problems or samples.keys() != set(problems):
+        odd = sorted(samples.keys() ^ set(problems))[:3]
+        raise InvalidOutputError(f"expected samples of {len(problems)} problems; see {odd}")
+    for problem, found in samples.items():
+        if len(found) != n_samples:
+            raise InvalidOutputError(f"{problem}: expected {n_samples} samples, got {len(found)}")
+
+
+def read_outcomes(output: Path) -> Outcomes:
+    """Return the outcomes; raises InvalidOutputError if one is missing or is none."""
+    found = _parse(output / _RESULTS)
+    try:
+        samples = pass_at_k.require_samples(found["eval"], "base_status")
+        outcomes = Outcomes(str(found["hash"]), samples, str(found.get("date", "")))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InvalidOutputError(f"{_RESULTS}: {error}") from None
+    for problem, each in outcomes.samples.items():
+        for sample in each:
+            for name in ("base_status", "plus_status"):
+                if sample.get(name) not in _STATUSES:
+                    raise InvalidOutputError(f"{problem}: {name} is {sample.get(name)!r}")
+    return outcomes
+
+
+def require_same(generated: Generated, outcomes: Outcomes) -> None:
+    """Raise InvalidOutputError unless the outcomes are those of the answers that were generated."""
+    if generated.hash != outcomes.hash:
+        raise InvalidOutputError("the evaluation read other problems than the generation")
+    evaluated = {
+        problem: [sample.get("solution") for sample in samples]
+        for problem, samples in outcomes.samples.items()
+    }
+    if evaluated != generated.samples:
+        raise InvalidOutputError("the evaluation read other answers than those that were generated")
+
+
+def make_evaluation(
+    row: Row, generated: Generated, outcomes: Outcomes, *, version: str, dtype: str
+) -> Evaluation:
+    """Return the scores of a row with what they were computed from."""
+    task, count = row.typed.task_path, len(generated.problems)
+    samples = [sample for each in outcomes.samples.values() for sample in each]
+    return Evaluation(
+        native={"hash": outcomes.hash, "date": outcomes.date, "passed": _count(outcomes)},
+        scores=results.compute_scores(task, outcomes.samples, {}),
+        samples={task: samples} if row.typed.log_samples else {},
+        timing=RowTiming(),
+        usage=RowUsage(
+            documents=count,
+            documents_per_s=None,
+            requests=len(samples),
+            requests_kept=0,
+            requests_per_s=None,
+            tokens=None,
+            tokens_per_s=None,
+            batch_size=row.typed.batch_size,
+            peak_gpu_bytes=None,
+        ),
+        environment=Environment(framework_version=version, backend=row.typed.backend, dtype=dtype),
+        tasks={task: TaskState(version=version, hash=outcomes.hash)},
+    )
+
+
+def _count(outcomes: Outcomes) -> dict[str, dict[str, int]]:
+    """Return how many samples of each problem have passed: all, with base tests, with plus too."""
+    return {
+        problem: {
+            "samples": len(samples),
+            "base": Counter(sample["base_status"] for sample in samples)["pass"],
+            "plus": sum(
+                sample["base_status"] == sample["plus_status"] == "pass" for sample in samples
+            ),
+        }
+        for problem, samples in outcomes.samples.items()
+    }
+
+
+def _parse(path: Path) -> Any:
+    try:
+        found = json_codec.loads(read_regular(path))
+    except FileNotFoundError:
+        raise InvalidOutputError(f"it has no file {path.name}") from None
+    except (OSError, ValueError) as error:
+        raise InvalidOutputError(f"{path.name}: {error}") from None
+    if not isinstance(found, dict):
+        raise InvalidOutputError(f"{path.name}: expected an object")
+    return found
