@@ -30,21 +30,37 @@ def read_settings(row: Row, settings: Mapping[str, RowSetting]) -> dict[str, Any
     A value has the Python type of its kind; settings without a default that the row does not set
     are left out. Raises InputError for a key that is no setting and for a value of another kind.
     """
-    return read_arguments(row, row.typed.gen_kwargs, settings, column="gen_kwargs")
+    given = row.typed.gen_kwargs
+    return _read(row, given, settings, columns=dict.fromkeys(given, "gen_kwargs"))
 
 
-def read_arguments(
-    row: Row, given: Mapping[str, Any], settings: Mapping[str, RowSetting], *, column: str
-) -> dict[str, Any]:
-    """Return the value of each setting among arguments, as `read_settings` does.
+def read_model_arguments(row: Row, settings: Mapping[str, RowSetting]) -> dict[str, Any]:
+    """Return the value of each argument of the model, as `read_settings` does.
 
-    `column` is the one that an error names.
+    The column dtype is the argument of this name, unless the row has it already.
     """
+    columns = dict.fromkeys(row.typed.model_args, "model_args")
+    columns |= {name: "model_path" for name, _ in row.model.arguments}
+    given = row.model_arguments
+    if row["dtype"] and "dtype" not in given:
+        given = {**given, "dtype": row["dtype"]}
+        columns["dtype"] = "dtype"
+    return _read(row, given, settings, columns=columns)
+
+
+def _read(
+    row: Row,
+    given: Mapping[str, Any],
+    settings: Mapping[str, RowSetting],
+    *,
+    columns: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the values of settings; `columns` says where each given one stands."""
     suite = row.typed.eval_suite
     for name in given:
         if name not in settings:
             hint = nearest(name, settings) or f"; known are {', '.join(settings)}"
-            raise row.error(column, f"{suite} has no setting {name!r}{hint}")
+            raise row.error(columns[name], f"{suite} has no setting {name!r}{hint}")
     values = {}
     for name, setting in settings.items():
         if (text := given.get(name, setting.default or None)) is None:
@@ -52,7 +68,7 @@ def read_arguments(
         try:
             values[name] = _parse(setting, text)
         except ValueError as error:
-            raise row.error(column, f"{name}: {error}") from None
+            raise row.error(columns[name], f"{name}: {error}") from None
     return values
 
 

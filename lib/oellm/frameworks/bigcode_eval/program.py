@@ -26,6 +26,7 @@ from oellm.frameworks.catalogue import Catalogue, read_catalogue
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import Command, Need, Place, RowSetting
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
+from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
 
 _PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
@@ -143,6 +144,7 @@ class BigcodeProgram:
             (place.python, *map(place.own_file, ("launcher.py", "options.json")), *arguments),
             env=_environment(row, place),
             files={"launcher.py": _launcher(), "options.json": json.dumps(options).encode()},
+            reads=_adapter_paths(row) if is_generation else (),
             address_space_gib=_ADDRESS_SPACE_GIB,
         )
 
@@ -231,12 +233,7 @@ def _generation_values(row: Row) -> dict[str, Any]:
 
 def _model_values(row: Row) -> dict[str, Any]:
     """Return the values of the model's arguments; raises InputError for a bad one."""
-    given = dict(row.model_arguments)
-    column = "model_args" if row["model_args"] else "model_path"
-    if row["dtype"]:
-        given.setdefault("dtype", row["dtype"])
-        column = column if given["dtype"] != row["dtype"] else "dtype"
-    return row_settings.read_arguments(row, given, _MODEL, column=column)
+    return row_settings.read_model_arguments(row, _MODEL)
 
 
 def _require_shots(row: Row) -> None:
@@ -282,6 +279,12 @@ def _model_arguments(row: Row, place: Place) -> list[str]:
         # One process that spreads one model over all GPUs.
         arguments += ["--max_memory_per_gpu", "auto"]
     return arguments
+
+
+def _adapter_paths(row: Row) -> tuple[str, ...]:
+    """Return the directory of the row's adapter, if it is one of this machine."""
+    path = _model_values(row).get("peft", "")
+    return (path,) if looks_local(path) else ()
 
 
 def _options(row: Row, place: Place, *, is_generation: bool) -> dict[str, Any]:

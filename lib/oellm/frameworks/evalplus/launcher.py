@@ -120,7 +120,13 @@ def _require_passing_trial(dataset: str, problems: Path) -> None:
         evaluate.MBPP_OUTPUT_NOT_NONE_TASKS if dataset == "mbpp" else [],
     )
     solution = first["prompt"] + first["canonical_solution"]
-    found = evaluate.check_correctness(dataset, 0, first, solution, truth[first["task_id"]])
+    found = evaluate.check_correctness(
+        dataset,
+        completion_id=0,
+        problem=first,
+        solution=solution,
+        expected_output=truth[first["task_id"]],
+    )
     statuses = [found["base"][0], found["plus"][0]]
     if statuses != ["pass", "pass"]:
         sys.exit(

@@ -163,6 +163,7 @@ class EvalplusProgram:
             (place.python, *map(place.own_file, ("launcher.py", "options.json"))),
             env=environment,
             files={"launcher.py": _launcher(), "options.json": json.dumps(options).encode()},
+            reads=(options["problems"],) if row.typed.include_path else (),
             address_space_gib=None,
             stack_mib=_MEMORY_GIB * 1024,
         )
@@ -229,12 +230,7 @@ def _problems(row: Row, place: Place) -> str:
 
 def _model_values(row: Row) -> dict[str, Any]:
     """Return the values of the model's arguments; raises InputError for a bad one."""
-    given = dict(row.model_arguments)
-    column = "model_args" if row["model_args"] else "model_path"
-    if row["dtype"]:
-        given.setdefault("dtype", row["dtype"])
-        column = column if given["dtype"] != row["dtype"] else "dtype"
-    return row_settings.read_arguments(row, given, _MODEL, column=column)
+    return row_settings.read_model_arguments(row, _MODEL)
 
 
 def _require_chat_template(row: Row) -> None:
