@@ -14,7 +14,8 @@ SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster scripts/install-browser
     $(wildcard tests/fake_slurm/* tests/golden/*.sbatch)
 JSON_FILES = $(wildcard *.json lib/oellm/core/*.json)
 YAML_FILES = .pre-commit-config.yaml $(wildcard demo/tasks/*.yaml)
-TEXT_FILES = $(wildcard *.md docs/*.md containers/* templates/* scripts/*) $(JSON_FILES) \
+TEXT_FILES = $(wildcard *.md docs/*.md containers/*.* containers/requirements/*.* \
+    containers/requirements/left-out/* templates/* scripts/*) $(JSON_FILES) \
     $(YAML_FILES) Makefile pyproject.toml constraints.txt demo/run .ci/run
 
 .PHONY: demo test test-fast fuzz check golden docs clean

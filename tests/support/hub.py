@@ -108,6 +108,8 @@ class Hub:
         # Seconds before each answer.
         self.latency = 0.0
         self.repositories: dict[tuple[str, str], Repository] = {}
+        # Data sets that had a name without an organisation, and their names today.
+        self.renamed: dict[str, str] = {}
         # Pattern of requests, fault, and how often it is still to happen.
         self._faults: list[tuple[str, Fault, list[int]]] = []
         self._faults_lock = threading.Lock()
@@ -241,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
                 raise _RefusalError(fault.status, fault.headers.get("X-Error-Code", ""))
             if parts == [""]:
                 self._send(200, b"a hub for tests", {})
+            elif new := self._new_address(parts):
+                self._send(307, b"", {"Location": new})
             elif parts[0] == "api":
                 self._send_api(parts[1:], body, fault)
             else:
@@ -249,6 +253,14 @@ class _Handler(BaseHTTPRequestHandler):
             headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.code}
             headers |= _commit_header(refusal.commit) | fault.headers
             self._send(refusal.status, b"", headers)
+
+    def _new_address(self, parts: list[str]) -> str:
+        """Return where a data set is that is asked for by its old name, or nothing."""
+        place = parts.index("datasets") + 1 if "datasets" in parts[:2] else len(parts)
+        old = "".join(parts[place : place + 1])
+        query = urlsplit(self.path).query
+        new = "/".join([*parts[:place], self.hub.renamed.get(old, ""), *parts[place + 1 :]])
+        return f"/{new}?{query}" if old in self.hub.renamed else ""
 
     def _repository(self, kind: str, parts: list[str]) -> Repository:
         try:
