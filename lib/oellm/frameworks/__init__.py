@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 from oellm.core.display import format_count
 from oellm.core.log import Log
-from oellm.errors import InputError, UsageError, nearest
+from oellm.errors import InputError, MachineError, UsageError, nearest
 from oellm.frameworks.interface import (
     Evaluator,
     Model,
@@ -23,6 +24,7 @@ from oellm.frameworks.program import Program, ProgramFramework
 from oellm.frameworks.stages import EVALUATE, RowStage
 from oellm.manifest.rows import Row
 from oellm.metrics.score_tables import Harness
+from oellm.runs.frozen_worker import added_frameworks
 
 
 class _Framework(NamedTuple):
@@ -67,12 +69,12 @@ _FRAMEWORKS = {
 
 def names() -> list[str]:
     """Return the names of the frameworks whose results can be read."""
-    return sorted(_FRAMEWORKS)
+    return sorted(_all())
 
 
 def runnable_names() -> list[str]:
     """Return the names of the frameworks that oe-run-task can run."""
-    return sorted(name for name, framework in _FRAMEWORKS.items() if framework.is_runnable)
+    return sorted(name for name, framework in _all().items() if framework.is_runnable)
 
 
 def is_resident(name: str) -> bool:
@@ -108,10 +110,11 @@ def select_runnable(rows: Iterable[Row], log: Log) -> Iterator[Row]:
 def _is_runnable(row: Row) -> bool:
     """Return whether oe-run-task can run a row; raises InputError for an unknown framework."""
     name: str = row.value("eval_suite")
-    if name not in _FRAMEWORKS:
+    framework = _find(name)
+    if framework is None:
         known = ", ".join(runnable_names())
         raise row.error("eval_suite", f"expected one of {known}, got {name!r}")
-    return _FRAMEWORKS[name].is_runnable
+    return framework.is_runnable
 
 
 def _places(rows: Sequence[Row]) -> str:
@@ -139,7 +142,8 @@ def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
     unknown: dict[str, InputError] = {}
     for row in rows:
         name = row.typed.eval_suite
-        if name not in runnable_names():
+        framework = _find(name)
+        if framework is None or not framework.is_runnable:
             continue
         if name not in tasks:
             tasks[name] = create_tasks(name, log)
@@ -152,7 +156,7 @@ def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
 
 def find_harness(name: str) -> Harness:
     """Return how the dashboard knows a framework; one that is not built in has its own name."""
-    framework = _FRAMEWORKS.get(name)
+    framework = _find(name)
     return (framework and framework.harness) or Harness(name, has_filters=False)
 
 
@@ -165,7 +169,8 @@ def find_unconfirmed_tasks(rows: Iterable[Row], log: Log) -> list[str]:
     found: dict[str, None] = {}
     for row in rows:
         name = row.typed.eval_suite
-        if name not in runnable_names() or row.value("confirm_run_unsafe_code"):
+        framework = _find(name)
+        if framework is None or not framework.is_runnable or row.value("confirm_run_unsafe_code"):
             continue
         if name not in tasks:
             tasks[name] = create_tasks(name, log)
@@ -178,7 +183,8 @@ def find_unconfirmed_tasks(rows: Iterable[Row], log: Log) -> list[str]:
 @functools.cache
 def create_program(name: str) -> Program | None:
     """Return what runs a framework, or a stage of it, as a program; None if nothing does."""
-    if name not in _FRAMEWORKS or not _FRAMEWORKS[name].is_program:
+    framework = _find(name)
+    if framework is None or not framework.is_program:
         return None
     program: Program = _module(name, "program").create_program()
     return program
@@ -222,7 +228,11 @@ def create_tasks(name: str, log: Log) -> Tasks:
 
 def result_readers() -> list[ResultReader]:
     """Return the readers of all frameworks' result files, in the order in which to ask them."""
-    return [importlib.import_module(f"{each.package}.results") for each in _FRAMEWORKS.values()]
+    return [
+        importlib.import_module(f"{framework.package}.results")
+        for name, framework in _all().items()
+        if name in _FRAMEWORKS or _has_results(framework.package)
+    ]
 
 
 def native_results(name: str) -> NativeResultReader | None:
@@ -242,6 +252,33 @@ def samples_reader(name: str) -> SampleReader | None:
 
 
 def _module(name: str, part: str) -> Any:
-    if name not in runnable_names():
+    framework = _find(name)
+    if framework is None or not framework.is_runnable:
         raise UsageError(f"unknown framework {name!r}{nearest(name, runnable_names())}")
-    return importlib.import_module(f"{_FRAMEWORKS[name].package}.{part}")
+    try:
+        return importlib.import_module(f"{framework.package}.{part}")
+    except ImportError as error:
+        if name in _FRAMEWORKS:
+            raise
+        raise MachineError(f"framework {name}: {framework.package}.{part}: {error}") from None
+
+
+def _find(name: str) -> _Framework | None:
+    """Return a framework of this project, or of a package that adds one; None for any other."""
+    return _FRAMEWORKS.get(name) or _all().get(name)
+
+
+@functools.cache
+def _all() -> dict[str, _Framework]:
+    """Return all frameworks; those that packages add come last, and replace none."""
+    added = {
+        name: _Framework(package, is_program=True) for name, package in added_frameworks().items()
+    }
+    return {**_FRAMEWORKS, **{n: each for n, each in added.items() if n not in _FRAMEWORKS}}
+
+
+def _has_results(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(f"{package}.results") is not None
+    except ImportError:
+        return False

@@ -23,6 +23,9 @@ from oellm.tasks import suites
 _COMMAND = "oe_run_task"
 # What the suites say about tasks; the archive has no files that they could be read from.
 _PRIMARY_METRICS = "primary_metrics.json"
+# The packages that add frameworks, by the names of these.
+_ADDED = "added_frameworks.json"
+_GROUP = "oellm.frameworks"
 _MAIN = f"import sys\nfrom {_COMMAND} import main\nsys.exit(main())\n"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 # The earliest time that a zip file can hold; with it the same sources always give the same bytes.
@@ -34,6 +37,7 @@ def freeze_worker() -> bytes:
     files = {
         **_package(Path(__file__).parent.parent),
         **_package(_source("docopt").parent),
+        **_added_packages(),
         f"{_COMMAND}.py": _source(_COMMAND).read_bytes(),
         "__main__.py": _MAIN.encode(),
         f"oellm/runs/{_PRIMARY_METRICS}": json_codec.dumps(_read_primary_metrics()),
@@ -62,6 +66,33 @@ def _read_primary_metrics() -> dict[str, str]:
     with contextlib.suppress(OellmError, OSError):
         return suites.primary_metrics(os.environ)
     return {}
+
+
+@functools.cache
+def added_frameworks() -> Mapping[str, str]:
+    """Return the package of each framework that others have added, by the framework's name.
+
+    Such a package has an entry point in the group `oellm.frameworks`. A job's Python has not
+    installed it, so the frozen worker has it, and a list.
+    """
+    try:
+        frozen = pkgutil.get_data("oellm.runs", _ADDED)
+    except OSError:
+        # It takes about as long as the start of Python, and few commands need it.
+        import importlib.metadata
+
+        entries = importlib.metadata.entry_points(group=_GROUP)
+        return {entry.name: entry.value for entry in entries}
+    packages: dict[str, str] = json_codec.loads(frozen or b"{}")
+    return packages
+
+
+def _added_packages() -> dict[str, bytes]:
+    """Return the packages that add frameworks, and the list of them."""
+    files = {f"oellm/runs/{_ADDED}": json_codec.dumps(dict(added_frameworks()))}
+    for package in added_frameworks().values():
+        files |= _package(_source(package).parent)
+    return files
 
 
 def _source(module: str) -> Path:
