@@ -28,6 +28,8 @@ RENDER = ("oe-render", "--cluster=local", "--dry_run")
         ("seed", "99999999999999999999999", "below 2**32"),
         ("seed", "1,4294967296,1,1", "below 2**32"),
         ("seed", "9" * 5000, "expected one seed"),
+        ("apply_chat_template", "none", "expected true, false or the name of a chat template"),
+        ("apply_chat_template", "Tru", "expected true, false or the name of a chat template"),
         ("gen_kwargs", '{"top_p": NaN}', "NaN is no number"),
         ("gen_kwargs", '{"top_p": 1e999}', "too large"),
         ("gen_kwargs", '{"top_k": 1, "top_k": 2}', "the key 'top_k' twice"),

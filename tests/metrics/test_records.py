@@ -129,3 +129,15 @@ def test_without_a_digest_the_row_says_whether_there_was_a_template(
 ) -> None:
     (record,) = make_metric_records(scored(metric("arc", 0.5), **cells), PrimaryMetrics({}))
     assert record.chat_template == expected
+
+
+def test_a_primary_metric_that_is_not_there_is_told() -> None:
+    metrics = metric("arc", 0.5), metric("arc", 0.6, metric="f1")
+    remarks = [
+        {record.remark for record in make_metric_records(row, PrimaryMetrics({}))}
+        for row in (
+            scored(*metrics, primary_metric="acc_nrom"),
+            scored(*metrics, primary_metric="f1"),
+        )
+    ]
+    assert remarks == [{"primary metric acc_nrom was asked for, and is not there"}, {""}]

@@ -29,6 +29,10 @@ _LONGEST_CACHED = 256
 # Above these, a number is a mistake; a context holds hundreds of examples.
 _MOST_SHOTS = 10_000
 _MOST_DOCUMENTS = 10**12
+# What is meant as a switch, and is no name of a chat template. (`default` is one.)
+_NO_TEMPLATES = frozenset(
+    ("none", "null", "nil", "nan", "off", "on", "n", "y", "t", "f", "tru", "ture", "fals", "flase")
+)
 # The place of NumPy's seed among the four.
 _NUMPY = 1
 
@@ -125,6 +129,13 @@ def _limit_objection(text: str, value: Any) -> str:
 def _shots_objection(text: str, value: Any) -> str:
     if value > _MOST_SHOTS:
         return f"expected at most {_MOST_SHOTS} examples, got {text!r}"
+    return ""
+
+
+def _template_objection(text: str, value: Any) -> str:
+    """Return why the name of a chat template is none: it would be applied all the same."""
+    if isinstance(value, str) and value.strip().lower() in _NO_TEMPLATES:
+        return f"expected true, false or the name of a chat template, got {text!r}"
     return ""
 
 
@@ -230,4 +241,5 @@ _OBJECTIONS: dict[str, Callable[[str, Any], str]] = {
     "n_shot": _shots_objection,
     "limit": _limit_objection,
     "seed": _seed_objection,
+    "apply_chat_template": _template_objection,
 }

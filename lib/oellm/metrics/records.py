@@ -109,13 +109,13 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     cells = scored.row.cells
     model_path = canonical_model(cells["model_path"])
     eval_suite: str = read_cell("eval_suite", cells.get("eval_suite", "")).value
-    limit: float | None = read_cell("limit", cells.get("limit", "")).value
+    asked = _Asked.of(scored)
+    limit = asked.limit
     told = _read_step(cells.get("step", ""))
     step = find_step(model_path) if told is None else told
     chosen = primary.primary_places(scored)
     contents, environment, tasks = scored.contents, scored.environment, scored.tasks
     extra = {shown: cells[name] for name, shown in extra_names(cells).items()}
-    asked = _Asked(read_cell("n_shot", cells.get("n_shot", "")).value, limit)
     # In the order of the fields: names would cost a fifth of the time of collecting a result.
     first = cells.get("eval_id", ""), model_path, cells.get("model_revision", ""), step
     language, at = cells.get("language", ""), (scored.finished, scored.run_dir)
@@ -131,7 +131,7 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
     for place, score in enumerate(scored.scores):
         task, group, n_shot, metric, name, value, stderr, higher, n_samples, aggregate = score
         version, task_hash, remark = tasks.get(task, _UNKNOWN)
-        if remark or limit is not None or n_shot != asked.n_shot:
+        if remark or limit is not None or n_shot != asked.n_shot or asked.lacking_metric:
             remark = asked.remark(score, remark)
         scores = (metric, name, value, stderr, higher, n_samples, limit, place in chosen, aggregate)
         rest = (version, task_hash[:_HASH_DIGITS], *known, remark, extra)
@@ -141,19 +141,34 @@ def make_metric_records(scored: ScoredRow, primary: PrimaryMetrics) -> Iterator[
 
 
 class _Asked(NamedTuple):
-    """What a row asks for, and a score may not have."""
+    """What a row asks for, and a score may not have.
+
+    Attributes:
+        lacking_metric: The primary metric that the row names, if it has no such score.
+    """
 
     n_shot: int | None
     limit: float | None
+    lacking_metric: str
+
+    @classmethod
+    def of(cls, scored: ScoredRow) -> _Asked:
+        cells = scored.row.cells
+        n_shot, limit = (read_cell(name, cells.get(name, "")).value for name in ("n_shot", "limit"))
+        metric = cells.get("primary_metric", "")
+        has_it = not metric or any(score.metric == metric for score in scored.scores)
+        return cls(n_shot, limit, lacking_metric="" if has_it else metric)
 
     def remark(self, score: MetricScore, known: str) -> str:
         """Return what is not as asked in a score, after what is known of its task."""
         n_shot, n_samples, limit = score.n_shot, score.n_samples, self.limit
         is_short = limit is not None and n_samples is not None and 1 <= n_samples < limit
         is_other = n_shot != self.n_shot and n_shot is not None and self.n_shot is not None
-        if not (known or is_short or is_other):
+        if not (known or is_short or is_other or self.lacking_metric):
             return ""
         parts = [known] if known else []
+        if self.lacking_metric:
+            parts.append(f"primary metric {self.lacking_metric} was asked for, and is not there")
         if is_other:
             parts.append(f"{self.n_shot} shots were asked for, {n_shot} used")
         if is_short:
@@ -163,8 +178,7 @@ class _Asked(NamedTuple):
 
 def find_remarks(scored: ScoredRow) -> list[str]:
     """Return what is not as asked in the scores of a row, each once, with the task."""
-    cells = scored.row.cells
-    asked = _Asked(*(read_cell(name, cells.get(name, "")).value for name in _Asked._fields))
+    asked = _Asked.of(scored)
     found = (
         (score.task, asked.remark(score, scored.tasks.get(score.task, _UNKNOWN).remark))
         for score in scored.scores
