@@ -311,3 +311,10 @@ def test_it_reads_whatever_oe_collect_reads(run: Run, run_dir: Path, tmp_path: P
     ):
         assert "oellm_choice" in parsed(done.stdout).text
     assert "piqa" in parsed(run("oe-report", stdin=table).stdout).text
+
+
+def test_values_of_the_users_own_columns_have_their_name(run: Run) -> None:
+    table = "model_path,task,metric,value,recipe\na/b,quiz,acc,0.5,3\n"
+    written = run("oe-report", stdin=table).stdout
+    assert written.startswith("<!DOCTYPE html>\n")
+    assert [name.text for name in parsed(written).all("span", **{"class": "own"})] == ["recipe: 3"]
