@@ -10,9 +10,12 @@ Options:
   --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
   --sbatch=OPTION  A further sbatch option by its long name: NAME=VALUE, or NAME
                    if it takes no value. The same as --set=sbatch.NAME=VALUE.
+  --unsafe_execution  Let code that a model wrote run without a container, with
+                   all your rights, if there is no image for it. It is the
+                   setting of this name.
   --run_dir=DIR    Create this directory instead of one named after the time.
-  --explain        Print the estimate of each row on stdout and the plan on
-                   stderr; write nothing.
+  --explain        Print the estimate of each row, or of both of its stages, on
+                   stdout and the plan on stderr; write nothing.
   --dry_run        Print the batch scripts on stdout and the plan on stderr;
                    write nothing.
   --help           Print this text.
@@ -32,6 +35,14 @@ eval_output_dir, or are guessed (docs/PLANNING.md). Several workers load the
 same model only if that pays. There are never more jobs than the setting
 queue_limit.
 
+A row whose answers are programs has two stages: the first generates them with
+the model, the second runs them. The second stages have job arrays of their own,
+without GPUs, in cpu_partition. Each of their elements follows one of the first
+stages' elements; jobs.csv has its shard in the column evaluate_shard. Rows that
+need the same answers share a shard, and generate them once. A row whose code
+would run in no container is refused, unless --unsafe_execution or its column
+confirm_run_unsafe_code permits that.
+
 Rows of local models get the column model_digest, and rows of task files and of
 include paths the column task_digest. If these change later, oe-submit notices.
 oe-render says how many rows have results in earlier runs.
@@ -39,7 +50,7 @@ oe-render says how many rows have results in earlier runs.
 Output: the run as one JSON object on one line (schema.json, table `run`), for
   oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv,
   run.json, submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/.
-  Slurm is not needed. run.json has the SHA-256 of the container image; it is
+  Slurm is not needed. run.json has the SHA-256 of each container image; it is
   cached in OELLM_CACHE_DIR (~/.cache/oellm) until the image changes. If the
   manifest is a header alone, oe-render writes nothing and prints
   {"run_dir":null,"n_rows":0}, for which oe-submit has nothing to do.
@@ -93,7 +104,11 @@ def _options(arguments: cli.Arguments) -> Options:
     return Options(
         manifest=arguments["MANIFEST"],
         cluster=arguments["--cluster"],
-        overrides=arguments["--set"] + [_setting(text) for text in arguments["--sbatch"]],
+        overrides=[
+            *arguments["--set"],
+            *(_setting(text) for text in arguments["--sbatch"]),
+            *(["unsafe_execution=true"] if arguments["--unsafe_execution"] else []),
+        ],
         run_dir=arguments["--run_dir"],
         explain=arguments["--explain"],
         dry_run=arguments["--dry_run"],
@@ -143,7 +158,7 @@ def _explain(options: Options, cluster: Cluster) -> None:
             cli.message(line)
         layout = "table" if sys.stdout.isatty() else "csv"
         columns = list(schema.table("estimate"))
-        rows = tables.select_values(spool.estimates(plan.shard_of), columns)
+        rows = tables.select_values(spool.estimates(plan.places), columns)
         tables.write_rows(rows, columns, layout=layout, stream=sys.stdout)
 
 
@@ -169,7 +184,7 @@ def _render(options: Options, cluster: Cluster) -> None:
             plan, spool, cluster, explicit_dir=options.run_dir, digests=digests
         )
     cli.message(
-        f"rows: {plan.count}, shards: {len(plan.shards)}, "
+        f"rows: {plan.count}, shards: {plan.used_shards}, "
         f"about {format_gpu_time(plan.gpu_hours)}, in {run.path}"
     )
     sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")

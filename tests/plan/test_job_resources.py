@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oellm.clusters.cluster import Cluster
 from oellm.errors import UsageError
 from oellm.plan import batch_script, job_resources
+from oellm.plan.batch_script import ScriptFrame
 from oellm.runs.run_record import Array
 
 RUN_DIR = Path("/run")
@@ -31,7 +32,9 @@ def array(described: Cluster, tp: int = 1) -> Array:
 def options(tp: int = 1, **settings: Any) -> dict[str, str]:
     """Return the options in the batch script of a job, by their names."""
     described = cluster(**settings)
-    script = batch_script.render_script(described, RUN_DIR, array(described, tp), 1)
+    script = batch_script.render_script(
+        described, RUN_DIR, array(described, tp), frame=ScriptFrame(0)
+    )
     lines = [line[len("#SBATCH --") :] for line in script.splitlines() if "#SBATCH" in line]
     return {name: value for name, _, value in (line.partition("=") for line in lines)}
 
@@ -80,7 +83,7 @@ def test_as_many_workers_as_the_gpus_of_a_node_suffice_for(there: int, tp: int) 
 def test_each_array_has_its_own_time_limit_and_a_signal_within_it() -> None:
     described = cluster(time_limit="24:00:00", stop_before=300)
     made = Array("s", "lm_eval", 1, 1, 1, 0, time_limit="00:08:00")
-    lines = batch_script.render_script(described, RUN_DIR, made, 1).splitlines()
+    lines = batch_script.render_script(described, RUN_DIR, made, frame=ScriptFrame(0)).splitlines()
     assert {"#SBATCH --time=00:08:00", "#SBATCH --signal=B:USR1@240"} <= set(lines)
 
 

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.manifest.model_key import ModelKey
-from oellm.plan.packing_bounds import guarantee, lower_bound
-from oellm.plan.packing_types import ModelRows
+from oellm.plan.packing.bounds import guarantee, lower_bound
+from oellm.plan.packing.model_rows import ModelRows
+from oellm.plan.row_stages import WorkKey
 from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
 from oellm.runs.run_record import Array, Shard
 from support.exact_packing import can_pack
@@ -37,7 +38,7 @@ def works(draw: st.DrawFn, most_rows: int = 10) -> list[ModelWork]:
         count = draw(st.integers(1, len(rows)))
         suite = draw(st.sampled_from(["lm_eval", "lm_eval", "lm_eval", "bigcode"]))
         key = ModelKey(suite, f"m{len(work)}", "", "hf", "", draw(st.sampled_from([1, 1, 1, 2])))
-        work.append(ModelWork(key, draw(SECONDS), array("d", rows[:count])))
+        work.append(ModelWork(WorkKey(key), draw(SECONDS), array("d", rows[:count])))
         rows = rows[count:]
     return work
 
@@ -62,7 +63,7 @@ def shards_of(made: ShardPlan, number: int) -> list[Shard]:
 
 def models_of(work: Work, array: Array) -> Iterator[tuple[int, ModelWork]]:
     for number, one in enumerate(work):
-        if (one.key.eval_suite, one.key.tp) == (array.eval_suite, array.gpus):
+        if (one.key.model.eval_suite, one.key.gpus) == (array.eval_suite, array.gpus):
             yield number, one
 
 
@@ -71,7 +72,7 @@ def models_of(work: Work, array: Array) -> Iterator[tuple[int, ModelWork]]:
 def test_a_plan_is_whole_and_within_its_room(work: Work, room: Room, gpus: int) -> None:
     workers = node_of(gpus)
     made = plan_shards(work, room, workers)
-    groups = list(dict.fromkeys((key.eval_suite, key.tp) for key, _, _ in work))
+    groups = list(dict.fromkeys((one.key.model.eval_suite, one.key.gpus) for one in work))
     assert [(one.eval_suite, one.gpus) for one in made.arrays] == groups
     assert made.arrays[0].script == "submit_evals.sbatch"
     assert len({one.script for one in made.arrays}) == len(groups)
@@ -175,7 +176,9 @@ def test_no_packing_is_shorter_than_the_bound(work: Work, count: int, part: floa
 
 def work_of(*models: tuple[float, list[float]]) -> list[ModelWork]:
     return [
-        ModelWork(ModelKey("lm_eval", f"m{number}", "", "hf", ""), load_s, array("d", rows))
+        ModelWork(
+            WorkKey(ModelKey("lm_eval", f"m{number}", "", "hf", "")), load_s, array("d", rows)
+        )
         for number, (load_s, rows) in enumerate(models)
     ]
 
@@ -207,7 +210,9 @@ def test_numbers_of_shards(work: Work, room: Room, gpus: int, times: list[float]
 
 def test_room_is_shared_by_work() -> None:
     work = [
-        ModelWork(ModelKey("lm_eval", "m", "", "hf", "", tp), 0.0, array("d", [600.0] * count))
+        ModelWork(
+            WorkKey(ModelKey("lm_eval", "m", "", "hf", "", tp)), 0.0, array("d", [600.0] * count)
+        )
         for tp, count in ((1, 60), (2, 30), (4, 1))
     ]
     made = plan_shards(work, Room(7, 3600, 0), lambda _: 1)
@@ -222,11 +227,12 @@ def test_very_many_shards() -> None:
 
 HASHED = """
 from array import array
+from oellm.manifest.model_key import ModelKey
 from oellm.plan.sharding import *
 import random
 draw = random.Random(3)
 work = [
-    ModelWork(ModelKey(draw.choice("ab"), str(n), "", "hf", ""), draw.choice([1.0, 9.0]),
+    ModelWork(WorkKey(ModelKey(draw.choice("ab"), str(n), "", "hf", "")), draw.choice([1.0, 9.0]),
          array("d", draw.choices([1.0, 2.0, 3.0, 7.0], k=draw.randrange(1, 9))))
     for n in range(60)
 ]

@@ -23,7 +23,7 @@ class ImageRecord(NamedTuple):
     """A container image as it is when a run is written (`images` in run.json).
 
     Attributes:
-        eval_suite: The framework that runs in it.
+        eval_suite: What runs in it: a framework, or `FRAMEWORK-evaluate` for its second stage.
         path: Its path.
         size_bytes: Its size. None, like the digest, for a directory (a sandbox), for an image that
             is missing or cannot be read, and for one that changes while it is read.

@@ -85,6 +85,14 @@ def find_node_python(cluster: Cluster) -> str:
     return cluster.text("python") or sys.executable
 
 
+def require_node_python(cluster: Cluster) -> str:
+    """Return what find_node_python returns; raises MachineError if that is known not to exist."""
+    python = find_node_python(cluster)
+    if os.path.isabs(python) and not cluster.items("setup") and not os.path.lexists(python):
+        raise MachineError(f"{python}: no such Python; set python to one of the nodes")
+    return python
+
+
 def runs_here(cluster: Cluster, environment: str) -> bool:
     """Return whether jobs use the environment of the Python that this process is."""
     try:

@@ -22,7 +22,7 @@ from oellm.frameworks.interface import (
 )
 from oellm.frameworks.program import Program, ProgramFramework
 from oellm.frameworks.stages import EVALUATE, RowStage
-from oellm.manifest.rows import Row
+from oellm.manifest.rows import Row, eval_id
 from oellm.metrics.score_tables import Harness
 from oellm.runs.frozen_worker import added_frameworks
 
@@ -202,6 +202,17 @@ def stages_of(row: Row) -> Sequence[RowStage]:
     if program := create_program(row.typed.eval_suite):
         return program.stages(row)
     return [RowStage(EVALUATE, uses_gpu=True, is_resident=True)]
+
+
+def generation_key(row: Row) -> str:
+    """Return the KEY of the output of the first of a row's two stages, which other rows may share.
+
+    Raises UsageError if no framework here has such stages.
+    """
+    suite = row.typed.eval_suite
+    if (program := create_program(suite)) is None:
+        raise UsageError(f"{suite} has rows with two stages, but this oellm runs none of them")
+    return eval_id(program.generation_row(row))
 
 
 def create_model(name: str, log: Log) -> Model:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm import __version__
 from oellm.clusters import gpu_variables
 from oellm.clusters.cluster import Cluster
-from oellm.clusters.runtime import find_launcher, worker_variables
+from oellm.clusters.runtime import find_launcher, find_node_python, worker_variables
 from oellm.core.paths import data_file
 from oellm.errors import UsageError
 from oellm.plan import job_resources, time_limits
@@ -25,8 +25,22 @@ _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFL
 _STAGE_VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)\})")
 
 
-def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) -> str:
-    """Return the text of the batch script of an array of `n_shards` shards.
+class ScriptFrame(NamedTuple):
+    """What a batch script has to know besides its array.
+
+    Attributes:
+        last_shard: The last shard of the array.
+        is_outside: Whether its workers run on the node, and start containers themselves.
+        is_followed: Whether another array computes second stages of its rows.
+    """
+
+    last_shard: int
+    is_outside: bool = False
+    is_followed: bool = False
+
+
+def render_script(cluster: Cluster, run_dir: Path, array: Array, frame: ScriptFrame) -> str:
+    """Return the text of the batch script of an array.
 
     Raises UsageError if a script cannot express the directory or a setting.
     """
@@ -46,13 +60,16 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
     environment.filters["sh"] = lambda value: shlex.quote(str(value))
     environment.filters["directive"] = _directive
     _require_expressible(run_dir)
-    image, python = find_launcher(cluster, array.eval_suite)
+    if frame.is_outside:
+        image, python = None, find_node_python(cluster)
+    else:
+        image, python = find_launcher(cluster, array.eval_suite)
     stage_dir, stage_variables = _stage_dir(cluster, is_bound=bool(image))
     return environment.get_template("submit_evals.sbatch.j2").render(
+        frame._asdict(),
         version=__version__,
         sbatch_options=_sbatch_options(cluster, run_dir, array),
         array=array,
-        last_shard=array.first_shard + n_shards - 1,
         setup=cluster.items("setup"),
         allow_cpu=cluster.switch("allow_cpu"),
         job_variables=[*SLURM_VARIABLES, *stage_variables],
@@ -73,6 +90,9 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, n_shards: int) 
 def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple[str, Any]]:
     throttle = cluster.number("concurrency")
     time_limit = array.time_limit or cluster.text("time_limit")
+    is_beside_gpus = job_resources.is_beside_gpus(cluster, array)
+    # Of another partition, these say nothing.
+    elsewhere = is_beside_gpus and bool(cluster.text("cpu_partition"))
     options: dict[str, Any] = {
         "job-name": f"oellm-{run_dir.name}",
         "array": f"0-{array.elements - 1}" + (f"%{throttle}" if throttle else ""),
@@ -86,14 +106,14 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple
     }
     chosen = {
         "account": cluster.text("account"),
-        "partition": job_resources.partition_of(cluster),
-        "qos": cluster.text("qos"),
-        "reservation": cluster.text("reservation"),
-        "constraint": cluster.text("gpu_constraint"),
+        "partition": job_resources.partition_of(cluster, array),
+        "qos": "" if elsewhere else cluster.text("qos"),
+        "reservation": "" if elsewhere else cluster.text("reservation"),
+        "constraint": "" if is_beside_gpus else cluster.text("gpu_constraint"),
         "exclude": cluster.text("exclude"),
         "gres": job_resources.gres_of_job(cluster, array),
         "cpus-per-task": str(job_resources.cpus_of_job(cluster, array) or ""),
-        "mem": job_resources.memory_of_job(cluster),
+        "mem": job_resources.memory_of_job(cluster, array),
         "time": time_limit,
     }
     options |= {option: text for option, text in chosen.items() if text}
@@ -101,7 +121,7 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple
     if seconds := time_limits.clamp_stop_before(wanted, parse_time_limit(time_limit)):
         # B: Slurm signals the script only, which passes the signal on.
         options["signal"] = f"B:USR1@{seconds}"
-    return list({**options, **cluster.mapping("sbatch")}.items())
+    return list({**options, **job_resources.sbatch_options_of(cluster, array)}.items())
 
 
 def _require_expressible(run_dir: Path) -> None:

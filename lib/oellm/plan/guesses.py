@@ -49,7 +49,9 @@ START_S = 60.0
 _MOST_REQUESTS = 10**12
 _MOST_TOKENS = 10**6
 
-_LIMITS_OF_GENERATION = ("max_gen_toks", "max_new_tokens", "max_tokens")
+_LIMITS_OF_GENERATION = (
+    *("max_gen_toks", "max_new_tokens", "max_tokens", "max_length_generation"),
+)
 
 
 class Setting(NamedTuple):

@@ -8,6 +8,9 @@ from oellm.clusters.cluster import Cluster
 from oellm.errors import UsageError
 from oellm.runs.run_record import Array
 
+# The beginnings of the options of sbatch that ask for GPUs, or for something beside each.
+_GPU_OPTION = re.compile("gpu|gres|cpus-per-gpu|mem-per-gpu")
+
 
 def require_node_for(cluster: Cluster, tp: int) -> None:
     """Raise ValueError if no node of the cluster can hold a model split over `tp` GPUs."""
@@ -39,6 +42,14 @@ def count_workers(cluster: Cluster, tp: int) -> int:
             "--set gpus_per_node=… or OELLM_GPUS_PER_NODE"
         )
     return max(1, available // tp)
+
+
+def is_beside_gpus(cluster: Cluster, array: Array) -> bool:
+    """Return whether jobs need no GPU on a cluster whose other jobs have GPUs.
+
+    What the settings say of the GPUs' partition does not concern them.
+    """
+    return array.needs_no_gpu and cluster.number("gpus_per_node") != 0
 
 
 def gpus_of_worker(cluster: Cluster, tp: int) -> int:
@@ -73,17 +84,29 @@ def gres_of_job(cluster: Cluster, array: Array) -> str:
 def cpus_of_job(cluster: Cluster, array: Array) -> int | None:
     """Return the CPU cores that a job asks for, None for Slurm's own default."""
     of_job, of_gpu = cluster.number("cpus_per_task"), cluster.number("cpus_per_gpu")
+    if of_job is None and array.cpus is not None:
+        return array.cpus
     if of_job is not None or of_gpu is None:
         return of_job
     return of_gpu * max(1, gpus_of_job(cluster, array))
 
 
-def memory_of_job(cluster: Cluster) -> str:
+def memory_of_job(cluster: Cluster, array: Array) -> str:
     """Return the memory that a job asks for, as Slurm writes it; 0 means all of the node's."""
+    if array.memory_gib is not None:
+        return cluster.text("mem") or f"{array.memory_gib}G"
     return cluster.text("mem") or ("0" if cluster.switch("whole_node") else "")
 
 
-def partition_of(cluster: Cluster) -> str:
+def partition_of(cluster: Cluster, array: Array) -> str:
     """Return the partition of the jobs; empty for Slurm's default."""
-    without_gpus = cluster.number("gpus_per_node") == 0
+    without_gpus = cluster.number("gpus_per_node") == 0 or array.needs_no_gpu
     return (without_gpus and cluster.text("cpu_partition")) or cluster.text("partition")
+
+
+def sbatch_options_of(cluster: Cluster, array: Array) -> dict[str, str]:
+    """Return the further options of the setting sbatch, without those that ask for GPUs."""
+    options = cluster.mapping("sbatch")
+    if not is_beside_gpus(cluster, array):
+        return options
+    return {name: text for name, text in options.items() if not _GPU_OPTION.match(name)}

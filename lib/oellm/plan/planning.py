@@ -6,8 +6,7 @@ import contextlib
 import dataclasses
 import os
 from array import array
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from oellm import frameworks
@@ -19,14 +18,16 @@ from oellm.errors import ExitStatus, InputError, OellmError, raise_errors
 from oellm.frameworks.current_contents import ContentsReader
 from oellm.frameworks.task_check import TaskCheck
 from oellm.manifest import csv_file
-from oellm.manifest.model_key import ModelKey, model_key
+from oellm.manifest.model_key import model_key
 from oellm.manifest.rows import Row
 from oellm.models import local_models
 from oellm.plan import job_resources, time_limits
 from oellm.plan.costs import CostModel
 from oellm.plan.guesses import DOCUMENTS
-from oellm.plan.row_spool import RowDigests, RowSpool
-from oellm.plan.sharding import ModelWork, Room, ShardPlan, plan_shards
+from oellm.plan.manifest_reading import ManifestReading
+from oellm.plan.row_spool import Places, RowDigests, RowSpool
+from oellm.plan.row_stages import RowStages, StagedRow
+from oellm.plan.sharding import Room, ShardPlan, plan_shards
 from oellm.runs.run_record import Array, Shard
 from oellm.slurm import commands, notation
 from oellm.slurm.clusters import find_clusters
@@ -52,7 +53,9 @@ class RunPlan:
         count: Number of rows.
         arrays: The job arrays.
         shards: The shards of all arrays, by index.
-        shard_of: The shards of each model's rows, in the order of the manifest.
+        outside: The positions of arrays whose workers run on the node, outside of containers.
+        places: The shards of the rows.
+        environments: The environments that the rows need, as keys of the setting images.
         task_directories: Directories of task files that the rows name, and paths that these name.
         digests: The digests of local models and of tasks in these directories.
         rows_by_basis: Number of rows by the basis of their estimate.
@@ -65,7 +68,9 @@ class RunPlan:
     count: int
     arrays: list[Array]
     shards: list[Shard]
-    shard_of: Mapping[ModelKey, array[int]]
+    outside: frozenset[int]
+    places: Places
+    environments: Sequence[str]
     task_directories: frozenset[str]
     digests: RowDigests
     rows_by_basis: Mapping[str, int]
@@ -77,10 +82,19 @@ class RunPlan:
         """Return the number of shards of an array."""
         return sum(shard.array == position for shard in self.shards)
 
+    def count_jobs(self, position: int) -> int:
+        """Return the number of elements of an array that have rows."""
+        return len({s.element for s in self.shards if s.array == position and s.rows})
+
     @property
     def estimate_s(self) -> float:
         """Seconds that all workers should take together."""
         return sum(shard.estimate_s for shard in self.shards)
+
+    @property
+    def used_shards(self) -> int:
+        """The number of shards that have rows; others are never submitted."""
+        return sum(shard.rows > 0 for shard in self.shards)
 
     def longest_s(self, position: int) -> float:
         """Return the seconds that the longest shard of an array should take."""
@@ -93,71 +107,6 @@ class RunPlan:
             "gpu_hours": round(self.gpu_hours, 5),
             "rows_by_basis": dict(self.rows_by_basis),
         }
-
-
-class _Reading:
-    """What has been read of a manifest so far."""
-
-    def __init__(self, contents: ContentsReader) -> None:
-        self._contents = contents
-        self.work: dict[ModelKey, ModelWork] = {}
-        # The seconds of each model's rows, which its ModelWork has, too.
-        self.seconds: dict[ModelKey, array[float]] = {}
-        self.directories: set[str] = set()
-        self.bases: Counter[str] = Counter()
-        self.uncounted = 0
-        self.repeated = 0
-        # The cells that name each local model.
-        self.models: dict[ModelKey, Row] = {}
-        # Models that no job could load.
-        self.unusable: dict[ModelKey, InputError] = {}
-        # Tasks that do not exist. They are told when all cells have been read.
-        self.unknown_tasks: list[InputError] = []
-        # Whether the row that was read last came with its eval_id, from an earlier run.
-        self.is_old = False
-        self.tasks: dict[tuple[str, str], str] = {}
-
-    def note_model(self, row: Row, key: ModelKey) -> None:
-        """Note a local model; not its whole row, of which there may be thousands."""
-        if row.model.is_local:
-            named = {name: row[name] for name in ("model_path", "model_args") if row[name]}
-            self.models[key] = Row(named)
-
-    def digests(self) -> RowDigests:
-        """Return the digests of local models and of tasks, as far as they are known."""
-        models = self._contents.models
-        models.look_at(self.models.values())
-        found = {key: models.digest(row) for key, row in self.models.items()}
-        return RowDigests(
-            models={key: digest for key, digest in found.items() if digest},
-            tasks={names: digest for names, digest in self.tasks.items() if digest},
-            directories=models.directories,
-        )
-
-    def watch(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """Yield rows as they are read, one by one, and note whether each is an old one."""
-        for row in rows:
-            self.is_old = bool(row["eval_id"])
-            yield row
-
-    def look_up(self, row: Row, check: TaskCheck) -> None:
-        """Look up the task of a row, and keep what is wrong with it."""
-        try:
-            check.look_up(row)
-        except InputError as error:
-            self.unknown_tasks.append(error)
-
-    def note_task(self, row: Row) -> None:
-        """Note the directory and the digest of a task that does not come with its framework."""
-        include_path, task_path = row["include_path"], row["task_path"]
-        if (task_path, include_path) in self.tasks or not (include_path or "/" in task_path):
-            return
-        if include_path:
-            self.directories.add(include_path)
-        if "/" in task_path:
-            self.directories.add(os.path.dirname(task_path))
-        self.tasks[task_path, include_path] = self._contents.task(row).digest
-        self.directories.update(self._contents.task_paths(row))
 
 
 def plan_run(
@@ -178,38 +127,49 @@ def plan_run(
     take longer than their time limit. Raises InputError for anything wrong in the manifest, and
     NoRowsError if it has no rows. With `only_plan`, a model that is not there is only reported.
     """
-    read = _Reading(ContentsReader(cluster, report, {}))
+    read = ManifestReading(ContentsReader(cluster, report, {}), takes_digests=spool is not None)
+    stages = RowStages(cluster)
     written = read.watch(csv_file.read_rows(stream, source, report))
     rows = complete_rows(frameworks.select_runnable(written, report), cluster)
     check = TaskCheck(cluster, report)
     for row in _drop_duplicates(rows, report):
-        key = model_key(row)
-        if key in read.unusable:
+        told = report if only_plan or read.is_old else None
+        if (staged := _find_stages(row, read, stages, cluster=cluster, report=told)) is None:
             continue
-        if (seconds := read.seconds.get(key)) is None:
-            try:
-                told = report if only_plan or read.is_old else None
-                _require_usable(row, cluster, tp=key.tp, report=told)
-            except InputError as error:
-                read.unusable[key] = error
-                continue
-            seconds = read.seconds[key] = array("d")
-            read.work[key] = ModelWork(key, costs.load(row), seconds)
-            if spool is not None:
-                read.note_model(row, key)
-        estimate = costs.row(row)
-        seconds.append(estimate.seconds)
+        estimate = read.add(staged, costs)
         read.bases[estimate.basis] += 1
         read.uncounted += not estimate.is_counted
         read.repeated += row["eval_id"] in earlier
         read.look_up(row, check)
         read.note_task(row)
         if spool is not None:
-            spool.add(row, key, estimate)
-    raise_errors([*read.unusable.values(), *read.unknown_tasks])
-    if not read.work:
+            spool.add(row, staged, estimate)
+    raise_errors([*read.unusable.values(), *read.bad_rows, *read.unknown_tasks])
+    if not read.models:
         raise NoRowsError("nothing to do: the manifest has no rows")
-    return _plan(read, cluster, start_s=costs.start_s, report=report)
+    return _plan(read, stages, cluster, start_s=costs.start_s, report=report)
+
+
+def _find_stages(
+    row: Row, read: ManifestReading, stages: RowStages, *, cluster: Cluster, report: Log | None
+) -> StagedRow | None:
+    """Return the stages of a row; None if it cannot be evaluated, which is kept for later."""
+    key = model_key(row)
+    if key in read.unusable:
+        return None
+    if key not in read.usable:
+        try:
+            _require_usable(row, cluster, tp=key.tp, report=report)
+        except InputError as error:
+            read.unusable[key] = error
+            return None
+        read.usable.add(key)
+        read.note_model(row, key)
+    try:
+        return stages.find(row, key)
+    except InputError as error:
+        read.bad_rows.append(error)
+        return None
 
 
 def _require_usable(row: Row, cluster: Cluster, *, tp: int, report: Log | None) -> None:
@@ -229,21 +189,30 @@ def _require_usable(row: Row, cluster: Cluster, *, tp: int, report: Log | None) 
         raise row.error("tp", str(error)) from None
 
 
-def _plan(read: _Reading, cluster: Cluster, start_s: float, report: Log) -> RunPlan:
+def _plan(
+    read: ManifestReading, stages: RowStages, cluster: Cluster, *, start_s: float, report: Log
+) -> RunPlan:
     shard_s = parse_time_limit(cluster.text("shard_time"))
+    models = read.models.values()
     room = Room(
-        elements=cluster.number("queue_limit"),
+        elements=_room_beside(
+            cluster.number("queue_limit"), sum(model.second_count for model in models)
+        ),
         shard_s=_SHARD_S if shard_s is None else shard_s,
         start_s=start_s,
     )
     planned = plan_shards(
-        list(read.work.values()), room, lambda tp: job_resources.count_workers(cluster, tp)
+        [model.work() for model in models],
+        room,
+        lambda tp: job_resources.count_workers(cluster, tp),
     )
     plan = RunPlan(
-        count=sum(len(work.rows) for work in read.work.values()),
+        count=sum(model.count for model in models),
         arrays=planned.arrays,
         shards=planned.shards,
-        shard_of=dict(zip(read.work, planned.shard_of, strict=True)),
+        outside=frozenset(planned.outside),
+        places=read.places(planned),
+        environments=list(stages.environments),
         task_directories=frozenset(read.directories),
         digests=read.digests(),
         rows_by_basis=read.bases,
@@ -254,10 +223,24 @@ def _plan(read: _Reading, cluster: Cluster, start_s: float, report: Log) -> RunP
     return dataclasses.replace(plan, arrays=list(_limit_arrays(plan, cluster, report)))
 
 
+def _room_beside(elements: int | None, second_stages: int) -> int | None:
+    """Return the most elements of first stages, so that there is room for those that follow.
+
+    Each of these has a row with a second stage, and no element is followed by more than one.
+    """
+    if elements is None:
+        return None
+    return max(1, elements // 2, elements - second_stages)
+
+
 def _limit_arrays(plan: RunPlan, cluster: Cluster, report: Log) -> Iterator[Array]:
     """Yield the arrays with their GPUs, if the cluster has any, and their time limits."""
-    ceiling = _ceiling_s(cluster)
+    ceilings: dict[str, int | None] = {}
     for position, planned in enumerate(plan.arrays):
+        partition = job_resources.partition_of(cluster, planned)
+        if partition not in ceilings:
+            ceilings[partition] = _ceiling_s(cluster, partition)
+        ceiling = ceilings[partition]
         longest = plan.longest_s(position)
         limit = time_limits.limit_time(longest, cluster.number("stop_before") or 0, ceiling)
         if limit is not None and longest > limit:
@@ -270,14 +253,13 @@ def _limit_arrays(plan: RunPlan, cluster: Cluster, report: Log) -> Iterator[Arra
         yield dataclasses.replace(planned, gpus=gpus, time_limit=text)
 
 
-def _ceiling_s(cluster: Cluster) -> int | None:
+def _ceiling_s(cluster: Cluster, partition: str) -> int | None:
     """Return the longest time limit that a job may have: the setting's, and the partition's.
 
     A run may be rendered on a machine without Slurm; the partition's is not known there.
     """
     limits = [parse_time_limit(cluster.text("time_limit"))]
     if cluster.text("executor") == "slurm":
-        partition = job_resources.partition_of(cluster)
         names = find_clusters(cluster.mapping("sbatch"), os.environ)
         with contextlib.suppress(OellmError):
             limits += [commands.ask_partition_limit(partition, name) for name in names]
@@ -296,16 +278,22 @@ def _gpu_hours(planned: ShardPlan, cluster: Cluster) -> float:
 
 def describe_plan(plan: RunPlan) -> Iterator[str]:
     """Yield lines for people: one for all shards that are alike, one for each array, the total."""
-    alike: dict[tuple[int, int, str], list[int]] = {}
+    alike: dict[tuple[bool, int, int, str], list[int]] = {}
     for shard in plan.shards:
+        is_second = plan.arrays[shard.array].follows is not None
         time = display.format_duration(shard.estimate_s)
-        alike.setdefault((shard.models, shard.rows, time), []).append(shard.index)
-    for (models, rows, time), indices in alike.items():
+        if shard.rows:
+            kind = (is_second, shard.models, shard.rows, time)
+            alike.setdefault(kind, []).append(shard.index)
+    for (is_second, models, rows, time), indices in alike.items():
         suffix = " each" if len(indices) > 1 else ""
+        stage = "second stage, " if is_second else ""
         ranges = format_ranges(indices)
-        yield f"shards {ranges}: models: {models}, rows: {rows}, about {time}{suffix}"
+        yield f"shards {ranges}: {stage}models: {models}, rows: {rows}, about {time}{suffix}"
     for position, planned in enumerate(plan.arrays):
-        size = f"jobs: {planned.elements}"
+        size = f"jobs: {plan.count_jobs(position)}"
+        if planned.follows is not None:
+            size += f", each after that of {plan.arrays[planned.follows].script}"
         if planned.workers > 1:
             size += f", workers per job: {planned.workers}"
         limit = f", time limit {planned.time_limit}" if planned.time_limit else ""
@@ -316,7 +304,8 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
             f"{plan.uncounted} rows: nobody has counted their documents, and their times assume "
             f"{DOCUMENTS} for each task; oe-fetch counts them"
         )
-    if len(plan.shards) == 1 and plan.count > 1:
+    firsts = [shard for shard in plan.shards if plan.arrays[shard.array].follows is None]
+    if len(firsts) == 1 and plan.count > 1:
         yield "all rows are in one job: a smaller setting shard_time spreads them over more jobs"
     bases = ", ".join(f"{count} {basis}" for basis, count in sorted(plan.rows_by_basis.items()))
     yield f"in total about {display.format_gpu_time(plan.gpu_hours)}; times of rows: {bases}"

@@ -13,13 +13,13 @@ from oellm import __version__
 from oellm.clusters.binds import bind_line, list_binds
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests, ImageRecord
-from oellm.clusters.runtime import require_launcher
+from oellm.clusters.runtime import require_launcher, require_node_python
 from oellm.core import atomic, schema
 from oellm.core.paths import make_directory, make_shared_directory, user_name
 from oellm.errors import MachineError
-from oellm.manifest.model_key import ModelKey
 from oellm.manifest.model_spec import ModelSpec
 from oellm.plan import batch_script
+from oellm.plan.batch_script import ScriptFrame
 from oellm.plan.planning import RunPlan
 from oellm.plan.row_spool import RowSpool
 from oellm.runs import run_directory
@@ -31,10 +31,8 @@ from oellm.runs.run_directory import Run
 def render_scripts(plan: RunPlan, cluster: Cluster, explicit_dir: str | None) -> Iterator[str]:
     """Yield the batch scripts that `write_run` would write, without making a directory."""
     run_dir = Path(explicit_dir or _output_dir(cluster) / user_name() / "TIME").absolute()
-    for position, array in enumerate(plan.arrays):
-        yield batch_script.render_script(
-            cluster, run_dir, array=array, n_shards=plan.count_shards(position)
-        )
+    for _, script in _scripts(plan, cluster, run_dir):
+        yield script
 
 
 def write_run(
@@ -50,12 +48,14 @@ def write_run(
     An incomplete run directory is removed. Raises MachineError if the image or the shared directory
     is missing, and InputError if the directory asked for exists.
     """
-    images = []
+    images: list[ImageRecord] = []
     # This takes time, so it is done before there is a directory that an interrupt could leave.
-    for eval_suite in dict.fromkeys(array.eval_suite for array in plan.arrays):
-        image, _ = require_launcher(cluster, eval_suite)
-        if image:
-            images.append(digests.describe_image(eval_suite, image))
+    for environment in plan.environments:
+        image, _ = require_launcher(cluster, environment)
+        if image and str(image) not in [known.path for known in images]:
+            images.append(digests.describe_image(environment, image))
+    if plan.outside:
+        require_node_python(cluster)
     path = run_directory.create_run_directory(_output_dir(cluster), user_name(), explicit_dir)
     try:
         return _fill_directory(path, plan, spool, cluster=cluster, images=images)
@@ -71,7 +71,7 @@ def _fill_directory(
         make_directory(path / name)
     jobs = path / run_directory.JOBS
     with atomic.naming_file(jobs), atomic.create_text(jobs) as stream:
-        spool.write_jobs(stream, plan.shard_of, plan.digests)
+        spool.write_jobs(stream, plan.places, plan.digests)
     if plan.digests.directories:
         # oe-submit reads only what has changed by then.
         directories = dict(plan.digests.directories)
@@ -79,16 +79,11 @@ def _fill_directory(
         write_accepted(path, known)
     worker = freeze_worker()
     atomic.write_file(path / run_directory.WORKER, worker)
-    for position, array in enumerate(plan.arrays):
-        script = batch_script.render_script(
-            cluster, path, array=array, n_shards=plan.count_shards(position)
-        )
-        atomic.write_file(path / array.script, script.encode("utf-8", "surrogateescape"))
+    for name, script in _scripts(plan, cluster, path):
+        atomic.write_file(path / name, script.encode("utf-8", "surrogateescape"))
     if images:
         make_shared_directory(Path(cluster.text("hf_home")))
-        bound = list_binds(
-            cluster, path, models=map(_model, plan.shard_of), paths=plan.task_directories
-        )
+        bound = list_binds(cluster, path, models=_models(plan), paths=plan.task_directories)
         # The script binds the run directory, wherever that is then.
         lines = "".join(f"{line}\n" for line in bound if line != bind_line(str(path)))
         atomic.write_file(path / run_directory.BINDS, lines.encode("utf-8", "surrogateescape"))
@@ -116,10 +111,22 @@ def _fill_directory(
     return run
 
 
-def _model(key: ModelKey) -> ModelSpec:
-    """Return a model with all its arguments."""
-    spec = ModelSpec.parse(key.model_path)
-    return ModelSpec.of(spec.path, {**json.loads(key.model_args), **dict(spec.arguments)})
+def _scripts(plan: RunPlan, cluster: Cluster, run_dir: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name and the text of each batch script."""
+    for position, array in enumerate(plan.arrays):
+        frame = ScriptFrame(
+            last_shard=array.first_shard + plan.count_shards(position) - 1,
+            is_outside=position in plan.outside,
+            is_followed=any(other.follows == position for other in plan.arrays),
+        )
+        yield array.script, batch_script.render_script(cluster, run_dir, array, frame=frame)
+
+
+def _models(plan: RunPlan) -> Iterator[ModelSpec]:
+    """Yield the models of a plan with all their arguments."""
+    for key in dict.fromkeys(work.model for work in plan.places.shards):
+        spec = ModelSpec.parse(key.model_path)
+        yield ModelSpec.of(spec.path, {**json.loads(key.model_args), **dict(spec.arguments)})
 
 
 def _output_dir(cluster: Cluster) -> Path:

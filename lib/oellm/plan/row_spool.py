@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import itertools
 import tempfile
 from array import array
 from collections.abc import Iterator, Mapping
@@ -12,17 +13,32 @@ from typing import Any, NamedTuple, NoReturn, TextIO
 
 from oellm.core import schema
 from oellm.errors import MachineError
+from oellm.frameworks.stages import EVALUATE, GENERATE
 from oellm.manifest.csv_file import ManifestWriter
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.models.model_digests import KnownDirectory
 from oellm.plan.costs import Estimate
+from oellm.plan.row_stages import StagedRow, WorkKey
 from oellm.runs.run_record import SHARD_COLUMNS
 
 MODEL_DIGEST, TASK_DIGEST = "model_digest", "task_digest"
 
-# The shards of each model's rows, in the order of the manifest.
-ShardOf = Mapping[ModelKey, "array[int]"]
+# The shard of a second stage that a row does not have.
+NO_SHARD = -1
+
+
+class Places(NamedTuple):
+    """Where rows are evaluated.
+
+    Attributes:
+        shards: The shards of the rows of each load, in the order of the manifest.
+        second_shards: The same for their second stages, if any of the rows has one; NO_SHARD for
+            a row that has none.
+    """
+
+    shards: Mapping[WorkKey, array[int]]
+    second_shards: Mapping[WorkKey, array[int]]
 
 
 class RowDigests(NamedTuple):
@@ -39,6 +55,16 @@ class RowDigests(NamedTuple):
     directories: Mapping[str, KnownDirectory]
 
 
+class _Job(NamedTuple):
+    """A row with its cells, and shards and seconds of both stages; `model` numbers its load."""
+
+    texts: list[str]
+    shards: tuple[str, str]
+    seconds: tuple[float, float]
+    basis: str
+    model: int
+
+
 class RowSpool:
     """Rows in a temporary file, which ends with the process.
 
@@ -49,7 +75,7 @@ class RowSpool:
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8", newline="")  # noqa: SIM115
         self._writer = csv.writer(self._file)
         self._columns: list[str] = []
-        self._numbers: dict[ModelKey, int] = {}
+        self._numbers: dict[WorkKey, int] = {}
 
     def __enter__(self) -> RowSpool:
         return self
@@ -64,8 +90,8 @@ class RowSpool:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def add(self, row: Row, key: ModelKey, estimate: Estimate) -> None:
-        """Add a row whose model is loaded by `key`; all rows have the columns of the first.
+    def add(self, row: Row, staged: StagedRow, estimate: Estimate) -> None:
+        """Add a row with the estimate of its first stage; all have the columns of the first row.
 
         Raises MachineError if the disk has no room for it.
         """
@@ -74,60 +100,83 @@ class RowSpool:
             self._columns = [
                 name for name in row.cells if name not in (*SHARD_COLUMNS, MODEL_DIGEST)
             ]
-        number = self._numbers.setdefault(key, len(self._numbers))
+        number = self._numbers.setdefault(staged.key, len(self._numbers))
         texts = [row.cells[name] for name in self._columns]
-        texts += (str(number), f"{estimate.seconds:.3f}", estimate.basis)
+        second = "" if staged.second is None else f"{staged.second.seconds:.3f}"
+        texts += (str(number), f"{estimate.seconds:.3f}", estimate.basis, second)
         try:
             self._writer.writerow(texts)
         except OSError as error:
             _refuse(error)
 
-    def write_jobs(self, stream: TextIO, shard_of: ShardOf, digests: RowDigests) -> None:
-        """Write the rows as jobs.csv, each with its digests, if there are any, and its shard."""
+    def write_jobs(self, stream: TextIO, places: Places, digests: RowDigests) -> None:
+        """Write the rows as jobs.csv, each with its digests, if there are any, and its shards."""
         writer = ManifestWriter(stream)
+        shards = SHARD_COLUMNS if places.second_shards else SHARD_COLUMNS[:1]
         if not digests.models and not digests.tasks:
-            writer.header([*self._columns, "shard"])
-            writer.write_texts([*texts, shard] for texts, shard, *_ in self._jobs(shard_of))
+            writer.header([*self._columns, *shards])
+            writer.write_texts(
+                [*job.texts, *job.shards[: len(shards)]] for job in self._jobs(places)
+            )
             return
-        models = [digests.models.get(key, "") for key in self._numbers]
+        models = [digests.models.get(key.model, "") for key in self._numbers]
         columns = list(dict.fromkeys([*self._columns, TASK_DIGEST]))
         task, include, own = (
             columns.index(name) if name in columns else -1
             for name in ("task_path", "include_path", TASK_DIGEST)
         )
         is_new = own >= len(self._columns)
-        writer.header([*columns, MODEL_DIGEST, "shard"])
+        writer.header([*columns, MODEL_DIGEST, *shards])
 
         def complete() -> Iterator[list[str]]:
-            for texts, shard, _, number in self._jobs(shard_of):
+            for job in self._jobs(places):
+                texts = job.texts
                 if is_new:
                     texts.append("")
                 name = texts[task], texts[include] if include >= 0 else ""
                 texts[own] = digests.tasks.get(name, texts[own])
-                yield [*texts, models[number], shard]
+                yield [*texts, models[job.model], *job.shards[: len(shards)]]
 
         writer.write_texts(complete())
 
-    def estimates(self, shard_of: ShardOf) -> Iterator[dict[str, Any]]:
-        """Yield the estimate of each row (schema.json, table `estimate`)."""
-        for texts, shard, (seconds, basis), _ in self._jobs(shard_of):
-            cells = dict(zip(self._columns, texts, strict=True))
-            ours = {"shard": int(shard), "seconds": float(seconds), "basis": basis}
-            yield {
-                column: ours.get(column, cells.get(column)) for column in schema.table("estimate")
-            }
+    def estimates(self, places: Places) -> Iterator[dict[str, Any]]:
+        """Yield the estimate of each stage of each row (schema.json, table `estimate`)."""
+        for job in self._jobs(places):
+            cells = dict(zip(self._columns, job.texts, strict=True))
+            stages = (GENERATE, EVALUATE) if job.shards[1] else ("",)
+            for number, stage in enumerate(stages):
+                ours = {
+                    "shard": int(job.shards[number]),
+                    "stage": stage,
+                    "seconds": job.seconds[number],
+                    # Nothing is measured yet of second stages.
+                    "basis": job.basis if number == 0 else "guessed",
+                }
+                yield {
+                    column: ours.get(column, cells.get(column))
+                    for column in schema.table("estimate")
+                }
 
-    def _jobs(self, shard_of: ShardOf) -> Iterator[tuple[list[str], str, list[str], int]]:
-        """Yield the texts of each row, its shard, its seconds with their basis, and its model."""
+    def _jobs(self, places: Places) -> Iterator[_Job]:
+        """Yield the rows with what the plan says of them."""
         try:
             self._file.seek(0)
         except OSError as error:
             _refuse(error)
-        shards = [iter(shard_of[key]) for key in self._numbers]
+        shards = [iter(places.shards[key]) for key in self._numbers]
+        none = itertools.repeat(NO_SHARD)
+        second_shards = [iter(places.second_shards.get(key, none)) for key in self._numbers]
         for texts in csv.reader(self._file, strict=True):
-            number, *estimate = texts[-3:]
+            number, seconds, basis, second_s = texts[-4:]
             model = int(number)
-            yield texts[:-3], str(next(shards[model])), estimate, model
+            second = next(second_shards[model])
+            yield _Job(
+                texts=texts[:-4],
+                shards=(str(next(shards[model])), "" if second == NO_SHARD else str(second)),
+                seconds=(float(seconds), float(second_s or 0)),
+                basis=basis,
+                model=model,
+            )
 
 
 def _refuse(error: OSError) -> NoReturn:

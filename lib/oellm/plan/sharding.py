@@ -3,49 +3,79 @@
 from __future__ import annotations
 
 import bisect
+import dataclasses
+import functools
 import heapq
+import itertools
 import math
 from array import array
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from oellm.manifest.model_key import ModelKey
-from oellm.plan.packing import pack_rows
-from oellm.plan.packing_types import ModelRows, Packing, number_longest_first
+from oellm.frameworks.stages import EVALUATE
+from oellm.plan.packing.filling import pack_rows
+from oellm.plan.packing.model_rows import ModelRows, Packing, number_longest_first
+from oellm.plan.row_stages import Needs, WorkKey
 from oellm.runs.run_record import LEAST_ROW_TIMEOUT_S, Array, Shard
 
 # Sums that differ in their last digits only are equal.
 _TOLERANCE = 1e-9
 # A row hangs if it takes that many times its estimate, unless a setting says otherwise.
 _HUNG_AFTER = 10
+# Seconds that a worker without a framework takes before its first row.
+_START_S = 10.0
+
+
+class SecondStages(NamedTuple):
+    """The second stages of a model's rows, by the unit that has their first stage.
+
+    Attributes:
+        seconds: Seconds of the second stages of each unit's rows.
+        counts: How many of them have one.
+        needs: What suffices for each of them.
+    """
+
+    seconds: Sequence[float]
+    counts: Sequence[int]
+    needs: Needs
 
 
 class ModelWork(NamedTuple):
-    """The rows of one model.
+    """The rows of one model, in units: a row, or several that share the output of a first stage.
 
     Attributes:
-        key: What the model is loaded by.
+        key: What the model is loaded by, and where.
         load_s: Seconds to load it.
-        rows: Seconds of each row, in the order of the manifest.
+        rows: Seconds of the first or only stage of each unit, in the order of the manifest.
+        counts: The rows of each unit; None if each is one row.
+        needs: What its workers need if they use no GPU.
+        second: The second stages; None if no row has one.
     """
 
-    key: ModelKey
+    key: WorkKey
     load_s: float
     rows: Sequence[float]
+    counts: Sequence[int] | None = None
+    needs: Needs = Needs()
+    second: SecondStages | None = None
 
 
 class ShardPlan(NamedTuple):
     """Where each row is evaluated.
 
     Attributes:
-        arrays: The job arrays.
+        arrays: The job arrays; those that follow others come last.
         shards: The shards of all arrays, by index.
-        shard_of: For each ModelWork, the shard of each of its rows.
+        shard_of: For each ModelWork, the shard of each of its units.
+        second_shard_of: The shard of the second stages of each unit's rows, if it has some.
+        outside: The positions of arrays whose workers run on the node, outside of containers.
     """
 
     arrays: list[Array]
     shards: list[Shard]
     shard_of: list[array[int]]
+    second_shard_of: list[array[int]]
+    outside: set[int]
 
 
 class Room(NamedTuple):
@@ -60,6 +90,20 @@ class Room(NamedTuple):
     elements: int | None
     shard_s: float
     start_s: float
+
+
+class _Kind(NamedTuple):
+    """What the rows of one array share."""
+
+    eval_suite: str
+    gpus: int
+    is_resident: bool
+    uses_gpu: bool
+
+    @property
+    def name(self) -> str:
+        """The part of a script's name that tells it from others."""
+        return f"{self.eval_suite}-tp{self.gpus}" if self.uses_gpu else f"{self.eval_suite}-cpu"
 
 
 class Group(NamedTuple):
@@ -77,55 +121,83 @@ class Group(NamedTuple):
 def plan_shards(work: Sequence[ModelWork], room: Room, workers: Callable[[int], int]) -> ShardPlan:
     """Return the arrays, the shards and the shard of each row.
 
-    Each framework and each number of GPUs has one array, in the order in which they appear;
-    `workers` returns the workers of an element, given the GPUs of a worker. The result depends on
-    the values of `work` and their order alone. Times must be finite and not below 0, and each model
-    must have a row.
+    The rows of one framework that need the same have one array, in the order in which they appear;
+    `workers` returns the workers of an element, given the GPUs of a worker. If some of its rows
+    have a second stage, another array follows it. The result depends on the values of `work` and
+    their order alone. Times must be finite and not below 0, and each model must have a row.
     """
-    numbers_of: dict[tuple[str, int], list[int]] = {}
+    numbers_of: dict[_Kind, list[int]] = {}
     for number, one in enumerate(work):
-        numbers_of.setdefault((one.key.eval_suite, one.key.tp), []).append(number)
+        key = one.key
+        kind = _Kind(
+            key.model.eval_suite,
+            key.gpus,
+            is_resident=key.is_resident,
+            uses_gpu=key.uses_gpu,
+        )
+        numbers_of.setdefault(kind, []).append(number)
     models = [ModelRows.of(one.load_s, one.rows) for one in work]
     groups = [
-        Group([models[number] for number in numbers], workers(tp))
-        for (_, tp), numbers in numbers_of.items()
+        Group([models[number] for number in numbers], workers(kind.gpus) if kind.gpus else 1)
+        for kind, numbers in numbers_of.items()
     ]
     shares = share_elements(groups, room)
-    result = ShardPlan([], [], [array("i") for _ in work])
-    for (suite, tp), group, share in zip(numbers_of, groups, shares, strict=True):
+    result = ShardPlan(
+        arrays=[],
+        shards=[],
+        shard_of=[array("i") for _ in work],
+        second_shard_of=[array("i") for _ in work],
+        outside=set(),
+    )
+    for (kind, numbers), group, share in zip(numbers_of.items(), groups, shares, strict=True):
         packing = number_longest_first(pack_group(group, room, share))
-        _add_array(result, (suite, tp), group=group, packing=packing, start_s=room.start_s)
+        members = [work[number] for number in numbers]
+        _add_array(result, kind, work=members, group=group, packing=packing, start_s=room.start_s)
         first = result.arrays[-1].first_shard
-        for number, place in zip(numbers_of[suite, tp], packing.places, strict=True):
+        for number, place in zip(numbers, packing.places, strict=True):
             result.shard_of[number] = array("i", (first + shard for shard in place))
+    for position, numbers in enumerate(numbers_of.values()):
+        if any(work[number].second is not None for number in numbers):
+            _add_following(result, position, work=work, numbers=numbers)
     return result
 
 
 def _add_array(
-    result: ShardPlan, kind: tuple[str, int], group: Group, packing: Packing, *, start_s: float
+    result: ShardPlan,
+    kind: _Kind,
+    work: Sequence[ModelWork],
+    *,
+    group: Group,
+    packing: Packing,
+    start_s: float,
 ) -> None:
-    """Add the array of a group and its shards; `kind` is their framework and GPUs."""
-    suite, tp = kind
+    """Add the array of a group and its shards."""
     count, first = len(packing.times), len(result.shards)
     position = len(result.arrays)
+    needs = functools.reduce(Needs.joined, (one.needs for one in work))
     result.arrays.append(
         Array(
-            script=f"submit_evals-{suite}-tp{tp}.sbatch" if position else "submit_evals.sbatch",
-            eval_suite=suite,
-            gpus=tp,
+            script=f"submit_evals-{kind.name}.sbatch" if position else "submit_evals.sbatch",
+            eval_suite=kind.eval_suite,
+            gpus=kind.gpus,
             workers=group.workers,
             elements=-(-count // group.workers),
             first_shard=first,
+            cpus=None if kind.uses_gpu else needs.cpus,
+            memory_gib=None if kind.uses_gpu else needs.memory_gib,
         )
     )
+    if not kind.is_resident:
+        result.outside.add(position)
     models, rows, seconds = [0] * count, [0] * count, [start_s] * count
     longest = [0.0] * count
-    for model, place in zip(group.models, packing.places, strict=True):
+    for one, place in zip(work, packing.places, strict=True):
         for shard in sorted(set(place)):
             models[shard] += 1
-            seconds[shard] += model.load_s
-        for row_s, shard in zip(model.rows, place, strict=True):
-            rows[shard] += 1
+            seconds[shard] += one.load_s
+        counts = one.counts or itertools.repeat(1, len(place))
+        for row_s, n_rows, shard in zip(one.rows, counts, place, strict=True):
+            rows[shard] += n_rows
             seconds[shard] += row_s
             longest[shard] = max(longest[shard], row_s)
     for shard in range(count):
@@ -138,6 +210,57 @@ def _add_array(
                 rows=rows[shard],
                 estimate_s=seconds[shard],
                 row_timeout_s=max(LEAST_ROW_TIMEOUT_S, int(_HUNG_AFTER * longest[shard])),
+            )
+        )
+
+
+def _add_following(
+    result: ShardPlan, position: int, work: Sequence[ModelWork], numbers: Sequence[int]
+) -> None:
+    """Add the array that computes the second stages of another array's rows, and its shards.
+
+    An element of it has the second stages of all rows of the element that it follows.
+    """
+    leader, first = result.arrays[position], len(result.shards)
+    models, rows = [0] * leader.elements, [0] * leader.elements
+    seconds, longest = [0.0] * leader.elements, [0.0] * leader.elements
+    needs = Needs()
+    for number in numbers:
+        if (second := work[number].second) is None:
+            continue
+        needs = needs.joined(second.needs)
+        places = [result.shards[shard].element for shard in result.shard_of[number]]
+        result.second_shard_of[number] = array("i", (first + element for element in places))
+        for element, unit_s, count in zip(places, second.seconds, second.counts, strict=True):
+            rows[element] += count
+            seconds[element] += unit_s
+            longest[element] = max(longest[element], unit_s)
+        counted = zip(places, second.counts, strict=True)
+        for element in {element for element, count in counted if count}:
+            models[element] += 1
+    result.outside.add(len(result.arrays))
+    result.arrays.append(
+        dataclasses.replace(
+            leader,
+            script=f"{leader.script.removesuffix('.sbatch')}-{EVALUATE}.sbatch",
+            gpus=0,
+            workers=1,
+            first_shard=first,
+            follows=position,
+            cpus=needs.cpus,
+            memory_gib=needs.memory_gib,
+        )
+    )
+    for element in range(leader.elements):
+        result.shards.append(
+            Shard(
+                index=first + element,
+                array=len(result.arrays) - 1,
+                element=element,
+                models=models[element],
+                rows=rows[element],
+                estimate_s=seconds[element] + _START_S if rows[element] else 0.0,
+                row_timeout_s=max(LEAST_ROW_TIMEOUT_S, int(_HUNG_AFTER * longest[element])),
             )
         )
 

@@ -135,7 +135,7 @@ class Array:
         time_limit: As Slurm writes it; empty if the jobs have no limit of their own.
         follows: The position of the array whose rows' second stage it computes, None if there is
             none. Both have the same number of elements, and each follows the one with its number.
-        cpus: CPU cores of a worker that follows another.
+        cpus: CPU cores of each worker, if its rows need no GPU; else None.
         memory_gib: Memory of such a worker, in GiB.
     """
 
@@ -149,6 +149,11 @@ class Array:
     follows: int | None = None
     cpus: int | None = None
     memory_gib: int | None = None
+
+    @property
+    def needs_no_gpu(self) -> bool:
+        """Whether its rows need no GPU, even if the jobs of the cluster have GPUs."""
+        return self.cpus is not None
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Array:

@@ -6,7 +6,7 @@ import heapq
 import math
 from collections.abc import Sequence
 
-from oellm.plan.packing_types import ModelRows
+from oellm.plan.packing.model_rows import ModelRows
 
 # Most rows of one shard that the bound by shared shards looks at.
 _SHARING = 4

@@ -8,8 +8,8 @@ import math
 from array import array
 from collections.abc import Iterator, Sequence
 
-from oellm.plan.packing_bounds import guarantee, lower_bound
-from oellm.plan.packing_types import ModelRows, Packing
+from oellm.plan.packing.bounds import guarantee, lower_bound
+from oellm.plan.packing.model_rows import ModelRows, Packing
 
 # Lengths to fill shards up to, as multiples of the lower bound. Infinity keeps every model whole;
 # with 0 each row goes to the shard where it ends first.

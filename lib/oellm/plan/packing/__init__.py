@@ -1,0 +1,1 @@
+"""Packing: rows of models into shards."""

@@ -1,0 +1,1 @@
+"""A made-up framework for tests whose rows have two stages, or one."""
