@@ -11,14 +11,16 @@ home/           what the container runtime takes for the user's home
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from oellm.sandbox import namespaces
 from oellm.sandbox.command import DIRECTORIES, REPLACED
+from oellm.sandbox.host_root import ROOT, build_root, show
 from oellm.sandbox.job import BoxJob
 
+# Where programs look for the names of their user and group.
+_NAMES = {"/etc/passwd": "sandbox:x:{0}:{1}::{2}/home:/bin/sh\n", "/etc/group": "sandbox:x:{1}:\n"}
 # The size of the box without output and scratch, and directories besides those that are counted.
 _OWN_BYTES, _OWN_FILES = 4 << 20, 2000
 _FUSE = "/dev/fuse"
@@ -40,10 +42,13 @@ def build_box(job: BoxJob) -> None:
     for name, text in job.files.items():
         with open(f"{job.box}/{name}", "x") as file:
             file.write(text)
+    if job.bare and job.namespaces:
+        build_root(job)
     for each, descriptor in opened:
-        target = f"{job.box}/{each.name}"
-        _make_mount_point(target, os.fstat(descriptor).st_mode)
-        namespaces.bind(f"/proc/self/fd/{descriptor}", target)
+        if each.name.startswith("/"):
+            show(descriptor, f"{job.box}/{ROOT}", each.name)
+        else:
+            show(descriptor, job.box, f"/{each.name}")
         os.close(descriptor)
 
 
@@ -62,22 +67,26 @@ def build_writable_places(job: BoxJob) -> None:
             namespaces.mount_tmpfs(f"{job.box}/{name}", size=size, files=files + 1)
     for name in below:
         os.mkdir(f"{job.box}/scratch/{name}")
+    for name in job.mount_points:
+        path = f"{job.box}/scratch/{name}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if not name.endswith("/"):
+            with open(path, "a"):
+                pass
     with open(f"{job.box}/state/samples", "x"):
         pass
 
 
-def hide_machine(hidden: list[str]) -> None:
-    """Make this machine's files read-only for a program without a container, and hide some.
+def name_user(box: str, user: list[int]) -> None:
+    """Give a user a name, for this mount namespace alone: container runtimes insist on one.
 
-    For the namespaces of this process alone. Raises OSError.
+    Raises OSError.
     """
-    if not namespaces.make_read_only("/"):
-        raise OSError(errno.ENOSYS, "this kernel cannot make all mounts read-only (Linux 5.12)")
-    for path in hidden:
-        if os.path.isdir(path):
-            namespaces.mount_tmpfs(path, size=4096, files=1)
-        elif os.path.exists(path):
-            namespaces.bind(os.devnull, path)
+    for path, text in _NAMES.items():
+        own = f"{box}/{os.path.basename(path)}"
+        with open(own, "x") as file:
+            file.write(text.format(*user, box))
+        namespaces.bind(own, path)
 
 
 def permit_fuse(box: str) -> None:
@@ -97,11 +106,3 @@ def permit_fuse(box: str) -> None:
     os.mknod(device, stat.S_IFCHR | _EVERYBODY, status.st_rdev)
     os.chmod(device, _EVERYBODY)
     namespaces.bind(device, _FUSE)
-
-
-def _make_mount_point(path: str, mode: int) -> None:
-    if stat.S_ISDIR(mode):
-        os.mkdir(path)
-    else:
-        with open(path, "x"):
-            pass

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -23,6 +26,8 @@ DIRECTORIES = {
 }
 # Other writable directories of a container, and the directories of SCRATCH that replace them.
 REPLACED = {"/tmp": "tmp", "/var/tmp": "var-tmp"}  # noqa: S108
+# Where a program finds the directories of its box, by their paths.
+PLACES = {GUARD: "guard", STATE: "state", OUTPUT: "out", SCRATCH: "scratch"}
 # What would let a container see or change more than it is given.
 _WIDENING = (
     *("-B", "-H", "-S", "-W", "-o", "-w"),
@@ -32,7 +37,8 @@ _WIDENING = (
 )
 # What gives a container devices, which evaluations do not need.
 _DEVICES = ("--nv", "--nvccli", "--rocm")
-_PLAIN_PATH = re.compile(r"(/[A-Za-z0-9_.+@-]+)+")
+# Characters with a meaning in the value of --bind.
+_SPECIAL = re.compile(r'[:,"\\]')
 
 
 class Binding(NamedTuple):
@@ -55,11 +61,7 @@ def container_command(
 
     `own_namespaces`: whether the runtime must do with user namespaces, which permit the guard.
     """
-    bound = [
-        text
-        for source, target, is_writable in bindings
-        for text in ("--bind", f"{source}:{target}" + ("" if is_writable else ":ro"))
-    ]
+    bound = [text for binding in bindings for text in _bind_option(binding)]
     return [
         *(runtime, "--quiet", "exec"),
         *(["--userns"] if own_namespaces else []),
@@ -70,6 +72,16 @@ def container_command(
         *("--pwd", OUTPUT, image),
         *plain_command(contained),
     ]
+
+
+def _bind_option(binding: Binding) -> list[str]:
+    source, target, is_writable = binding
+    if not _SPECIAL.search(source + target):
+        return ["--bind", f"{source}:{target}" + ("" if is_writable else ":ro")]
+    text = io.StringIO()
+    fields = ["type=bind", f"src={source}", f"dst={target}", *([] if is_writable else ["ro"])]
+    csv.writer(text, lineterminator="").writerow(fields)
+    return ["--mount", text.getvalue()]
 
 
 def plain_command(contained: Contained) -> list[str]:
@@ -90,9 +102,7 @@ def private_directories() -> dict[str, str]:
 def guard_variables(contained: Contained) -> dict[str, str]:
     """Return the variables that the guard reads."""
     limits = contained.limits.sample._asdict()
-    # Without a container, this machine's /tmp may hold the program.
-    replaced = REPLACED if contained.image else ()
-    hidden = (OUTPUT, SCRATCH, STATE, *replaced, "/dev/shm")  # noqa: S108
+    hidden = (OUTPUT, SCRATCH, STATE, *REPLACED, "/dev/shm")  # noqa: S108
     return {
         LIMITS: ";".join(f"{name}={value}" for name, value in limits.items()),
         COUNTS: f"{STATE}/samples",
@@ -102,12 +112,13 @@ def guard_variables(contained: Contained) -> dict[str, str]:
 
 def check_contained(contained: Contained) -> None:
     """Raise UsageError or MachineError for what must not or cannot be given to a container."""
-    for path in contained.inputs.values():
-        if not _PLAIN_PATH.fullmatch(path):
-            raise UsageError(f"{path!r}: expected an absolute path of plain characters")
-        taken = (OUTPUT, SCRATCH, GUARD, STATE, *REPLACED)
-        if f"{path}/".startswith(tuple(f"{place}/" for place in taken)):
-            raise UsageError(f"{path}: inputs must not be in {', '.join(taken)}")
+    for source, path in contained.inputs.items():
+        if not os.path.exists(source):
+            raise MachineError(f"{source}: no such file or directory on this machine")
+        if path != os.path.abspath(path) or not path.isprintable():
+            raise UsageError(f"{path!r}: expected an absolute path without control characters")
+        if path in REPLACED or f"{path}/".startswith(tuple(f"{place}/" for place in PLACES)):
+            raise UsageError(f"{path}: the sandbox has a directory of its own there")
     for argument in contained.container_args:
         name = argument.partition("=")[0]
         if name in _WIDENING or (name[:2] in _WIDENING and not name.startswith("--")):

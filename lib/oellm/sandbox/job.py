@@ -11,7 +11,7 @@ class Mapped(NamedTuple):
 
     Attributes:
         source: Its path on this machine.
-        name: Its path in the box.
+        name: Its path in the box; for a program without a container, its path for the program.
     """
 
     source: str
@@ -30,7 +30,10 @@ class BoxJob(NamedTuple):
         files: Small files of the box, by their paths in it.
         namespaces: Whether the program gets user, mount and process namespaces.
         bare: Whether the program runs without a container.
-        hidden: Paths that it must not see if it runs without a container.
+        hidden: Directories that it must not see if it runs without a container.
+        mount_points: Names below scratch/ on which the container runtime mounts inputs; those of
+            directories end with a slash.
+        moved: What the box shows below in/, and where a program without a container finds it.
         parent: The process that started the job layer.
         user: The numbers of the user and the group to become; empty if this process is not root.
         seconds, output_bytes, output_files, memory_bytes, processes, stack_bytes: contained.Limits.
@@ -45,6 +48,8 @@ class BoxJob(NamedTuple):
     namespaces: bool
     bare: bool
     hidden: list[str]
+    mount_points: list[str]
+    moved: list[Mapped]
     parent: int
     user: list[int]
     seconds: float
@@ -64,7 +69,8 @@ class BoxJob(NamedTuple):
     def from_json(cls, data: bytes) -> BoxJob:
         """Return the job that to_json has written."""
         job = cls(**json.loads(data))
-        return job._replace(mapped=[Mapped(*each) for each in job.mapped])
+        mapped, moved = ([Mapped(*each) for each in part] for part in (job.mapped, job.moved))
+        return job._replace(mapped=mapped, moved=moved)
 
 
 class ProgramEnd(NamedTuple):

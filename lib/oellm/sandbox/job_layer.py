@@ -22,8 +22,10 @@ import sys
 import time
 
 from oellm.sandbox import frames, namespaces, usage
-from oellm.sandbox.box import build_box, build_writable_places, hide_machine, permit_fuse
+from oellm.sandbox.box import build_box, build_writable_places, name_user, permit_fuse
+from oellm.sandbox.contained import OUTPUT
 from oellm.sandbox.guard import FAILED, STARTED
+from oellm.sandbox.host_root import ROOT, enter_root, finish_root
 from oellm.sandbox.job import BoxJob, ProgramEnd
 from oellm.sandbox.leftovers import copy_regular_files
 
@@ -69,6 +71,7 @@ def _enter(job: BoxJob) -> None:
     if is_built_by_root:
         namespaces.enter_namespaces(namespaces.MOUNTS)
         build_box(job)
+        name_user(job.box, job.user)
         if not job.bare:
             permit_fuse(job.box)
     if job.user:
@@ -77,10 +80,10 @@ def _enter(job: BoxJob) -> None:
         namespaces.enter_namespaces(_NAMESPACES | (namespaces.NETWORK if job.bare else 0))
     if not is_built_by_root:
         build_box(job)
+    build_writable_places(job)
     if job.namespaces and job.bare:
         namespaces.start_loopback()
-        hide_machine(job.hidden)
-    build_writable_places(job)
+        finish_root(job)
     # A change of the user, or of its privileges, has made the kernel forget this.
     _follow(job.parent)
 
@@ -118,6 +121,8 @@ def _be_first(job: BoxJob) -> ProgramEnd:
     """Be the first process of the namespace."""
     try:
         namespaces.mount_proc()
+        if job.bare:
+            namespaces.mount_proc(f"{job.box}/{ROOT}/proc")
         return _watch(job)
     except OSError as error:
         return ProgramEnd(-1, f"the sandbox could not be built: {error}")
@@ -171,8 +176,10 @@ def _start_program(job: BoxJob) -> None:
         with open("/proc/self/oom_score_adj", "w") as file:
             file.write(_OOM_SCORE)
         _limit(job)
+        if job.bare and job.namespaces:
+            enter_root(job)
         if job.bare:
-            os.chdir(f"{job.box}/out")
+            os.chdir(OUTPUT if job.namespaces else f"{job.box}/out")
         os.execvpe(job.command[0], job.command, job.environment)  # noqa: S606
     except BaseException as error:
         os.write(2, f"{job.command[0]}: {error}\n".encode())

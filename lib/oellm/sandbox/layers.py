@@ -69,11 +69,15 @@ def _find_user(name: str) -> tuple[int, int] | None:
         return None
     try:
         entry = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
+        user, group = entry.pw_uid, entry.pw_gid
     except KeyError:
-        raise UsageError(f"sandbox_user: this machine has no user {name}") from None
-    if entry.pw_uid == 0:
+        if not name.isdigit():
+            raise UsageError(f"sandbox_user: this machine has no user {name}") from None
+        # A number that nobody has protects best: nothing else runs as this user.
+        user = group = int(name)
+    if user == 0:
         raise UsageError("sandbox_user: expected a user other than root")
-    return entry.pw_uid, entry.pw_gid
+    return user, group
 
 
 @functools.cache

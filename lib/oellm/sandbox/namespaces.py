@@ -7,6 +7,7 @@ Python may be as old as 3.9.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import select
@@ -30,6 +31,8 @@ _CAPABILITY_VERSION = 0x20080522
 _MOST_CAPABILITIES = 64
 # mount_setattr (Linux 5.12) has the same number on all architectures.
 _MOUNT_SETATTR = 442
+_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "ppc64le": 203}
+_DETACH = 0x2
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 # Of <linux/sockios.h> and <linux/if.h>.
 _SET_INTERFACE_FLAGS, _INTERFACE_UP = 0x8914, 0x1
@@ -90,6 +93,21 @@ def make_read_only(path: str) -> bool:
     arguments = (_AT_FDCWD, os.fsencode(path), _AT_RECURSIVE, attributes, len(attributes))
     result: int = _libc.syscall(ctypes.c_long(_MOUNT_SETATTR), *arguments)
     return result == 0
+
+
+def change_root(path: str) -> None:
+    """Make a mount point the root of this process's own mount namespace, without the rest.
+
+    Raises OSError.
+    """
+    number = _PIVOT_ROOT.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOSYS, f"pivot_root: unknown on {os.uname().machine}")
+    os.chdir(path)
+    # The old root comes to lie over the new one, and is taken away there.
+    _require(_libc.syscall(ctypes.c_long(number), b".", b"."), "pivot_root")
+    _require(_libc.umount2(b".", _DETACH), "umount the old root")
+    os.chdir("/")
 
 
 def start_loopback() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import selectors
 import shutil
 import stat
@@ -18,19 +17,11 @@ from typing import IO
 
 from oellm.core.regular_files import append_regular
 from oellm.errors import MachineError
-from oellm.sandbox.command import (
-    GUARD,
-    REPLACED,
-    STATE,
-    Binding,
-    check_contained,
-    container_command,
-    plain_command,
-)
-from oellm.sandbox.contained import OUTPUT, SCRATCH, Contained, ContainedEnd, Layers
+from oellm.sandbox.command import check_contained
+from oellm.sandbox.contained import Contained, ContainedEnd, Layers
 from oellm.sandbox.frames import FrameParser
-from oellm.sandbox.guard_files import guard_files
-from oellm.sandbox.job import BoxJob, Mapped, ProgramEnd
+from oellm.sandbox.job import BoxJob, ProgramEnd
+from oellm.sandbox.job_plan import plan_job
 from oellm.sandbox.output import OutputDirectory
 
 _BOOT = (
@@ -39,8 +30,6 @@ _BOOT = (
 )
 # In namespaces of its own, a program finds its box here; on this machine, nothing is changed.
 _BOX = "/tmp"  # noqa: S108
-# Variables that name a directory of the user to container runtimes.
-_HOMES = ("HOME", "APPTAINER_CACHEDIR", "APPTAINER_CONFIGDIR", "SINGULARITY_CACHEDIR")
 # How often the caller is asked whether to stop, and how long an ended sandbox may take to vanish.
 _POLL_S = 0.2
 _VANISH_S = 30.0
@@ -66,15 +55,15 @@ def run_contained(
     if bool(contained.image) != layers.container:
         raise MachineError(f"{contained.argv[0]}: no container, although it has an image")
     contained = contained._replace(guard=contained.guard and layers.guard)
-    with _box(contained, layers) as box:
-        return _Run(contained, log_path, stop).follow(_job(contained, layers, box))
+    with _box(layers) as box:
+        return _Run(contained, log_path, stop).follow(plan_job(contained, layers, box))
 
 
 @contextlib.contextmanager
-def _box(contained: Contained, layers: Layers) -> Iterator[str]:
+def _box(layers: Layers) -> Iterator[str]:
     """Provide the directory that the box takes the place of."""
-    runtime = os.path.realpath(layers.runtime)
-    if layers.namespaces and contained.image and not runtime.startswith(f"{_BOX}/"):
+    is_hidden = layers.container and os.path.realpath(layers.runtime).startswith(f"{_BOX}/")
+    if layers.namespaces and not is_hidden:
         yield _BOX
         return
     box = tempfile.mkdtemp(prefix="oellm-sandbox-")
@@ -95,92 +84,6 @@ def _remove(box: str) -> None:
                 with contextlib.suppress(OSError):
                     os.chmod(path, 0o700)
     shutil.rmtree(box, ignore_errors=True)
-
-
-def _job(contained: Contained, layers: Layers, box: str) -> BoxJob:
-    limits = contained.limits
-    mapped = []
-    if layers.namespaces:
-        mapped += [Mapped(str(contained.image), "image")] if contained.image else []
-        mapped += [
-            Mapped(str(path), f"in/{number}") for number, path in enumerate(contained.inputs)
-        ]
-    return BoxJob(
-        command=_command(contained, layers, box),
-        environment=_runtime_environment(box),
-        box=box,
-        mapped=mapped,
-        files={f"guard/{name}": text for name, text in guard_files().items()},
-        namespaces=layers.namespaces,
-        bare=contained.image is None,
-        hidden=_hidden(contained) if contained.image is None else [],
-        parent=os.getpid(),
-        user=list(layers.user or ()),
-        seconds=limits.seconds,
-        output_bytes=limits.output_bytes,
-        output_files=limits.output_files,
-        memory_bytes=limits.memory_bytes,
-        processes=limits.processes,
-        stack_bytes=limits.stack_bytes,
-        sample_memory_bytes=limits.sample.memory_bytes,
-        sample_processes=limits.sample.processes,
-    )
-
-
-def _command(contained: Contained, layers: Layers, box: str) -> list[str]:
-    places = {GUARD: "guard", STATE: "state", OUTPUT: "out", SCRATCH: "scratch"}
-    inputs = [
-        (f"{box}/in/{number}" if layers.namespaces else str(path), target)
-        for number, (path, target) in enumerate(contained.inputs.items())
-    ]
-    if contained.image is None:
-        found = {inside: f"{box}/{name}" for inside, name in places.items()}
-        found |= {target: source for source, target in inputs}
-        return _with_paths_of_this_machine(plain_command(contained), found)
-    image = f"{box}/image" if layers.namespaces else str(contained.image)
-    bindings = [
-        *(Binding(source, target, False) for source, target in inputs),
-        *(Binding(f"{box}/{places[path]}", path, path != GUARD) for path in places),
-        *(Binding(f"{box}/scratch/{name}", path, True) for path, name in REPLACED.items()),
-    ]
-    return container_command(
-        layers.runtime,
-        contained,
-        image=image,
-        bindings=bindings,
-        own_namespaces=layers.namespaces,
-    )
-
-
-def _with_paths_of_this_machine(command: list[str], found: dict[str, str]) -> list[str]:
-    """Replace paths inside a container by those on this machine, where there is no container."""
-    longest_first = sorted(found, key=len, reverse=True)
-    pattern = re.compile(rf"(?<![\w/.-])({'|'.join(map(re.escape, longest_first))})(?![\w.-])")
-    return [pattern.sub(lambda match: found[match[1]], text) for text in command]
-
-
-def _runtime_environment(box: str) -> dict[str, str]:
-    """Return the environment of the container runtime; none of it reaches the program."""
-    given = {name: os.environ.get(name, "") for name in ("PATH", "LD_LIBRARY_PATH")}
-    return {
-        **{name: value for name, value in given.items() if value},
-        **dict.fromkeys(_HOMES, f"{box}/home"),
-        "TMPDIR": f"{box}/scratch/tmp",
-        "LANG": "C.UTF-8",
-    }
-
-
-def _hidden(contained: Contained) -> list[str]:
-    """Return what a program without a container must not see, as far as it does not need it."""
-    home = os.path.realpath(os.path.expanduser("~"))
-    private = (".ssh", ".config", ".aws", ".gnupg", ".cache", ".netrc", ".git-credentials")
-    needed = [contained.argv[0], os.path.realpath(contained.argv[0])]
-    paths = ["/run", home, *(f"{home}/{name}" for name in private)]
-    is_needed = {
-        path: any(f"{os.path.abspath(one)}/".startswith(f"{path}/") for one in needed)
-        for path in paths
-    }
-    return [path for path in paths if not is_needed[path]]
 
 
 class _Run:
