@@ -118,12 +118,12 @@ def serve_parent(serve: Callable[[Connection], None], descriptor: int, parent: i
         serve(Connection(descriptor))
 
 
-def signal_at_parents_end(number: signal.Signals) -> None:
-    """Ask the kernel to send this process a signal when its parent ends.
+def signal_at_parents_end(number: signal.Signals | None) -> None:
+    """Ask the kernel to send this process a signal when its parent ends; None for no signal.
 
     Safe between fork and exec. If the parent may have ended before, compare os.getppid() after it.
     """
-    _prctl(_PR_SET_PDEATHSIG, number)
+    _prctl(_PR_SET_PDEATHSIG, number or 0)
 
 
 def _begin_fork(
