@@ -34,11 +34,13 @@ WORKER = "oe-run-task.pyz"
 BINDS = "binds"
 # Exists while an oe-submit looks and submits.
 LOCK = "submit.lock"
-# Directories; the first four hold a file, or a directory, per row.
+# Directories; the first four hold a file, or a directory, per row, the fifth one per output of a
+# first stage.
 RESULTS = "results"
 FAILURES = "failures"
 SAMPLES = "samples"
 ANSWERS = "answers"
+STAGES = "stages"
 # A heartbeat, and a count of time-outs, per shard.
 PROGRESS = "progress"
 STOPS = "stops"

@@ -1,0 +1,1 @@
+"""The outputs of first stages in a run directory."""
