@@ -14,6 +14,9 @@ Options:
   --bootstrap_iters=N
                     Draws for bootstrapped standard errors; by default the run's
                     setting, else 1000.
+  --unsafe_execution
+                    Let code that a model has written run without a container:
+                    it can do whatever you can do on this machine.
   --jobs=N          Processes of --check_tasks and --fetch_tasks. [default: 4]
   --help            Print this text.
   --version         Print the version.
@@ -72,18 +75,12 @@ from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from signal import Signals
-
     from oellm.core.processes.stop_signals import StopSignals
     from oellm.manifest.rows import Row
-    from oellm.runs.heartbeat import HeartbeatWriter
-    from oellm.runs.result_record import Facts
-    from oellm.runs.result_store import ResultStore
     from oellm.runs.run_directory import Run
-    from oellm.worker.halts import Halt
+    from oellm.runs.run_record import Array
     from oellm.worker.job_script import JobScript
-    from oellm.worker.row_ledger import RowCounts
-    from oellm.worker.row_scheduler import RunOptions
+    from oellm.worker.jobs.assignment import Assignment
 
 
 class Options(NamedTuple):
@@ -96,6 +93,7 @@ class Options(NamedTuple):
     fetch_tasks: bool
     jobs: int
     bootstrap_iters: int | None
+    unsafe_execution: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,21 +116,34 @@ def _options(arguments: cli.Arguments) -> Options:
         fetch_tasks=fetch,
         jobs=cli.positive(arguments, "--jobs"),
         bootstrap_iters=cli.natural(arguments, "--bootstrap_iters"),
+        unsafe_execution=arguments["--unsafe_execution"],
     )
 
 
 def _run_task(arguments: cli.Arguments) -> int:
+    from pathlib import Path
+
     from oellm.core.processes.stop_signals import StopSignals
     from oellm.runs import run_directory
+    from oellm.worker.jobs.assignment import Assignment
 
     options = _options(arguments)
     run = None if options.run_dir is None else run_directory.load_run(options.run_dir)
     rows = list(_rows(run, options.shard))
     if options.only_tasks:
         return _prepare_tasks(rows, options)
+    place = options.run_dir or options.output_dir
+    assignment = Assignment(
+        rows,
+        run,
+        options.shard,
+        directory=Path(place).absolute() if place else None,
+        unsafe_execution=options.unsafe_execution,
+    )
     with StopSignals() as signals:
         script = _begin_job(run)
-        return _evaluate(rows, run, options=options, signals=signals, script=script)
+        draws = options.bootstrap_iters
+        return _evaluate(assignment, draws=draws, signals=signals, script=script)
 
 
 def _begin_job(run: Run | None) -> JobScript:
@@ -160,22 +171,13 @@ def _begin_job(run: Run | None) -> JobScript:
 
 
 def _evaluate(
-    rows: list[Row],
-    run: Run | None,
-    *,
-    options: Options,
-    signals: StopSignals,
-    script: JobScript,
+    assignment: Assignment, *, draws: int | None, signals: StopSignals, script: JobScript
 ) -> int:
-    from pathlib import Path
-
-    from oellm.runs.result_store import ResultStore
+    from oellm.worker.jobs.endings import find_status
+    from oellm.worker.jobs.session import Session
     from oellm.worker.row_ledger import Sinks
-    from oellm.worker.worker import Worker
 
-    directory = options.run_dir or options.output_dir
-    store = ResultStore(Path(directory).absolute()) if directory else None
-    if store is None and any(row.value("log_samples") for row in rows):
+    if assignment.directory is None and any(row.value("log_samples") for row in assignment.rows):
         raise UsageError("log_samples: samples need a directory, use --output_dir")
     # The framework prints, too; stdout must have records only.
     with cli.stdout_diverted() as stdout:
@@ -184,79 +186,17 @@ def _evaluate(
             stdout.write(line + b"\n")
             stdout.flush()
 
-        sinks = Sinks(
-            emit=emit,
-            log=cli.message,
-            status=cli.status_line(),
-            heartbeat=_heartbeat(run, options.shard),
-        )
-        run_options = _run_options(rows, run, options=options, origin=_origin(run, store))
-        run_options = run_options._replace(script=script)
-        counts = Worker(store, sinks, signals=signals, options=run_options).run(rows)
+        heartbeat = assignment.heartbeat()
+        sinks = Sinks(emit, log=cli.message, status=cli.status_line(), heartbeat=heartbeat)
+        options = assignment.options(draws, _notice(assignment.array, assignment.run), script)
+        session = Session(assignment, sinks, signals, options=options)
+        session.evaluate()
     # Slurm may send one before the time limit at this very moment.
     signals.ignore()
-    left = f", {counts.left} left" if counts.left else ""
-    cli.message(
-        f"{counts.done} rows evaluated, {counts.skipped} already had results, "
-        f"{counts.failed} failed{left}"
-    )
-    if counts.halt is not None:
-        return _halted(counts.halt)
-    if counts.left and signals.first is not None:
-        return _stopped(run, options.shard, counts=counts, number=signals.first)
-    return ExitStatus.FAILED if counts.failed else ExitStatus.DONE
+    return find_status(assignment, session.counts, signals.first, log=cli.message)
 
 
-def _halted(halt: Halt) -> int:
-    """Tell why the machine lets the worker evaluate nothing more; return the exit status."""
-    import socket
-
-    host = socket.gethostname()
-    if halt.is_unusable:
-        hint = "the rows go back (--set=allow_cpu=true permits the CPU)"
-        cli.message(f"{host} is unusable: {halt.reason}; {hint}")
-        return ExitStatus.MACHINE
-    cli.message(f"stopped on {host}: {halt.reason}; the rows go back")
-    return ExitStatus.TRY_AGAIN
-
-
-def _run_options(rows: list[Row], run: Run | None, options: Options, origin: Facts) -> RunOptions:
-    """Return how to evaluate the rows; `origin` is what the run adds to the provenance."""
-    import os
-
-    from oellm.models import staging
-    from oellm.runs import provenance
-    from oellm.runs.accepted_contents import read_accepted
-    from oellm.worker import gpu_check, time_limit
-    from oellm.worker.row_scheduler import BOOTSTRAP_ITERS, RunOptions
-
-    draws = options.bootstrap_iters
-    if draws is None:
-        setting = run.setting("bootstrap_iters") if run is not None else None
-        draws = BOOTSTRAP_ITERS if setting is None else setting
-    setting = run.setting("stage_dir") if run is not None else None
-    return RunOptions(
-        bootstrap_iters=draws,
-        provenance={**provenance.process_facts(), **origin},
-        start_s=provenance.start_seconds(),
-        notice_s=_notice(run, options.shard),
-        stage_dir=staging.resolve_stage_dir(setting, os.environ) if setting else "",
-        gpus=gpu_check.find_demand(run, options.shard, rows),
-        row_limit=time_limit.find_default(run, options.shard),
-        accepted=None if run is None else read_accepted(run.path),
-    )
-
-
-def _heartbeat(run: Run | None, shard: int | None) -> HeartbeatWriter | None:
-    """Return the writer of heartbeats; None if the rows are not a shard of a run."""
-    from oellm.runs.heartbeat import HeartbeatWriter
-
-    if run is None or shard is None:
-        return None
-    return HeartbeatWriter(run.path, shard, run.arrays[run.shards[shard].array].gpus)
-
-
-def _notice(run: Run | None, shard: int | None) -> float:
+def _notice(array: Array | None, run: Run | None) -> float:
     """Return the seconds in which the worker must stop before the time limit of its job.
 
     One minute is kept back, in which the job requeues itself.
@@ -266,46 +206,10 @@ def _notice(run: Run | None, shard: int | None) -> float:
     from oellm.worker.stopper import TIME_TO_STOP
 
     seconds = None
-    if run is not None and shard is not None:
-        limit = run.arrays[run.shards[shard].array].time_limit
-        seconds = time_limits.clamp_stop_before(
-            run.setting("stop_before"), notation.parse_time_limit(limit)
-        )
+    if run is not None and array is not None:
+        limit = notation.parse_time_limit(array.time_limit)
+        seconds = time_limits.clamp_stop_before(run.setting("stop_before"), limit)
     return max(TIME_TO_STOP, (seconds or 0) - 60.0)
-
-
-def _origin(run: Run | None, store: ResultStore | None) -> Facts:
-    """Return the part of the provenance that the run gives."""
-    if run is None:
-        return {"run_dir": str(store.directory) if store else ""}
-    return {
-        "run_dir": str(run.path),
-        "cluster": run.setting("name"),
-        "images": run.images,
-    }
-
-
-def _stopped(run: Run | None, shard: int | None, counts: RowCounts, number: Signals) -> int:
-    """Tell why rows are left; return the exit status, which may ask for a requeue."""
-    from signal import SIGINT, SIGUSR1
-
-    from oellm.worker import requeues
-
-    if number == SIGINT:
-        cli.message("interrupted")
-        return ExitStatus.INTERRUPTED
-    kept = "; some answers of unfinished rows are kept" if counts.kept_bytes > 0 else ""
-    cli.message(f"stopped by {number.name}{kept}")
-    if number == SIGUSR1 and run is not None and shard is not None:
-        limit = run.setting("requeues") or 0
-        has_progressed = bool(counts.done or counts.kept_bytes > 0)
-        if not requeues.count_timeout(run.path, shard, made_progress=has_progressed, limit=limit):
-            cli.message(
-                f"stuck: {limit + 1} times in a row the time ran out before a row was finished or "
-                "a batch of requests was answered; use a longer time_limit"
-            )
-            return ExitStatus.FAILED
-    return ExitStatus.TRY_AGAIN
 
 
 def _prepare_tasks(rows: list[Row], options: Options) -> int:

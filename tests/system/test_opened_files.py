@@ -13,12 +13,14 @@ _ALLOWED = {
     "lib/oellm/cli.py": "stdin, stdout and stderr, /dev/null, and files that the user names",
     "lib/oellm/core/atomic.py": "new files: it fails if the name exists",
     "lib/oellm/core/processes/children.py": "/dev/null",
+    "lib/oellm/core/processes/process_trees.py": "files below /proc, and its own stderr",
     "lib/oellm/core/regular_files.py": "everything else",
     "lib/oellm/frameworks/lm_eval/catalog/index_cache.py": "a lock; it follows no link, nor waits",
     "lib/oellm/fetch/task_process.py": "a pipe to its own child",
     "lib/oellm/report/page.py": "files of the installation",
     "lib/oellm/runs/frozen_worker.py": "files of the installation",
     "lib/oellm/runs/provenance.py": "files of the system, below /proc, /sys and /etc",
+    "lib/oellm/runs/stages/stage_store.py": "a directory, to flush it",
     "lib/oellm/runs/submit_lock.py": "a new lock: it fails if the name exists",
     "lib/oellm/sandbox/box.py": "new files of the sandbox itself",
     "lib/oellm/sandbox/guard.py": "files below /proc, /dev/null, and a file of the sandbox itself",
@@ -30,6 +32,8 @@ _ALLOWED = {
     "lib/oellm/sandbox/output.py": "new files: it fails if the name exists",
     "lib/oellm/sandbox/usage.py": "files below /proc",
     "lib/oellm/status/observer.py": "a file below /proc",
+    "lib/oellm/worker/programs/gpu_facts.py": "files below /proc",
+    "lib/oellm/worker/programs/private_directory.py": "new files of a directory of its own",
     "commands/oellm_cli.py": "a manifest that the user names",
 }
 

@@ -22,7 +22,7 @@ _LATER = "-evaluate"
 # Directory of NLTK's packages, below hf_home.
 NLTK = "nltk_data"
 # Arguments of containers that need an accelerator, which a login node lacks.
-_ACCELERATOR = ("--nv", "--nvccli", "--rocm")
+ACCELERATOR_ARGUMENTS = ("--nv", "--nvccli", "--rocm")
 # Variables that a container needs to reach the hub, even if it starts with a clean environment.
 _PASSED_ON = (
     *("HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_DOWNLOAD_TIMEOUT", "HF_HUB_ETAG_TIMEOUT"),
@@ -171,7 +171,9 @@ def pass_to_container(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _container(cluster: Cluster, directory: Path, paths: Iterable[str]) -> list[str]:
-    arguments = [text for text in cluster.items("container_args") if text not in _ACCELERATOR]
+    arguments = [
+        text for text in cluster.items("container_args") if text not in ACCELERATOR_ARGUMENTS
+    ]
     token = os.environ.get("HF_TOKEN_PATH")
     wanted = [*paths, *([os.path.dirname(token)] if token else [])]
     lines = list_binds(cluster, directory, models=[], paths=wanted)

@@ -82,12 +82,14 @@ class Place:
 
     Attributes:
         python: The Python of the image or virtual environment, which has the framework.
-        output: An empty directory, which becomes the output of the stage.
+        output: An empty directory, which becomes the output of the stage. The program starts in it.
         private: A directory that is removed afterwards. HOME, TMPDIR, XDG_CACHE_HOME and
             MPLCONFIGDIR lie below it; the worker sets these variables.
-        model: The directory of a local model, read-only, or the name of a hub model.
-        inputs: The output of the stage before, by the KEY of each row's output.
-        files: The paths of what the row needs (NeededFile), by name.
+        own: The directory of the files that the worker writes for the program (Command.files).
+        model: A directory of links to the files of the model; empty if the stage does not ask it.
+        inputs: The output of the stage before, read-only, by the KEY of each row's output.
+        files: The paths of what the row needs (NeededFile), by name; the user's own problem files
+            in include_path take the place of others.
         gpus: The number of GPUs that the program may use; 0 on a CPU.
         cpus: The number of CPU cores that it may use.
         bootstrap_iters: Draws for bootstrapped standard errors.
@@ -96,6 +98,7 @@ class Place:
     python: str
     output: str
     private: str
+    own: str
     model: str
     inputs: Mapping[str, str] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -105,7 +108,7 @@ class Place:
 
     def own_file(self, name: str) -> str:
         """Return the path of a file of `Command.files`."""
-        return f"{self.private}/files/{name}"
+        return f"{self.own}/{name}"
 
 
 class Command(NamedTuple):

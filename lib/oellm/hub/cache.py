@@ -23,6 +23,8 @@ from oellm.core.regular_files import STATE, open_regular, read_regular
 # An unfinished file to which nobody has written for this long is not being downloaded any more.
 _IDLE_S = 600.0
 _CHUNK = 2**20
+# Where the libraries have their caches without HF_HOME.
+_HOME = "~/.cache/huggingface"
 _COMMIT = re.compile(r"[0-9A-Za-z]+")
 
 
@@ -164,13 +166,20 @@ def find_snapshot(path: str, revision: str, cache: str | None = None) -> str | N
     this process.
     """
     if cache is None:
-        from huggingface_hub.constants import HF_HUB_CACHE
-
-        cache = HF_HUB_CACHE
+        cache = _own_cache()
     by_name = Path(_root(cache, path), "refs", revision)
     commit = _read_ref(by_name) or revision
     directory = CachedCommit(cache, path, commit).directory
     return directory if os.path.isdir(directory) else None
+
+
+def _own_cache() -> str:
+    """Return the cache of this process, whose Python may lack the hub's library."""
+    try:
+        from huggingface_hub.constants import HF_HUB_CACHE
+    except ImportError:
+        return os.path.join(os.path.expanduser(os.environ.get("HF_HOME") or _HOME), "hub")
+    return str(HF_HUB_CACHE)
 
 
 def _read_ref(path: Path) -> str:

@@ -103,7 +103,7 @@ class Stage:
                 _remove_unused(path)
 
     def _staged(self, row: Row) -> str:
-        original = _original(row)
+        original = find_directory(row)
         files = list(_files(row, original))
         content = json_codec.dumps([original, row["model_revision"], *files])
         digest = hashlib.sha256(content).hexdigest()[:32]
@@ -156,7 +156,7 @@ class Stage:
             raise
 
 
-def _original(row: Row) -> str:
+def find_directory(row: Row) -> str:
     """Return the directory of a row's model; raises OSError if there is none."""
     path = row.model.path
     if not row.model.is_local:

@@ -17,12 +17,14 @@ class Environment(NamedTuple):
         backend: What ran the model, such as hf or vllm.
         dtype: The type of the loaded weights, such as bfloat16.
         hardware: The GPUs that the model was on, or the CPU.
+        sandbox: What contained the code of the model that was run; empty if none was.
     """
 
     framework_version: str = ""
     backend: str = ""
     dtype: str = ""
     hardware: str = ""
+    sandbox: str = ""
 
     @classmethod
     def from_json(cls, content: Any) -> Environment:

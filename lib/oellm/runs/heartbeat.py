@@ -54,6 +54,7 @@ class RowAtWork:
         requests_done: Of the requests that the model answers now: those that it has answered.
         requests_total: All of these requests; 0 if the model answers none now.
         requests_per_s: Requests a second, None if not known yet.
+        stage: The stage that is computed; empty if the row has one.
     """
 
     eval_id: str
@@ -62,6 +63,7 @@ class RowAtWork:
     requests_done: int = 0
     requests_total: int = 0
     requests_per_s: float | None = None
+    stage: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RowAtWork:

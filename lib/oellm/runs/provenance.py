@@ -82,7 +82,7 @@ def accelerator_facts(root: str = "/") -> Facts:
     properties = [torch.cuda.get_device_properties(device) for device in devices]
     return {
         "gpus": [{"name": gpu.name, "memory_bytes": gpu.total_memory} for gpu in properties],
-        "driver": _driver(root),
+        "driver": gpu_driver(root),
         "cuda": torch.version.cuda or "",
         "hip": torch.version.hip or "",
     }
@@ -145,7 +145,7 @@ def container_facts(root: str) -> dict[str, str]:
     return {name: fact for name, fact in facts.items() if fact}
 
 
-def _driver(root: str) -> str:
+def gpu_driver(root: str) -> str:
     """Return the version of NVIDIA's driver, or of AMD's if that is not part of the kernel."""
     nvidia = _text(root, "proc/driver/nvidia/version")
     match = re.search(r"Kernel Module(?: for \S+)?\s+([0-9.]+)\s", nvidia)

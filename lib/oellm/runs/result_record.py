@@ -49,6 +49,8 @@ class RowTiming:
     wait_s: float | None = None
     scoring_s: float | None = None
     metrics_s: float | None = None
+    generate_s: float | None = None
+    evaluate_s: float | None = None
     row_s: float | None = None
     started: str = ""
     finished: str = ""
@@ -158,6 +160,7 @@ class FailureRecord(NamedTuple):
         traceback: Where it occurred; empty if unknown.
         attempts: How often the row has failed.
         log: The log file of the last attempt; empty if unknown.
+        stage: The stage that failed; empty if the row has one.
     """
 
     error: str
@@ -165,6 +168,7 @@ class FailureRecord(NamedTuple):
     traceback: str
     attempts: int
     log: str
+    stage: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FailureRecord:
@@ -175,6 +179,7 @@ class FailureRecord(NamedTuple):
             traceback=str(content.get("traceback", "")),
             attempts=int(content.get("attempts", 0)),
             log=str(content.get("log", "")),
+            stage=str(content.get("stage", "")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -185,6 +190,7 @@ class FailureRecord(NamedTuple):
             "traceback": self.traceback,
             "attempts": self.attempts,
             "log": self.log,
+            **({"stage": self.stage} if self.stage else {}),
         }
 
 

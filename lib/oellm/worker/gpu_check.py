@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from oellm.clusters import gpu_variables
 from oellm.manifest.rows import Row
 from oellm.runs.run_directory import Run
+from oellm.worker.halts import Halt
 
 # Names below /dev of GPUs: NVIDIA's (also in WSL and on Tegra boards), AMD's, anybody's.
 _DEVICES = ("nvidia[0-9]*", "dxg", "nvhost-gpu", "nvgpu", "kfd", "dri/renderD*")
@@ -112,6 +113,12 @@ def warn_of_cpu(count: int, obstacle: str) -> str:
 def describe_gpus(count: int) -> str:
     """Return what a worker was given, for people."""
     return "the GPU that the worker was given" if count == 1 else f"the worker's {count} GPUs"
+
+
+def describe_unusable(count: int, obstacle: str) -> Halt:
+    """Return why a worker whose GPUs cannot be used ends."""
+    gpus = describe_gpus(count)
+    return Halt(f"{gpus} cannot be used: {obstacle} ({describe_sight()})", is_unusable=True)
 
 
 def describe_sight(root: str = "/") -> str:

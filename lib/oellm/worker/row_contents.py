@@ -64,6 +64,16 @@ class RowContents:
         require_same(self.expect(row), now, row)
         return now
 
+    def as_task_of(self, contents: Contents, row: Row, other: Row) -> Contents:
+        """Return the contents of a row with the task of another row, if that has another task.
+
+        A first stage is computed for the task that several tasks have in common.
+        """
+        if row["task_path"] == other["task_path"]:
+            return contents
+        task = self._reader.task(other)
+        return contents._replace(task=task.digest, task_version=task.version)
+
     def find_staleness(self, row: Row, record: ResultRecord) -> Staleness | None:
         """Return how a stored result is out of date, if its row belongs to no run.
 

@@ -71,12 +71,14 @@ class RowFailure(NamedTuple):
         message: Its text.
         traceback: Where it occurred; empty if unknown.
         full_disk: The file that a full disk did not take; empty if the error has another cause.
+        stage: The stage in which it occurred; empty if the row has one.
     """
 
     kind: str
     message: str
     traceback: str = ""
     full_disk: str = ""
+    stage: str = ""
 
     @classmethod
     def from_error(cls, error: BaseException) -> RowFailure:
@@ -88,7 +90,8 @@ class RowFailure(NamedTuple):
         return cls(type(error).__name__, str(error), text, full_disk=full_disk)
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.message}"
+        where = f"{self.stage}: " if self.stage else ""
+        return f"{where}{self.kind}: {self.message}"
 
 
 class FailedElsewhereError(Exception):
@@ -158,6 +161,7 @@ class RowRecorder:
             traceback=failure.traceback,
             attempts=1,
             log=_log_file(),
+            stage=failure.stage,
         )
         record = ResultRecord.of_failure(
             self._job.row, self.timing, self._job.provenance, failure=described

@@ -21,7 +21,6 @@ from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
 from oellm.worker import gpu_check
-from oellm.worker.halts import Halt
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import RowContents
 from oellm.worker.row_ledger import RowCounts, Sinks
@@ -98,9 +97,7 @@ class Worker:
         return self._rows.counts.halt is None
 
     def _note_unusable(self, obstacle: str) -> None:
-        gpus = gpu_check.describe_gpus(self._options.gpus.number)
-        reason = f"{gpus} cannot be used: {obstacle} ({gpu_check.describe_sight()})"
-        self._rows.counts.halt = Halt(reason, is_unusable=True)
+        self._rows.counts.halt = gpu_check.describe_unusable(self._options.gpus.number, obstacle)
 
     def _describe_end(self) -> str:
         if (halt := self._rows.counts.halt) is None:

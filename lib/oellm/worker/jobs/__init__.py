@@ -1,0 +1,1 @@
+"""What a worker is given, and how it ends."""

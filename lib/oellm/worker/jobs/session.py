@@ -1,0 +1,92 @@
+"""Evaluates what a worker is given: rows with resident models first, then those of programs."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from oellm import frameworks
+from oellm.core.processes.stop_signals import StopSignals
+from oellm.runs.stages.stage_store import StageStore
+from oellm.worker.jobs.assignment import Assignment
+from oellm.worker.programs.attempts import ProgramStarter
+from oellm.worker.programs.program_worker import ProgramWorker, Stores
+from oellm.worker.programs.stage_batch import NUMBERS, Part, stage_row
+from oellm.worker.row_ledger import RowCounts, Sinks
+from oellm.worker.row_scheduler import RunOptions
+from oellm.worker.worker import Worker
+
+
+class Session:
+    """One worker's work.
+
+    Attributes:
+        counts: How rows ended.
+    """
+
+    def __init__(
+        self, assignment: Assignment, sinks: Sinks, signals: StopSignals, *, options: RunOptions
+    ) -> None:
+        self._assignment = assignment
+        self._sinks = sinks
+        self._signals = signals
+        self._options = options
+        self.counts = RowCounts()
+
+    def evaluate(self) -> None:
+        """Evaluate the rows, or compute one stage of them."""
+        part = self._assignment.part
+        resident, of_programs = [], []
+        for row in self._assignment.rows:
+            stages = frameworks.stages_of(row)
+            if stages[0].is_resident and part != Part.LATER:
+                resident.append(row)
+            if any(stage_row(row, number) is not None for number in NUMBERS[part]):
+                of_programs.append(row)
+        with self._stage_store() as stages_kept:
+            if resident:
+                store = self._assignment.store
+                worker = Worker(store, self._sinks, self._signals, options=self._options)
+                self._add(worker.run(resident))
+            if of_programs and self._is_over:
+                self.counts.left += len(of_programs)
+            elif of_programs:
+                self._add(self._program_worker(stages_kept).run(of_programs, part))
+
+    @property
+    def _is_over(self) -> bool:
+        return self._signals.first is not None or self.counts.halt is not None
+
+    def _program_worker(self, stages: StageStore) -> ProgramWorker:
+        directory = self._assignment.directory or Path(tempfile.gettempdir())
+        starter = ProgramStarter(
+            self._assignment.cluster(),
+            stages,
+            directory,
+            unsafe_execution=self._assignment.permits_unsafe_execution,
+        )
+        return ProgramWorker(
+            Stores(self._assignment.store, stages),
+            self._sinks,
+            self._signals,
+            options=self._options,
+            starter=starter,
+        )
+
+    @contextlib.contextmanager
+    def _stage_store(self) -> Iterator[StageStore]:
+        """Return where the outputs of first stages are kept: with results, else only for now."""
+        if (directory := self._assignment.directory) is not None:
+            yield StageStore(directory)
+        else:
+            with tempfile.TemporaryDirectory(prefix="oellm-stages-") as temporary:
+                yield StageStore(Path(temporary))
+
+    def _add(self, counts: RowCounts) -> None:
+        """Add the counts of a worker."""
+        mine = self.counts
+        for name in ("done", "skipped", "failed", "generated", "left", "kept_bytes"):
+            setattr(mine, name, getattr(mine, name) + getattr(counts, name))
+        mine.halt = mine.halt or counts.halt

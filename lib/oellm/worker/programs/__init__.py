@@ -1,0 +1,1 @@
+"""Rows and stages that a program computes, which the worker starts on the node."""

@@ -1,0 +1,66 @@
+"""The outputs of first stages that are there: which of them still fit, and which are set aside."""
+
+from __future__ import annotations
+
+from oellm.core.log import Log
+from oellm.frameworks.stages import GENERATE
+from oellm.runs.contents import Contents, find_changes
+from oellm.runs.stages.stage_store import InvalidStageError, StageOutput, StageStore
+from oellm.worker.programs.stage_batch import StagedRow
+from oellm.worker.row_contents import ContentsChangedError, RowContents
+
+
+class KeptOutputs:
+    """Finds the output of a row's first stage; sets aside what is damaged or out of date."""
+
+    def __init__(self, stages: StageStore, contents: RowContents, log: Log) -> None:
+        self._stages = stages
+        self._contents = contents
+        self._log = log
+
+    def find(self, staged: StagedRow) -> StageOutput | None:
+        """Return the output that a first stage would compute now; None if there is none."""
+        return self._fitting(staged, self._current(staged))[0]
+
+    def require(self, staged: StagedRow) -> StageOutput:
+        """Return the output of the first stage that a second stage reads.
+
+        Raises InvalidStageError, with the reason, if there is none that fits. The model need not be
+        there any more.
+        """
+        output, reason = self._fitting(staged, self._contents.expect(staged.row))
+        if output is None:
+            raise InvalidStageError(reason or f"it has no output of the stage {GENERATE}")
+        return output
+
+    def _fitting(self, staged: StagedRow, now: Contents) -> tuple[StageOutput | None, str]:
+        """Return the output, or None and why it does not fit."""
+        key = staged.key
+        now = self._contents.as_task_of(now, staged.row, staged.generation)
+        output = self._stages.valid(key, GENERATE)
+        try:
+            if output is None:
+                raise InvalidStageError("damaged")
+            output.require_content()
+        except InvalidStageError:
+            if (aside := self._stages.set_invalid_aside(key, GENERATE)) is None:
+                return None, ""
+            reason = f"output of the stage {GENERATE} is not valid; set aside: {aside}"
+        else:
+            changes = find_changes(output.record.contents, now, staged.row["task_path"])
+            if not changes:
+                return output, ""
+            aside = self._stages.set_stale_aside(output)
+            reason = f"{', '.join(changes)}; earlier output of the stage {GENERATE} set aside"
+            reason += f": {aside}" if aside is not None else ""
+        self._log(f"{staged.row['model_path']}: {reason}")
+        return None, reason
+
+    def _current(self, staged: StagedRow) -> Contents:
+        """Return what a row would be evaluated from, as far as it is known."""
+        expected = self._contents.expect(staged.row)
+        try:
+            return expected.filled(self._contents.require_unchanged(staged.row))
+        except ContentsChangedError:
+            # The row fails when it begins, and says so.
+            return expected

@@ -1,0 +1,1 @@
+"""A framework that is a program, for tests: it answers questions, and counts right answers."""
