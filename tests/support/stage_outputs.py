@@ -23,7 +23,15 @@ def make_command(program: Program, row: Row, stage: str, **place: Any) -> Comman
     (chosen,) = (each for each in program.stages(row) if each.name == stage)
     key = eval_id(program.generation_row(row))
     inputs = {} if stage == GENERATE else {key: "/in"}
-    where = Place("/venv/bin/python", "/out", "/private", row.model.path, inputs, **place)
+    where = Place(
+        "/venv/bin/python",
+        output="/out",
+        private="/private",
+        own="/private/files",
+        model=row.model.path,
+        inputs=inputs,
+        **place,
+    )
     return program.command([row], chosen, where)
 
 
