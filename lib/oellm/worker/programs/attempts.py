@@ -31,7 +31,7 @@ from oellm.runs.stages.stage_store import StageOutput, StageStore
 from oellm.worker.programs.containers import NodeCommands, Paths
 from oellm.worker.programs.private_directory import PrivateDirectory
 from oellm.worker.programs.program_output import ProgramOutput
-from oellm.worker.programs.stage_batch import StageBatch, StagedRow
+from oellm.worker.programs.stage_batch import DueStage, StageBatch
 
 
 class ProgramFailedError(Exception):
@@ -189,7 +189,7 @@ class ProgramStarter:
         action = partial(run_program, argv, env=env, directory=str(output))
         return _Start(action, _describe(launcher, command.argv))
 
-    def cached_data(self, staged: StagedRow, expected: str) -> Contents:
+    def cached_data(self, staged: DueStage, expected: str) -> Contents:
         """Return the commits of the data sets that a row's program would load from the cache.
 
         `expected` are those with which the row was prepared, as in the column dataset_revision.

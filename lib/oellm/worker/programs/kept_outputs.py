@@ -6,7 +6,7 @@ from oellm.core.log import Log
 from oellm.frameworks.stages import GENERATE
 from oellm.runs.contents import Contents, find_changes
 from oellm.runs.stages.stage_store import InvalidStageError, StageOutput, StageStore
-from oellm.worker.programs.stage_batch import StagedRow
+from oellm.worker.programs.stage_batch import DueStage
 from oellm.worker.row_contents import ContentsChangedError, RowContents
 
 
@@ -18,11 +18,11 @@ class KeptOutputs:
         self._contents = contents
         self._log = log
 
-    def find(self, staged: StagedRow) -> StageOutput | None:
+    def find(self, staged: DueStage) -> StageOutput | None:
         """Return the output that a first stage would compute now; None if there is none."""
         return self._fitting(staged, self._current(staged))[0]
 
-    def require(self, staged: StagedRow) -> StageOutput:
+    def require(self, staged: DueStage) -> StageOutput:
         """Return the output of the first stage that a second stage reads.
 
         Raises InvalidStageError, with the reason, if there is none that fits. The model need not be
@@ -33,7 +33,7 @@ class KeptOutputs:
             raise InvalidStageError(reason or f"it has no output of the stage {GENERATE}")
         return output
 
-    def _fitting(self, staged: StagedRow, now: Contents) -> tuple[StageOutput | None, str]:
+    def _fitting(self, staged: DueStage, now: Contents) -> tuple[StageOutput | None, str]:
         """Return the output, or None and why it does not fit."""
         key = staged.key
         now = self._contents.as_task_of(now, staged.row, staged.generation)
@@ -56,7 +56,7 @@ class KeptOutputs:
         self._log(f"{staged.row['model_path']}: {reason}")
         return None, reason
 
-    def _current(self, staged: StagedRow) -> Contents:
+    def _current(self, staged: DueStage) -> Contents:
         """Return what a row would be evaluated from, as far as it is known."""
         expected = self._contents.expect(staged.row)
         try:

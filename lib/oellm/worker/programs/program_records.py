@@ -16,7 +16,7 @@ from oellm.runs.result_store import ResultStore
 from oellm.runs.stages.stage_record import StageRecord
 from oellm.runs.stages.stage_store import StageOutput, StageStore
 from oellm.worker.programs.attempts import EndedProgram
-from oellm.worker.programs.stage_batch import StageBatch, StagedRow
+from oellm.worker.programs.stage_batch import DueStage, StageBatch
 from oellm.worker.row_record import Ended, Job, RowRecorder
 
 
@@ -63,7 +63,7 @@ class ProgramRecorder:
                 self._stages.copy(placed, record)
 
     def write_result(
-        self, staged: StagedRow, job: Job, attempt: EndedProgram, *, given: StageOutput | None
+        self, staged: DueStage, job: Job, attempt: EndedProgram, *, given: StageOutput | None
     ) -> Ended:
         """Write the result of a row whose last stage has ended.
 
@@ -87,7 +87,7 @@ class ProgramRecorder:
     def _complete(
         self,
         evaluation: Evaluation,
-        staged: StagedRow,
+        staged: DueStage,
         attempt: EndedProgram,
         *,
         given: StageOutput | None,

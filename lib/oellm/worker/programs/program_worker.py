@@ -31,9 +31,9 @@ from oellm.worker.programs.program_records import Origin, ProgramRecorder, find_
 from oellm.worker.programs.running_program import ProgramWatch, StoppedProgramError
 from oellm.worker.programs.stage_batch import (
     NUMBERS,
+    DueStage,
     Part,
     StageBatch,
-    StagedRow,
     make_batches,
     stage_row,
 )
@@ -132,7 +132,7 @@ class ProgramWorker:
                 return
             self._compute(batch)
 
-    def _is_due(self, staged: StagedRow) -> bool:
+    def _is_due(self, staged: DueStage) -> bool:
         """Return whether a stage of a row is to be computed."""
         if staged.is_first:
             if staged.is_last or self._outputs.find(staged) is None:
@@ -146,12 +146,12 @@ class ProgramWorker:
             return False
         return True
 
-    def _leave_out(self, staged: StagedRow, reason: InvalidStageError) -> None:
+    def _leave_out(self, staged: DueStage, reason: InvalidStageError) -> None:
         """Leave out a row without a first output; its first stage has recorded why."""
         self._sinks.log(f"{_label(staged.row)} left out: {reason}")
         del self._open[staged.row["eval_id"]]
 
-    def _note_generated(self, staged: StagedRow) -> None:
+    def _note_generated(self, staged: DueStage) -> None:
         """Note that a row's first stage has its output."""
         if self._part == Part.FIRST:
             self._ledger.counts.generated += 1
@@ -184,7 +184,7 @@ class ProgramWorker:
         self._at_work = ()
         self._beat()
 
-    def _begin(self, staged: StagedRow, inputs: dict[str, StageOutput]) -> Job | None:
+    def _begin(self, staged: DueStage, inputs: dict[str, StageOutput]) -> Job | None:
         """Return what is known of a row in advance; None if it ends here.
 
         Adds the output that the stage reads to `inputs`.
@@ -218,7 +218,7 @@ class ProgramWorker:
             self._fail(staged, {row["eval_id"]: job}, failure, started=display.utc_now())
             return None
 
-    def _require_unchanged(self, staged: StagedRow) -> Contents:
+    def _require_unchanged(self, staged: DueStage) -> Contents:
         """Return what a row is evaluated from; raises ContentsChangedError."""
         now = self._contents.require_unchanged(staged.row)
         found = self._starter.cached_data(staged, staged.row["dataset_revision"])
@@ -255,7 +255,7 @@ class ProgramWorker:
             self._write_result(each, jobs, attempt, given=inputs.get(each.key))
 
     def _write_result(
-        self, staged: StagedRow, jobs: Jobs, attempt: EndedProgram, *, given: StageOutput | None
+        self, staged: DueStage, jobs: Jobs, attempt: EndedProgram, *, given: StageOutput | None
     ) -> None:
         job = jobs[staged.row["eval_id"]]
         try:
@@ -292,7 +292,7 @@ class ProgramWorker:
                 self._sinks.log(f"{_label(each.row)} {batch.name} done in {attempt.seconds:.1f} s")
                 self._note_generated(each)
 
-    def _find_change(self, staged: StagedRow) -> Exception | None:
+    def _find_change(self, staged: DueStage) -> Exception | None:
         """Return how a row's model or task has changed while its program ran; None if not."""
         try:
             self._require_unchanged(staged)
@@ -300,7 +300,7 @@ class ProgramWorker:
             return error
         return None
 
-    def _fail(self, staged: StagedRow, jobs: Jobs, failure: RowFailure, *, started: str) -> None:
+    def _fail(self, staged: DueStage, jobs: Jobs, failure: RowFailure, *, started: str) -> None:
         """Record the failure of a row, unless another worker has computed the stage by now."""
         row = staged.row
         if self._skip_if_done(row):

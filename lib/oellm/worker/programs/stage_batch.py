@@ -27,7 +27,7 @@ NUMBERS = {Part.ALL: (0, 1), Part.FIRST: (0,), Part.LATER: (1,)}
 
 
 @dataclass(frozen=True)
-class StagedRow:
+class DueStage:
     """A row, and a stage of it that a program computes.
 
     Attributes:
@@ -72,10 +72,10 @@ class StageBatch:
     """
 
     subjects: tuple[Row, ...]
-    staged: tuple[StagedRow, ...]
+    staged: tuple[DueStage, ...]
 
     @property
-    def first(self) -> StagedRow:
+    def first(self) -> DueStage:
         """One of the rows, for what all have in common."""
         return self.staged[0]
 
@@ -96,7 +96,7 @@ class StageBatch:
         return StageBatch(tuple(row for row in self.subjects if row["eval_id"] in wanted), staged)
 
 
-def stage_row(row: Row, number: int) -> StagedRow | None:
+def stage_row(row: Row, number: int) -> DueStage | None:
     """Return a stage of a row, 0 for the first; None if there is none, or the worker computes it.
 
     Raises InputError for a row that its framework cannot evaluate.
@@ -111,7 +111,7 @@ def stage_row(row: Row, number: int) -> StagedRow | None:
         generation = program.generation_row(row).without("eval_id")
         key = manifest.eval_id(generation)
         generation = generation.with_cells(eval_id=key)
-    return StagedRow(
+    return DueStage(
         row=row,
         program=program,
         stage=stages[number],
@@ -123,13 +123,13 @@ def stage_row(row: Row, number: int) -> StagedRow | None:
     )
 
 
-def make_batches(staged: Iterable[StagedRow]) -> Iterator[StageBatch]:
+def make_batches(staged: Iterable[DueStage]) -> Iterator[StageBatch]:
     """Yield the rows in batches; those of a model are together, in the order of first rows."""
-    groups: dict[object, list[StagedRow]] = {}
+    groups: dict[object, list[DueStage]] = {}
     for each in staged:
         groups.setdefault((each.environment, each.stage, model_key(each.row)), []).append(each)
     for group in groups.values():
-        by_subject: dict[str, list[StagedRow]] = {}
+        by_subject: dict[str, list[DueStage]] = {}
         for each in group:
             by_subject.setdefault(each.subject["eval_id"], []).append(each)
         subjects = [members[0].subject for members in by_subject.values()]
