@@ -62,9 +62,9 @@ def test_a_message_names_no_option_that_the_command_lacks(run: Run, tmp_path: Pa
     for number in range(12):
         make_run(tmp_path / "runs" / str(number))
     said = run("oe-missing", tmp_path / "runs").stderr
-    # Eleven copies of two results are older, and ten of them are named.
+    # Eleven copies of two results are older, and three of them are named.
     assert (
-        "oe-missing: and 12 more results with a newer one (oe-collect --all prints them)\n" in said
+        "oe-missing: and 19 more results with a newer one (oe-collect --all prints them)\n" in said
     )
 
 

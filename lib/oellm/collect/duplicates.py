@@ -16,8 +16,8 @@ from oellm.collect.external_results import Identity
 from oellm.collect.result_states import ResultState
 from oellm.core.display import format_count, parse_time
 
-# The number of older results that messages name one by one.
-_NAMED = 10
+# The number of older results that messages name one by one, each with two long paths.
+_NAMED = 3
 # Clocks of machines differ by less than this.
 _SKEW = datetime.timedelta(hours=1)
 
