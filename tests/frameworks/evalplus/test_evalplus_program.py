@@ -69,13 +69,13 @@ def test_the_problems_are_the_files_that_evalplus_would_download_or_the_users_ow
     assert PROGRAM.problem_files("mbpp") == ("MbppPlus.jsonl",)
     command = make_command(PROGRAM, row("mbpp"), EVALUATE, files=FILES)
     assert json.loads(command.files["options.json"])["problems"] == "/cache/mbpp.gz"
-    own = make_command(PROGRAM, row("mbpp", include_path="/rows"), EVALUATE)
-    assert json.loads(own.files["options.json"])["problems"] == "/rows/MbppPlus.jsonl"
-    assert own.reads == ("/rows/MbppPlus.jsonl",)
+    files = {**FILES, "MbppPlus.jsonl": "/own/MbppPlus.jsonl"}
+    own = make_command(PROGRAM, row("mbpp", include_path="/rows"), EVALUATE, files=files)
+    assert json.loads(own.files["options.json"])["problems"] == "/own/MbppPlus.jsonl"
 
 
 def test_the_stages_get_the_settings_of_the_row() -> None:
-    asked = row(gen_kwargs="n_samples=4,temperature=0.8", limit="0.5", model_revision="c0ffee")
+    asked = row(gen_kwargs="n_samples=4,temperature=0.8", limit="0.5")
     asked = asked.with_cells(apply_chat_template="false", dtype="float32", batch_size="2")
     command = make_command(PROGRAM, asked, GENERATE, files=FILES, gpus=2)
     assert command.argv[1:] == ("/private/files/launcher.py", "/private/files/options.json")
@@ -92,7 +92,7 @@ def test_the_stages_get_the_settings_of_the_row() -> None:
         "trust_remote_code": False,
         "attn_implementation": "eager",
     }
-    assert (options["limit"], options["revision"], options["model"]) == (82, "c0ffee", "org/model")
+    assert (options["limit"], options["model"]) == (82, "org/model")
     evaluation = make_command(PROGRAM, asked, EVALUATE, files=FILES, cpus=6)
     options = json.loads(evaluation.files["options.json"])
     assert (options["samples"], options["values"]) == ("/in/samples.jsonl", {"parallel": 6})

@@ -88,7 +88,7 @@ class BigcodeProgram:
     def check(self, row: Row) -> None:
         """Raise InputError, with the column, for what the program cannot do as the row asks."""
         task = row.typed.task_path
-        if task in self.catalogue().tasks and (why := find_obstacle(task, row.model.path)):
+        if task in self.catalogue().tasks and (why := find_obstacle(task)):
             raise row.error("task_path", f"bigcode_eval cannot run {task}: {why}")
         row_settings.refuse(row, _REFUSED)
         _require_shots(row)
@@ -266,8 +266,6 @@ def _model_arguments(row: Row, place: Place) -> list[str]:
     values = _model_values(row)
     arguments = ["--model", place.model, "--precision", _PRECISIONS[values["dtype"]]]
     arguments += ["--modeltype", values["modeltype"]]
-    if revision := values.get("revision") or row["model_revision"]:
-        arguments += ["--revision", revision]
     if peft := values.get("peft"):
         arguments += ["--peft_model", peft]
     arguments += [

@@ -12,8 +12,7 @@ text of a path or of a name for a number if it looks like one. The options:
     work       a directory for everything that is thrown away
     output     the directory for what is kept
     values     arguments of evalplus's function
-    model      for generate: a directory or the name of a hub model
-    revision   for generate: the commit of a hub model; may be empty
+    model      for generate: a directory, or the name that the server of openai knows
     samples    for evaluate: the file with the answers
 
 Exits with a message if evaluating would say 0 whatever the answers are.
@@ -72,7 +71,7 @@ def _generate(options: dict[str, Any], work: Path, problems: Path) -> None:
     else:
         # The name of the answers' file is made from the path, which may be too long for one.
         model = "model"
-        os.symlink(_find_model(options["model"], options["revision"]), model)
+        os.symlink(options["model"], model)
     found = run_codegen(model=model, dataset=options["dataset"], root=str(work / "root"), **values)
     shutil.move(found, output / "samples.jsonl")
     shutil.move(found.replace(".jsonl", ".raw.jsonl"), output / "samples.raw.jsonl")
@@ -82,15 +81,6 @@ def _generate(options: dict[str, Any], work: Path, problems: Path) -> None:
         "problems": [json.loads(line)["task_id"] for line in content.splitlines()],
     }
     (output / "problems.json").write_text(json.dumps(facts), encoding="utf-8")
-
-
-def _find_model(model: str, revision: str) -> str:
-    """Return the directory of a model: evalplus itself cannot ask for a commit."""
-    if os.path.isdir(model):
-        return os.path.abspath(model)
-    from huggingface_hub import snapshot_download
-
-    return str(snapshot_download(model, revision=revision or None))
 
 
 def _evaluate(options: dict[str, Any], work: Path, problems: Path) -> None:

@@ -149,9 +149,9 @@ class EvalplusProgram:
             "output": place.output,
         }
         if stage.name == GENERATE:
-            revision = _model_values(row).get("revision") or row["model_revision"]
-            options |= {"model": place.model, "revision": revision}
-            options["values"] = _generation_arguments(row, place)
+            # A server knows the name of a model, not where its files are.
+            model = row.model.path if row.typed.backend == "openai" else place.model
+            options |= {"model": model, "values": _generation_arguments(row, place)}
         else:
             (generated,) = place.inputs.values()
             options |= {"samples": f"{generated}/{outputs.SAMPLES}"}
@@ -163,7 +163,6 @@ class EvalplusProgram:
             (place.python, *map(place.own_file, ("launcher.py", "options.json"))),
             env=environment,
             files={"launcher.py": _launcher(), "options.json": json.dumps(options).encode()},
-            reads=(options["problems"],) if row.typed.include_path else (),
             address_space_gib=None,
             stack_mib=_MEMORY_GIB * 1024,
         )
@@ -223,9 +222,7 @@ def _own_name(task: str) -> str:
 
 def _problems(row: Row, place: Place) -> str:
     task = row.typed.task_path
-    if row.typed.include_path:
-        return f"{row.typed.include_path}/{_own_name(task)}"
-    return place.files[_FILES[task].name]
+    return place.files[_own_name(task) if row.typed.include_path else _FILES[task].name]
 
 
 def _model_values(row: Row) -> dict[str, Any]:
