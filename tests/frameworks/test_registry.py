@@ -47,7 +47,7 @@ def test_a_framework_that_is_only_read_cannot_be_run() -> None:
     ):
         list(frameworks.select_runnable(rows_of("lighteval"), print))
     with pytest.raises(
-        InputError, match=r"^x\.csv:3: eval_suite: expected one of lm_eval, got 'lm"
+        InputError, match=r"^x\.csv:3: eval_suite: expected one of .*lm_eval, got 'lm"
     ):
         list(frameworks.select_runnable(rows_of("", "lm_evil"), print))
     assert list(frameworks.select_runnable([], print)) == []

@@ -61,9 +61,9 @@ _FRAMEWORKS = {
         harness=Harness("lm-eval-harness", has_filters=True),
     ),
     "lighteval": _Framework("oellm.frameworks.lighteval"),
-    "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval"),
+    "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval", is_program=True),
     "bigcodebench": _Framework("oellm.frameworks.bigcodebench"),
-    "evalplus": _Framework("oellm.frameworks.evalplus"),
+    "evalplus": _Framework("oellm.frameworks.evalplus", is_program=True),
 }
 
 
