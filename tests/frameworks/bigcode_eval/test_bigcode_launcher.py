@@ -45,7 +45,7 @@ def launch(
     checkout: Path, variables: dict[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
     """Start the launcher with some options and the arguments `--tasks t`."""
-    usual = {"data_sets": [], "programs": [], "image": "", "runs_code": True}
+    usual = {"data_sets": [], "programs": [], "image": "", "runs_code": True, "isolates": False}
     path = checkout.parent / "options.json"
     path.write_text(json.dumps({**usual, "work": str(checkout.parent / "work"), **options}))
     environment = {"PYTHONPATH": str(checkout), "PATH": os.environ["PATH"], **(variables or {})}
@@ -93,6 +93,33 @@ def test_a_data_set_that_is_not_there_is_named(checkout: Path, tmp_path: Path) -
     (tmp_path / "work" / "bigcode_eval").unlink()
     (tmp_path / "hf" / "datasets" / "nuprl___MultiPL-E").mkdir(parents=True)
     assert launch(checkout, offline, data_sets=["nuprl/MultiPL-E"]).returncode == 0
+
+
+EVALUATION = """
+def eval_string_script(language, program):
+    if program == "dies":
+        raise SystemExit(3)
+    return {"status": "OK", "exit_code": 0, "stdout": multiprocessing.current_process().name}
+"""
+SCORING = """
+from concurrent.futures import ThreadPoolExecutor
+from bigcode_eval.tasks.custom_metrics.multiple_metrics import evaluation
+if __name__ == "__main__":
+    with ThreadPoolExecutor(2) as executor:
+        programs = ["good", "dies", "good"]
+        for found in executor.map(lambda p: evaluation.eval_string_script("py", p), programs):
+            print(found["status"], found["exit_code"], "Process-" in found.get("stdout", ""))
+"""
+
+
+def test_each_program_of_multiple_gets_a_process_that_may_die(checkout: Path) -> None:
+    metrics = checkout / "bigcode_eval" / "tasks" / "custom_metrics" / "multiple_metrics"
+    metrics.mkdir()
+    (metrics / "__init__.py").touch()
+    (metrics / "evaluation.py").write_text(f"import multiprocessing\n{EVALUATION}")
+    (checkout / "main.py").write_text(SCORING)
+    done = launch(checkout, isolates=True)
+    assert done.stdout.splitlines() == ["OK 0 True", "Exception 1 False", "OK 0 True"], done.stderr
 
 
 def test_nothing_is_scored_where_a_correct_program_does_not_pass(checkout: Path) -> None:

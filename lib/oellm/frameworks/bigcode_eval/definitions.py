@@ -109,9 +109,14 @@ def find_obstacle(task: str) -> str:
     return next(reasons, "")
 
 
+def is_of_multiple(task: str) -> bool:
+    """Return whether a task is one of MultiPL-E."""
+    return task.startswith("multiple-")
+
+
 def find_toolchain(task: str) -> Toolchain | None:
     """Return what evaluating a task needs in its image besides Python; None for nothing."""
-    if task.startswith("multiple-"):
+    if is_of_multiple(task):
         language, image = task.removeprefix("multiple-"), _MULTIPLE
     elif match := _PACK_NAME.fullmatch(task):
         language, image = match[2], _PACK

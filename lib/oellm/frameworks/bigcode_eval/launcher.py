@@ -9,6 +9,7 @@ that it fails with a message rather than with a score of 0:
     data_sets   names of data sets that must be in the cache if there is no network
     programs    executables that must be on PATH, and `image`, where they come from
     runs_code   whether a correct program must pass here
+    isolates    whether programs are those of MultiPL-E, which run without a process of their own
     work        an empty directory, in which it starts
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import multiprocessing
 import os
 import runpy
 import shutil
@@ -42,6 +44,8 @@ def main() -> None:
     sys.path.insert(0, str(package.parent))
     if options["runs_code"]:
         _require_passing_trial()
+    if options["isolates"]:
+        _isolate_samples()
     module, script = package / "main.py", package.parent / "main.py"
     sys.argv = [str(script), *sys.argv[2:]]
     if module.is_file():
@@ -85,6 +89,30 @@ def _require_passing_trial() -> None:
     if not found.get("passed"):
         result = found.get("result")
         sys.exit(f"oellm: the evaluator does not pass a correct program here: {result}")
+
+
+def unsafe_execute(evaluate: Any, language: str, program: str, found: Any) -> None:
+    """Evaluate a program of MultiPL-E; the sandbox protects processes with this function."""
+    found.append(evaluate(language, program))
+
+
+def _isolate_samples() -> None:
+    """Evaluate each program of MultiPL-E in a process, as other tasks do, not in a thread."""
+    from bigcode_eval.tasks.custom_metrics.multiple_metrics import evaluation
+
+    evaluate = evaluation.eval_string_script
+    # Started now, because threads will use it.
+    manager = multiprocessing.Manager()
+
+    def evaluate_isolated(language: str, program: str) -> dict[str, Any]:
+        found = manager.list()
+        arguments = (evaluate, language, program, found)
+        process = multiprocessing.Process(target=unsafe_execute, args=arguments)
+        process.start()
+        process.join()
+        return dict(found[0]) if len(found) else {"status": "Exception", "exit_code": 1}
+
+    evaluation.eval_string_script = evaluate_isolated
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from oellm.frameworks.bigcode_eval.definitions import (
     TaskDefinition,
     find_obstacle,
     find_toolchain,
+    is_of_multiple,
     read_definitions,
 )
 from oellm.frameworks.bigcode_eval.results import SHOTS
@@ -145,7 +146,8 @@ class BigcodeProgram:
             env=_environment(row, place),
             files={"launcher.py": _launcher(), "options.json": json.dumps(options).encode()},
             reads=_adapter_paths(row) if is_generation else (),
-            address_space_gib=_ADDRESS_SPACE_GIB,
+            # Node.js, Java and their like reserve what they never use.
+            address_space_gib=None if options["programs"] else _ADDRESS_SPACE_GIB,
         )
 
     def check_output(self, row: Row, stage: RowStage, output: Path) -> None:
@@ -293,6 +295,7 @@ def _options(row: Row, place: Place, *, is_generation: bool) -> dict[str, Any]:
         "data_sets": sorted({each.name for each in definition.data_sets}),
         "programs": list(toolchain.programs) if toolchain else [],
         "image": toolchain.image if toolchain else "",
+        "isolates": is_of_multiple(row.typed.task_path) and not is_generation,
         "runs_code": definition.executes and not is_generation,
         "work": f"{place.private}/work",
     }
