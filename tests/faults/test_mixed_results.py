@@ -132,3 +132,13 @@ def test_two_versions_of_a_task_are_marked_and_not_compared(run: Run, tmp_path: 
     (compared,) = rows_of(run("oe-compare", a, b).stdout)
     assert compared["verdict"] == "better"
     assert "not comparable" not in run("oe-pivot", a, b).stderr
+
+
+def test_one_line_with_scores_of_several_weights_is_told(run: Run, tmp_path: Path) -> None:
+    header = "model_path,task,n_shot,eval_suite,metric,filter,value,is_primary,model_digest\n"
+    lines = [f"/m/a,t{n},0,lm_eval,acc,none,0.5,true,{digest}\n" for n, digest in enumerate("ab")]
+    text = header + "".join(line.replace("true,a", f"true,{DIGEST}") for line in lines)
+    done = run("oe-pivot", stdin=text.replace("true,b", f"true,{OTHER}"))
+    assert "several models under one name: /m/a: weights changed between them" in done.stderr
+    done = run("oe-pivot", "--rows=model_path,model_digest", stdin=text)
+    assert "several models" not in done.stderr

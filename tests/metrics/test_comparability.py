@@ -9,6 +9,7 @@ import pytest
 from oellm.metrics.comparability import (
     describe_environments,
     describe_limits,
+    describe_states,
     find_differences,
     find_mixture,
     letter_footnotes,
@@ -126,3 +127,16 @@ def test_other_generation_arguments_are_told_by_task() -> None:
     assert describe_environments(scores[1:]) == []
     (text,) = describe_environments(scores)
     assert text == f"gen_kwargs of {scores[0].task}: of the task itself (1), temperature=1 (1)"
+
+
+def test_other_weights_under_one_name_are_told() -> None:
+    old, new = "a" * 16, "b" * 8 + "a" * 8
+    scores = [
+        record(model_digest=old),
+        record(model_digest=""),
+        record(model_digest=new, task="other"),
+        record("n", model_digest=old),
+        record("n", model_digest=f"{'0' * 8}{'a' * 8}", task="other"),
+    ]
+    assert describe_states(scores) == ["m: weights changed"]
+    assert describe_states(scores[1:]) == []

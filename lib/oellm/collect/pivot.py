@@ -327,8 +327,11 @@ def _lost_groups(chosen: Sequence[MetricRecord], kept: Sequence[MetricRecord]) -
 
 
 def _mixed_runs(kept: Sequence[MetricRecord], request: PivotRequest) -> Iterator[str]:
-    """Yield a note if steps of several training runs stand side by side."""
+    """Yield a note for what stands side by side as one: training runs, or states of a model."""
     axes = (*request.rows, *request.cols)
+    if "model_digest" not in axes:
+        for text in comparability.describe_states(kept):
+            yield f"scores of several models under one name: {text} between them"
     if "step" in axes and "model_path" not in axes:
         runs = dict.fromkeys(training_run(record.model_path, record.step) for record in kept)
         if len(runs) > 1:

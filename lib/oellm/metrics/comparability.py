@@ -20,6 +20,7 @@ from typing import NamedTuple
 from oellm.core.tables import cell_text
 from oellm.manifest.checkpoint_names import training_run
 from oellm.metrics.records import NO_TEMPLATE, PARTIAL, MetricRecord
+from oellm.runs.contents import Contents, find_changes
 
 # Returns what a score was computed from in one respect; empty if unknown.
 _Respect = Callable[[MetricRecord], str]
@@ -128,6 +129,21 @@ def describe_environments(records: Iterable[MetricRecord]) -> list[str]:
         if len(counts) > 1:
             shown = [f"{value} ({number})" for value, number in counts.most_common()]
             found.append(f"{name} {', '.join(shown)}")
+    return found
+
+
+def describe_states(records: Iterable[MetricRecord]) -> list[str]:
+    """Return the models of which some scores are of other files than others, and what differs."""
+    states: dict[tuple[str, str], dict[str, None]] = {}
+    for record in records:
+        name = record.model_path, record.model_revision
+        states.setdefault(name, {})[record.model_digest] = None
+    found = []
+    for (model, _), digests in states.items():
+        pairs = itertools.pairwise(map(Contents, filter(None, digests)))
+        changes = dict.fromkeys(text for pair in pairs for text in find_changes(*pair))
+        if changes:
+            found.append(f"{model}: {', '.join(changes)}")
     return found
 
 
