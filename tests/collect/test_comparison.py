@@ -228,6 +228,12 @@ def test_tables_show_models_without_their_common_directories() -> None:
             "model_revision, run_dir: choose with --filter_b",
         ),
         (
+            [record(extra={"mix": "a"}), record(extra={"mix": "b"})],
+            [record()],
+            "A: expected acme/tiny arc_easy acc,none n_shot=5 once, got it twice, with different "
+            "mix: choose with --filter_a",
+        ),
+        (
             [record(), record()],
             [record()],
             "A: expected acme/tiny arc_easy acc,none n_shot=5 once, got it twice, with different "

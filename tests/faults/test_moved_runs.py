@@ -133,3 +133,20 @@ def test_a_changed_worker_is_not_run(run: Run, tmp_path: Path, rendered: dict[st
 
 def run_json(directory: Path) -> str:
     return (directory / "run.json").read_text()
+
+
+def test_a_copy_with_a_link_to_the_results_of_the_original_is_refused(
+    run: Run, tmp_path: Path, rendered: dict[str, Any], slurm: FakeSlurm
+) -> None:
+    original, copy = Path(rendered["run_dir"]), tmp_path / "copy"
+    shutil.copytree(original, copy)
+    (copy / "results").rmdir()
+    (copy / "results").symlink_to(original / "results")
+    done = run("oe-submit", copy, env=slurm.env, status=2)
+    assert f"these are the results of another run, {original}, which would change" in done.stderr
+    assert slurm.submitted() == []
+    # A directory on another file system, which belongs to no other run, is the run's own.
+    (copy / "results").unlink()
+    (tmp_path / "large").mkdir()
+    (copy / "results").symlink_to(tmp_path / "large")
+    run("oe-submit", copy, env=slurm.env)

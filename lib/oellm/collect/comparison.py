@@ -387,11 +387,11 @@ def _by_key(
             continue
         other = by_key.setdefault(key_of(record), record)
         if other is not record:
-            names = [
+            names = dict.fromkeys(
                 column
                 for column in (*metric_records.column_names(), *record.extra, *other.extra)
                 if column not in _SCORES and record.value_in(column) != other.value_in(column)
-            ]
+            )
             raise InputError(
                 f"expected {describe_record(record)} once, got it twice, with different "
                 f"{', '.join(names) or 'scores'}: choose with --filter_{side.lower()}",

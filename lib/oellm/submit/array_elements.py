@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
+from oellm.errors import UsageError
 from oellm.manifest.rows import identify_row
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
-from oellm.runs.run_directory import Run
+from oellm.runs.run_directory import RESULTS, RUN, Run
 from oellm.slurm.queue import QueuedElement
 from oellm.submit.queue_limits import Limit
 from oellm.submit.stale_rows import StaleRows
@@ -51,6 +52,7 @@ class UnfinishedRows:
     """
 
     def __init__(self, run: Run, stale: StaleRows) -> None:
+        _require_own_results(run)
         self._store = ResultStore(run.path)
         self._rows_of_shard: dict[int, list[str]] = {}
         # When results that are out of date were finished: another one may take their place.
@@ -90,6 +92,16 @@ class UnfinishedRows:
 
     def _valid_record(self, eval_id: str) -> ResultRecord | None:
         return self._store.valid_record(eval_id) if f"{eval_id}.json" in self._names else None
+
+
+def _require_own_results(run: Run) -> None:
+    """Raise UsageError if the results of a copy are links into the run that it was copied from."""
+    real = (run.path / RESULTS).resolve().parent
+    if real != run.path.resolve() and (real / RUN).exists():
+        raise UsageError(
+            f"{run.path / RESULTS}: these are the results of another run, {real}, which would "
+            "change; copy them instead of the link (cp -rL)"
+        )
 
 
 def shards_by_element(run: Run) -> dict[Element, list[int]]:
