@@ -209,10 +209,21 @@ def generation_key(row: Row) -> str:
 
     Raises UsageError if no framework here has such stages.
     """
+    return eval_id(generation_row(row))
+
+
+def generation_row(row: Row) -> Row:
+    """Return a row with two stages as far as the first one depends on it.
+
+    What oe-fetch has found out of the row's own task is left out if that is another task. Raises
+    UsageError if no framework here has such stages.
+    """
     suite = row.typed.eval_suite
     if (program := create_program(suite)) is None:
         raise UsageError(f"{suite} has rows with two stages, but this oellm runs none of them")
-    return eval_id(program.generation_row(row))
+    generation = program.generation_row(row)
+    is_other = generation["task_path"] != row["task_path"]
+    return generation.without("task_digest", "task_version") if is_other else generation
 
 
 def create_model(name: str, log: Log) -> Model:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.core.log import Log
 from oellm.core.regular_files import read_regular
@@ -25,6 +26,7 @@ from oellm.runs.accepted_contents import (
 from oellm.runs.contents import Contents, find_changes
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.run_directory import Run
+from oellm.runs.stages.stage_record import StageRecord
 
 _State = TypeVar("_State")
 _COMPANIONS = ("tokenizer", "peft", "delta")
@@ -101,6 +103,10 @@ class StaleResults:
     def find(self, row: Row, origin: ResultOrigin) -> Staleness | None:
         """Return how a row's result is out of date; None if it fits, as far as is known."""
         return find_staleness(row, origin, self._reader, kept=self._kept)
+
+    def find_output(self, row: Row, record: StageRecord) -> Staleness | None:
+        """Return how the output of a row's first stage is out of date; None if it fits."""
+        return find_output_staleness(row, record, self._reader, kept=self._kept)
 
     def keep(self, states: Iterable[str]) -> None:
         """Let results of these earlier states count from now on."""
@@ -194,3 +200,15 @@ def find_staleness(
     ]
     is_of_model = bool(find_changes(Contents(used.model), Contents(now.model)))
     return Staleness(tuple(changes), is_of_model, tuple(differing))
+
+
+def find_output_staleness(
+    row: Row, record: StageRecord, reader: ContentsReader, kept: Collection[str]
+) -> Staleness | None:
+    """Return how the output of the first of a row's two stages is out of date; None if it fits.
+
+    It is compared with what the first stage would be computed from now, which may be of a task that
+    several tasks have in common.
+    """
+    origin = ResultOrigin(record.contents, record.environment.framework_version)
+    return find_staleness(frameworks.generation_row(row), origin, reader, kept=kept)
