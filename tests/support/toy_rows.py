@@ -45,6 +45,10 @@ class ToyModel:
         """Let steps go wrong: `generate fail`, `evaluate hang`."""
         Path(f"{self.path}.faults").write_text("\n".join(faults))
 
+    def go(self) -> None:
+        """Let programs end that wait for it."""
+        Path(f"{self.path}.go").touch()
+
     def steps(self) -> list[str]:
         """Return the steps that the program has begun."""
         log = Path(f"{self.path}.log")
@@ -117,6 +121,19 @@ def messages(home: Path) -> str:
     """Return all messages of these processes."""
     path = home / "log"
     return path.read_text() if path.exists() else ""
+
+
+def processes(home: Path) -> list[str]:
+    """Return the command lines of the processes that name something below a directory."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_text()
+        except OSError:
+            continue
+        if f"{home}/" in line:
+            found.append(line.replace("\0", " "))
+    return found
 
 
 def records(directory: Path, kind: str = "results") -> dict[str, Any]:

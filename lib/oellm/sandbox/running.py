@@ -40,23 +40,24 @@ _BESIDES_S = 300.0
 def run_contained(
     contained: Contained,
     layers: Layers,
-    log_path: Path,
+    log: Path | int,
     *,
     stop: Callable[[], bool] = lambda: False,
 ) -> ContainedEnd:
     """Run a program with all layers that there are, and wait for the end of all its processes.
 
     `stop` is called several times a second; if it returns True, the program ends. What the program
-    prints is appended to `log_path`, up to the limit. Files that it left in OUTPUT are copied to
-    its output directory only if it ended with status 0 and, if it has a guard, samples were
-    isolated and none was not. Raises UsageError or MachineError if the program cannot be run so.
+    prints is appended to `log`, a path or a descriptor, up to the limit. Files that it left in
+    OUTPUT are copied to its output directory only if it ended with status 0 and, if it has a guard,
+    samples were isolated and none was not. Raises UsageError or MachineError if the program cannot
+    be run so.
     """
     check_contained(contained)
     if bool(contained.image) != layers.container:
         raise MachineError(f"{contained.argv[0]}: no container, although it has an image")
     contained = contained._replace(guard=contained.guard and layers.guard)
     with _box(layers) as box:
-        return _Run(contained, log_path, stop).follow(plan_job(contained, layers, box))
+        return _Run(contained, log, stop).follow(plan_job(contained, layers, box))
 
 
 @contextlib.contextmanager
@@ -89,9 +90,9 @@ def _remove(box: str) -> None:
 class _Run:
     """One program in the sandbox, as its caller sees it."""
 
-    def __init__(self, contained: Contained, log_path: Path, stop: Callable[[], bool]) -> None:
+    def __init__(self, contained: Contained, log: Path | int, stop: Callable[[], bool]) -> None:
         self._contained = contained
-        self._log_path = log_path
+        self._log_place = log
         self._stop = stop
         self._log_left = contained.limits.log_bytes
 
@@ -105,7 +106,7 @@ class _Run:
             assert process.stdin and process.stdout and process.stderr
             with contextlib.suppress(BrokenPipeError), process.stdin:
                 process.stdin.write(job.to_json())
-            with append_regular(self._log_path) as log:
+            with _open_log(self._log_place) as log:
                 reason = self._take(process, log, output)
         finally:
             process.kill()
@@ -173,6 +174,12 @@ class _Run:
             refused=tuple(output.refused),
             samples=end.samples,
         )
+
+
+def _open_log(place: Path | int) -> IO[bytes]:
+    if isinstance(place, int):
+        return os.fdopen(os.dup(place), "wb", buffering=0)
+    return append_regular(place)
 
 
 def _start_job_layer() -> subprocess.Popen[bytes]:

@@ -118,7 +118,8 @@ def describe_gpus(count: int) -> str:
 def describe_unusable(count: int, obstacle: str) -> Halt:
     """Return why a worker whose GPUs cannot be used ends."""
     gpus = describe_gpus(count)
-    return Halt(f"{gpus} cannot be used: {obstacle} ({describe_sight()})", is_unusable=True)
+    reason = f"{gpus} cannot be used: {obstacle} ({describe_sight()})"
+    return Halt(reason, is_unusable=True, hint="--set=allow_cpu=true permits the CPU")
 
 
 def describe_sight(root: str = "/") -> str:

@@ -22,10 +22,12 @@ class Halt(NamedTuple):
     Attributes:
         reason: The reason, for people.
         is_unusable: Whether this node cannot evaluate the rows; another one may.
+        hint: What else the user may do.
     """
 
     reason: str
     is_unusable: bool = False
+    hint: str = ""
 
 
 def describe_full_disk(error: BaseException | None) -> str:

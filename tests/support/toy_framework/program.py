@@ -1,7 +1,7 @@
 """The adapter of the toy framework.
 
 Tasks: `two` and `two_part` share one generation and have a second stage; `one` and `one_more` have
-one stage, and share a start of the program.
+one stage, and share a start of the program; the second stage of `code` runs what the model says.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from oellm.metrics.scored_rows import MetricScore
 from oellm.runs.environment import Environment
 from oellm.runs.result_record import RowTiming, RowUsage
 
-TASKS = ("one", "one_more", "two", "two_part")
+TASKS = ("one", "one_more", "two", "two_part", "code")
 SCRIPT = "questions.py"
 FOUND = "found.json"
 
@@ -50,14 +50,16 @@ class Toy:
     def stages(self, row: Row) -> Sequence[RowStage]:
         if row["task_path"].startswith("one"):
             return [RowStage(EVALUATE, uses_gpu=True)]
-        return [RowStage(GENERATE, uses_gpu=True), RowStage(EVALUATE, uses_gpu=False)]
+        runs_code = row["task_path"] == "code"
+        evaluate = RowStage(EVALUATE, uses_gpu=False, runs_model_code=runs_code)
+        return [RowStage(GENERATE, uses_gpu=True), evaluate]
 
     def generation_row(self, row: Row) -> Row:
-        return row.with_cells(task_path="two")
+        return row if row["task_path"] == "code" else row.with_cells(task_path="two")
 
     def batches(self, rows: Sequence[Row], stage: RowStage) -> list[list[Row]]:
-        alone = [[row] for row in rows if row["task_path"].startswith("two")]
         together = [row for row in rows if row["task_path"].startswith("one")]
+        alone = [[row] for row in rows if row not in together]
         return [*alone, together] if together else alone
 
     def command(self, rows: Sequence[Row], stage: RowStage, place: Place) -> Command:
@@ -67,7 +69,8 @@ class Toy:
         elif stage.name == EVALUATE:
             source = f"{place.inputs[eval_id(self.generation_row(rows[0]))]}/{FOUND}"
         script = pkgutil.get_data(__package__ or "", SCRIPT) or b""
-        argv = (place.python, place.own_file(SCRIPT), step, source, FOUND)
+        code = "code" if rows[0]["task_path"] == "code" else ""
+        argv = (place.python, place.own_file(SCRIPT), step, source, FOUND, code)
         return Command(argv, files={SCRIPT: script})
 
     def check_output(self, row: Row, stage: RowStage, output: Path) -> None:

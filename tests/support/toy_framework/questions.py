@@ -4,17 +4,39 @@ It notes what it does in the file MODEL.log, and does what MODEL.faults says: a 
 `evaluate hang`. It must not be told in the model's own directory, which would be another model.
 """
 
+import contextlib
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+
+def unsafe_execute(code: str, results: Any) -> None:
+    """Tell what a model's code gives; a process with this name is a sample for the sandbox."""
+    results.append(eval(code))  # noqa: S307
+
+
+def count_right(answers: list[str]) -> int:
+    """Return how many answers are right; runs what the model has written."""
+    right = 0
+    for answer in answers:
+        with multiprocessing.Manager() as manager:
+            results = manager.list()
+            process = multiprocessing.Process(target=unsafe_execute, args=(answer, results))
+            process.start()
+            process.join()
+            right += list(results) == [4]
+    return right
 
 
 def fault(control: str, step: str) -> str:
-    with open(f"{control}.log", "a") as log:
+    # In a sandbox there is no such file.
+    with contextlib.suppress(OSError), open(f"{control}.log", "a") as log:
         log.write(f"{step} {os.getpid()} {os.environ['HOME']}\n")
     path = Path(f"{control}.faults")
     lines = path.read_text().splitlines() if path.exists() else []
@@ -26,7 +48,7 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def suffer(kind: str) -> None:
+def suffer(kind: str, control: str) -> None:
     say(f"a program that suffers from {kind or 'nothing'}")
     if kind in ("hang", "stubborn"):
         if kind == "stubborn":
@@ -34,7 +56,7 @@ def suffer(kind: str) -> None:
         # Two processes that only SIGKILL ends, one in a session of its own.
         code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
         for apart in (False, True):
-            subprocess.Popen([sys.executable, "-c", code, "below a toy"], start_new_session=apart)
+            subprocess.Popen([sys.executable, "-c", code, os.getcwd()], start_new_session=apart)
         say("hangs")
         time.sleep(600)
     elif kind == "fail":
@@ -46,7 +68,7 @@ def suffer(kind: str) -> None:
     elif kind == "crash":
         os.kill(os.getpid(), signal.SIGSEGV)
     elif kind == "wait":
-        while not Path(sys.argv[2] + ".go").exists():
+        while not Path(f"{control}.go").exists():
             time.sleep(0.02)
 
 
@@ -59,11 +81,13 @@ def main() -> None:
         control = Path(source, "weights.safetensors").resolve().parent.as_posix()
         answers = {"control": control, "answers": [len(control) % 7, 1, 2, 3]}
     kind = fault(control, step)
-    suffer(kind)
+    suffer(kind, control)
     Path(source, "cache").mkdir() if step != "evaluate" else None
     if kind == "invalid":
         return
     found = answers if step == "generate" else {"right": 3, "of": 4}
+    if step == "evaluate" and sys.argv[4]:
+        found["right"] = count_right(["2 + 2", "2 * 2", "4", "5"])
     Path(output).write_text(json.dumps(found))
     Path("link").symlink_to("/etc/passwd")
 

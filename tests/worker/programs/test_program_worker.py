@@ -54,3 +54,16 @@ def test_nothing_is_computed_twice(model: ToyModel, tmp_path: Path) -> None:
     # Two rows share a first stage, two others a start of the program.
     assert model.steps() == ["generate", "evaluate", "both", "evaluate"]
     assert len(records(tmp_path / "out")) == 4
+
+
+def test_code_of_the_model_runs_in_a_sandbox(model: ToyModel, tmp_path: Path) -> None:
+    told = evaluate(
+        manifest((model, "code")),
+        "--output_dir",
+        tmp_path / "out",
+        "--unsafe_execution",
+        home=tmp_path,
+    )
+    record = records(tmp_path / "out")["code"]
+    assert record["environment"]["sandbox"] == "guard", told
+    assert model.steps() == ["generate"]

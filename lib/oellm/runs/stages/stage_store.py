@@ -211,6 +211,8 @@ class StageStore:
         path = self.path(key, name)
         try:
             output = _read(path, key, name.partition(".")[0])
+            if finished is None:
+                output.require_content()
         except InvalidStageError:
             return os.path.lexists(path)
         return finished is not None and output.record.timing.finished == finished

@@ -40,8 +40,8 @@ def _halted(halt: Halt, log: Log) -> int:
     """Tell why the machine lets the worker evaluate nothing more; return the exit status."""
     host = socket.gethostname()
     if halt.is_unusable:
-        hint = "the rows go back (--set=allow_cpu=true permits the CPU)"
-        log(f"{host} is unusable: {halt.reason}; {hint}")
+        hint = f" ({halt.hint})" if halt.hint else ""
+        log(f"{host} is unusable: {halt.reason}; the rows go back{hint}")
         return ExitStatus.MACHINE
     log(f"stopped on {host}: {halt.reason}; the rows go back")
     return ExitStatus.TRY_AGAIN

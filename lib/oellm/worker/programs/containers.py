@@ -84,6 +84,11 @@ class NodeCommands:
         environment.forbid_network(variables)
         return {**variables, **own}
 
+    def contained_variables(self, image: Path | None, own: Mapping[str, str]) -> dict[str, str]:
+        """Return all variables that programs in a sandbox get, besides those that it sets."""
+        path = {} if image is not None else {"PATH": os.environ.get("PATH", os.defpath)}
+        return {**path, **self.variables(image, own)}
+
     def surroundings(self, *, gpu: bool) -> dict[str, str]:
         """Return the variables of this process that a program, or its container, may have."""
         environ = dict(os.environ)

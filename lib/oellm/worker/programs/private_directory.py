@@ -41,8 +41,10 @@ class PrivateDirectory:
         prefix = f"oellm-{socket.gethostname()}-{os.getpid()}-{ticks}-"
         self.path = Path(tempfile.mkdtemp(prefix=prefix))
         self.files = self.path / _FILES
-        for name in (*_VARIABLES.values(), _FILES):
+        for name in _VARIABLES.values():
             (self.path / name).mkdir(mode=0o700)
+        # In a sandbox another user may read them.
+        self.files.mkdir(mode=0o755)
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables that lead a program to the parts of the directory."""

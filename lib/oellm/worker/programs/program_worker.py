@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from oellm.core import display
 from oellm.core.processes.stop_signals import StopSignals
+from oellm.errors import MachineError
 from oellm.manifest.rows import Row
 from oellm.runs import provenance
 from oellm.runs.contents import Contents
@@ -23,7 +24,7 @@ from oellm.runs.stages.stage_store import InvalidStageError, StageOutput, StageS
 from oellm.worker import gpu_check, halts, time_limit
 from oellm.worker.halts import Halt
 from oellm.worker.programs import gpu_facts
-from oellm.worker.programs.attempts import EndedProgram, ProgramStarter, Resources
+from oellm.worker.programs.attempts import EndedProgram, ProgramStarter
 from oellm.worker.programs.kept_outputs import KeptOutputs
 from oellm.worker.programs.model_sources import ModelSources
 from oellm.worker.programs.program_failures import describe_failure
@@ -37,6 +38,7 @@ from oellm.worker.programs.stage_batch import (
     make_batches,
     stage_row,
 )
+from oellm.worker.programs.starts import Resources
 from oellm.worker.row_contents import ContentsChangedError, RowContents, require_same
 from oellm.worker.row_ledger import RowCounts, RowLedger, Sinks
 from oellm.worker.row_record import Job, RowFailure, UnwritableError
@@ -101,7 +103,8 @@ class ProgramWorker:
             self._skip_if_done(row)
         try:
             for number in NUMBERS[part]:
-                self._compute_stage(number)
+                if not self._must_end():
+                    self._compute_stage(number)
         finally:
             self._models.release()
         counts = self._ledger.counts
@@ -128,9 +131,13 @@ class ProgramWorker:
         if any(each.stage.uses_gpu for each in waiting) and not self._has_gpus():
             return
         for batch in make_batches(waiting):
-            if self._watch.is_stopping() or self._ledger.counts.halt is not None:
+            if self._must_end():
                 return
             self._compute(batch)
+
+    def _must_end(self) -> bool:
+        """Return whether the worker was told to stop, or can compute nothing more here."""
+        return self._watch.is_stopping() or self._ledger.counts.halt is not None
 
     def _is_due(self, staged: DueStage) -> bool:
         """Return whether a stage of a row is to be computed."""
@@ -176,6 +183,8 @@ class ProgramWorker:
             pass
         except UnwritableError as error:
             self._ledger.note_halt(Halt(str(error)))
+        except MachineError as error:
+            self._ledger.note_halt(Halt(str(error), is_unusable=True))
         # An adapter may raise anything.
         except Exception as error:
             failure = describe_failure(error, batch.stage_name, self._limit(batch).seconds)
@@ -221,19 +230,20 @@ class ProgramWorker:
     def _require_unchanged(self, staged: DueStage) -> Contents:
         """Return what a row is evaluated from; raises ContentsChangedError."""
         now = self._contents.require_unchanged(staged.row)
-        found = self._starter.cached_data(staged, staged.row["dataset_revision"])
+        found = self._starter.needs.cached_data(staged)
         require_same(Contents(data=self._contents.expect(staged.row).data), found, staged.row)
         return now
 
     def _run(self, batch: StageBatch, jobs: Jobs, inputs: Mapping[str, StageOutput]) -> None:
         """Run the program of a batch, and keep what it has computed."""
-        uses_gpu = batch.first.stage.uses_gpu
+        uses_gpu, limit = batch.first.stage.uses_gpu, self._limit(batch)
         resources = Resources(
             gpus=self._gpus if uses_gpu else 0,
             source=self._models.find_source(batch.first.row) if uses_gpu else None,
             bootstrap_iters=self._options.bootstrap_iters,
+            limit_s=limit.seconds,
         )
-        run = functools.partial(self._watch.run, limit=self._limit(batch))
+        run = functools.partial(self._watch.run, limit=limit)
         with self._starter.attempt(batch, inputs, resources, run=run) as attempt:
             self._booked = RowTiming()
             self._scoring_s += attempt.seconds if uses_gpu else 0.0
@@ -316,7 +326,9 @@ class ProgramWorker:
         """Return how long the program of a batch may take: as long as its rows together."""
         default = self._options.row_limit
         limits = [time_limit.find_limit(row, default) for row in batch.subjects]
-        is_estimate = all(limit.is_estimate for limit in limits)
+        # What prints in a sandbox may be the model's code, so printing is no progress there.
+        is_trusted = not batch.first.stage.runs_model_code
+        is_estimate = is_trusted and all(limit.is_estimate for limit in limits)
         return RowLimit(sum(limit.seconds for limit in limits), is_estimate)
 
     @functools.cached_property

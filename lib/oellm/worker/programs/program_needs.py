@@ -1,0 +1,61 @@
+"""What rows of programs need of the shared cache: whether it is there, and where."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from oellm import frameworks
+from oellm.clusters.cluster import Cluster
+from oellm.frameworks.program import Need, NeededDataSet, NeededFile
+from oellm.hub import cached_commits
+from oellm.hub.needed_files import needed_path
+from oellm.manifest.rows import Row
+from oellm.runs.contents import Contents
+from oellm.worker.programs.stage_batch import DueStage, StageBatch
+
+
+class ProgramNeeds:
+    """Finds what programs need below the HF_HOME of a cluster.
+
+    Attributes:
+        hf_home: That directory.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        home = cluster.text("hf_home") or os.environ.get("HF_HOME", "")
+        self.hf_home = os.path.abspath(os.path.expanduser(home or "~/.cache/huggingface"))
+
+    def find_files(self, batch: StageBatch) -> dict[str, Path]:
+        """Return the files that the rows of a batch need, by name; raises FileNotFoundError."""
+        found: dict[str, Path] = {}
+        for need in list_needs(batch):
+            if isinstance(need, NeededFile):
+                found[need.name] = needed_path({"HF_HOME": self.hf_home}, need.name, need.sha256)
+        for row in batch.subjects:
+            found |= _own_problem_files(row)
+        for name, path in found.items():
+            if not path.is_file():
+                raise FileNotFoundError(f"{name} is not in the cache: {path}; run oe-fetch")
+        return found
+
+    def cached_data(self, due: DueStage) -> Contents:
+        """Return the commits of the data sets that a row's program would load."""
+        names = [need.name for need in due.program.needs(due.row) if type(need) is NeededDataSet]
+        expected = due.row["dataset_revision"]
+        return Contents(data=" ".join(cached_commits.find_commits(self.hf_home, names, expected)))
+
+
+def list_needs(batch: StageBatch) -> list[Need]:
+    """Return what the rows of a batch need."""
+    return [need for row in batch.subjects for need in batch.first.program.needs(row)]
+
+
+def _own_problem_files(row: Row) -> dict[str, Path]:
+    """Return the user's own problem files of a row's task, by name."""
+    framework = frameworks.create_program_framework(row.typed.eval_suite)
+    directory = row.typed.include_path
+    if framework is None or not directory:
+        return {}
+    paths = {name: Path(directory, name) for name in framework.problem_files(row.typed.task_path)}
+    return {name: path for name, path in paths.items() if path.is_file()}
