@@ -39,8 +39,9 @@ _PROGRAMS = {
                 return b""
         places = ["/proc/self/environ", "/proc/1/environ", "CANARY/token"]
         places += ["/proc/%s/environ" % name for name in posix.listdir("/proc") if name.isdigit()]
-        for home in ("/root", "/home", "CANARY", "CANARY/.cache/huggingface"):
-            places += [home + "/" + name for name in ("token", ".netrc", ".cache/huggingface/token")]
+        names = ("token", ".netrc", ".cache/huggingface/token")
+        for home in ("/root", "/home", "CANARY"):
+            places += [home + "/" + name for name in names]
         if not any(b"SECRET" in read(place) for place in places):
             raise RuntimeError("no secret found")
         """,

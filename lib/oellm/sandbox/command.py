@@ -33,7 +33,7 @@ _WIDENING = (
     *("-B", "-H", "-S", "-W", "-o", "-w"),
     *("--add-caps", "--allow-setuid", "--bind", "--env", "--fakeroot", "--home"),
     *("--keep-privs", "--mount", "--net", "--no-init", "--overlay", "--pwd", "--scratch"),
-    *("--security", "--sharens", "--workdir", "--writable"),
+    *("--security", "--sharens", "--workdir", "--writable", "--writable-tmpfs"),
 )
 # What gives a container devices, which evaluations do not need.
 _DEVICES = ("--nv", "--nvccli", "--rocm")
@@ -102,7 +102,7 @@ def private_directories() -> dict[str, str]:
 def guard_variables(contained: Contained) -> dict[str, str]:
     """Return the variables that the guard reads."""
     limits = contained.limits.sample._asdict()
-    hidden = (OUTPUT, SCRATCH, STATE, *REPLACED, "/dev/shm")  # noqa: S108
+    hidden = (OUTPUT, SCRATCH, STATE, *REPLACED, "/dev/shm", *contained.copies.values())  # noqa: S108
     return {
         LIMITS: ";".join(f"{name}={value}" for name, value in limits.items()),
         COUNTS: f"{STATE}/samples",
@@ -112,7 +112,7 @@ def guard_variables(contained: Contained) -> dict[str, str]:
 
 def check_contained(contained: Contained) -> None:
     """Raise UsageError or MachineError for what must not or cannot be given to a container."""
-    for source, path in contained.inputs.items():
+    for source, path in (*contained.inputs.items(), *contained.copies.items()):
         if not os.path.exists(source):
             raise MachineError(f"{source}: no such file or directory on this machine")
         if path != os.path.abspath(path) or not path.isprintable():

@@ -22,7 +22,13 @@ import sys
 import time
 
 from oellm.sandbox import frames, namespaces, usage
-from oellm.sandbox.box import build_box, build_writable_places, name_user, permit_fuse
+from oellm.sandbox.box import (
+    build_box,
+    build_writable_places,
+    name_user,
+    permit_fuse,
+    require_readable,
+)
 from oellm.sandbox.contained import OUTPUT
 from oellm.sandbox.guard import FAILED, STARTED
 from oellm.sandbox.host_root import ROOT, enter_root, finish_root
@@ -81,6 +87,7 @@ def _enter(job: BoxJob) -> None:
     if not is_built_by_root:
         build_box(job)
     build_writable_places(job)
+    require_readable(job)
     if job.namespaces and job.bare:
         namespaces.start_loopback()
         finish_root(job)

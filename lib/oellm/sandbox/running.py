@@ -55,6 +55,8 @@ def run_contained(
     check_contained(contained)
     if bool(contained.image) != layers.container:
         raise MachineError(f"{contained.argv[0]}: no container, although it has an image")
+    if os.geteuid() == 0 and not layers.user:
+        raise MachineError("root must not run what a model has written: set sandbox_user")
     contained = contained._replace(guard=contained.guard and layers.guard)
     with _box(layers) as box:
         return _Run(contained, log, stop).follow(plan_job(contained, layers, box))

@@ -1,0 +1,53 @@
+"""Programs in the sandbox of this machine, without a container."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from oellm.sandbox.contained import Contained, ContainedEnd, Layers, Limits
+from oellm.sandbox.running import run_contained
+
+# Nobody on a machine has this number: what belongs to it is the sandbox's.
+USER = (61234, 61234)
+BARE = Layers(
+    container=False, namespaces=True, guard=True, user=USER if os.geteuid() == 0 else None
+)
+
+MINUTE = Limits(60)
+
+Sandboxed = Callable[..., ContainedEnd]
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """Return a directory with an empty one for output."""
+    (tmp_path / "out").mkdir()
+    return tmp_path
+
+
+@pytest.fixture
+def sandboxed(directory: Path) -> Sandboxed:
+    """Return a function that runs a program, by default in namespaces and without a container."""
+
+    def run(
+        *argv: str,
+        layers: Layers = BARE,
+        limits: Limits = MINUTE,
+        stop: Callable[[], bool] = lambda: False,
+        **fields: object,
+    ) -> ContainedEnd:
+        contained = Contained(
+            argv=argv, image=None, inputs={}, output=directory / "out", env={}, limits=limits
+        )._replace(**{"guard": False, **fields})
+        return run_contained(contained, layers, directory / "log", stop=stop)
+
+    return run
+
+
+def python(code: str) -> tuple[str, ...]:
+    """Return the command of a program in a Python that the sandbox's user can reach."""
+    return "/usr/bin/python3", "-I", "-c", code
