@@ -275,6 +275,7 @@ def _summary(found: Round) -> str:
         (found.queued, "already in the queue"),
         (found.postponed, f"waiting for room ({limit})"),
         (found.left, "ended, but not all of their rows have results"),
+        (found.barren, "without anything from a first stage"),
         (found.finished, "finished"),
     )
     return "elements: " + ", ".join(f"{count} {what}" for count, what in parts if count)
@@ -302,7 +303,7 @@ def _run_here(run: Run, options: Options) -> ExitStatus:
         run = run_directory.load_run(run.path)
         stale.settle()
         if elements := array_elements.find_unfinished(run, rows):
-            executor = LocalExecutor(run, cli.message, lock.refresh)
+            executor = LocalExecutor(run, rows, cli.message, refresh=lock.refresh)
             stopped_by = executor.execute(elements, options.jobs)
     status = _report_rows(run, rows.count())
     if stopped_by is not None:

@@ -132,8 +132,13 @@ class Run:
 
     @property
     def excluded_nodes(self) -> list[str]:
-        """The nodes that get no more jobs of this run, because they end them at once."""
-        return [record.node for record in self.nodes if record.is_excluded]
+        """The nodes that get no more jobs of this run, or of one kind: they end them at once."""
+        return list(dict.fromkeys(record.node for record in self.nodes if record.is_excluded))
+
+    def nodes_excluded_from(self, array: Array) -> list[str]:
+        """Return the nodes that get no more jobs of an array."""
+        records = (r for r in self.nodes if r.is_excluded and r.cpu_only == array.needs_no_gpu)
+        return [record.node for record in records]
 
     def _read_entries(self, key: str, read: Callable[[Any], Entry]) -> list[Entry]:
         """Return the entries of a list of run.json; raises InputError if one is damaged."""

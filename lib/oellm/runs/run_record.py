@@ -318,6 +318,8 @@ class NodeRecord:
         forgiven: Such jobs from before a user included the node again.
         reason: Why the last of them ended.
         since: When the first of `ended` was noticed (UTC, ISO 8601).
+        cpu_only: Whether these are jobs whose rows need no GPU. What such a job lacks on a node,
+            others may not need there, so each kind has its record.
     """
 
     node: str
@@ -325,6 +327,7 @@ class NodeRecord:
     forgiven: tuple[str, ...] = ()
     reason: str = ""
     since: str = ""
+    cpu_only: bool = False
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> NodeRecord:
@@ -333,16 +336,27 @@ class NodeRecord:
         for name, members in jobs.items():
             if not isinstance(members, list) or not all(isinstance(m, str) for m in members):
                 raise ValueError(f"{name}: expected a list of texts, got {members!r}")
-        return read_fields(cls, content, **{name: tuple(members) for name, members in jobs.items()})
+        cpu_only = content.get("cpu_only", False)
+        if not isinstance(cpu_only, bool):
+            raise ValueError(f"cpu_only: expected true or false, got {cpu_only!r}")
+        texts = {name: tuple(members) for name, members in jobs.items()}
+        return read_fields(cls, content, **texts, cpu_only=cpu_only)
 
     def to_json(self) -> dict[str, Any]:
         """Return the entry of `nodes` in run.json."""
         content = dataclasses.asdict(self)
+        if not self.cpu_only:
+            del content["cpu_only"]
         return content | {"ended": list(self.ended), "forgiven": list(self.forgiven)}
 
     @property
+    def key(self) -> tuple[str, bool]:
+        """What no other record of the run has: its node, and the kind of its jobs."""
+        return self.node, self.cpu_only
+
+    @property
     def is_excluded(self) -> bool:
-        """Whether no more jobs go there."""
+        """Whether no more of these jobs go there."""
         return len(self.ended) >= _ENDS
 
     def describe(self) -> str:

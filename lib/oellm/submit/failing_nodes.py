@@ -63,7 +63,7 @@ class FailingNodes:
         }
         if not jobs:
             return False
-        before = run.excluded_nodes
+        before = [record.key for record in run.nodes if record.is_excluded]
         heartbeats = read_beats(run)
         states, is_all = _ask_how_they_ended([members[0] for members in jobs.values()])
         for task, members in jobs.items():
@@ -73,9 +73,7 @@ class FailingNodes:
                 if state is not None or is_all:
                     self._seen.add(task)
                 _count(run, task, members, state=state, beats=_beats_of(task, members, heartbeats))
-        news = [
-            record for record in run.nodes if record.node in set(run.excluded_nodes) - set(before)
-        ]
+        news = [r for r in run.nodes if r.is_excluded and r.key not in before]
         for record in news:
             node, reason = record.node, record.describe()
             if dry_run:
@@ -87,13 +85,23 @@ class FailingNodes:
                 )
         return bool(news)
 
-    def require_a_good_node(self, run: Run) -> None:
-        """Raise MachineError if every node that jobs of the run were sent to has swallowed them."""
-        bad = [record for record in run.nodes if record.is_excluded]
-        if len(bad) < 2 or len(bad) < len(run.nodes):
+    def require_a_good_node(self, run: Run, elements: Iterable[Element]) -> None:
+        """Raise MachineError if every node that jobs like these were sent to has swallowed them."""
+        for cpu_only in {run.arrays[element.array].needs_no_gpu for element in elements}:
+            self._require_good(run, [r for r in run.nodes if r.cpu_only == cpu_only])
+
+    def _require_good(self, run: Run, records: list[NodeRecord]) -> None:
+        """Raise MachineError if the nodes of some records are all bad."""
+        bad = [record for record in records if record.is_excluded]
+        if len(bad) < 2 or len(bad) < len(records):
             return
         first = min(record.since for record in bad)
-        beats = read_beats(run).values()
+        arrays = [run.arrays[shard.array] for shard in run.shards]
+        beats = [
+            beat
+            for shard, beat in read_beats(run).items()
+            if shard < len(arrays) and arrays[shard].needs_no_gpu == bad[0].cpu_only
+        ]
         if any(shows_a_row(beat) and beat.attempt.updated > first for beat in beats):
             return
         names = ", ".join(record.node for record in bad)
@@ -191,9 +199,10 @@ def _count(
     # An element has one node; other texts are Slurm's for none, or for several.
     if not node or any(letter in node for letter in "[, "):
         return
-    positions = [n for n, record in enumerate(run.nodes) if record.node == node]
+    cpu_only = run.arrays[jobs[0].submission.array].needs_no_gpu
+    positions = [n for n, record in enumerate(run.nodes) if record.key == (node, cpu_only)]
     if not positions:
-        run.nodes.append(NodeRecord(node))
+        run.nodes.append(NodeRecord(node, cpu_only=cpu_only))
         positions = [len(run.nodes) - 1]
     record = run.nodes[positions[0]]
     if str(task) not in (*record.ended, *record.forgiven) and _is_swallowed(state, beats):

@@ -25,7 +25,7 @@ from oellm.runs.run_record import Executor
 from oellm.runs.shard_jobs import read_log_end
 from oellm.slurm.job_ends import last_line
 from oellm.submit import array_elements, batch_call
-from oellm.submit.array_elements import Element
+from oellm.submit.array_elements import Element, UnfinishedRows
 from oellm.submit.element_log import ElementLog
 from oellm.submit.failing_nodes import read_beats, shows_a_row
 from oellm.submit.job_environment import job_environment
@@ -46,10 +46,14 @@ _ENDS = 2
 class LocalExecutor:
     """Runs elements of one run, several at a time; their output goes to slurm_logs/.
 
-    `log` gets the workers' messages; `refresh` is called each minute.
+    `rows` tells whether the second stages of an element have anything from the first when their
+    turn comes. `log` gets the workers' messages; `refresh` is called each minute.
     """
 
-    def __init__(self, run: Run, log: Log, refresh: Callable[[], None]) -> None:
+    def __init__(
+        self, run: Run, rows: UnfinishedRows, log: Log, refresh: Callable[[], None]
+    ) -> None:
+        self._rows = rows
         self._run = run
         self._log = log
         self._refresh = refresh
@@ -87,7 +91,8 @@ class LocalExecutor:
             try:
                 while self._running or (waiting and not self._swallows()):
                     while waiting and not self._swallows() and self._has_room(waiting[0], jobs):
-                        self._start(waiting.popleft())
+                        if self._is_ready(chosen := waiting.popleft()):
+                            self._start(chosen)
                     self._look()
                     if signals.first is not None:
                         self._stop(signals)
@@ -113,7 +118,19 @@ class LocalExecutor:
 
     def _has_room(self, element: Element, jobs: int) -> bool:
         has_gpus = self._gpus.suffice(self._needed_gpus(element.array))
-        return len(self._running) < jobs and has_gpus
+        # What it follows has been started: its array comes before.
+        leader = array_elements.followed_element(self._run, element)
+        is_followed = leader in [running.element for running in self._running]
+        return len(self._running) < jobs and has_gpus and not is_followed
+
+    def _is_ready(self, element: Element) -> bool:
+        """Return whether an element has rows that can be computed; `log` is told if it has none."""
+        self._rows.refresh()
+        shards = self._shards[element]
+        if any(map(self._rows.count_ready, shards)):
+            return True
+        self._log(f"shard {shards[0]}: without anything from a first stage, not started")
+        return False
 
     def _start(self, element: Element) -> None:
         gpus = self._gpus.take(self._needed_gpus(element.array))
@@ -203,6 +220,7 @@ class LocalElement:
         self.label = (
             f"shard {shards[0]}" if len(shards) == 1 else f"shards {shards[0]}-{shards[-1]}"
         )
+        self.element = element
         self.shards = shards
         self.started = datetime.datetime.now(datetime.timezone.utc)
         self.log_file = Path(run.path / LOGS / f"local_{shards[0]}.log")

@@ -13,6 +13,7 @@ from oellm.runs.accepted_contents import read_accepted, write_accepted
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
+from oellm.runs.stages.stage_store import StageOutput, StageStore
 
 
 class StaleResult(NamedTuple):
@@ -31,6 +32,14 @@ class StaleResult(NamedTuple):
     states: tuple[str, ...]
 
 
+class StaleOutput(NamedTuple):
+    """The output of a first stage that is out of date, with why, and the states that it is of."""
+
+    output: StageOutput
+    reason: str
+    states: tuple[str, ...]
+
+
 class StaleRows:
     """The rows of a run with results that are out of date.
 
@@ -43,6 +52,8 @@ class StaleRows:
         self._accept = accept
         self._contents = StaleResults(run, log)
         self._found: list[StaleResult] = []
+        # By their keys: rows may share one.
+        self._outputs: dict[str, StaleOutput] = {}
         self._is_settled = False
 
     def fits(self, row: Row, record: ResultRecord) -> bool:
@@ -52,6 +63,16 @@ class StaleRows:
             return True
         reason, states = staleness.describe(row), staleness.states
         self._found.append(StaleResult(row["eval_id"], record.finished, reason, states=states))
+        return self._accept
+
+    def output_fits(self, row: Row, output: StageOutput) -> bool:
+        """Return whether the output of a row's first stage counts; notes it if it is stale."""
+        record = output.record
+        origin = ResultOrigin(record.contents, record.environment.framework_version)
+        staleness = self._contents.find(row, origin)
+        if staleness is None:
+            return True
+        self._outputs[record.key] = StaleOutput(output, staleness.describe(row), staleness.states)
         return self._accept
 
     def note(self, row: Row) -> None:
@@ -66,6 +87,9 @@ class StaleRows:
         for reason, count in Counter(stale.reason for stale in self._found).items():
             results = "1 result" if count == 1 else f"{count} results"
             yield f"{results}{reason}; {verdict}"
+        for reason, count in Counter(stale.reason for stale in self._outputs.values()).items():
+            outputs = "the output" if count == 1 else f"{count} outputs"
+            yield f"{outputs} of a first stage{reason}; {verdict}"
 
     def settle(self) -> None:
         """Set aside what is out of date, or keep it, and write what the run evaluates from now on.
@@ -83,7 +107,14 @@ class StaleRows:
                 self._contents.keep(stale.states)
             else:
                 store.set_stale_aside(stale.eval_id, stale.finished)
+        stages = StageStore(self._run.path)
+        for old in self._outputs.values():
+            if self._accept:
+                self._contents.keep(old.states)
+            else:
+                stages.set_stale_aside(old.output)
         self._found.clear()
+        self._outputs.clear()
         accepted = self._contents.merge_into(read_accepted(self._run.path))
         write_accepted(self._run.path, accepted)
         self._is_settled = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
@@ -13,7 +14,7 @@ from oellm.core.atomic import new_attempt
 from oellm.core.log import Log
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
-from oellm.runs.run_record import Executor, Submission
+from oellm.runs.run_record import Array, Executor, Submission
 from oellm.slurm import commands
 from oellm.slurm.clusters import OWN, cluster_option, find_clusters
 from oellm.slurm.commands import JobNumber, SlurmUnavailableError
@@ -21,12 +22,14 @@ from oellm.slurm.job_states import SlurmJob
 from oellm.slurm.notation import format_ranges
 from oellm.slurm.queue import QueuedElement, ask_queue
 from oellm.submit import array_elements, batch_call, sbatch_errors
-from oellm.submit.array_elements import Batch, Element
+from oellm.submit.array_elements import Batch, Element, Placement
 
 # Seconds after which a submission whose answer got lost would be in the queue if Slurm has it.
 _SETTLED_S = 20.0
 _PAUSE_S = 2.0
 _TRIES = 5
+# Slurm's reason why a job waits that can never begin.
+_HOPELESS = "DependencyNeverSatisfied"
 
 
 class NoRoomError(OellmError):
@@ -66,42 +69,66 @@ class SlurmSubmissions:
 
     def command(self, batch: Batch, comment: str) -> list[str]:
         """Return the sbatch command line of a batch."""
+        array = self._run.arrays[batch.array]
+        # A job can only follow another one of its own cluster.
+        clusters = self.clusters if batch.after is None else [batch.after.cluster]
         return commands.sbatch_command(
-            str(self._run.path / self._run.arrays[batch.array].script),
+            str(self._run.path / array.script),
             [number - batch.offset for number in batch.elements],
             concurrency=self._run.setting("concurrency"),
             comment=comment,
             options=[
-                *cluster_option(*self.clusters),
-                *self._exclude_option(),
+                *cluster_option(*clusters),
+                *self._exclude_option(array),
+                *self._dependency_options(batch),
                 *batch_call.log_option(self._run),
             ],
             arguments=batch_call.script_arguments(self._run, batch.offset),
         )
 
-    def _exclude_option(self) -> list[str]:
+    def _exclude_option(self, array: Array) -> list[str]:
         """Return the option that excludes nodes; none if the script's own option is enough."""
-        return [f"--exclude={self.excluded}"] if self._run.excluded_nodes else []
+        has_excluded = bool(self._run.nodes_excluded_from(array))
+        return [f"--exclude={self._excluded_from(array)}"] if has_excluded else []
 
-    @property
-    def excluded(self) -> str:
-        """The nodes that settings exclude, and those that swallow jobs, as Slurm writes them."""
+    def _excluded_from(self, array: Array) -> str:
+        """Return the nodes that settings exclude, and those that swallow jobs, as Slurm does."""
+        own = self._last_option("exclude")
+        settings = [self._run.setting("exclude") or "" if own is None else own]
+        return ",".join(filter(None, [*settings, *self._run.nodes_excluded_from(array)]))
+
+    def _dependency_options(self, batch: Batch) -> list[str]:
+        """Return the options that let elements begin when those that they follow have ended well.
+
+        If these did not, nothing waits for ever.
+        """
+        if batch.after is None:
+            return []
+        after = f"aftercorr:{batch.after.job_id}"
+        own = self._last_option("dependency")
+        return [f"--dependency={after}{f',{own}' if own else ''}", "--kill-on-invalid-dep=yes"]
+
+    def _last_option(self, name: str) -> str | None:
+        """Return an option of the setting sbatch, None if it is not there.
+
+        sbatch takes the beginning of an option's name, too, and the last one counts.
+        """
         options = self._run.setting("sbatch") or {}
-        # sbatch takes the beginning of an option's name, too, and the last one counts.
-        own = [text for name, text in options.items() if "exclude".startswith(name)]
-        settings = [str(own[-1]) if own else self._run.setting("exclude") or ""]
-        return ",".join(filter(None, [*settings, *self._run.excluded_nodes]))
+        own = [str(text) for option, text in options.items() if name.startswith(option)]
+        return own[-1] if own else None
 
     def exclude_from_waiting(self, queue: Iterable[QueuedElement]) -> None:
         """Exclude the nodes also from jobs of the run that wait, as far as Slurm lets us."""
-        waiting: dict[JobNumber, list[int]] = {}
-        for queued, _, _ in self._elements_in(queue):
-            if queued.state.state == "PENDING" and queued.index is not None:
+        waiting: dict[tuple[JobNumber, int], list[int]] = {}
+        for queued, submission, _ in self._elements_in(queue):
+            has_excluded = self._run.nodes_excluded_from(self._run.arrays[submission.array])
+            if queued.state.state == "PENDING" and queued.index is not None and has_excluded:
                 number = JobNumber(queued.job_id, queued.cluster)
-                waiting.setdefault(number, []).append(queued.index)
-        for number, indices in waiting.items():
+                waiting.setdefault((number, submission.array), []).append(queued.index)
+        for (number, array), indices in waiting.items():
             elements = f"JobId={number.job_id}_[{format_ranges(indices)}]"
-            change = ("update", elements, f"ExcNodeList={self.excluded}")
+            excluded = self._excluded_from(self._run.arrays[array])
+            change = ("update", elements, f"ExcNodeList={excluded}")
             try:
                 commands.call_slurm(["scontrol", *cluster_option(number.cluster), *change])
             except OellmError as error:
@@ -195,17 +222,40 @@ class SlurmSubmissions:
         """Return whether anything of the run was ever handed to Slurm."""
         return any(s.executor is Executor.SLURM for s in self._run.submissions)
 
-    def find_queued(self, queue: Iterable[QueuedElement]) -> set[Element]:
-        """Return the elements of the run that are in the queue."""
-        return {element for _, _, element in self._elements_in(queue)}
+    def find_queued(self, queue: Iterable[QueuedElement]) -> dict[Element, Placement]:
+        """Return the elements of the run that are in the queue, and where."""
+        return {
+            element: Placement(JobNumber(queued.job_id, queued.cluster), submission.offset)
+            for queued, submission, element in self._elements_in(queue)
+        }
+
+    def drop_hopeless(self, queue: Sequence[QueuedElement]) -> list[QueuedElement]:
+        """Cancel elements of the run whose dependency can never be satisfied; return the others.
+
+        Slurm itself ends them, unless the site has its own way.
+        """
+        hopeless: dict[JobNumber, list[int]] = {}
+        dropped = set()
+        for queued, _, _ in self._elements_in(queue):
+            if queued.state.reason == _HOPELESS and queued.index is not None:
+                number = JobNumber(queued.job_id, queued.cluster)
+                hopeless.setdefault(number, []).append(queued.index)
+                dropped.add(queued)
+        for number, indices in () if self._dry_run else hopeless.items():
+            elements = [f"{number.job_id}_{index}" for index in indices]
+            with contextlib.suppress(OellmError):
+                commands.call_slurm(["scancel", *cluster_option(number.cluster), *elements])
+        return [queued for queued in queue if queued not in dropped]
 
     def find_own_jobs(self, queue: Sequence[QueuedElement]) -> dict[JobNumber, list[int]]:
         """Return the numbers of the run's elements in the queue, by job.
 
-        A job with the number of ours but another comment is not ours; `log` is told.
+        Those that follow others come first: cancelled in this order, none is ended by Slurm for
+        the loss of what it follows. A job with the number of ours but another comment is not ours;
+        `log` is told.
         """
         own: dict[JobNumber, list[int]] = {}
-        for queued, _, element in self._elements_in(queue):
+        for queued, _, element in sorted(self._elements_in(queue), key=_reversed_array):
             own.setdefault(JobNumber(queued.job_id, queued.cluster), []).append(element.number)
         numbers = {s.job_id for s in self._run.submissions if s.executor is Executor.SLURM}
         for job_id in sorted(
@@ -276,6 +326,10 @@ def new_submission(
         comment=comment,
         command=tuple(command),
     )
+
+
+def _reversed_array(found: tuple[QueuedElement, Submission, Element]) -> int:
+    return -found[2].array
 
 
 def _has_comment(queued: QueuedElement, submission: Submission) -> bool:

@@ -1,43 +1,19 @@
-"""Its adapter: a generation writes answers to a file, an evaluation counts them.
+"""Its adapter, as far as a plan asks it.
 
-`problems` and `problems-hard` share a generation, `alone` has one stage, and of `broken` the
-generation fails. The argument `sleep_s` lets a generation last.
+`problems` and `problems-hard` share a generation, and `alone` has one stage.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from oellm.core.regular_files import read_regular
 from oellm.frameworks.catalogue import Catalogue, CatalogueTask
-from oellm.frameworks.interface import Evaluation
-from oellm.frameworks.program import Command, InvalidOutputError, Need, Place, RowSetting
+from oellm.frameworks.program import Need, RowSetting
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
 from oellm.manifest.rows import Row
-from oellm.metrics.scored_rows import MetricScore
-from oellm.runs.result_record import RowTiming, RowUsage
 
 NAME = "two_stages"
 TASKS = {"problems": 20, "problems-hard": 5, "alone": 10, "broken": 20}
-_GENERATE = """
-import json, sys, time
-output, task, sleep_s = sys.argv[1:]
-time.sleep(float(sleep_s))
-if task == "broken":
-    sys.exit("the generation of this row fails")
-json.dump(list(range(20)), open(output + "/answers.json", "w"))
-"""
-_EVALUATE = """
-import json, sys
-output, answers = sys.argv[1:]
-json.dump({"count": len(json.load(open(answers)))}, open(output + "/score.json", "w"))
-"""
-_ALONE = """
-import json, sys
-json.dump({"count": 1}, open(sys.argv[1] + "/score.json", "w"))
-"""
 
 
 class TwoStages:
@@ -90,61 +66,6 @@ class TwoStages:
         """Return a batch for each row."""
         del stage
         return [[row] for row in rows]
-
-    def command(self, rows: Sequence[Row], stage: RowStage, place: Place) -> Command:
-        """Return the Python that does it."""
-        (row,) = rows
-        task = row.typed.task_path
-        if task == "alone":
-            return Command((place.python, "-c", _ALONE, place.output))
-        if stage.name == GENERATE:
-            sleep_s = str(row.typed.gen_kwargs.get("sleep_s", 0))
-            return Command((place.python, "-c", _GENERATE, place.output, task, sleep_s))
-        (answers,) = place.inputs.values()
-        return Command((place.python, "-c", _EVALUATE, place.output, f"{answers}/answers.json"))
-
-    def check_output(self, row: Row, stage: RowStage, output: Path) -> None:
-        """Refuse an output that is no JSON."""
-        del row
-        name = "answers.json" if stage.name == GENERATE else "score.json"
-        try:
-            json.loads(read_regular(output / name))
-        except (OSError, ValueError) as error:
-            raise InvalidOutputError(f"{name}: {error}") from None
-
-    def evaluation(self, row: Row, outputs: Mapping[str, Path]) -> Evaluation:
-        """Return the number of answers."""
-        count = json.loads(read_regular(outputs[EVALUATE] / "score.json"))["count"]
-        task = row.typed.task_path
-        score = MetricScore(
-            task=task,
-            group="",
-            n_shot=None,
-            metric="count",
-            filter="none",
-            value=float(count),
-            stderr=None,
-            higher_is_better=True,
-            n_samples=count,
-            aggregate="",
-        )
-        return Evaluation(
-            native={"results": {task: {"count": count}}},
-            scores=[score],
-            samples={},
-            timing=RowTiming(),
-            usage=RowUsage(
-                documents=count,
-                documents_per_s=None,
-                requests=count,
-                requests_kept=0,
-                requests_per_s=None,
-                tokens=None,
-                tokens_per_s=None,
-                batch_size=1,
-                peak_gpu_bytes=None,
-            ),
-        )
 
 
 def create_program() -> TwoStages:
