@@ -67,12 +67,10 @@ class StaleRows:
 
     def output_fits(self, row: Row, output: StageOutput) -> bool:
         """Return whether the output of a row's first stage counts; notes it if it is stale."""
-        record = output.record
-        origin = ResultOrigin(record.contents, record.environment.framework_version)
-        staleness = self._contents.find(row, origin)
-        if staleness is None:
+        if (staleness := self._contents.find_output(row, output.record)) is None:
             return True
-        self._outputs[record.key] = StaleOutput(output, staleness.describe(row), staleness.states)
+        reason, states = staleness.describe(row), staleness.states
+        self._outputs[output.record.key] = StaleOutput(output, reason, states)
         return self._accept
 
     def note(self, row: Row) -> None:
