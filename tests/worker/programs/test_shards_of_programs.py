@@ -1,0 +1,118 @@
+"""The shards of a run with programs: first stages in one, second stages in the one that follows."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.toy_rows import (
+    PATIENCE,
+    ToyModel,
+    evaluate,
+    manifest,
+    messages,
+    records,
+    start,
+    wait_for,
+    worker,
+)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ToyModel:
+    return ToyModel(tmp_path / "models" / "toy")
+
+
+class ToyRun:
+    """A run of rows of the toy, and the shards that compute its first and its second stages."""
+
+    def __init__(self, rows: str, home: Path, *settings: str) -> None:
+        self.path = home / "run"
+        self._home = home
+        with start(
+            "oe_render", "--cluster=local", f"--run_dir={self.path}", *settings, home=home
+        ) as process:
+            process.communicate(rows, PATIENCE)
+        assert process.returncode == 0, messages(home)
+        run = json.loads((self.path / "run.json").read_text())
+        follows = [array.get("follows") for array in run["arrays"]]
+        shards = [(shard["index"], follows[shard["array"]]) for shard in run["shards"]]
+        (self.first,) = (index for index, before in shards if before is None)
+        (self.later,) = (index for index, before in shards if before is not None)
+
+    def arguments(self, shard: int) -> list[str]:
+        return ["--run_dir", str(self.path), "--shard", str(shard)]
+
+    def evaluate(self, shard: int, status: int = 0) -> str:
+        """Run the worker of a shard to its end; return its messages."""
+        return evaluate("", *self.arguments(shard), home=self._home, status=status)
+
+    def heartbeat(self, shard: int) -> Any:
+        """Return what a worker has written last about itself."""
+        path = self.path / "progress" / f"{shard}.json"
+        return json.loads(path.read_text()) if path.exists() else {"rows": []}
+
+
+def test_each_shard_computes_its_own_stage(model: ToyModel, tmp_path: Path) -> None:
+    run = ToyRun(manifest((model, "two"), (model, "two_part"), (model, "one")), tmp_path)
+    told = run.evaluate(run.first)
+    assert "1 rows evaluated, 0 already had results, 0 failed, 2 have the output" in told
+    assert sorted(model.steps()) == ["both", "generate"]
+    assert records(run.path).keys() == {"one"}
+    # What is there is not computed again.
+    told = run.evaluate(run.first)
+    assert "0 rows evaluated, 1 already had results, 0 failed, 2 have the output" in told
+    assert len(model.steps()) == 2
+    assert "2 rows evaluated" in run.evaluate(run.later)
+    assert sorted(model.steps()) == ["both", "evaluate", "evaluate", "generate"]
+    assert records(run.path).keys() == {"one", "two", "two_part"}
+
+
+def test_a_shard_that_another_follows_succeeds_if_that_has_something_to_do(
+    model: ToyModel, tmp_path: Path
+) -> None:
+    other = ToyModel(tmp_path / "models" / "other", b"another model's weights")
+    run = ToyRun(manifest((model, "two"), (other, "two")), tmp_path)
+    model.set_faults("generate fail")
+    other.set_faults("generate fail")
+    assert "2 failed" in run.evaluate(run.first, status=1)
+    other.set_faults()
+    assert "1 failed, 1 have the output" in run.evaluate(run.first, status=0)
+    # The other row is left out, and keeps the failure of its first stage.
+    told = run.evaluate(run.later)
+    assert f"{model.path} two left out: it has no output of the stage generate" in told
+    assert records(run.path).keys() == {"two"}
+    failure = records(run.path, "failures")["two"]["failure"]
+    assert (failure["stage"], failure["attempts"]) == ("generate", 2)
+    # Once a row has its result, a first stage that still fails is a failure again.
+    assert "1 failed" in run.evaluate(run.first, status=1)
+
+
+def test_a_model_that_changes_between_the_stages(model: ToyModel, tmp_path: Path) -> None:
+    run = ToyRun(manifest((model, "two")), tmp_path)
+    run.evaluate(run.first)
+    # The second stage needs the model no more, whatever has become of it.
+    model.set_weights(b"fedcba9876543210")
+    assert "1 rows evaluated" in run.evaluate(run.later)
+    digest = records(run.path)["two"]["contents"]["model"]
+    (stage,) = run.path.glob("stages/*/generate/stage.json")
+    assert digest == json.loads(stage.read_text())["contents"]["model"]
+
+
+def test_heartbeats_name_the_stage(model: ToyModel, tmp_path: Path) -> None:
+    run = ToyRun(manifest((model, "two")), tmp_path)
+    model.set_faults("generate hang")
+    with worker("", *run.arguments(run.first), home=tmp_path) as process:
+        (row,) = wait_for(lambda: run.heartbeat(run.first)["rows"])
+        assert (row["stage"], row["phase"]) == ("generate", "scoring")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE) == 75
+    assert run.heartbeat(run.first)["ended"] == "stopped by SIGTERM"
+    model.set_faults()
+    run.evaluate(run.first)
+    assert run.heartbeat(run.first)["ended"] == "finished"
+    assert run.heartbeat(run.first)["scoring_s"] > 0
