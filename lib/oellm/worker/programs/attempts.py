@@ -13,6 +13,7 @@ from pathlib import Path
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import require_launcher
 from oellm.core.display import utc_now
+from oellm.errors import MachineError
 from oellm.runs.result_record import Facts
 from oellm.runs.stages.stage_store import StageOutput, StageStore
 from oellm.sandbox.layers import find_layers
@@ -33,6 +34,10 @@ from oellm.worker.programs.starts import (
 Inputs = Mapping[str, StageOutput]
 # Runs an action to its end; returns its status and its output.
 Run = Callable[[Callable[[], int]], tuple[int, ProgramOutput]]
+
+
+# How a container runtime ends, and what it prints, if it cannot start a container.
+_NO_CONTAINER, _FATAL = 255, "FATAL:"
 
 
 class ProgramFailedError(Exception):
@@ -144,12 +149,22 @@ class ProgramStarter:
 
 
 def _carry_out(start: Start, prepared: PreparedStart, *, run: Run) -> EndedProgram:
-    """Run a program to its end; raises ProgramFailedError if it did not end with status 0."""
+    """Run a program to its end.
+
+    Raises ProgramFailedError if it did not end with status 0, MachineError without its container.
+    """
     started, clock = utc_now(), time.perf_counter()
     status, printed = run(start.action)
     seconds = time.perf_counter() - clock
     if status:
         lines = printed.last_lines
+        if (
+            prepared.launcher.image
+            and status == _NO_CONTAINER
+            and lines[-1:]
+            and _FATAL in lines[-1]
+        ):
+            raise MachineError(f"the container does not start: {lines[-1]}")
         is_contained = bool(start.sandbox)
         raise ProgramFailedError(_describe_end(status, lines), lines, is_contained=is_contained)
     return EndedProgram(
