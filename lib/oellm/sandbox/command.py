@@ -25,7 +25,7 @@ DIRECTORIES = {
     "MPLCONFIGDIR": "matplotlib",
 }
 # Other writable directories of a container, and the directories of SCRATCH that replace them.
-REPLACED = {"/tmp": "tmp", "/var/tmp": "var-tmp"}  # noqa: S108
+REPLACED = {"/tmp": "tmp", "/var/tmp": "var-tmp", "/dev/shm": "shm"}  # noqa: S108
 # Where a program finds the directories of its box, by their paths.
 PLACES = {GUARD: "guard", STATE: "state", OUTPUT: "out", SCRATCH: "scratch"}
 # What would let a container see or change more than it is given.
@@ -102,7 +102,7 @@ def private_directories() -> dict[str, str]:
 def guard_variables(contained: Contained) -> dict[str, str]:
     """Return the variables that the guard reads."""
     limits = contained.limits.sample._asdict()
-    hidden = (OUTPUT, SCRATCH, STATE, *REPLACED, "/dev/shm", *contained.copies.values())  # noqa: S108
+    hidden = (OUTPUT, SCRATCH, STATE, *REPLACED)
     return {
         LIMITS: ";".join(f"{name}={value}" for name, value in limits.items()),
         COUNTS: f"{STATE}/samples",
@@ -112,7 +112,7 @@ def guard_variables(contained: Contained) -> dict[str, str]:
 
 def check_contained(contained: Contained) -> None:
     """Raise UsageError or MachineError for what must not or cannot be given to a container."""
-    for source, path in (*contained.inputs.items(), *contained.copies.items()):
+    for source, path in contained.inputs.items():
         if not os.path.exists(source):
             raise MachineError(f"{source}: no such file or directory on this machine")
         if path != os.path.abspath(path) or not path.isprintable():

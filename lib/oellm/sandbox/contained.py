@@ -75,8 +75,6 @@ class Contained(NamedTuple):
         guard: Whether processes whose target is named `unsafe_execute` get namespaces of their own.
         runtime: The program that runs the image: `apptainer`, `singularity`, a path, or `auto`.
         container_args: Further arguments of its `exec`.
-        copies: Directories on this machine, and the absolute paths where the program finds copies
-            of them in memory that it may write; samples do not see them. Links stay links.
     """
 
     argv: tuple[str, ...]
@@ -88,7 +86,6 @@ class Contained(NamedTuple):
     guard: bool = True
     runtime: str = "auto"
     container_args: tuple[str, ...] = ()
-    copies: Mapping[Path, str] = {}  # nobody changes it
 
 
 class Layers(NamedTuple):

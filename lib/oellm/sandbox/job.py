@@ -34,8 +34,6 @@ class BoxJob(NamedTuple):
         mount_points: Names below scratch/ on which the container runtime mounts inputs; those of
             directories end with a slash.
         moved: What the box shows below in/, and where a program without a container finds it.
-        copied: Directories of this machine, and where a program without a container finds their
-            copies.
         parent: The process that started the job layer.
         user: The numbers of the user and the group to become; empty if this process is not root.
         seconds, output_bytes, output_files, memory_bytes, processes, stack_bytes: contained.Limits.
@@ -52,7 +50,6 @@ class BoxJob(NamedTuple):
     hidden: list[str]
     mount_points: list[str]
     moved: list[Mapped]
-    copied: list[Mapped]
     parent: int
     user: list[int]
     seconds: float
@@ -72,10 +69,8 @@ class BoxJob(NamedTuple):
     def from_json(cls, data: bytes) -> BoxJob:
         """Return the job that to_json has written."""
         job = cls(**json.loads(data))
-        mapped, moved, copied = (
-            [Mapped(*each) for each in part] for part in (job.mapped, job.moved, job.copied)
-        )
-        return job._replace(mapped=mapped, moved=moved, copied=copied)
+        mapped, moved = ([Mapped(*each) for each in part] for part in (job.mapped, job.moved))
+        return job._replace(mapped=mapped, moved=moved)
 
 
 class ProgramEnd(NamedTuple):

@@ -62,7 +62,6 @@ def plan_job(contained: Contained, layers: Layers, box: str) -> BoxJob:
         hidden=_hidden(),
         mount_points=[each.mount_point for each in given if each.mount_point],
         moved=[Mapped(each.name, each.target) for each in given if is_bare and each.mount_point],
-        copied=[Mapped(str(source), target) for source, target in contained.copies.items()],
         parent=os.getpid(),
         user=list(layers.user or ()),
         seconds=limits.seconds,
@@ -107,8 +106,6 @@ def _command(contained: Contained, layers: Layers, box: str) -> list[str]:
     if contained.image is None:
         found = {inside: f"{box}/{name}" for inside, name in PLACES.items()}
         found |= {target: str(path) for path, target in contained.inputs.items()}
-        copies = enumerate(contained.copies.values())
-        found |= {target: f"{box}/copied/{number}" for number, target in copies}
         return _with_paths_of_this_machine(plain_command(contained), found)
     bindings = [
         *(Binding(f"{box}/{name}", path, path != GUARD) for path, name in PLACES.items()),
@@ -116,10 +113,6 @@ def _command(contained: Contained, layers: Layers, box: str) -> list[str]:
         *(
             Binding(f"{box}/{each.name}" if layers.namespaces else each.source, each.target, False)
             for each in _given(contained)
-        ),
-        *(
-            Binding(f"{box}/copied/{number}", target, True)
-            for number, target in enumerate(contained.copies.values())
         ),
     ]
     return container_command(

@@ -47,6 +47,12 @@ def find_layers(cluster: Cluster, image: Path | None, *, unsafe_execution: bool 
     possible = _try_layers(image, runtime, (user, arguments))
     layers, host = possible.layers, socket.gethostname()
     if not layers.container:
+        if unsafe_execution and layers.user and not layers.namespaces:
+            raise MachineError(
+                f"{host}: root must not run what a model has written, and this machine cannot "
+                f"hide what belongs to root from another user: {layers.missing}; do not run the "
+                "worker as root"
+            )
         if unsafe_execution:
             return layers
         raise MachineError(
@@ -132,7 +138,7 @@ def _try(
         directory = Path(name)
         log = directory / "log"
         contained = Contained(
-            argv=("sh", "-c", _TRIAL),
+            argv=("sh", "-c", _TRIAL) if layers.namespaces else ("true",),
             image=image,
             inputs={},
             output=directory,

@@ -26,7 +26,7 @@ from oellm.sandbox.output import OutputDirectory
 
 _BOOT = (
     "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from oellm.sandbox import job_layer; job_layer.main()"
+    "from oellm.sandbox.job_layer import process; process.main()"
 )
 # In namespaces of its own, a program finds its box here; on this machine, nothing is changed.
 _BOX = "/tmp"  # noqa: S108

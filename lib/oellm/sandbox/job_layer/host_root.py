@@ -36,7 +36,7 @@ def build_root(job: BoxJob) -> None:
         # At the top, the directory has stayed empty.
         if path.count("/") > 1 and os.path.isdir(f"{root}{path}"):
             namespaces.mount_tmpfs(f"{root}{path}", size=_BYTES, files=_FILES)
-    for path in (*own, *REPLACED, *(each.name for each in job.copied)):
+    for path in (*own, *REPLACED):
         _make_directory(root, path)
 
 
@@ -63,8 +63,6 @@ def finish_root(job: BoxJob) -> None:
         namespaces.bind(f"{job.box}/{name}", f"{root}{path}")
     for path, name in REPLACED.items():
         namespaces.bind(f"{job.box}/scratch/{name}", f"{root}{path}")
-    for number, copied in enumerate(job.copied):
-        namespaces.bind(f"{job.box}/copied/{number}", f"{root}{copied.name}")
     for source, target in job.moved:
         namespaces.bind(f"{job.box}/{source}", f"{root}{target}")
         namespaces.make_read_only(f"{root}{target}")

@@ -21,19 +21,20 @@ import signal
 import sys
 import time
 
-from oellm.sandbox import frames, namespaces, usage
-from oellm.sandbox.box import (
+from oellm.sandbox import frames, namespaces
+from oellm.sandbox.contained import OUTPUT
+from oellm.sandbox.guard import FAILED, STARTED
+from oellm.sandbox.job import BoxJob, ProgramEnd
+from oellm.sandbox.job_layer import usage
+from oellm.sandbox.job_layer.box import (
     build_box,
     build_writable_places,
     name_user,
     permit_fuse,
     require_readable,
 )
-from oellm.sandbox.contained import OUTPUT
-from oellm.sandbox.guard import FAILED, STARTED
-from oellm.sandbox.host_root import ROOT, enter_root, finish_root
-from oellm.sandbox.job import BoxJob, ProgramEnd
-from oellm.sandbox.leftovers import copy_regular_files
+from oellm.sandbox.job_layer.host_root import ROOT, enter_root, finish_root
+from oellm.sandbox.job_layer.leftovers import copy_regular_files
 
 # How often limits are checked. In seconds.
 _PAUSE_S = 0.05

@@ -12,13 +12,12 @@ home/           what the container runtime takes for the user's home
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 
 from oellm.sandbox import namespaces
 from oellm.sandbox.command import DIRECTORIES, REPLACED
-from oellm.sandbox.host_root import ROOT, build_root, show
 from oellm.sandbox.job import BoxJob
+from oellm.sandbox.job_layer.host_root import ROOT, build_root, show
 
 # Where programs look for the names of their user and group.
 _NAMES = {"/etc/passwd": "sandbox:x:{0}:{1}::{2}/home:/bin/sh\n", "/etc/group": "sandbox:x:{1}:\n"}
@@ -26,7 +25,6 @@ _NAMES = {"/etc/passwd": "sandbox:x:{0}:{1}::{2}/home:/bin/sh\n", "/etc/group": 
 _OWN_BYTES, _OWN_FILES = 4 << 20, 2000
 _FUSE = "/dev/fuse"
 _EVERYBODY = 0o666
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 _WRITABLE = ("out", "scratch", "state", "home")
 
 
@@ -37,20 +35,13 @@ def build_box(job: BoxJob) -> None:
     """
     # Opened before the box hides what is below its own path.
     opened = [(each, os.open(each.source, os.O_PATH | os.O_CLOEXEC)) for each in job.mapped]
-    copied = [os.open(each.source, _READ | os.O_DIRECTORY) for each in job.copied]
     if job.namespaces:
         namespaces.mount_tmpfs(job.box, size=_OWN_BYTES, files=_OWN_FILES)
-    for name in ("in", "copied", "guard", *_WRITABLE):
+    for name in ("in", "guard", *_WRITABLE):
         os.mkdir(f"{job.box}/{name}")
     for name, text in job.files.items():
         with open(f"{job.box}/{name}", "x") as file:
             file.write(text)
-    if job.namespaces and copied:
-        size, files = job.output_bytes, job.output_files
-        namespaces.mount_tmpfs(f"{job.box}/copied", size=size, files=files)
-    for number, descriptor in enumerate(copied):
-        _copy(descriptor, f"{job.box}/copied/{number}", job.user)
-        os.close(descriptor)
     if job.bare and job.namespaces:
         build_root(job)
     for each, descriptor in opened:
@@ -84,29 +75,6 @@ def build_writable_places(job: BoxJob) -> None:
                 pass
     with open(f"{job.box}/state/samples", "x"):
         pass
-
-
-def _copy(source: int, target: str, user: list[int]) -> None:
-    """Copy a directory, for a user; links stay links. Raises OSError for a special file, too."""
-    os.mkdir(target)
-    for entry in os.scandir(source):
-        copy = f"{target}/{entry.name}"
-        if entry.is_symlink():
-            os.symlink(os.readlink(entry.name, dir_fd=source), copy)
-        else:
-            descriptor = os.open(entry.name, _READ, dir_fd=source)
-            try:
-                if entry.is_dir():
-                    _copy(descriptor, copy, user)
-                else:
-                    with open(descriptor, "rb", closefd=False) as read, open(copy, "xb") as written:
-                        shutil.copyfileobj(read, written)
-            finally:
-                os.close(descriptor)
-        if user:
-            os.chown(copy, *user, follow_symlinks=False)
-    if user:
-        os.chown(target, *user)
 
 
 def require_readable(job: BoxJob) -> None:

@@ -1,0 +1,1 @@
+"""What runs in the job layer, a process of its own that builds the sandbox of one program."""
