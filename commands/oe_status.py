@@ -36,6 +36,12 @@ Slurm's answers. A row is
   lost      if its job ended without a result for another reason: it was killed,
             its node failed, its container did not start.
 
+A row whose answers are programs has two stages: generate asks the model,
+evaluate runs the programs. Such a row is in the first one until that has an
+output, which the column `stage` says; its state, reason, log and job are those
+of the stage. A shard computes one of the stages. The totals count the rows that
+are generating, generated (they wait for their evaluation) and evaluating.
+
 Lost rows have the last line of their job's log as part of the reason, and the
 log's path. oe-submit starts failed, cancelled and lost rows again. squeue knows
 jobs until a while after they end, sacct knows all of them; without accounting,
@@ -179,12 +185,12 @@ def _write_records(statuses: list[RunStatus], options: Options) -> None:
     from oellm.status.row_titles import make_titles
 
     def describe(status: RunStatus) -> Iterable[ShardRecord | RowRecord]:
-        titles = make_titles(status.rows) if options.shards else {}
+        if not options.shards:
+            yield from (status_records.describe_row(status.run, row) for row in status.states)
+            return
+        titles = make_titles(status.rows)
         for shard in status.shards:
-            if options.shards:
-                yield status_records.describe_shard(status.run, shard, titles)
-            else:
-                yield from (status_records.describe_row(status.run, row) for row in shard.rows)
+            yield status_records.describe_shard(status.run, shard, titles)
 
     records = (record for status in statuses for record in describe(status))
     columns = list(schema.table("shard_status" if options.shards else "status"))

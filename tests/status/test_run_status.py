@@ -63,7 +63,9 @@ def evidence(run: Run, **known: Any) -> Evidence:
         now=NOW,
         rows=rows,
         done=frozenset(),
+        generated=frozenset(),
         stale={},
+        stale_outputs={},
         failures={},
         heartbeats={},
         jobs={},
@@ -324,7 +326,7 @@ def test_times_follow_from_heartbeats() -> None:
         heartbeats={1: beat(done=1)},
         done=frozenset({"11", "20", "21"}),
     )
-    _, shards, total, _ = join_evidence(known)
+    _, shards, total, *_ = join_evidence(known)
     # 95 s for one row and a quarter of the other.
     assert shards[1].left_s == pytest.approx(95 * 0.75 / 1.25)
     assert shards[1].rows_per_h == pytest.approx(3600 / 95)
@@ -354,7 +356,7 @@ def test_each_row_is_in_one_state_and_results_win(
     done: frozenset[str], state: str | None, answers: bool, known: Any
 ) -> None:
     jobs = (slurm(state) if state else {}) if answers else None
-    _, shards, total, _ = join_evidence(evidence(SUBMITTED, done=done, jobs=jobs, **known))
+    _, shards, total, *_ = join_evidence(evidence(SUBMITTED, done=done, jobs=jobs, **known))
     counts = (total.done, total.running, total.pending, total.failed, total.lost, total.cancelled)
     assert sum(counts) == total.rows == 8
     assert {

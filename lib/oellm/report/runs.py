@@ -168,11 +168,12 @@ def _read_run(run: Run, log: Log) -> RunFacts:
     facts = _ResultFacts()
     observer = Observer(run, log, asks_slurm=False, on_result=facts.add)
     status = join_evidence(observer.look())
-    rows = (row for shard in status.shards for row in shard.rows)
     return RunFacts(
         run=run,
         totals=status.totals,
-        unfinished=_group_by_reason(row for row in rows if row.state is not EvalState.DONE),
+        unfinished=_group_by_reason(
+            row for row in status.states if row.state is not EvalState.DONE
+        ),
         versions=facts.versions,
         hardware=facts.hardware,
         phases=facts.phases(),

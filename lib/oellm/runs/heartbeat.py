@@ -91,6 +91,7 @@ class WorkerState:
         scoring_s: Seconds in which the model answered.
         ended: How the worker ended, empty while it works.
         unusable: Why the node cannot evaluate the shard (it shows no GPU, say); empty if it can.
+        generated: Rows whose first stage of two this worker has computed.
     """
 
     total: int
@@ -102,6 +103,12 @@ class WorkerState:
     scoring_s: float
     ended: str = ""
     unusable: str = ""
+    generated: int = 0
+
+    @property
+    def ended_rows(self) -> int:
+        """The rows that this worker is done with."""
+        return self.done + self.failed + self.generated
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> WorkerState:
@@ -301,7 +308,7 @@ def _read_heartbeat(path: Path) -> Heartbeat | None:
 def _steps(state: WorkerState) -> tuple[object, ...]:
     """Return what changes only if something begins or ends."""
     rows: Iterable[object] = ((row.eval_id, row.phase) for row in state.rows)
-    return (state.done, state.failed, tuple(rows), state.loading, state.ended)
+    return (state.done, state.failed, state.generated, tuple(rows), state.loading, state.ended)
 
 
 def _job(environment: Mapping[str, str]) -> str:

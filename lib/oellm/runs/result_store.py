@@ -62,6 +62,7 @@ class RecordedFailure:
         attempts: How often the row has failed.
         log: The log file of the last attempt, empty if unknown.
         finished: When that attempt ended.
+        stage: The stage that failed; empty if the row has one.
     """
 
     error: str
@@ -69,6 +70,7 @@ class RecordedFailure:
     attempts: int
     log: str
     finished: datetime.datetime
+    stage: str = ""
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RecordedFailure:
@@ -76,13 +78,9 @@ class RecordedFailure:
         record = result_file.read_record(dict(content))
         if (failure := record.failure) is None:
             raise ValueError("it does not say why the row failed")
-        return cls(
-            error=failure.error,
-            message=failure.message,
-            attempts=failure.attempts,
-            log=failure.log,
-            finished=parse_time(record.finished),
-        )
+        told = failure._asdict()
+        del told["traceback"]
+        return cls(**told, finished=parse_time(record.finished))
 
 
 class _Staged(NamedTuple):

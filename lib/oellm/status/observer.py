@@ -10,11 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from oellm.core.log import Log
 from oellm.core.processes import daemon_threads
 from oellm.errors import OellmError
-from oellm.frameworks.stale_results import ResultOrigin, StaleResults
+from oellm.frameworks.stages import EVALUATE
+from oellm.frameworks.stale_results import ResultOrigin, Staleness, StaleResults
 from oellm.manifest.rows import Row
 from oellm.metrics import scored_rows
 from oellm.metrics.records import find_remarks
@@ -24,9 +26,11 @@ from oellm.runs.result_file import Result, read_record
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import RecordedFailure, ResultStore
 from oellm.runs.run_directory import FAILURES, PROGRESS, Run
+from oellm.runs.run_record import SHARD_COLUMNS
 from oellm.runs.shard_jobs import ShardJob, newest_jobs, read_log_end
 from oellm.slurm.job_states import ACTIVE, ArrayTask, JobState, ask_accounting
 from oellm.slurm.queue import ask_job_states
+from oellm.status.seen_outputs import SeenOutputs
 from oellm.status.statuses import Evidence, LogEnd
 
 _HEARTBEAT = re.compile(r"[0-9]+\.json")
@@ -35,6 +39,20 @@ _ACCOUNTING_OFF = re.compile(r"accounting storage is disabled|accounting_storage
 _MODELS_S = 10.0
 
 JobStates = dict[ArrayTask, JobState]
+
+
+class _Compared(NamedTuple):
+    """What results and outputs of first stages were computed from, compared with what is now.
+
+    Attributes:
+        stale: What has changed since valid results were computed, by eval_id.
+        generated: The rows without a result that counts whose first stage has its output.
+        stale_outputs: What has changed since the other outputs were computed, by eval_id.
+    """
+
+    stale: dict[str, str]
+    generated: frozenset[str]
+    stale_outputs: dict[str, str]
 
 
 class Observer:
@@ -65,10 +83,9 @@ class Observer:
         self._valid: dict[str, ResultOrigin] = {}
         self._origins: dict[ResultOrigin, ResultOrigin] = {}
         self._stale: dict[str, str] = {}
-        for row in self._rows:
-            run.shard_of(row)
         self._remarks: dict[str, str] = {}
         self._told: set[str] = set()
+        self._outputs = SeenOutputs(run, self._rows, self._tell)
 
     def look(self) -> Evidence:
         """Return what is known now; raises InputError if run.json is damaged."""
@@ -78,9 +95,16 @@ class Observer:
         states = self._ask_queue(jobs.values())
         heartbeats = self._read_heartbeats()
         self._find_valid()
-        self._stale = self._find_stale(run)
+        compared = self._compare(run)
+        self._stale = compared.stale
         done = frozenset(self._valid.keys() - self._stale.keys())
-        incomplete = {int(row["shard"]) for row in self._rows if row["eval_id"] not in done}
+        incomplete = {
+            int(row[column])
+            for row in self._rows
+            if row["eval_id"] not in done
+            for column in SHARD_COLUMNS
+            if row[column]
+        }
         ended = self._find_ended([jobs[n] for n in incomplete & jobs.keys()], states)
         states = self._add_accounting(states, ended)
         pids = {job.submission.job_id for job in jobs.values() if job.is_local}
@@ -89,7 +113,9 @@ class Observer:
             now=datetime.datetime.now(datetime.timezone.utc),
             rows=self._rows,
             done=done,
+            generated=compared.generated,
             stale=self._stale,
+            stale_outputs=compared.stale_outputs,
             remarks=self._remarks,
             failures=self._read_failures(done, jobs),
             heartbeats=heartbeats,
@@ -202,28 +228,29 @@ class Observer:
         self._remarks[row["eval_id"]] = "; ".join(remarks)
         return ResultOrigin.of(row, record)
 
-    def _find_stale(self, run: Run) -> dict[str, str]:
-        """Return what has changed since some of the valid results were computed, by eval_id."""
+    def _compare(self, run: Run) -> _Compared:
+        """Return which results and outputs of first stages there are, and which are out of date."""
         # A thread, because the directory of a model may be on a file system that hangs.
         looking = daemon_threads.start_thread(lambda: self._compare_contents(run))
         try:
             return looking.result(_MODELS_S)
         except concurrent.futures.TimeoutError:
             self._tell(f"no word of the models in {_MODELS_S:.0f} s: results may be out of date")
-            return {}
+            outputs = self._outputs.look(self._row_of.keys() - self._valid.keys())
+            return _Compared({}, frozenset(outputs), stale_outputs={})
 
-    def _compare_contents(self, run: Run) -> dict[str, str]:
+    def _compare_contents(self, run: Run) -> _Compared:
         contents = StaleResults(run, self._tell)
-        contents.look_at(self._row_of[eval_id] for eval_id in list(self._valid))
-        found = {
-            eval_id: contents.find(self._row_of[eval_id], origin)
-            for eval_id, origin in list(self._valid.items())
-        }
-        return {
-            eval_id: ", ".join(staleness.changes)
-            for eval_id, staleness in found.items()
-            if staleness is not None
-        }
+        valid = dict(self._valid)
+        contents.look_at(self._row_of[eval_id] for eval_id in valid)
+        results = {e: contents.find(self._row_of[e], origin) for e, origin in valid.items()}
+        stale = _describe_changes(results)
+        outputs = self._outputs.look(self._row_of.keys() - valid.keys() | stale.keys())
+        contents.look_at(self._row_of[eval_id] for eval_id in outputs)
+        stages = {e: contents.find_output(self._row_of[e], out) for e, out in outputs.items()}
+        stale_outputs = _describe_changes(stages)
+        generated = frozenset(outputs.keys() - stale_outputs.keys())
+        return _Compared(stale, generated, stale_outputs=stale_outputs)
 
     def _read_failures(
         self, done: frozenset[str], jobs: Mapping[int, ShardJob]
@@ -243,7 +270,8 @@ class Observer:
                 if failure is None and os.path.lexists(self._store.failure_path(eval_id)):
                     damaged.append(f"{eval_id}.json")
                 if failure is not None:
-                    job = None if failure.log else jobs.get(int(row["shard"]))
+                    shard = row["evaluate_shard" if failure.stage == EVALUATE else "shard"]
+                    job = jobs.get(int(shard or row["shard"])) if not failure.log else None
                     path = job.find_log(self._path) if job is not None else None
                     failures[eval_id] = replace(failure, log=str(path)) if path else failure
         self._tell_damaged(self._path / FAILURES, damaged, "why these rows failed is not known")
@@ -265,6 +293,13 @@ class Observer:
         if text not in self._told:
             self._told.add(text)
             self._log(text)
+
+
+def _describe_changes(found: Mapping[str, Staleness | None]) -> dict[str, str]:
+    """Return what has changed, by eval_id, where something has."""
+    return {
+        e: ", ".join(staleness.changes) for e, staleness in found.items() if staleness is not None
+    }
 
 
 def _works_here(heartbeat: Heartbeat) -> bool:

@@ -24,6 +24,7 @@ class RowRecord(NamedTuple):
     model_path: str
     task_path: str
     n_shot: int | None
+    stage: str
     state: EvalState
     reason: str
     attempts: int
@@ -43,6 +44,7 @@ class ShardRecord(NamedTuple):
 
     run_dir: str
     shard: int
+    stage: str
     state: EvalState
     rows: int
     # How many of its rows are in each state; a column for each.
@@ -94,11 +96,12 @@ def describe_row(run: Run, status: RowStatus) -> RowRecord:
     at_work = status.at_work
     return RowRecord(
         run_dir=str(run.path),
-        shard=int(status.row["shard"]),
+        shard=status.shard_index,
         eval_id=status.row["eval_id"],
         model_path=status.row["model_path"],
         task_path=status.row["task_path"],
         n_shot=status.row.value("n_shot"),
+        stage=status.stage,
         state=status.state,
         reason=status.text,
         attempts=status.attempts,
@@ -117,6 +120,7 @@ def describe_shard(run: Run, shard: ShardStatus, titles: RowTitles) -> ShardReco
     return ShardRecord(
         run_dir=str(run.path),
         shard=shard.index,
+        stage=shard.stage,
         state=shard.state,
         rows=len(shard.rows),
         counts={state: shard.count(state) for state in EvalState},

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from oellm.core.text_enum import TextEnum
+from oellm.frameworks.stages import EVALUATE
 from oellm.manifest.rows import Row
 from oellm.runs.heartbeat import Heartbeat, RowAtWork
 from oellm.runs.result_store import RecordedFailure
 from oellm.runs.run_directory import Run
 from oellm.slurm.job_states import ArrayTask, JobState
+
+# Seconds without a heartbeat after which a worker counts as silent.
+SILENT_S = 60.0
 
 
 class EvalState(TextEnum):
@@ -68,7 +72,10 @@ class Evidence:
         now: The moment.
         rows: The rows of the manifest.
         done: The rows with a valid result that is not out of date.
+        generated: The other rows with two stages whose first one has an output that is not out of
+            date.
         stale: What has changed since the other valid results were computed, by eval_id.
+        stale_outputs: What has changed since outputs of first stages were, by eval_id of the row.
         remarks: What is not as asked in results, by eval_id; empty texts are nothing.
         failures: Why other rows have none, by eval_id.
         heartbeats: The newest heartbeat of each shard.
@@ -82,7 +89,9 @@ class Evidence:
     now: datetime.datetime
     rows: Sequence[Row]
     done: frozenset[str]
+    generated: frozenset[str]
     stale: Mapping[str, str]
+    stale_outputs: Mapping[str, str]
     remarks: Mapping[str, str]
     failures: Mapping[str, RecordedFailure]
     heartbeats: Mapping[int, Heartbeat]
@@ -139,29 +148,36 @@ def join_reason(reason: str, last_line: str) -> str:
 
 @dataclass(frozen=True)
 class RowStatus:
-    """The state of a row.
+    """The state of a row, or of one of its two stages.
 
     Attributes:
         row: The row of the manifest.
         state: Its state.
         reason: What it does or waits for, why it has no result, or what in it is not as asked.
-        shard: What happens to its shard.
+        shard: What happens to the shard that computes it.
+        stage: The stage; empty if the row has one.
         attempts: How often it has failed.
         log: The log of its last failure, or of the job that lost it; empty if there is none.
         at_work: What its worker says of it, None if it is not at work.
         last_line: The last line of the log of the job that lost it.
-        is_stale: Whether it has a result that is out of date, and waits for oe-submit.
+        is_stale: Whether what it has computed is out of date, so that it waits for oe-submit.
     """
 
     row: Row
     state: EvalState
     reason: str
     shard: ShardActivity
+    stage: str = ""
     attempts: int = 0
     log: str = ""
     at_work: RowAtWork | None = None
     last_line: str = ""
     is_stale: bool = False
+
+    @property
+    def shard_index(self) -> int:
+        """The shard that computes it."""
+        return int(self.row["evaluate_shard" if self.stage == EVALUATE else "shard"])
 
     @property
     def text(self) -> str:
@@ -181,7 +197,8 @@ class ShardStatus:
 
     Attributes:
         index: The number of the shard.
-        rows: Its rows.
+        stage: The stage that it computes of rows that have two; empty if there are none.
+        rows: Its rows, or their stages.
         activity: What happens to it.
         estimate_s: How long oe-render thought that it takes.
         measured_s: How long its workers took so far.
@@ -192,6 +209,7 @@ class ShardStatus:
     """
 
     index: int
+    stage: str
     rows: Sequence[RowStatus]
     activity: ShardActivity
     estimate_s: float
@@ -218,6 +236,9 @@ class Totals(NamedTuple):
     """A run in numbers (schema.json, table `totals`).
 
     Attributes:
+        generating: Running rows whose first stage of two is computed.
+        generated: Pending rows whose first stage of two has its output.
+        evaluating: Running rows whose second stage is computed.
         unsubmitted: Pending rows that were not submitted, or whose results are out of date.
         estimate_s: The estimate of the shards that are done.
         measured_s: The measured time of the shards that are done.
@@ -230,6 +251,9 @@ class Totals(NamedTuple):
     failed: int
     lost: int
     cancelled: int
+    generating: int
+    generated: int
+    evaluating: int
     unsubmitted: int
     state: EvalState
     rows_per_h: float | None
@@ -247,9 +271,18 @@ class Totals(NamedTuple):
 
 
 class RunStatus(NamedTuple):
-    """The state of a run at one moment; `rows` are in the order of the manifest."""
+    """The state of a run at one moment.
+
+    Attributes:
+        run: The run.
+        shards: Its shards.
+        totals: It in numbers.
+        rows: Its rows, in the order of the manifest.
+        states: The state of each row, in the order of shards.
+    """
 
     run: Run
     shards: list[ShardStatus]
     totals: Totals
     rows: Sequence[Row]
+    states: Sequence[RowStatus]

@@ -18,9 +18,11 @@ from oellm.slurm.notation import format_ranges
 from oellm.status.row_titles import RowTitles, describe_rows, make_titles
 from oellm.status.statuses import EvalState, RowStatus, RunStatus, ShardStatus, Totals
 
-_HEADER = ("shards", "state", "rows", "now", "left", "job", "node")
+_HEADER = ("shards", "stage", "state", "rows", "now", "left", "job", "node")
+# The column that only runs with rows of two stages have.
+_STAGE = _HEADER.index("stage")
 # The column that shrinks if the table is too wide, and how far.
-_ELASTIC = _HEADER.index("now")
+_NOW = "now"
 _NARROWEST = 12
 # How many reasons are listed for which rows have no result.
 _REASONS_SHOWN = 10
@@ -31,22 +33,25 @@ _LIST_HEADER = ("run", "state", "rows", "models and tasks")
 
 def table_lines(status: RunStatus, width: int) -> Iterator[str]:
     """Yield the lines of the table, none longer than `width` except for paths of logs."""
-    titles = make_titles(row.row for shard in status.shards for row in shard.rows)
+    titles = make_titles(status.rows)
     groups = _group_shards(status.shards, titles)
     cells = [_HEADER, *(_cells(group, titles) for group in groups)]
+    if not any(shard.stage for shard in status.shards):
+        cells = [(*row[:_STAGE], *row[_STAGE + 1 :]) for row in cells]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    fixed = sum(widths) - widths[_ELASTIC] + 2 * (len(widths) - 1)
-    widths[_ELASTIC] = max(_NARROWEST, min(widths[_ELASTIC], width - fixed))
+    elastic = cells[0].index(_NOW)
+    fixed = sum(widths) - widths[elastic] + 2 * (len(widths) - 1)
+    widths[elastic] = max(_NARROWEST, min(widths[elastic], width - fixed))
     for row in cells:
         shown = (
             shorten_middle(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)
         )
         yield "  ".join(shown).rstrip()
     yield ""
-    yield summary_line(status.totals)
+    yield from _wrap_parts(summary_line(status.totals), width)
     yield from textwrap.wrap(_describe_pace(status.totals), width)
-    yield from _trouble_lines(status.shards, titles, width)
-    yield from _remark_lines(status.shards, titles, width)
+    yield from _trouble_lines(status.states, titles, width)
+    yield from _remark_lines(status.states, titles, width)
     for record in status.run.nodes:
         if record.is_excluded:
             text = f"node {record.node} is excluded: {record.describe()}"
@@ -73,12 +78,23 @@ def list_lines(statuses: Sequence[RunStatus], width: int) -> Iterator[str]:
 def summary_line(total: Totals) -> str:
     """Return how many rows are in which state."""
     text = f"{total.done} of {total.rows} rows done"
+    parts = {
+        EvalState.RUNNING: {"generating": total.generating, "evaluating": total.evaluating},
+        EvalState.PENDING: {"generated": total.generated, "not submitted": total.unsubmitted},
+    }
     for state in (EvalState.RUNNING, EvalState.PENDING, *_TROUBLES):
-        number = getattr(total, state.value)
-        text += f", {number} {state}" if number else ""
-        if state is EvalState.PENDING and total.unsubmitted:
-            text += f" ({total.unsubmitted} not submitted)"
+        if not (number := getattr(total, state.value)):
+            continue
+        counted = [f"{count} {what}" for what, count in parts.get(state, {}).items() if count]
+        text += f", {number} {state}" + (f" ({', '.join(counted)})" if counted else "")
     return text
+
+
+def _wrap_parts(text: str, width: int) -> Iterator[str]:
+    """Yield the lines of a text that breaks only after a comma."""
+    # A character that no part has, and at which no line breaks.
+    joined = text.replace(" ", "\0").replace(",\0", ", ")
+    yield from (line.replace("\0", " ") for line in textwrap.wrap(joined, width))
 
 
 def progress_bar(total: Totals, width: int) -> str:
@@ -104,7 +120,7 @@ def _group_shards(shards: Sequence[ShardStatus], titles: RowTitles) -> list[list
         key = (
             (shard.index,)
             if is_alone
-            else (shard.state, _describe_activity(shard, titles), shard.activity.node)
+            else (shard.stage, shard.state, _describe_activity(shard, titles), shard.activity.node)
         )
         groups.setdefault(key, []).append(shard)
     return list(groups.values())
@@ -118,6 +134,7 @@ def _cells(group: Sequence[ShardStatus], titles: RowTitles) -> tuple[str, ...]:
     is_timed = is_alone and first.left_s and first.state is EvalState.RUNNING
     return (
         format_ranges(shard.index for shard in group),
+        first.stage,
         first.state.value,
         f"{done}/{rows}",
         _describe_activity(first, titles),
@@ -165,12 +182,12 @@ def _describe_gpu_time(used: float, planned: float | None) -> str:
     return f"{text} used"
 
 
-def _trouble_lines(shards: Sequence[ShardStatus], titles: RowTitles, width: int) -> Iterator[str]:
+def _trouble_lines(states: Sequence[RowStatus], titles: RowTitles, width: int) -> Iterator[str]:
     """Yield why rows have no result and what log says so; rows with one reason share an entry."""
-    groups: dict[tuple[EvalState, str], list[RowStatus]] = {}
-    for row in (row for shard in shards for row in shard.rows if row.state in _TROUBLES):
+    groups: dict[tuple[str, EvalState, str], list[RowStatus]] = {}
+    for row in (row for row in states if row.state in _TROUBLES):
         # Numbers, as of lines, ports and processes, do not make another reason.
-        groups.setdefault((row.state, _NUMBERS.sub("#", row.text)), []).append(row)
+        groups.setdefault((row.stage, row.state, _NUMBERS.sub("#", row.text)), []).append(row)
     if groups:
         yield ""
     for rows in list(groups.values())[:_REASONS_SHOWN]:
@@ -180,9 +197,9 @@ def _trouble_lines(shards: Sequence[ShardStatus], titles: RowTitles, width: int)
         yield f"and {more} more rows; --format=csv has all"
 
 
-def _remark_lines(shards: Sequence[ShardStatus], titles: RowTitles, width: int) -> Iterator[str]:
+def _remark_lines(states: Sequence[RowStatus], titles: RowTitles, width: int) -> Iterator[str]:
     """Yield which rows are done, but not as they were asked for."""
-    rows = [r for s in shards for r in s.rows if r.state is EvalState.DONE and r.reason]
+    rows = [row for row in states if row.state is EvalState.DONE and row.reason]
     if rows:
         yield ""
         yield f"{format_count(len(rows), 'row')} done, but not as asked:"
@@ -196,15 +213,16 @@ def _describe_group(rows: Sequence[RowStatus], titles: RowTitles, width: int) ->
     first = rows[0]
     eval_id, title = first.row["eval_id"], titles[first.row["eval_id"]]
     reason = " ".join(first.reason.split())
+    stage = f" in {first.stage}" if first.stage else ""
     if len(rows) == 1:
         is_repeated = first.state is EvalState.FAILED and first.attempts > 1
         again = f" ({first.attempts} attempts)" if is_repeated else ""
-        yield shorten_end(f"{eval_id} {first.state}{again}: {title}", width)
+        yield shorten_end(f"{eval_id} {first.state}{stage}{again}: {title}", width)
         yield shorten_end(f"    {reason}", width)
     else:
         state = "" if first.state is EvalState.CANCELLED else f" {first.state}"
         theirs = re.sub(r"^its\b", "their", reason)
-        yield shorten_end(f"{len(rows)} rows{state}: {theirs}", width)
+        yield shorten_end(f"{len(rows)} rows{state}{stage}: {theirs}", width)
     if first.state is EvalState.CANCELLED:
         return
     if first.last_line:

@@ -83,6 +83,7 @@ class ProgramWorker:
         self._total = 0
         self._at_work: tuple[RowAtWork, ...] = ()
         self._scoring_s = 0.0
+        self._generated = 0
         heartbeat = sinks.heartbeat
         self._watch = ProgramWatch(
             signals,
@@ -300,6 +301,7 @@ class ProgramWorker:
         for each in batch.staged:
             if each.key in contents:
                 self._sinks.log(f"{_label(each.row)} {batch.name} done in {attempt.seconds:.1f} s")
+                self._generated += 1
                 self._note_generated(each)
 
     def _find_change(self, staged: DueStage) -> Exception | None:
@@ -376,6 +378,7 @@ class ProgramWorker:
                 skipped=counts.skipped,
                 done=counts.done,
                 failed=counts.failed,
+                generated=self._generated,
                 rows=self._at_work,
                 loading="",
                 scoring_s=round(self._scoring_s, 3),
