@@ -15,6 +15,8 @@ that it fails with a message rather than with a score of 0:
 
 from __future__ import annotations
 
+import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import multiprocessing
@@ -25,6 +27,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+_FORK = "nvidia-bigcode-eval"
 _OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 _TRIAL = "assert sum([1, 2]) == 3"
 _TRIAL_S = 20.0
@@ -36,6 +39,7 @@ def main() -> None:
     _require_programs(options["programs"], options["image"])
     _require_data_sets(options["data_sets"])
     package = _find_package()
+    _write_version()
     # The examples of few-shot prompts are read relative to the directory of the checkout.
     work = Path(options["work"])
     work.mkdir(parents=True, exist_ok=True)
@@ -59,6 +63,16 @@ def _find_package() -> Path:
     if spec is None or not spec.submodule_search_locations:
         sys.exit(f"oellm: {sys.executable} has no package bigcode_eval (PYTHONPATH)")
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _write_version() -> None:
+    """Write the version of the package into the output, in which this starts.
+
+    A checkout has none: it is the commit that the adapter was made for.
+    """
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        version = importlib.metadata.version(_FORK)
+        Path("version.txt").write_text(f"{_FORK} {version}", encoding="ascii")
 
 
 def _require_programs(names: list[str], image: str) -> None:

@@ -10,15 +10,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oellm.core import json_codec
 from oellm.core.json_codec import is_finite
-from oellm.core.regular_files import read_regular
 from oellm.frameworks.bigcode_eval import results
 from oellm.frameworks.interface import Evaluation
 from oellm.frameworks.program import InvalidOutputError
+from oellm.frameworks.program_files import describe_usage, read_json
 from oellm.manifest.rows import Row
 from oellm.runs.environment import Environment, TaskState
-from oellm.runs.result_record import RowTiming, RowUsage
+from oellm.runs.result_record import RowTiming
 
 # The program puts `_TASK` before the ending.
 GENERATIONS = "generations.json"
@@ -53,7 +52,7 @@ def read_generations(output: Path, task: str) -> Generations:
 
     Raises InvalidOutputError if the file is damaged or missing.
     """
-    found = _read(output / generations_name(task))
+    found = read_json(output / generations_name(task))
     if not isinstance(found, list) or not all(_is_texts(each) for each in found):
         raise InvalidOutputError(f"{generations_name(task)}: expected lists of texts")
     return found
@@ -78,7 +77,7 @@ def read_metrics(output: Path, task: str) -> dict[str, Any]:
 
     Scores of another task, or one that is no finite number, make it invalid.
     """
-    found = _read(output / METRICS)
+    found = read_json(output / METRICS)
     scores = found.get(task) if isinstance(found, dict) else None
     if not isinstance(scores, dict) or found.keys() != {task, "config"}:
         raise InvalidOutputError(f"{METRICS}: expected scores of {task} and of no other task")
@@ -94,7 +93,13 @@ def read_metrics(output: Path, task: str) -> dict[str, Any]:
 
 
 def make_evaluation(
-    row: Row, native: dict[str, Any], generations: Generations, *, version: str, dtype: str
+    row: Row,
+    native: dict[str, Any],
+    generations: Generations,
+    *,
+    version: str,
+    task_version: str,
+    dtype: str,
 ) -> Evaluation:
     """Return the scores of a row with what they were computed from."""
     task = row.typed.task_path
@@ -109,19 +114,9 @@ def make_evaluation(
         scores=scores,
         samples={task: samples} if samples else {},
         timing=RowTiming(),
-        usage=RowUsage(
-            documents=len(generations),
-            documents_per_s=None,
-            requests=requests,
-            requests_kept=0,
-            requests_per_s=None,
-            tokens=None,
-            tokens_per_s=None,
-            batch_size=row.typed.batch_size,
-            peak_gpu_bytes=None,
-        ),
+        usage=describe_usage(row, documents=len(generations), requests=requests),
         environment=Environment(framework_version=version, backend="hf", dtype=dtype),
-        tasks={task: TaskState(version=version)},
+        tasks={task: TaskState(version=task_version)},
     )
 
 
@@ -135,12 +130,3 @@ def _samples(generations: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
 
 def _is_texts(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(each, str) for each in value)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json_codec.loads(read_regular(path))
-    except FileNotFoundError:
-        raise InvalidOutputError(f"it has no file {path.name}") from None
-    except (OSError, ValueError) as error:
-        raise InvalidOutputError(f"{path.name}: {error}") from None

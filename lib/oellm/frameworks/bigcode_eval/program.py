@@ -26,6 +26,7 @@ from oellm.frameworks.bigcode_eval.results import SHOTS
 from oellm.frameworks.catalogue import Catalogue, read_catalogue
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import Command, Need, Place, RowSetting
+from oellm.frameworks.program_files import read_version
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
@@ -166,7 +167,12 @@ class BigcodeProgram:
         outputs.require_complete(generations, self._expected(row), _generation_values(row))
         native = outputs.read_metrics(outputs_by_stage[EVALUATE], task)
         return outputs.make_evaluation(
-            row, native, generations, version=self.version, dtype=_model_values(row)["dtype"]
+            row,
+            native,
+            generations,
+            version=read_version(outputs_by_stage[EVALUATE], self.version),
+            task_version=self.version,
+            dtype=_model_values(row)["dtype"],
         )
 
     def _shared_arguments(self, row: Row) -> list[str]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import importlib.metadata
 import json
 import os
 import shutil
@@ -36,6 +37,8 @@ _GZIP = b"\x1f\x8b"
 def main() -> None:
     """Do what the options say."""
     options = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    version = importlib.metadata.version("evalplus")
+    Path(options["output"], "version.txt").write_text(version, encoding="ascii")
     work = Path(options["work"])
     work.mkdir(parents=True, exist_ok=True)
     os.chdir(work)

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from oellm.core import json_codec
-from oellm.core.regular_files import open_regular, read_regular
+from oellm.core.regular_files import open_regular
 from oellm.frameworks.evalplus import results
 from oellm.frameworks.interface import Evaluation
 from oellm.frameworks.program import InvalidOutputError
+from oellm.frameworks.program_files import describe_usage, read_json
 from oellm.frameworks.reading import pass_at_k
 from oellm.manifest.rows import Row
 from oellm.runs.environment import Environment, TaskState
-from oellm.runs.result_record import RowTiming, RowUsage
+from oellm.runs.result_record import RowTiming
 
 SAMPLES = "samples.jsonl"
 _PROBLEMS = "problems.json"
@@ -60,7 +61,7 @@ class Outcomes(NamedTuple):
 
 def read_generated(output: Path) -> Generated:
     """Return the answers; raises InvalidOutputError if a file is damaged or missing."""
-    facts = _parse(output / _PROBLEMS)
+    facts = _read_object(output / _PROBLEMS)
     samples: Samples = {}
     try:
         with open_regular(output / SAMPLES) as lines:
@@ -88,7 +89,7 @@ def require_complete(
 
 def read_outcomes(output: Path) -> Outcomes:
     """Return the outcomes; raises InvalidOutputError if one is missing or is none."""
-    found = _parse(output / _RESULTS)
+    found = _read_object(output / _RESULTS)
     try:
         samples = pass_at_k.require_samples(found["eval"], "base_status")
         outcomes = Outcomes(str(found["hash"]), samples, str(found.get("date", "")))
@@ -125,17 +126,7 @@ def make_evaluation(
         scores=results.compute_scores(task, outcomes.samples, {}),
         samples={task: samples} if row.typed.log_samples else {},
         timing=RowTiming(),
-        usage=RowUsage(
-            documents=count,
-            documents_per_s=None,
-            requests=len(samples),
-            requests_kept=0,
-            requests_per_s=None,
-            tokens=None,
-            tokens_per_s=None,
-            batch_size=row.typed.batch_size,
-            peak_gpu_bytes=None,
-        ),
+        usage=describe_usage(row, documents=count, requests=len(samples)),
         environment=Environment(framework_version=version, backend=row.typed.backend, dtype=dtype),
         tasks={task: TaskState(version=version, hash=outcomes.hash)},
     )
@@ -155,13 +146,7 @@ def _count(outcomes: Outcomes) -> dict[str, dict[str, int]]:
     }
 
 
-def _parse(path: Path) -> Any:
-    try:
-        found = json_codec.loads(read_regular(path))
-    except FileNotFoundError:
-        raise InvalidOutputError(f"it has no file {path.name}") from None
-    except (OSError, ValueError) as error:
-        raise InvalidOutputError(f"{path.name}: {error}") from None
-    if not isinstance(found, dict):
+def _read_object(path: Path) -> Any:
+    if not isinstance(found := read_json(path), dict):
         raise InvalidOutputError(f"{path.name}: expected an object")
     return found

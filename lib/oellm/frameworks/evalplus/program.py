@@ -25,6 +25,7 @@ from oellm.frameworks.program import (
     Place,
     RowSetting,
 )
+from oellm.frameworks.program_files import read_version
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
 from oellm.manifest.rows import Row
 
@@ -187,7 +188,11 @@ class EvalplusProgram:
         outcomes = outputs.read_outcomes(outputs_by_stage[EVALUATE])
         outputs.require_same(generated, outcomes)
         return outputs.make_evaluation(
-            row, generated, outcomes, version=self.version, dtype=_model_values(row)["dtype"]
+            row,
+            generated,
+            outcomes,
+            version=read_version(outputs_by_stage[EVALUATE], self.version),
+            dtype=_model_values(row)["dtype"],
         )
 
     def _limit(self, row: Row) -> int | None:
