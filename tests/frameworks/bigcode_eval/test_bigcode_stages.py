@@ -38,7 +38,7 @@ def stored(run: ProgramRun) -> list[str]:
 
 def test_a_known_score_in_spite_of_ends_between_and_inside_the_stages(run: ProgramRun) -> None:
     rows = manifest(f"|{GREEDY},")
-    status, told = run.evaluate_until(rows, "number of problems for this task is")
+    status, told = run.evaluate_until(rows, f"/{PROBLEMS} [")
     assert (status, stored(run)) == (75, []), told
     status, told = run.evaluate_until(rows, "evaluation only mode", "--load_generations_path")
     assert status == 1, told
@@ -61,7 +61,7 @@ def test_a_known_score_in_spite_of_ends_between_and_inside_the_stages(run: Progr
 
 
 def test_samples_with_a_temperature_and_a_first_output_that_was_damaged(run: ProgramRun) -> None:
-    rows = manifest('|2,"n_samples=2,temperature=0.4"')
+    rows = manifest('|2,"n_samples=2,temperature=0.4",')
     run.evaluate(rows)
     (record,) = records(run.home / "out").values()
     assert [metric["value"] for metric in record["metrics"]] == [1.0]

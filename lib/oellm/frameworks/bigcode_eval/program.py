@@ -308,7 +308,7 @@ def _options(row: Row, place: Place, *, is_generation: bool) -> dict[str, Any]:
 
 
 def _environment(row: Row, place: Place) -> dict[str, str]:
-    environment = {"TOKENIZERS_PARALLELISM": "false"}
+    environment = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
     if not place.gpus:
         environment["ACCELERATE_USE_CPU"] = "true"
         environment["CUDA_VISIBLE_DEVICES"] = ""

@@ -157,7 +157,11 @@ class EvalplusProgram:
             (generated,) = place.inputs.values()
             options |= {"samples": f"{generated}/{outputs.SAMPLES}"}
             options["values"] = {"parallel": place.cpus}
-        environment = {"TOKENIZERS_PARALLELISM": "false", "EVALPLUS_MAX_MEMORY_BYTES": _memory()}
+        environment = {
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+            "EVALPLUS_MAX_MEMORY_BYTES": str(_MEMORY_GIB * 2**30),
+        }
         if not place.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return Command(
@@ -261,10 +265,6 @@ def _generation_arguments(row: Row, place: Place) -> dict[str, Any]:
         "attn_implementation": model["attn_implementation"],
     }
     return {**arguments, "base_url": model["base_url"]} if "base_url" in model else arguments
-
-
-def _memory() -> str:
-    return str(_MEMORY_GIB * 2**30)
 
 
 @functools.cache
