@@ -47,7 +47,7 @@ def launch(
     """Start the launcher with some options and the arguments `--tasks t`."""
     usual = {"data_sets": [], "programs": [], "image": "", "runs_code": True, "isolates": False}
     path = checkout.parent / "options.json"
-    path.write_text(json.dumps({**usual, "work": str(checkout.parent / "work"), **options}))
+    path.write_text(json.dumps({**usual, **options}))
     environment = {"PYTHONPATH": str(checkout), "PATH": os.environ["PATH"], **(variables or {})}
     return subprocess.run(
         [sys.executable, LAUNCHER, path, "--tasks", "t"],
@@ -65,7 +65,6 @@ def test_a_checkout_and_a_package_start_alike_where_their_examples_are_found(
     done = launch(checkout)
     assert (done.returncode, done.stdout) == (0, "--tasks t examples\n"), done.stderr
     (checkout / "main.py").rename(checkout / "bigcode_eval" / "main.py")
-    (checkout.parent / "work" / "bigcode_eval").unlink()
     done = launch(checkout)
     assert (done.returncode, done.stdout) == (0, "--tasks t examples\n"), done.stderr
 
@@ -90,7 +89,6 @@ def test_a_data_set_that_is_not_there_is_named(checkout: Path, tmp_path: Path) -
     assert done.returncode == 1
     assert f"data set nuprl/MultiPL-E is not in the cache {tmp_path}/hf/datasets" in done.stderr
     assert launch(checkout, home, data_sets=["nuprl/MultiPL-E"]).returncode == 0
-    (tmp_path / "work" / "bigcode_eval").unlink()
     (tmp_path / "hf" / "datasets" / "nuprl___MultiPL-E").mkdir(parents=True)
     assert launch(checkout, offline, data_sets=["nuprl/MultiPL-E"]).returncode == 0
 

@@ -11,7 +11,7 @@ import pytest
 from oellm.errors import InputError
 from oellm.frameworks.evalplus import results
 from oellm.frameworks.evalplus.program import create_program
-from oellm.frameworks.program import InvalidOutputError, NeededFile
+from oellm.frameworks.program import Command, InvalidOutputError, NeededFile
 from oellm.frameworks.stages import EVALUATE, GENERATE
 from support.stage_outputs import make_command, make_row, write_json, write_lines
 
@@ -61,6 +61,11 @@ def test_a_row_that_evalplus_can_do_is_accepted(cells: dict[str, str]) -> None:
     PROGRAM.check(row(**cells))
 
 
+def paths(command: Command) -> dict[str, str]:
+    """Return the paths that the launcher gets, by name."""
+    return dict(zip(command.argv[3::2], command.argv[4::2], strict=True))
+
+
 def test_the_problems_are_the_files_that_evalplus_would_download_or_the_users_own() -> None:
     (need,) = PROGRAM.needs(row("mbpp"))
     assert isinstance(need, NeededFile)
@@ -68,17 +73,17 @@ def test_the_problems_are_the_files_that_evalplus_would_download_or_the_users_ow
     assert not PROGRAM.needs(row("mbpp", include_path="/rows"))
     assert PROGRAM.problem_files("mbpp") == ("MbppPlus.jsonl",)
     command = make_command(PROGRAM, row("mbpp"), EVALUATE, files=FILES)
-    assert json.loads(command.files["options.json"])["problems"] == "/cache/mbpp.gz"
+    assert paths(command)["problems"] == "/cache/mbpp.gz"
     files = {**FILES, "MbppPlus.jsonl": "/own/MbppPlus.jsonl"}
     own = make_command(PROGRAM, row("mbpp", include_path="/rows"), EVALUATE, files=files)
-    assert json.loads(own.files["options.json"])["problems"] == "/own/MbppPlus.jsonl"
+    assert paths(own)["problems"] == "/own/MbppPlus.jsonl"
 
 
 def test_the_stages_get_the_settings_of_the_row() -> None:
     asked = row(gen_kwargs="n_samples=4,temperature=0.8", limit="0.5")
     asked = asked.with_cells(apply_chat_template="false", dtype="float32", batch_size="2")
     command = make_command(PROGRAM, asked, GENERATE, files=FILES, gpus=2)
-    assert command.argv[1:] == ("/private/files/launcher.py", "/private/files/options.json")
+    assert command.argv[1:3] == ("/private/files/launcher.py", "/private/files/options.json")
     options = json.loads(command.files["options.json"])
     assert options["values"] == {
         "backend": "hf",
@@ -92,10 +97,13 @@ def test_the_stages_get_the_settings_of_the_row() -> None:
         "trust_remote_code": False,
         "attn_implementation": "eager",
     }
-    assert (options["limit"], options["model"]) == (82, "org/model")
+    assert (options["limit"], paths(command)["model"]) == (82, "org/model")
     evaluation = make_command(PROGRAM, asked, EVALUATE, files=FILES, cpus=6)
     options = json.loads(evaluation.files["options.json"])
-    assert (options["samples"], options["values"]) == ("/in/samples.jsonl", {"parallel": 6})
+    assert (paths(evaluation)["samples"], options["values"]) == (
+        "/in/samples.jsonl",
+        {"parallel": 6},
+    )
     # Each program may use 4 GiB of memory and of stack, or it fails without a word.
     assert evaluation.stack_mib == 4096
     assert evaluation.address_space_gib is None

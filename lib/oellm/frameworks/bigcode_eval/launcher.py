@@ -10,7 +10,6 @@ that it fails with a message rather than with a score of 0:
     programs    executables that must be on PATH, and `image`, where they come from
     runs_code   whether a correct program must pass here
     isolates    whether programs are those of MultiPL-E, which run without a process of their own
-    work        an empty directory, in which it starts
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ import os
 import runpy
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,7 @@ def main() -> None:
     package = _find_package()
     _write_version()
     # The examples of few-shot prompts are read relative to the directory of the checkout.
-    work = Path(options["work"])
-    work.mkdir(parents=True, exist_ok=True)
-    os.chdir(work)
+    os.chdir(tempfile.mkdtemp())
     os.symlink(package, "bigcode_eval")
     sys.path.insert(0, str(package.parent))
     if options["runs_code"]:

@@ -141,7 +141,7 @@ class BigcodeProgram:
             arguments += ["--model", row.model.path, "--load_generations_path"]
             arguments += [f"{generated}/{name}", "--allow_code_execution"]
             arguments += ["--metric_output_path", f"{place.output}/{outputs.METRICS}"]
-        options = _options(row, place, is_generation=is_generation)
+        options = _options(row, is_generation=is_generation)
         return Command(
             (place.python, *map(place.own_file, ("launcher.py", "options.json")), *arguments),
             env=_environment(row, place),
@@ -293,7 +293,7 @@ def _adapter_paths(row: Row) -> tuple[str, ...]:
     return (path,) if looks_local(path) else ()
 
 
-def _options(row: Row, place: Place, *, is_generation: bool) -> dict[str, Any]:
+def _options(row: Row, *, is_generation: bool) -> dict[str, Any]:
     """Return the options of the launcher."""
     definition = _definition(row.typed.task_path)
     toolchain = None if is_generation else find_toolchain(row.typed.task_path)
@@ -303,7 +303,6 @@ def _options(row: Row, place: Place, *, is_generation: bool) -> dict[str, Any]:
         "image": toolchain.image if toolchain else "",
         "isolates": is_of_multiple(row.typed.task_path) and not is_generation,
         "runs_code": definition.executes and not is_generation,
-        "work": f"{place.private}/work",
     }
 
 

@@ -1,17 +1,19 @@
 """Starts evalplus inside its own environment; nothing else of oellm is there.
 
-usage: launcher.py OPTIONS.json
+usage: launcher.py OPTIONS.json [NAME PATH]…
 
 Calls evalplus's functions with the values in OPTIONS.json, because its command line would take the
-text of a path or of a name for a number if it looks like one. The options:
+text of a path or of a name for a number if it looks like one. It starts in the directory of the
+stage's output. The options:
 
     stage      generate or evaluate
     dataset    humaneval or mbpp
-    problems   the file of its problems, one a line, which may be compressed
-    limit      how many of them to use, from the first; null for all
-    work       a directory for everything that is thrown away
-    output     the directory for what is kept
+    limit      how many of its problems to use, from the first; null for all
     values     arguments of evalplus's function
+
+and the paths:
+
+    problems   the file of the problems, one a line, which may be compressed
     model      for generate: a directory, or the name that the server of openai knows
     samples    for evaluate: the file with the answers
 
@@ -27,6 +29,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -37,45 +40,42 @@ _GZIP = b"\x1f\x8b"
 def main() -> None:
     """Do what the options say."""
     options = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    version = importlib.metadata.version("evalplus")
-    Path(options["output"], "version.txt").write_text(version, encoding="ascii")
-    work = Path(options["work"])
-    work.mkdir(parents=True, exist_ok=True)
+    paths = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
+    output, work = Path.cwd(), Path(tempfile.mkdtemp())
+    (output / "version.txt").write_text(importlib.metadata.version("evalplus"), encoding="ascii")
     os.chdir(work)
-    problems = _cut_problems(options, work)
+    problems = _cut_problems(paths["problems"], options["limit"])
     # evalplus reads the variable when it is imported.
     os.environ[_OVERRIDES[options["dataset"]]] = str(problems)
     if options["stage"] == "generate":
-        _generate(options, work, problems)
+        _generate(options, paths["model"], problems=problems, output=output)
     else:
-        _evaluate(options, work, problems)
+        _evaluate(options, paths["samples"], problems=problems, output=output)
 
 
-def _cut_problems(options: dict[str, Any], work: Path) -> Path:
+def _cut_problems(source: str, limit: int | None) -> Path:
     """Write the problems that are used into a file of their own, and return it."""
     try:
-        content = Path(options["problems"]).read_bytes()
+        content = Path(source).read_bytes()
     except OSError as error:
-        sys.exit(f"oellm: {options['problems']}: {error.strerror}; run oe-fetch")
+        sys.exit(f"oellm: {source}: {error.strerror}; run oe-fetch")
     if content.startswith(_GZIP):
         content = gzip.decompress(content)
     lines = [line for line in content.splitlines() if line.strip()]
-    path = work / "problems.jsonl"
-    path.write_bytes(b"".join(line + b"\n" for line in lines[: options["limit"]]))
+    path = Path.cwd() / "problems.jsonl"
+    path.write_bytes(b"".join(line + b"\n" for line in lines[:limit]))
     return path
 
 
-def _generate(options: dict[str, Any], work: Path, problems: Path) -> None:
+def _generate(options: dict[str, Any], source: str, *, problems: Path, output: Path) -> None:
     from evalplus.codegen import run_codegen
 
-    values, output = options["values"], Path(options["output"])
-    if values["backend"] == "openai":
-        model = options["model"]
-    else:
+    values, model = options["values"], source
+    if values["backend"] != "openai":
         # The name of the answers' file is made from the path, which may be too long for one.
         model = "model"
-        os.symlink(options["model"], model)
-    found = run_codegen(model=model, dataset=options["dataset"], root=str(work / "root"), **values)
+        os.symlink(source, model)
+    found = run_codegen(model=model, dataset=options["dataset"], root="root", **values)
     shutil.move(found, output / "samples.jsonl")
     shutil.move(found.replace(".jsonl", ".raw.jsonl"), output / "samples.raw.jsonl")
     content = problems.read_bytes()
@@ -86,15 +86,14 @@ def _generate(options: dict[str, Any], work: Path, problems: Path) -> None:
     (output / "problems.json").write_text(json.dumps(facts), encoding="utf-8")
 
 
-def _evaluate(options: dict[str, Any], work: Path, problems: Path) -> None:
+def _evaluate(options: dict[str, Any], source: str, *, problems: Path, output: Path) -> None:
     from evalplus import evaluate
 
     _require_passing_trial(options["dataset"], problems)
-    samples = work / "samples.jsonl"
-    shutil.copyfile(options["samples"], samples)
-    evaluate.evaluate(dataset=options["dataset"], samples=str(samples), **options["values"])
-    found = work / "samples_eval_results.json"
-    shutil.move(found, Path(options["output"]) / "eval_results.json")
+    # The results come beside the answers, whose directory may be read-only.
+    shutil.copyfile(source, "samples.jsonl")
+    evaluate.evaluate(dataset=options["dataset"], samples="samples.jsonl", **options["values"])
+    shutil.move("samples_eval_results.json", output / "eval_results.json")
 
 
 def _require_passing_trial(dataset: str, problems: Path) -> None:

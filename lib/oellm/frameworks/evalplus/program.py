@@ -144,19 +144,17 @@ class EvalplusProgram:
         options: dict[str, Any] = {
             "stage": stage.name,
             "dataset": row.typed.task_path,
-            "problems": _problems(row, place),
             "limit": self._limit(row),
-            "work": f"{place.private}/work",
-            "output": place.output,
         }
+        paths = {"problems": _problems(row, place)}
         if stage.name == GENERATE:
+            options["values"] = _generation_arguments(row, place)
             # A server knows the name of a model, not where its files are.
-            model = row.model.path if row.typed.backend == "openai" else place.model
-            options |= {"model": model, "values": _generation_arguments(row, place)}
+            paths["model"] = row.model.path if row.typed.backend == "openai" else place.model
         else:
-            (generated,) = place.inputs.values()
-            options |= {"samples": f"{generated}/{outputs.SAMPLES}"}
             options["values"] = {"parallel": place.cpus}
+            (generated,) = place.inputs.values()
+            paths["samples"] = f"{generated}/{outputs.SAMPLES}"
         environment = {
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONUNBUFFERED": "1",
@@ -165,7 +163,10 @@ class EvalplusProgram:
         if not place.gpus:
             environment["CUDA_VISIBLE_DEVICES"] = ""
         return Command(
-            (place.python, *map(place.own_file, ("launcher.py", "options.json"))),
+            (
+                *(place.python, *map(place.own_file, ("launcher.py", "options.json"))),
+                *(word for pair in paths.items() for word in pair),
+            ),
             env=environment,
             files={"launcher.py": _launcher(), "options.json": json.dumps(options).encode()},
             address_space_gib=None,
