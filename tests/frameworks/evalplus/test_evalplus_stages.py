@@ -1,0 +1,85 @@
+"""evalplus as real processes: both stages with known scores, and an evaluation that cannot be."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support import code_rows
+from support.frameworks import KNOWN, PROBLEMS, framework_environment, reciting_model
+from support.program_runs import ProgramRun
+from support.toy_rows import records
+
+pytestmark = pytest.mark.slow
+
+VENVS = {"evalplus": "evalplus-generate", "evalplus-evaluate": "evalplus-evaluate"}
+COLUMNS = "model_path,task_path,n_shot,eval_suite,dtype,apply_chat_template,include_path,limit"
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> ProgramRun:
+    code_rows.write_evalplus(tmp_path / "HumanEvalPlus.jsonl", PROBLEMS)
+    return ProgramRun(tmp_path, VENVS, {})
+
+
+def manifest(directory: Path, *rows: str, columns: str = "gen_kwargs,log_samples") -> str:
+    """Return a manifest with rows whose problems are in a directory, from the limit on."""
+    begin = f"{reciting_model()},humaneval,,evalplus,float32,false,{directory}"
+    return "\n".join([f"{COLUMNS},{columns}", *(f"{begin},{row}" for row in rows)]) + "\n"
+
+
+def test_known_scores_of_both_tests_in_spite_of_ends_of_either_stage(run: ProgramRun) -> None:
+    rows = manifest(run.home, f"{PROBLEMS},,true")
+    status, told = run.evaluate_until(rows, "Codegen: HumanEval/0")
+    assert (status, list((run.home / "out").rglob("*.jsonl"))) == (75, []), told
+    status, told = run.evaluate_until(rows, "Computing expected output", "evaluate")
+    assert status == 1, told
+    (failure,) = records(run.home / "out", "failures").values()
+    assert failure["failure"]["stage"] == "evaluate"
+    told = run.evaluate(rows)
+    assert "generate begins" not in told
+    (record,) = records(run.home / "out").values()
+    values = {metric["filter"]: metric["value"] for metric in record["metrics"]}
+    assert values == dict.fromkeys(("base", "plus"), pytest.approx(KNOWN / PROBLEMS))
+    assert all(metric["stderr"] == pytest.approx(0.14213381) for metric in record["metrics"])
+    assert record["environment"]["framework_version"] == "0.3.1"
+    assert len(list((run.home / "out" / "samples").glob("*.jsonl"))) == 1
+    assert "0 rows evaluated, 1 already had results" in run.evaluate(rows)
+
+
+def test_samples_with_a_temperature_and_problems_that_are_missing(run: ProgramRun) -> None:
+    rows = manifest(run.home, '2,"n_samples=2,temperature=0.3",')
+    run.evaluate(rows)
+    (record,) = records(run.home / "out").values()
+    assert [metric["value"] for metric in record["metrics"]] == [1.0, 1.0]
+    assert record["usage"]["requests"] == 4
+    # Other problems are another task: what was evaluated does not count for them.
+    (run.home / "HumanEvalPlus.jsonl").unlink()
+    told = run.evaluate(rows, status=1)
+    assert "HumanEvalPlus.jsonl" in told
+
+
+@pytest.mark.parametrize("limit", ["--stack=8388608:8388608", "--as=3000000000"])
+def test_nothing_is_scored_within_limits_that_fail_every_program(
+    tmp_path: Path, limit: str
+) -> None:
+    python = framework_environment("evalplus-evaluate") / "bin" / "python"
+    launcher = Path(code_rows.__file__).parents[2] / "lib/oellm/frameworks/evalplus/launcher.py"
+    problems = code_rows.write_evalplus(tmp_path / "problems.jsonl", 1)
+    options = tmp_path / "options.json"
+    options.write_text('{"stage": "evaluate", "dataset": "humaneval", "limit": 1, "values": {}}')
+    command = [python, launcher, options, "problems", problems, "samples", tmp_path / "none"]
+    done = subprocess.run(
+        ["prlimit", limit, *map(str, command)],
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "the evaluator says" in done.stderr
+    assert "(ulimit -H -s, ulimit -H -v)" in done.stderr
