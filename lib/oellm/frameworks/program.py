@@ -28,6 +28,10 @@ class InvalidOutputError(ValueError):
     """The output of a stage is no valid one; the text is the reason."""
 
 
+class UnfinishedOutputError(InvalidOutputError):
+    """A program of several rows ended before it came to this one; another start computes it."""
+
+
 class RowSetting(NamedTuple):
     """A setting that a row may carry, as a column or as an argument in `gen_kwargs`.
 

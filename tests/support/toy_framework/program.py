@@ -15,7 +15,14 @@ from typing import Any
 from oellm.core.regular_files import read_regular
 from oellm.frameworks.catalogue import Catalogue, CatalogueTask
 from oellm.frameworks.interface import Evaluation
-from oellm.frameworks.program import Command, InvalidOutputError, Need, Place, RowSetting
+from oellm.frameworks.program import (
+    Command,
+    InvalidOutputError,
+    Need,
+    Place,
+    RowSetting,
+    UnfinishedOutputError,
+)
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
 from oellm.manifest.rows import Row, eval_id
 from oellm.metrics.scored_rows import MetricScore
@@ -74,6 +81,8 @@ class Toy:
         return Command(argv, files={SCRIPT: script})
 
     def check_output(self, row: Row, stage: RowStage, output: Path) -> None:
+        if (output / f"without_{row['task_path']}").exists():
+            raise UnfinishedOutputError("the program has not come to it")
         if not (output / FOUND).is_file():
             raise InvalidOutputError(f"{FOUND} is missing")
 

@@ -81,6 +81,10 @@ def main() -> None:
         control = Path(source, "weights.safetensors").resolve().parent.as_posix()
         answers = {"control": control, "answers": [len(control) % 7, 1, 2, 3]}
     kind = fault(control, step)
+    if kind == "leave" or (
+        kind == "leave once" and Path(f"{control}.log").read_text().count("\n") < 2
+    ):
+        Path("without_one_more").touch()
     suffer(kind, control)
     Path(source, "cache").mkdir() if step != "evaluate" else None
     if kind == "invalid":

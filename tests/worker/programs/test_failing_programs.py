@@ -49,6 +49,27 @@ def test_a_failure_names_the_stage_and_the_last_line(
     assert model.steps().count("generate") == 2
 
 
+def test_rows_that_a_program_has_not_come_to_are_computed_by_another_start(
+    model: ToyModel, tmp_path: Path
+) -> None:
+    rows = manifest((model, "one"), (model, "one_more"))
+    model.set_faults("both leave once")
+    assert "2 rows evaluated, 0 already had results, 0 failed" in evaluate(rows, home=tmp_path)
+    assert model.steps() == ["both", "both"]
+
+
+def test_a_program_that_comes_to_no_row_is_not_started_for_ever(
+    model: ToyModel, tmp_path: Path
+) -> None:
+    model.set_faults("both leave")
+    rows = manifest((model, "one"), (model, "one_more"))
+    told = evaluate(rows, home=tmp_path, status=1)
+    assert "1 rows evaluated, 0 already had results, 1 failed" in told
+    failure = records(tmp_path / "out", "failures")["one_more"]["failure"]
+    assert failure["message"] == "the program ended well, but has come to none of its rows"
+    assert model.steps() == ["both", "both"]
+
+
 @pytest.mark.parametrize("step", ["generate", "evaluate", "both"])
 def test_a_full_disk_fails_no_row(model: ToyModel, tmp_path: Path, step: str) -> None:
     model.set_faults(f"{step} full")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from oellm.core import display
 from oellm.core.processes.stop_signals import StopSignals
 from oellm.errors import MachineError
+from oellm.frameworks.program import InvalidOutputError, UnfinishedOutputError
 from oellm.manifest.rows import Row
 from oellm.runs import provenance
 from oellm.runs.contents import Contents
@@ -80,6 +82,8 @@ class ProgramWorker:
         self._booked = RowTiming(start_s=options.start_s)
         # The rows that have not ended in this worker, by eval_id.
         self._open: dict[str, Row] = {}
+        # The rows, by eval_id, that the program which has just ended had not come to.
+        self._unfinished: set[str] = set()
         self._total = 0
         self._at_work: tuple[RowAtWork, ...] = ()
         self._scoring_s = 0.0
@@ -131,10 +135,13 @@ class ProgramWorker:
         waiting = [each for each in staged if self._is_due(each)]
         if any(each.stage.uses_gpu for each in waiting) and not self._has_gpus():
             return
-        for batch in make_batches(waiting):
-            if self._must_end():
-                return
+        batches = deque(make_batches(waiting))
+        while batches and not self._must_end():
+            batch = batches.popleft()
+            self._unfinished.clear()
             self._compute(batch)
+            if (rest := batch.only(self._unfinished)).staged:
+                batches.appendleft(rest)
 
     def _must_end(self) -> bool:
         """Return whether the worker was told to stop, or can compute nothing more here."""
@@ -156,7 +163,7 @@ class ProgramWorker:
 
     def _leave_out(self, staged: DueStage, reason: InvalidStageError) -> None:
         """Leave out a row without a first output; its first stage has recorded why."""
-        self._sinks.log(f"{_label(staged.row)} left out: {reason}")
+        self._sinks.log(f"{staged.label} left out: {reason}")
         del self._open[staged.row["eval_id"]]
 
     def _note_generated(self, staged: DueStage) -> None:
@@ -177,7 +184,7 @@ class ProgramWorker:
         batch = batch.only(jobs)
         started = display.utc_now()
         self._show(batch, RowPhase.SCORING, started)
-        self._sinks.log(f"{_describe(batch)}: {batch.name} begins")
+        self._sinks.log(f"{batch.label}: {batch.name} begins")
         try:
             self._run(batch, jobs, inputs)
         except StoppedProgramError:
@@ -250,20 +257,13 @@ class ProgramWorker:
             self._scoring_s += attempt.seconds if uses_gpu else 0.0
             self._show(batch, RowPhase.FINISHING, attempt.started)
             if batch.first.is_last:
-                self._write_results(batch, jobs, attempt, inputs=inputs)
+                for each in batch.staged:
+                    self._write_result(each, jobs, attempt, given=inputs.get(each.key))
             else:
                 self._place_outputs(batch, jobs, attempt)
-
-    def _write_results(
-        self,
-        batch: StageBatch,
-        jobs: Jobs,
-        attempt: EndedProgram,
-        *,
-        inputs: Mapping[str, StageOutput],
-    ) -> None:
-        for each in batch.staged:
-            self._write_result(each, jobs, attempt, given=inputs.get(each.key))
+        if len(self._unfinished) == len(batch.staged) and not self._watch.is_stopping():
+            self._unfinished.clear()
+            raise InvalidOutputError("the program ended well, but has come to none of its rows")
 
     def _write_result(
         self, staged: DueStage, jobs: Jobs, attempt: EndedProgram, *, given: StageOutput | None
@@ -275,18 +275,23 @@ class ProgramWorker:
             ended = self._recorder.write_result(staged, job, attempt, given=given)
         except UnwritableError:
             raise
+        except UnfinishedOutputError:
+            self._unfinished.add(staged.row["eval_id"])
         except Exception as error:
             failure = describe_failure(error, staged.stage_name, 0.0)
             self._fail(staged, jobs, failure, started=attempt.started)
         else:
-            self._ledger.note_end(_label(staged.row), ended)
+            self._ledger.note_end(staged.label, ended)
             del self._open[staged.row["eval_id"]]
 
     def _place_outputs(self, batch: StageBatch, jobs: Jobs, attempt: EndedProgram) -> None:
         wrong = find_invalid(batch, attempt.output)
         contents: dict[str, Contents] = {}
         for each in batch.staged:
-            if (error := wrong[each.key] or self._find_change(each)) is not None:
+            error = wrong[each.key] or self._find_change(each)
+            if isinstance(error, UnfinishedOutputError):
+                self._unfinished.add(each.row["eval_id"])
+            elif error is not None:
                 failure = describe_failure(error, each.stage_name, 0.0)
                 self._fail(each, jobs, failure, started=attempt.started)
             else:
@@ -300,7 +305,7 @@ class ProgramWorker:
             raise UnwritableError(halts.describe_storage(error)) from error
         for each in batch.staged:
             if each.key in contents:
-                self._sinks.log(f"{_label(each.row)} {batch.name} done in {attempt.seconds:.1f} s")
+                self._sinks.log(f"{each.label} {batch.name} done in {attempt.seconds:.1f} s")
                 self._generated += 1
                 self._note_generated(each)
 
@@ -320,7 +325,7 @@ class ProgramWorker:
         if staged.is_first and not staged.is_last and self._outputs.find(staged) is not None:
             self._note_generated(staged)
             return
-        self._ledger.record_failure(_label(row), jobs[row["eval_id"]], failure, started=started)
+        self._ledger.record_failure(staged.label, jobs[row["eval_id"]], failure, started=started)
         if self._ledger.counts.halt is None:
             del self._open[row["eval_id"]]
 
@@ -386,15 +391,3 @@ class ProgramWorker:
                 unusable=halt.reason if ended and halt is not None and halt.is_unusable else "",
             )
         )
-
-
-def _label(row: Row) -> str:
-    shots = f" n_shot={row['n_shot']}" if row["n_shot"] else ""
-    return f"{row['model_path']} {row['task_path']}{shots}"
-
-
-def _describe(batch: StageBatch) -> str:
-    """Return the name of a batch: that of its first row, and how many more there are."""
-    more = len(batch.staged) - 1
-    others = f" and {display.format_count(more, 'other row')}" if more else ""
-    return _label(batch.first.row) + others

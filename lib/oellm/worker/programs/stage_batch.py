@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 
 from oellm import frameworks
+from oellm.core.display import format_count
 from oellm.core.text_enum import TextEnum
 from oellm.frameworks.program import Program
 from oellm.frameworks.stages import RowStage, environment_key
@@ -52,6 +53,13 @@ class DueStage:
     generation: Row
 
     @property
+    def label(self) -> str:
+        """The name of the row, for messages."""
+        row = self.row
+        shots = f" n_shot={row['n_shot']}" if row["n_shot"] else ""
+        return f"{row['model_path']} {row['task_path']}{shots}"
+
+    @property
     def stage_name(self) -> str:
         """The stage, for records; empty if the row has one."""
         return self.stage.name if self.key else ""
@@ -78,6 +86,13 @@ class StageBatch:
     def first(self) -> DueStage:
         """One of the rows, for what all have in common."""
         return self.staged[0]
+
+    @property
+    def label(self) -> str:
+        """The name of the first row, and how many more there are."""
+        more = len(self.staged) - 1
+        others = f" and {format_count(more, 'other row')}" if more else ""
+        return self.first.label + others
 
     @property
     def name(self) -> str:
