@@ -208,7 +208,7 @@ def _load_file(need: NeededFile) -> None:
 
 
 def _load_nltk(need: NeededNltk) -> None:
-    import nltk  # type: ignore[import-untyped]
+    import nltk
 
     kinds = ("tokenizers", "corpora", "taggers")
     for kind in kinds:

@@ -42,11 +42,17 @@ class _TaskFacts:
     def __init__(self, document: Object) -> None:
         configs = native.get_objects(document, "config_tasks")
         summaries = native.get_objects(document, "summary_tasks")
-        self.states = {
-            key: TaskState(str(version), _full_hash(summaries.get(key, {})))
+        # lighteval 0.13 writes no versions.
+        versions = {
+            key: str(version)
             for key, version in native.get_object(document, "versions").items()
             if native.is_count(version)
         }
+        states = {
+            key: TaskState(versions.get(key, ""), _full_hash(summaries.get(key, {})))
+            for key in {**versions, **summaries}
+        }
+        self.states = {key: state for key, state in states.items() if any(state)}
         counts = {key: config.get("effective_num_docs") for key, config in configs.items()}
         # The number of scored documents by key, without the unknown ones (-1).
         self.n_docs = {
