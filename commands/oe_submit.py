@@ -33,12 +33,20 @@ again to continue, to retry what failed, and to submit the rest; a row with a
 valid result is not computed again. One call submits an element only once,
 however long it waits.
 
+Second stages of rows are array elements of their own, which follow those of the
+first ones: each begins when the element with its number has ended well (sbatch
+--dependency=aftercorr), and leaves the queue if that has failed
+(--kill-on-invalid-dep), so nothing waits for ever. If all rows of an element
+have what their first stage leaves in RUN_DIR/stages, it waits for nothing. A
+first stage that is there is not computed again.
+
 A result counts only if it was computed from what the row would be evaluated
 from now: the files of the model, the task's configuration, code and local data.
 oe-submit names what has changed since, sets these results aside
 (results/EVAL_ID.json.stale-TIME) and evaluates their rows again. With
 --accept_stale it keeps them, and says so; contents.json remembers that. A
-worker refuses a row whose model or task has changed since oe-submit.
+worker refuses a row whose model or task has changed since oe-submit. The same
+holds for what a first stage has left.
 
 Two calls at the same time submit nothing twice: the process that holds
 RUN_DIR/submit.lock checks and submits. oe-submit takes over a lock at once if
@@ -48,9 +56,9 @@ again for two minutes. If it did not get a job's number, it looks for the job by
 its comment before it submits again, in this call or the next.
 
 A node on which two jobs ended before their first row was loaded is excluded
-from then on (sbatch --exclude), also from jobs that wait. run.json keeps this,
-stderr and oe-status tell it, and --include_nodes undoes it. If all nodes do
-that, nothing more is submitted, and the status is 3. On this machine (executor
+from then on (sbatch --exclude), also from jobs that wait. Jobs of second stages
+are counted by themselves. run.json keeps this, stderr and oe-status tell it,
+and --include_nodes undoes it. If all nodes do that, nothing more is submitted, and the status is 3. On this machine (executor
 local), two such ends one after the other stop the rest.
 
 On a login node of several Slurm clusters, jobs go where the run's sbatch option

@@ -256,3 +256,37 @@ def test_a_worker_outside_of_containers_needs_its_digest_and_a_python(tmp_path: 
     assert execute(digest, "0") == (0, "")
     worker = [f"{run_dir}/oe-run-task.pyz", "--run_dir", str(run_dir), "--shard", "1"]
     assert (tmp_path / "python.called").read_text().splitlines() == worker
+
+
+ENDS = """#!/bin/bash
+if [[ $1 == -c ]]; then exit 0; fi
+[[ ${!#} == 0 ]] && exit "$FIRST"
+exit "$OTHER"
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "expected"),
+    [(0, 0, 0), (0, 1, 0), (1, 0, 0), (3, 0, 0), (1, 3, 3), (0, 75, 75)],
+)
+def test_a_node_is_followed_if_one_of_its_workers_has_left_something(
+    tmp_path: Path, first: int, other: int, expected: int
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(ENDS)
+    python.chmod(0o755)
+    (tmp_path / "slurm_logs").mkdir()
+    (tmp_path / "run.json").touch()
+    made, _ = plan([row(f"acme/{name}", "problems") for name in "ab"], whole_node=True)
+    given = Cluster({**SETTINGS, "whole_node": True, "python": str(python)}, {})
+    array = dataclasses.replace(made.arrays[0], workers=2, gpus=1)
+    frame = ScriptFrame(1, is_outside=True, is_followed=True)
+    (tmp_path / "script").write_text(render_script(given, tmp_path, array, frame=frame))
+    ends = {"FIRST": str(first), "OTHER": str(other), "CUDA_VISIBLE_DEVICES": "0,1"}
+    done = subprocess.run(
+        ["bash", tmp_path / "script", "0", tmp_path],
+        env=clean_environment(tmp_path, {"SLURM_ARRAY_TASK_ID": "0", **ends}),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == expected

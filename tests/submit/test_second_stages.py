@@ -294,3 +294,26 @@ def test_the_local_executor_evaluates_what_could_be_generated(run: Run, tmp_path
     run("oe-submit", run_dir, env=env)
     assert len(good.steps()) == before
     assert bad.steps()[-3:] == ["generate", "evaluate", "evaluate"]
+
+
+@pytest.mark.slow
+def test_answers_of_a_model_that_was_changed_are_generated_again(run: Run, tmp_path: Path) -> None:
+    env = install_toy(tmp_path / "plugin")
+    model = ToyModel(tmp_path / "model")
+    model.set_faults("evaluate fail")
+    rows = "".join(f"{model.path},{task},,toy\n" for task in ("two", "two_part"))
+    options = ("--cluster=local", f"--set=eval_base_dir={tmp_path}/base")
+    rendered = run("oe-render", *options, stdin=HEADER + rows, env=env)
+    run_dir = json.loads(rendered.stdout)["run_dir"]
+    run("oe-submit", run_dir, env=env, status=1)
+    assert model.steps() == ["generate", "evaluate", "evaluate"]
+    model.set_weights(b"others, of another size")
+    model.set_faults()
+    dry = run("oe-submit", "--dry_run", run_dir, env=env)
+    assert "the output of a first stage of " in dry.stderr
+    assert "would be evaluated again" in dry.stderr
+    assert len(dry.stdout.splitlines()) == 2
+    said = run("oe-submit", run_dir, env=env)
+    assert "set aside, to be evaluated again" in said.stderr
+    assert model.steps()[3:] == ["generate", "evaluate", "evaluate"]
+    assert len(list(Path(run_dir).glob("stages/*/generate.stale-*"))) == 1
