@@ -58,8 +58,9 @@ its comment before it submits again, in this call or the next.
 A node on which two jobs ended before their first row was loaded is excluded
 from then on (sbatch --exclude), also from jobs that wait. Jobs of second stages
 are counted by themselves. run.json keeps this, stderr and oe-status tell it,
-and --include_nodes undoes it. If all nodes do that, nothing more is submitted, and the status is 3. On this machine (executor
-local), two such ends one after the other stop the rest.
+and --include_nodes undoes it. If all nodes do that, nothing more is submitted,
+and the status is 3. On this machine (executor local), two such ends one after
+the other stop the rest.
 
 On a login node of several Slurm clusters, jobs go where the run's sbatch option
 clusters says, else SBATCH_CLUSTERS or SLURM_CLUSTERS. Later calls ask the
