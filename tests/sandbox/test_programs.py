@@ -15,7 +15,8 @@ import pytest
 
 from oellm.errors import MachineError, UsageError
 from oellm.sandbox.contained import Limits
-from sandbox.conftest import BARE, USER, Sandboxed, python
+from sandbox.conftest import BARE, Sandboxed, python
+from support.hostile_runs import NUMBER, USER
 from support.waiting import wait_until
 
 # Without namespaces: only processes of the sandbox's user end with the program.
@@ -56,7 +57,7 @@ def test_the_environment_is_complete_and_private(
     assert "hf_secret" not in said
     for name, value in {"A": "b c", **private}.items():
         assert f"'{name}': '{value}'" in said
-    user = USER[0] if os.geteuid() == 0 else os.geteuid()
+    user = USER[0] if USER else os.geteuid()
     assert said.rstrip().endswith(f"}} /out {user} True")
 
 
@@ -268,12 +269,12 @@ def test_root_shows_what_only_root_can_reach(sandboxed: Sandboxed, directory: Pa
     assert sandboxed("cat", "/in/x", inputs={closed / "open": "/in/x"}).status == 0
     assert (directory / "log").read_text() == "shown"
     end = sandboxed("cat", "/in/x", inputs={closed / "shut": "/in/x"})
-    assert f"{closed}/shut: user {USER[0]} may not read it" in end.reason
+    assert f"{closed}/shut: user {NUMBER} may not read it" in end.reason
 
 
 def test_a_directory_that_a_program_has_closed_is_removed(sandboxed: Sandboxed) -> None:
     code = "import os; os.makedirs('a/b/c'); os.chmod('a/b', 0); os.chmod('a', 0)"
     assert sandboxed(*python(code), layers=PLAIN).status == 0
-    user = USER[0] if os.geteuid() == 0 else os.geteuid()
+    user = USER[0] if USER else os.geteuid()
     boxes = Path(tempfile.gettempdir()).glob("oellm-sandbox-*")
     assert [box for box in boxes if box.stat().st_uid == user] == []

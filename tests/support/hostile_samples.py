@@ -294,6 +294,9 @@ _PROGRAMS = {
 }
 
 
+NAMES = list(_PROGRAMS)
+
+
 def hostile_samples(values: Mapping[str, object]) -> dict[str, str]:
     """Return the programs by name, with the placeholders replaced."""
     assert values.keys() == set(PLACEHOLDERS)

@@ -45,7 +45,7 @@ _NOT_ISOLATED = 125
 _NAMESPACE_LIMIT = "/proc/sys/user/max_user_namespaces"
 
 # What a line raises that no stand-in has written.
-_NOT_SENT = (ValueError, TypeError, LookupError, AttributeError)
+_NOT_SENT = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 _Limits = Mapping[str, int]
 _Process = multiprocessing.process.BaseProcess

@@ -29,6 +29,7 @@ class BoxJob(NamedTuple):
         mapped: What the box gets of this machine, if there are namespaces.
         files: Small files of the box, by their paths in it.
         namespaces: Whether the program gets user, mount and process namespaces.
+        guard: Whether only a program whose samples were all isolated has an output.
         bare: Whether the program runs without a container.
         hidden: Directories that it must not see if it runs without a container.
         mount_points: Names below scratch/ on which the container runtime mounts inputs; those of
@@ -46,6 +47,7 @@ class BoxJob(NamedTuple):
     mapped: list[Mapped]
     files: dict[str, str]
     namespaces: bool
+    guard: bool
     bare: bool
     hidden: list[str]
     mount_points: list[str]
@@ -89,6 +91,11 @@ class ProgramEnd(NamedTuple):
     seconds: float = 0.0
     samples: int = 0
     error: str = ""
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the guard has isolated samples, and each of them."""
+        return self.samples > 0 and not self.error
 
     def to_json(self) -> bytes:
         """Return the end as JSON."""

@@ -58,6 +58,7 @@ def plan_job(contained: Contained, layers: Layers, box: str) -> BoxJob:
         mapped=mapped if layers.namespaces else [],
         files={f"guard/{name}": text for name, text in guard_files().items()},
         namespaces=layers.namespaces,
+        guard=contained.guard,
         bare=is_bare,
         hidden=_hidden(),
         mount_points=[each.mount_point for each in given if each.mount_point],

@@ -162,17 +162,16 @@ class _Run:
         status, reason = end.status, end.reason
         if status > 0:
             reason = f"it ended with status {status}"
-        elif status == 0 and self._contained.guard:
+        elif status == 0 and self._contained.guard and not end.is_guarded:
+            status = -1
+            reason = "the guard has isolated no sample, so that none can have run protected"
             if end.error:
                 reason = f"the guard could not isolate a sample: {end.error}"
-            elif not end.samples:
-                reason = "the guard has isolated no sample, so that none can have run protected"
-            status = -1 if reason else 0
         return ContainedEnd(
             status=status,
             reason=reason,
             seconds=end.seconds or seconds,
-            copied=tuple(output.copied) if status == 0 else (),
+            copied=tuple(output.copied),
             refused=tuple(output.refused),
             samples=end.samples,
         )
