@@ -28,6 +28,11 @@ def test_a_healthy_directory_gives_status_0(run: Run, tmp_path: Path) -> None:
     (tmp_path / "vocab.json").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "empty.json").write_text("")
     (tmp_path / "directory.json").mkdir()
+    # What the first stage of a row has written, which may look like anything.
+    output = tmp_path / "stages" / ("0" * 16) / "generate"
+    (output / "humaneval").mkdir(parents=True)
+    for name in ("stage.json", "generations.json", "humaneval/results.json"):
+        (output / name).write_text(json.dumps(RESULT))
     done = run("oe-collect", "--columns=task,value", tmp_path)
     assert done.stdout == "task,value\narc,0.5\n"
     assert done.stderr == "oe-collect: skipped 4 JSON files that are not results\n"

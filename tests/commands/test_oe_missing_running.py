@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from support.processes import Run
+from support.processes import Run, rows_of
+from support.second_stages import HEADER as HEADER_OF_STAGES
+from support.second_stages import generate, install_toy, render
 from support.submitted_run import SubmittedRun, write_failure, write_result
-from support.submitting import FakeSlurm
+from support.submitting import FakeSlurm, jobs, queue_line
 
 PINNED = "0123456789abcdef0123456789abcdef01234567"
 
@@ -125,3 +127,30 @@ def test_the_lock_tells_that_oe_submit_still_runs_elements(submitted: SubmittedR
         assert submitted.missing()[0] == found
     lock.write_text("{")
     assert submitted.missing()[0] == "acd"
+
+
+def test_a_second_stage_in_the_queue_counts_if_there_is_something_to_evaluate(
+    run: Run, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    slurm.env |= install_toy(tmp_path / "plugin")
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "python").touch()
+    rows = "".join(f"acme/{model},two,,toy\n" for model in "ab")
+    settings = [f"eval_base_dir={tmp_path}", "shard_time=0", f"venvs.toy={tmp_path}/venv"]
+    record = render(run, rows, slurm.env, *settings)
+    run("oe-submit", record["run_dir"], env=slurm.env)
+    generate(Path(record["run_dir"]), "acme/a")
+
+    def missing(queue: str) -> list[str]:
+        slurm.says("queue", queue)
+        options = ("--cluster=slurm", *(f"--set={setting}" for setting in settings))
+        asked = ("oe-missing", f"--in={tmp_path}", *options)
+        found = run(*asked, stdin=HEADER_OF_STAGES + rows, env=slurm.env).stdout
+        return [row["model_path"] for row in rows_of(found)]
+
+    first, second = (job["comment"] for job in jobs(record))
+    waits = "".join(queue_line("4712", index, comment=second) for index in "01")
+    # The generation of the second model has ended, and nothing came of it.
+    assert missing(waits) == ["acme/b"]
+    assert missing(waits + queue_line("4711", "1", comment=first)) == []
+    assert missing("") == ["acme/a", "acme/b"]

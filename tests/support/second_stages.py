@@ -15,11 +15,17 @@ from oellm.runs.result_record import RowTiming
 from oellm.runs.stages.stage_record import StageRecord
 from oellm.runs.stages.stage_store import StageStore
 from support import toy_framework
+from support.model_directories import weights
 from support.processes import Run
 from support.toy_framework.program import Toy
+from support.toy_rows import ToyModel
 
 HEADER = "model_path,task_path,n_shot,eval_suite\n"
 _METADATA = "Metadata-Version: 2.1\nName: toy-framework\nVersion: 1.0\n"
+_TOKENIZER = {
+    "version": "1.0",
+    "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"},
+}
 _ENTRY_POINTS = "[oellm.frameworks]\ntoy = toy_framework\n"
 
 
@@ -66,3 +72,12 @@ def render(run: Run, rows: str, env: dict[str, str], *settings: str) -> dict[str
     done = run("oe-render", "--cluster=slurm", *options, stdin=HEADER + rows, env=env)
     record: dict[str, Any] = json.loads(done.stdout)
     return record
+
+
+def complete_model(directory: Path, *faults: str, seed: int = 0) -> ToyModel:
+    """Write a model with which oe-manifest and oe-fetch find nothing wrong."""
+    model = ToyModel(directory, weights(100, seed))
+    (directory / "config.json").write_text('{"model_type": "llama"}')
+    (directory / "tokenizer.json").write_text(json.dumps(_TOKENIZER))
+    model.set_faults(*faults)
+    return model

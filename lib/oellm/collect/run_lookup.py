@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.run_rows import complete_rows
 from oellm.collect import result_files
@@ -20,8 +21,9 @@ from oellm.core.log import Log
 from oellm.core.processes.process_map import map_in_processes
 from oellm.core.regular_files import open_regular_text
 from oellm.core.text_enum import TextEnum
-from oellm.errors import InputError
+from oellm.errors import InputError, OellmError
 from oellm.frameworks.current_contents import ContentsReader
+from oellm.frameworks.stages import GENERATE
 from oellm.frameworks.stale_results import ResultOrigin, find_staleness
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
@@ -32,6 +34,7 @@ from oellm.runs.result_file import read_record
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import FAILURES, JOBS, Run
+from oellm.runs.stages.stage_store import StageStore
 
 _SHARD = re.compile(r"[0-9]{1,9}")
 
@@ -193,9 +196,9 @@ class _RunSearch:
         wanted = {stem: {stem} for stem in stems if stem in self._wanted.rows}
         shards: dict[str, set[int]] = {}
         try:
-            for eval_id, in_run, shard in self._rows(run_dir):
+            for eval_id, in_run, computing in self._rows(run_dir):
                 wanted.setdefault(in_run, set()).add(eval_id)
-                shards.setdefault(eval_id, set()).add(shard)
+                shards.setdefault(eval_id, set()).update(computing)
         except FileNotFoundError as error:
             # The run may have been deleted since it was found.
             if run.path.exists():
@@ -207,8 +210,12 @@ class _RunSearch:
         found.shards.update({row: n for row, n in shards.items() if row not in found.done})
         return found
 
-    def _rows(self, run_dir: str) -> Iterator[tuple[str, str, int]]:
-        """Yield the wanted rows of a run: the eval_id wanted, that in the run, and the shard."""
+    def _rows(self, run_dir: str) -> Iterator[tuple[str, str, set[int]]]:
+        """Yield the wanted rows of a run: the eval_id wanted, that in the run, and the shards.
+
+        The shard of a second stage counts only if there is something to evaluate.
+        """
+        stages = StageStore(Path(run_dir))
         path = os.path.join(run_dir, JOBS)
         with open_regular_text(path) as stream:
             reader = CsvReader(stream, path, ("eval_id", "shard", "model_path"))
@@ -217,9 +224,12 @@ class _RunSearch:
                 in_run = cells["eval_id"]
                 candidates = (in_run, self._without_commit(cells))
                 for eval_id in self._wanted.rows.keys() & set(candidates):
-                    if not _SHARD.fullmatch(cells["shard"]):
+                    shards = [cells["shard"]]
+                    if (second := cells.get("evaluate_shard")) and _is_generated(cells, stages):
+                        shards.append(second)
+                    if not all(map(_SHARD.fullmatch, shards)):
                         raise InputError("expected a shard", path, line=line, column="shard")
-                    yield eval_id, in_run, int(cells["shard"])
+                    yield eval_id, in_run, set(map(int, shards))
 
     def _without_commit(self, cells: dict[str, str]) -> str:
         """Return the eval_id of a row without its commit, if that is wanted; else nothing."""
@@ -266,3 +276,12 @@ class _RunSearch:
                 if (found := find_staleness(row, origin, self._reader, kept=kept)) is not None:
                     stale[eval_id] = found.describe(row)
         return stale
+
+
+def _is_generated(cells: Mapping[str, str], stages: StageStore) -> bool:
+    """Return whether a row's first stage of two has its output."""
+    try:
+        key = frameworks.generation_key(Row(cells))
+    except OellmError:
+        return False
+    return stages.valid(key, GENERATE) is not None

@@ -10,6 +10,7 @@ from oellm.errors import InputError
 from oellm.manifest.checkpoint_names import natural_key
 from oellm.runs import run_directory
 from oellm.runs.run_directory import Run
+from oellm.runs.stages import stage_store
 
 
 class UnusableRunError(InputError):
@@ -20,9 +21,10 @@ def find_sources(paths: Iterable[str], log: Log) -> list[Run | str]:
     """Return the runs, and the paths of files outside of them, at or below some paths, each once.
 
     A run directory counts as a whole. Elsewhere every file *.json may be a result, except in hidden
-    directories. `log` gets the run directories that cannot be used; their files count on their
-    own. Raises InputError for a path that does not exist, or that has neither runs nor JSON files
-    below it, and for a run directory that cannot be used if it is the only path.
+    directories and outputs of first stages. `log` gets the run directories that cannot be used;
+    their files count on their own. Raises InputError for a path that does not exist, or that has
+    neither runs nor JSON files below it, and for a run directory that cannot be used if it is the
+    only path.
     """
     paths = list(paths)
     places: dict[str, Run | str] = {}
@@ -94,7 +96,7 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
     walk = os.walk(os.path.abspath(path), onerror=lambda error: log(describe_error(error)))
     for directory, folders, names in walk:
         real = os.path.realpath(directory)
-        folders[:] = sorted((name for name in folders if name[0] != "."), key=natural_key)
+        folders[:] = _result_folders(folders, names)
         if run_directory.RUN in names:
             try:
                 yield real, _run(directory)
@@ -103,9 +105,22 @@ def _below(path: str, log: Log) -> Iterator[tuple[str, Run | str]]:
             except InputError as error:
                 log(str(error))
                 folders[:] = [name for name in folders if name == run_directory.RESULTS]
-        for name in sorted(names, key=natural_key):
-            if name.endswith(".json") and name[0] != "." and name != run_directory.RUN:
-                yield os.path.join(real, name), os.path.join(directory, name)
+        for name in _result_names(names):
+            yield os.path.join(real, name), os.path.join(directory, name)
+
+
+def _result_folders(folders: list[str], names: list[str]) -> list[str]:
+    """Return the folders of a directory that may hold results; `names` are its files."""
+    if stage_store.RECORD in names:
+        # The output of a first stage.
+        return []
+    return sorted((name for name in folders if name[0] != "."), key=natural_key)
+
+
+def _result_names(names: list[str]) -> list[str]:
+    """Return the names of files of a directory that may be results."""
+    found = (n for n in names if n.endswith(".json") and n[0] != "." and n != run_directory.RUN)
+    return [] if stage_store.RECORD in names else sorted(found, key=natural_key)
 
 
 def _run(directory: str) -> Run:
