@@ -243,6 +243,7 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     with cli.open_input(None) as stream:
         rows = csv_file.read_rows(stream, cli.input_name(None), cli.message)
         for row in frameworks.select_runnable(rows, cli.message):
+            frameworks.require_known_values(row)
             yield manifest.identify_row(locations.locate_row(row))
 
 

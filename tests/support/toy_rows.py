@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -81,10 +82,11 @@ def start(command: str, *arguments: str | Path, home: Path, **how: Any) -> subpr
 
 
 def temporary(home: Path) -> Path:
-    """Return the directory of temporary files of these processes."""
-    path = home / "tmp"
-    path.mkdir(exist_ok=True)
-    return path
+    """Return the directory of temporary files of these processes; sockets want a short name."""
+    link = home / "tmp"
+    if not link.is_symlink():
+        link.symlink_to(tempfile.mkdtemp(prefix="toy-", dir="/tmp"))
+    return link.readlink()
 
 
 @contextmanager

@@ -9,11 +9,6 @@ import pytest
 from support.toy_rows import ToyModel, evaluate, manifest, records
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> ToyModel:
-    return ToyModel(tmp_path / "models" / "toy")
-
-
 @pytest.mark.parametrize(
     ("fault", "kind", "message"),
     [

@@ -23,11 +23,6 @@ from support.toy_rows import (
 )
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> ToyModel:
-    return ToyModel(tmp_path / "models" / "toy")
-
-
 def leftovers(home: Path) -> list[str]:
     """Return what attempts have left: directories of their own, and processes."""
     attempts = [str(path) for path in (home / "out").glob("stages/*/.*")]

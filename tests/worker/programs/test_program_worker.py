@@ -10,11 +10,6 @@ import pytest
 from support.toy_rows import ToyModel, evaluate, manifest, records, temporary
 
 
-@pytest.fixture
-def model(tmp_path: Path) -> ToyModel:
-    return ToyModel(tmp_path / "models" / "toy")
-
-
 def outputs(home: Path) -> list[str]:
     """Return what is below stages/, without keys."""
     paths = (home / "out" / "stages").rglob("*")

@@ -7,8 +7,6 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from support.toy_rows import (
     PATIENCE,
     ToyModel,
@@ -20,11 +18,6 @@ from support.toy_rows import (
     wait_for,
     worker,
 )
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> ToyModel:
-    return ToyModel(tmp_path / "models" / "toy")
 
 
 class ToyRun:

@@ -15,8 +15,13 @@ from pathlib import Path
 
 from oellm.runs import provenance
 
-# oellm-HOST-PID-TICKS-RANDOM
-_NAME = re.compile(r"oellm-(.+)-(\d+)-(\d+)-[^-]+")
+# oellm-RANDOM; the link in it says whose it is: HOST-PID-TICKS.
+_PREFIX = "oellm-"
+_OWNER = "owner"
+_OWNED = re.compile(r"(.+)-(\d+)-(\d+)")
+# A socket's name may have 107 bytes; below TMPDIR, Python adds up to 33 of them, and this up to 18.
+_LONGEST_ROOT = 107 - 33 - 18
+_SHORT_ROOT = "/tmp"  # noqa: S108
 # The variables that lead to its parts.
 _VARIABLES = {
     "HOME": "home",
@@ -24,7 +29,6 @@ _VARIABLES = {
     "XDG_CACHE_HOME": "cache",
     "MPLCONFIGDIR": "matplotlib",
 }
-_FILES = "files"
 
 
 class PrivateDirectory:
@@ -33,18 +37,21 @@ class PrivateDirectory:
     Attributes:
         path: Its path.
         files: The directory of the files that the worker writes for the program.
+        cache: A directory for the links to what the program needs of the shared cache.
     """
 
     def __init__(self) -> None:
-        remove_leftovers()
-        ticks = provenance.start_ticks() or 0
-        prefix = f"oellm-{socket.gethostname()}-{os.getpid()}-{ticks}-"
-        self.path = Path(tempfile.mkdtemp(prefix=prefix))
-        self.files = self.path / _FILES
+        root = _root()
+        remove_leftovers(root)
+        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
+        owner = f"{socket.gethostname()}-{os.getpid()}-{provenance.start_ticks() or 0}"
+        (self.path / _OWNER).symlink_to(owner)
+        self.files, self.cache = self.path / "files", self.path / "hf"
         for name in _VARIABLES.values():
             (self.path / name).mkdir(mode=0o700)
         # In a sandbox another user may read them.
-        self.files.mkdir(mode=0o755)
+        for path in (self.files, self.cache):
+            path.mkdir(mode=0o755)
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables that lead a program to the parts of the directory."""
@@ -73,18 +80,28 @@ class PrivateDirectory:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def remove_leftovers() -> None:
+def remove_leftovers(root: str) -> None:
     """Remove the directories of workers of this user on this machine that were killed."""
-    root = tempfile.gettempdir()
     for name in os.listdir(root):
-        match = _NAME.fullmatch(name)
-        if match is None or match[1] != socket.gethostname():
-            continue
         path = os.path.join(root, name)
-        is_running = provenance.start_ticks(int(match[2])) == int(match[3])
-        try:
-            is_ours = os.lstat(path).st_uid == os.geteuid()
-        except OSError:
-            continue
-        if is_ours and not is_running:
+        if name.startswith(_PREFIX) and _is_left(path):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _is_left(path: str) -> bool:
+    """Return whether a directory is that of a worker of this user that has ended here."""
+    try:
+        match = _OWNED.fullmatch(os.readlink(os.path.join(path, _OWNER)))
+        is_ours = os.lstat(path).st_uid == os.geteuid()
+    except OSError:
+        return False
+    if match is None or not is_ours or match[1] != socket.gethostname():
+        return False
+    return provenance.start_ticks(int(match[2])) != int(match[3])
+
+
+def _root() -> str:
+    """Return the directory of temporary files, or a short one if no socket's name fits there."""
+    root = tempfile.gettempdir()
+    is_long = len(os.fsencode(root)) > _LONGEST_ROOT
+    return _SHORT_ROOT if is_long and os.access(_SHORT_ROOT, os.W_OK) else root
