@@ -6,8 +6,8 @@ Usage:
 Options:
   --run_dir=DIR     Evaluate a shard of this run instead of rows from stdin.
   --shard=N         Number of the shard; needs --run_dir.
-  --output_dir=DIR  With rows from stdin: keep results/, failures/ and samples/
-                    in DIR.
+  --output_dir=DIR  With rows from stdin: keep results/, failures/, samples/
+                    and stages/ in DIR.
   --check_tasks     Evaluate nothing; check whether the rows' tasks can start
                     without a network.
   --fetch_tasks     The same, after downloading what they need.
@@ -45,21 +45,30 @@ compute the last row's metrics (docs/WORKER.md). On SIGUSR1, SIGTERM, SIGHUP and
 SIGINT the model finishes its batch, and its answers are kept in answers/; the
 next attempt continues from there.
 
+Rows of frameworks that are programs (bigcode_eval, evalplus and others) are
+evaluated after the others. oe-run-task starts the program of each on this
+machine, in the environment that the settings images and venvs name, else with
+this Python. Rows whose answers are programs have two stages: a shard of a run
+computes one, rows from stdin go through both. Code that a model has written
+runs in a sandbox; without a container only with --unsafe_execution.
+
 A worker that was given GPUs (by its run, or by Slurm) and cannot use them ends
 before it loads a model, and says what it saw. The setting allow_cpu, or
 OELLM_ALLOW_CPU=true here, lets it compute on the CPU. A full disk ends it, too.
 In both cases its rows get no failure, and the next worker evaluates them. A row
 that takes longer than row_timeout fails, and the next row begins.
 
-oe-run-task needs the framework: run it in a container, or after `pip install
+For lm_eval, oe-run-task needs the framework: run it in a container, or after `pip install
 'oellm[hf]'`. A run has it as the file oe-run-task.pyz, which needs nothing
 else.
 
 Exit status: 0 every row has a result (or can start); 1 some rows failed (or
   cannot start), or the job makes no progress within its time limit; 2 bad
-  input; 3 the machine lacks something, such as the GPUs that it was to have; 75
-  a signal or a full disk stopped it before all rows were evaluated; 130
-  interrupted.
+  input; 3 the machine lacks something, such as the GPUs that it was to have, or
+  a sandbox; 75 a signal or a full disk stopped it before all rows were
+  evaluated; 130 interrupted. A shard of first stages ends with 0 if second
+  stages of its rows can follow, and a shard of second stages if only rows
+  without a first output are left out: their failures are recorded.
 
 Example:
   oe-manifest --models acme/tiny --tasks arc_easy | oe-run-task | oe-collect

@@ -83,7 +83,7 @@ def run_program(argv: Sequence[str], env: Mapping[str, str], directory: str) -> 
         os.chdir(directory)
         os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606
     except OSError as error:
-        sys.stderr.write(f"{error.filename or argv[0]}: {error.strerror}\n")
+        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
         return _NOT_FOUND if isinstance(error, FileNotFoundError) else _NOT_STARTED
 
 

@@ -8,15 +8,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from oellm.clusters.runtime import NLTK
 from oellm.frameworks.program import Need, NeededDataSet, NeededMetric, NeededNltk
+from oellm.sandbox.contained import SCRATCH
 
 # Where the sandbox has the shared cache, and where the program finds its own.
 SHARED = "/oellm/cache"
-OWN = "/oellm/hf"
+OWN = f"{SCRATCH}/cache-of-hub"
+# The program that makes the links and then starts another one; its Python may be as old as 3.8.
+LINKER = b"""import os
+import sys
+
+shared, own, *command = sys.argv[1:]
+for directory, folders, names in os.walk(shared):
+    target = os.path.join(own, os.path.relpath(directory, shared))
+    os.makedirs(target, exist_ok=True)
+    links = [name for name in folders if os.path.islink(os.path.join(directory, name))]
+    for name in names + links:
+        os.symlink(os.path.join(directory, name), os.path.join(target, name))
+os.execvp(command[0], command)
+"""
 # Code and metrics that the library `evaluate` has fetched.
 _OF_METRICS = ("modules", "evaluate", "metrics")
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]")
@@ -29,21 +43,6 @@ def find_parts(hf_home: str, needs: Iterable[Need]) -> dict[Path, str]:
         for part in _parts(hf_home, need):
             found[Path(hf_home, part)] = f"{SHARED}/{part}"
     return found
-
-
-def link_parts(parts: Mapping[Path, str], tree: Path) -> None:
-    """Make a tree of directories with links to the files of the parts, where the sandbox has them.
-
-    Raises OSError.
-    """
-    for part, inside in parts.items():
-        for directory, folders, names in os.walk(part):
-            place = os.path.relpath(directory, part)
-            target = tree / os.path.relpath(inside, SHARED) / place
-            target.mkdir(parents=True, exist_ok=True)
-            links = [name for name in folders if os.path.islink(os.path.join(directory, name))]
-            for name in (*names, *links):
-                (target / name).symlink_to(os.path.normpath(os.path.join(inside, place, name)))
 
 
 def _parts(hf_home: str, need: Need) -> Iterator[str]:

@@ -37,7 +37,6 @@ class PrivateDirectory:
     Attributes:
         path: Its path.
         files: The directory of the files that the worker writes for the program.
-        cache: A directory for the links to what the program needs of the shared cache.
     """
 
     def __init__(self) -> None:
@@ -46,12 +45,11 @@ class PrivateDirectory:
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         owner = f"{socket.gethostname()}-{os.getpid()}-{provenance.start_ticks() or 0}"
         (self.path / _OWNER).symlink_to(owner)
-        self.files, self.cache = self.path / "files", self.path / "hf"
+        self.files = self.path / "files"
         for name in _VARIABLES.values():
             (self.path / name).mkdir(mode=0o700)
         # In a sandbox another user may read them.
-        for path in (self.files, self.cache):
-            path.mkdir(mode=0o755)
+        self.files.mkdir(mode=0o755)
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables that lead a program to the parts of the directory."""

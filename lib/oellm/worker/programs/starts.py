@@ -30,6 +30,7 @@ from oellm.worker.programs.stage_batch import StageBatch
 
 # Where a sandbox has what a program reads.
 _OWN, _STAGES, _NEEDED = "/oellm/own", "/oellm/stages", "/oellm/needed"
+_LINKER = "link-cache.py"
 _CACHE = {"HF_HOME": private_cache.OWN, "NLTK_DATA": f"{private_cache.OWN}/{NLTK}"}
 # A program in a sandbox without a limit of its own ends with its job. In seconds.
 _NEVER = 30.0 * 86400
@@ -152,10 +153,11 @@ def start_contained(
         bootstrap_iters=prepared.resources.bootstrap_iters,
     )
     command = prepared.command(place)
+    private.write_files({_LINKER: private_cache.LINKER})
+    link = (launcher.python, f"{_OWN}/{_LINKER}", private_cache.SHARED, private_cache.OWN)
     shared = private_cache.find_parts(prepared.hf_home, list_needs(batch))
-    private_cache.link_parts(shared, private.cache)
     contained = Contained(
-        argv=command.argv,
+        argv=(*link, *command.argv),
         image=launcher.image,
         inputs={
             private.files: _OWN,
@@ -169,7 +171,6 @@ def start_contained(
         limits=_limits(prepared, command),
         runtime=cluster.text("container_runtime") or "auto",
         container_args=tuple(cluster.items("container_args")),
-        copies={private.cache: private_cache.OWN},
     )
     facts = _describe(launcher, command.argv)
     return Start(partial(_contain, contained, layers), facts, sandbox=str(layers))
