@@ -15,6 +15,7 @@ from oellm.models.identity import pinned_commit
 from oellm.runs.accepted_contents import (
     AcceptedContents,
     AcceptedTask,
+    describe_states,
     model_source,
     task_source,
 )
@@ -73,6 +74,12 @@ class RowContents:
             return contents
         task = self._reader.task(other)
         return contents._replace(task=task.digest, task_version=task.version)
+
+    def without_kept(self, contents: Contents, row: Row) -> Contents:
+        """Return contents without those that are of an earlier state that the run keeps."""
+        kept = self._accepted.kept if self._accepted is not None else ()
+        states = describe_states(contents, row["task_path"])
+        return contents._replace(**{name: "" for name, text in states.items() if text in kept})
 
     def find_staleness(self, row: Row, record: ResultRecord) -> Staleness | None:
         """Return how a stored result is out of date, if its row belongs to no run.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from oellm.core.log import Log
 from oellm.frameworks.stages import GENERATE
 from oellm.runs.contents import Contents, find_changes
@@ -20,7 +22,7 @@ class KeptOutputs:
 
     def find(self, staged: DueStage) -> StageOutput | None:
         """Return the output that a first stage would compute now; None if there is none."""
-        return self._fitting(staged, self._current(staged))[0]
+        return self._fitting(staged, self._current)[0]
 
     def require(self, staged: DueStage) -> StageOutput:
         """Return the output of the first stage that a second stage reads.
@@ -28,15 +30,16 @@ class KeptOutputs:
         Raises InvalidStageError, with the reason, if there is none that fits. The model need not be
         there any more.
         """
-        output, reason = self._fitting(staged, self._contents.expect(staged.row))
+        output, reason = self._fitting(staged, lambda each: self._contents.expect(each.row))
         if output is None:
             raise InvalidStageError(reason or f"it has no output of the stage {GENERATE}")
         return output
 
-    def _fitting(self, staged: DueStage, now: Contents) -> tuple[StageOutput | None, str]:
-        """Return the output, or None and why it does not fit."""
+    def _fitting(
+        self, staged: DueStage, find_now: Callable[[DueStage], Contents]
+    ) -> tuple[StageOutput | None, str]:
+        """Return the output, or None and why it does not fit what `find_now` returns."""
         key = staged.key
-        now = self._contents.as_task_of(now, staged.row, staged.generation)
         output = self._stages.valid(key, GENERATE)
         try:
             if output is None:
@@ -47,7 +50,10 @@ class KeptOutputs:
                 return None, ""
             reason = f"output of the stage {GENERATE} is not valid; set aside: {aside}"
         else:
-            changes = find_changes(output.record.contents, now, staged.row["task_path"])
+            generation = staged.generation
+            now = self._contents.as_task_of(find_now(staged), staged.row, generation)
+            used = self._contents.without_kept(output.record.contents, generation)
+            changes = find_changes(used, now, generation["task_path"])
             if not changes:
                 return output, ""
             aside = self._stages.set_stale_aside(output)

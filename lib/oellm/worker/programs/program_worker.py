@@ -226,7 +226,8 @@ class ProgramWorker:
             inputs[staged.key] = given = self._outputs.require(staged)
             known = given.record.contents
             known = self._contents.as_task_of(known, staged.generation, row)
-            return job._replace(contents=known)
+            # Of a state that the run accepts, perhaps of an earlier one that it keeps.
+            return job._replace(contents=known, expected=known)
         except InvalidStageError as error:
             self._leave_out(staged, error)
             return None
