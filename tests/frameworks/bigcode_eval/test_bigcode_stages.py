@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from support.frameworks import KNOWN, PROBLEMS, reciting_model
+from oellm.frameworks.bigcode_eval.definitions import find_obstacle, read_definitions
+from support.frameworks import KNOWN, PROBLEMS, framework_environment, reciting_model
 from support.program_runs import ProgramRun, human_eval_cache
 from support.toy_rows import records
 
@@ -78,3 +81,11 @@ def test_samples_with_a_temperature_and_a_first_output_that_was_damaged(run: Pro
 def test_a_data_set_that_is_missing_is_named(run: ProgramRun, tmp_path: Path) -> None:
     told = run.evaluate(manifest(f"|{GREEDY},"), status=1, HF_HOME=str(tmp_path / "empty"))
     assert f"data set openai_humaneval is not in the cache {tmp_path}/empty/datasets" in told
+
+
+def test_the_package_has_all_tasks_that_can_be_run() -> None:
+    python = framework_environment("bigcode_eval") / "bin" / "python"
+    ask = "import json\nfrom bigcode_eval.tasks import ALL_TASKS\nprint(json.dumps(ALL_TASKS))"
+    done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    runnable = {name for name in read_definitions() if not find_obstacle(name)}
+    assert runnable <= set(json.loads(done.stdout.splitlines()[-1]))

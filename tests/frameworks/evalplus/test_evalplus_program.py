@@ -77,6 +77,10 @@ def test_the_problems_are_the_files_that_evalplus_would_download_or_the_users_ow
     files = {**FILES, "MbppPlus.jsonl": "/own/MbppPlus.jsonl"}
     own = make_command(PROGRAM, row("mbpp", include_path="/rows"), EVALUATE, files=files)
     assert paths(own)["problems"] == "/own/MbppPlus.jsonl"
+    with pytest.raises(
+        InputError, match=r"include_path: expected a directory with MbppPlus\.jsonl"
+    ):
+        make_command(PROGRAM, row("mbpp", include_path="/rows"), EVALUATE, files=FILES)
 
 
 def test_the_stages_get_the_settings_of_the_row() -> None:

@@ -55,10 +55,9 @@ def test_samples_with_a_temperature_and_problems_that_are_missing(run: ProgramRu
     (record,) = records(run.home / "out").values()
     assert [metric["value"] for metric in record["metrics"]] == [1.0, 1.0]
     assert record["usage"]["requests"] == 4
-    # Other problems are another task: what was evaluated does not count for them.
     (run.home / "HumanEvalPlus.jsonl").unlink()
-    told = run.evaluate(rows, status=1)
-    assert "HumanEvalPlus.jsonl" in told
+    told = run.evaluate(manifest(run.home, "1,,"), status=1)
+    assert f"expected a directory with HumanEvalPlus.jsonl, got {run.home}" in told
 
 
 @pytest.mark.parametrize("limit", ["--stack=8388608:8388608", "--as=3000000000"])
@@ -83,3 +82,11 @@ def test_nothing_is_scored_within_limits_that_fail_every_program(
     assert done.returncode == 1, done.stderr
     assert "the evaluator says" in done.stderr
     assert "(ulimit -H -s, ulimit -H -v)" in done.stderr
+
+
+def test_the_catalogue_is_what_the_package_says() -> None:
+    root = Path(code_rows.__file__).parents[2]
+    python = framework_environment("evalplus-generate") / "bin" / "python"
+    command = [python, root / "scripts" / "make-catalogue", "--check", "evalplus"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr

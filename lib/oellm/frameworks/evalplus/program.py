@@ -232,7 +232,12 @@ def _own_name(task: str) -> str:
 
 def _problems(row: Row, place: Place) -> str:
     task = row.typed.task_path
-    return place.files[_own_name(task) if row.typed.include_path else _FILES[task].name]
+    name = _own_name(task) if row.typed.include_path else _FILES[task].name
+    if name not in place.files:
+        raise row.error(
+            "include_path", f"expected a directory with {name}, got {row['include_path']}"
+        )
+    return place.files[name]
 
 
 def _model_values(row: Row) -> dict[str, Any]:
