@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from oellm.manifest.rows import Row, check_row
 from oellm.models.sizes import UNKNOWN, ModelSizes, count_parameters
-from oellm.plan.costs import CostModel, Estimate, Measurement
+from oellm.plan.costs import CostModel, Estimate
+from oellm.plan.measured_rates import Measurement
 from support.model_directories import write_model
 
 COUNTS = st.integers(0, 10**20).map(str)

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from oellm.manifest.rows import Row
-from oellm.plan.costs import CostModel, Measurement
+from oellm.plan.costs import CostModel
+from oellm.plan.measured_rates import Measurement
 
 RECORDED = Path(__file__).with_name("recorded_times.jsonl")
 

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ from oellm.plan.costs import CostModel
 from oellm.plan.planning import RunPlan
 from oellm.plan.row_spool import RowSpool
 from support.golden_files import assert_golden
-from support.processes import clean_environment
+from support.processes import Run, clean_environment
+from support.second_stages import HEADER, install_toy
 from support.two_stages import program
 
 SETTINGS: dict[str, Any] = {
@@ -290,3 +292,49 @@ def test_a_node_is_followed_if_one_of_its_workers_has_left_something(
         check=False,
     )
     assert done.returncode == expected
+
+
+def test_a_run_records_the_images_of_all_stages(run: Run, tmp_path: Path) -> None:
+    env = install_toy(tmp_path / "plugin")
+    for name in ("first.sif", "second.sif"):
+        (tmp_path / name).write_text(name)
+    images = {"toy": "first.sif", "toy-evaluate": "second.sif"}
+
+    def render(**given: str) -> dict[str, Any]:
+        options = [f"--set=images.{name}={image}" for name, image in given.items()]
+        options += ["--set=partition=gpus", f"--set=eval_base_dir={tmp_path}"]
+        manifest = f"{HEADER}acme/a,two,,toy\nacme/a,one,,toy\n"
+        done = run("oe-render", "--cluster=slurm", *options, stdin=manifest, env=env)
+        record: dict[str, Any] = json.loads(done.stdout)
+        return record
+
+    both = render(**images)
+    assert [(image["eval_suite"], Path(image["path"]).name) for image in both["images"]] == [
+        ("toy", "first.sif"),
+        ("toy-evaluate", "second.sif"),
+    ]
+    assert all(image["sha256"] for image in both["images"])
+    assert [array.get("follows") for array in both["arrays"]] == [None, 0]
+    # One image for both stages is described once.
+    (image,) = render(toy="first.sif")["images"]
+    assert image["eval_suite"] == "toy"
+    script = Path(both["run_dir"], "submit_evals-evaluate.sbatch").read_text()
+    assert ".sif" not in script
+    dry = run(
+        *("oe-render", "--dry_run", "--cluster=slurm", "--set=partition=gpus"),
+        *(f"--set=eval_base_dir={tmp_path}", "--set=images.toy=first.sif"),
+        stdin=f"{HEADER}acme/a,two,,toy\n",
+        env=env,
+    )
+    assert "shards 1: second stage, models: 1, rows: 1, about " in dry.stderr
+    assert "-evaluate.sbatch: jobs: 1, each after that of submit_evals.sbatch, " in dry.stderr
+    assert "no cpu_partition is set: jobs that need no GPU are for gpus, too" in dry.stderr
+    assert dry.stdout.count("#!/bin/bash") == 2
+    refused = run(
+        *("oe-render", "--cluster=slurm", f"--set=eval_base_dir={tmp_path}"),
+        *("--set=images.toy=first.sif", "--set=images.toy-evaluate=none.sif"),
+        stdin=f"{HEADER}acme/a,two,,toy\n",
+        env=env,
+        status=3,
+    )
+    assert "none.sif: no such image; set images_directory or images.toy-evaluate" in refused.stderr

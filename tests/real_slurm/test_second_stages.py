@@ -123,6 +123,8 @@ def test_what_follows_waits_for_a_generation_that_was_requeued(
     staged.requeue(first)
     wait_for(lambda: slow.steps() == ["generate"] * 2)
     assert staged.state(second) == ("PENDING", "Dependency")
+    shards = shared_cluster.call("oe-status", "--shards", "--format=csv", staged.path, status=75)
+    assert "waits for its first stages" in shards.stdout
     assert "2 already in the queue" in staged.submit()
     Path(f"{slow.path}.go").touch()
     wait_for(is_over(shared_cluster))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 from pathlib import Path
@@ -294,6 +295,18 @@ def test_the_local_executor_evaluates_what_could_be_generated(run: Run, tmp_path
     run("oe-submit", run_dir, env=env)
     assert len(good.steps()) == before
     assert bad.steps()[-3:] == ["generate", "evaluate", "evaluate"]
+    # The next plan knows how long both stages took.
+    explained = run("oe-render", "--explain", *options, stdin=HEADER + rows, env=env).stdout
+    lines = list(csv.DictReader(explained.splitlines()))
+    stages = {"two": ["generate", "evaluate"], "two_part": ["generate", "evaluate"], "one": [""]}
+    for model in (good, bad):
+        ours = [line for line in lines if line["model_path"] == str(model.path)]
+        for task, expected in stages.items():
+            assert [line["stage"] for line in ours if line["task_path"] == task] == expected
+        first, *others = [line for line in ours if line["stage"] == "generate"]
+        assert 0 < float(first["seconds"]) < 30
+        assert [float(line["seconds"]) for line in others] == [0]
+    assert {line["basis"] for line in lines} == {"measured"}
 
 
 @pytest.mark.slow

@@ -20,6 +20,8 @@ _UNITS = {"m": 10**6, "b": 10**9}
 _WIDTHS = {"float32": 4, "fp32": 4, "float": 4, "int8": 1, "fp8": 1}
 # Upper bound in bytes: more than any file system has, yet safe to calculate with.
 _MOST = 10**15
+# Models whose sizes differ by at most this share of the larger one count as equal in size.
+_SAME_SIZE = 0.2
 
 
 class ModelSizes:
@@ -40,6 +42,11 @@ class ModelSizes:
         if key not in self._named:
             self._named[key] = min(max(1, _named(row) or _stored(row) or UNKNOWN), _MOST)
         return self._named[key]
+
+
+def is_same_size(one: int, other: int) -> bool:
+    """Return whether models of two sizes count as equal in size."""
+    return abs(one - other) <= _SAME_SIZE * max(one, other)
 
 
 def count_parameters(path: str) -> int | None:

@@ -15,15 +15,21 @@ from typing import NamedTuple
 
 from oellm.frameworks.interface import count_documents
 from oellm.manifest.rows import Row
-from oellm.models.sizes import ModelSizes
+from oellm.models.sizes import ModelSizes, is_same_size
 from oellm.plan import guesses
 from oellm.plan.guesses import Factors, Setting
-from oellm.plan.measured_rates import FIRST_BATCH_S, Point, assume_rate, fit_rate, predict_seconds
+from oellm.plan.measured_rates import (
+    FIRST_BATCH_S,
+    Measurement,
+    Point,
+    assume_rate,
+    fit_rate,
+    predict_seconds,
+)
+from oellm.plan.program_times import ProgramTimes
 
 # Floor for measured times, in seconds.
 _LEAST_S = 0.001
-# Models whose sizes differ by at most this share of the larger one count as equal in size.
-_SAME_SIZE = 0.2
 # Measurements that count for an estimate: the latest N of like rows, or the N most similar ones.
 _MOST_COUNTED = 9
 # Entries of each cache of a CostModel.
@@ -49,38 +55,6 @@ class Estimate(NamedTuple):
     is_counted: bool = True
 
 
-class Measurement(NamedTuple):
-    """How long a row took that was evaluated as a whole.
-
-    Attributes:
-        row: The row, with the model_bytes, n_docs, n_requests and, if known, request_types that
-            it turned out to have.
-        gpu: Name of the GPU, or of the processor if the model had no GPU.
-        cluster: Name of the cluster.
-        finished: When the row ended, UTC, ISO 8601.
-        scoring_s: Seconds in which the model answered.
-        building_s: Seconds to find and build the task, which do not depend on its requests.
-        beside_s: Seconds of prompts, tokens and metrics, which grow with the requests.
-        load_s: Seconds to load the model if the row was the first on it, else 0.
-        start_s: Seconds to start the worker if the row was its first, else 0.
-    """
-
-    row: Row
-    gpu: str
-    cluster: str
-    finished: str
-    scoring_s: float
-    building_s: float
-    beside_s: float
-    load_s: float
-    start_s: float
-
-    @property
-    def requests(self) -> int:
-        """The requests of the row, at least 1."""
-        return self.row.typed.n_requests or 1
-
-
 class _Guessed(NamedTuple):
     """A guess that measurements were compared with.
 
@@ -103,11 +77,17 @@ class CostModel:
 
     The cluster's GPU is that of the latest measurement made on the cluster. If there is none, every
     row is guessed.
+
+    Attributes:
+        programs: The times of programs, which do not count for rows of other kinds.
     """
 
     def __init__(self, measured: Iterable[Measurement] = (), cluster: str = "") -> None:
         self._sizes = ModelSizes()
-        everything = sorted(measured, key=lambda one: one.finished)
+        given = list(measured)
+        self.programs = ProgramTimes(given, cluster)
+        resident = (one for one in given if not one.is_program)
+        everything = sorted(resident, key=lambda one: one.finished)
         own = [one for one in everything if one.cluster == cluster]
         here = [one for one in everything if own and one.gpu == own[-1].gpu]
         starts = [one.start_s for one in own if one.start_s > 0]
@@ -226,7 +206,7 @@ class CostModel:
         return [
             one
             for (size, _), ones in groups.items()
-            if _is_same_size(size, row.size)
+            if is_same_size(size, row.size)
             for one in ones
         ]
 
@@ -253,7 +233,7 @@ class CostModel:
 
     def _fixed_seconds(self, size: int) -> float:
         """Return the fixed part of scoring with a model of a size, 0 if nothing was measured."""
-        same = [fixed for other, fixed in self._fixed.items() if _is_same_size(other, size)]
+        same = [fixed for other, fixed in self._fixed.items() if is_same_size(other, size)]
         known = same or list(self._fixed.values())
         return min(known, default=0.0)
 
@@ -261,7 +241,7 @@ class CostModel:
         alike = [
             seconds
             for tp, other, seconds in self._loads
-            if tp == gpus and _is_same_size(other, size)
+            if tp == gpus and is_same_size(other, size)
         ]
         seconds = median(alike) if alike else guesses.guess_load(size) * self._load_ratio
         return max(seconds, _LEAST_S)
@@ -294,7 +274,3 @@ def _similar_ratio(known: Mapping[_Guessed, list[float]], place: _Guessed) -> fl
     for similar in heapq.nsmallest(_MOST_COUNTED, known, key=place.distance):
         ratios += reversed(known[similar])
     return median(ratios[:_MOST_COUNTED]) if ratios else 1.0
-
-
-def _is_same_size(one: int, other: int) -> bool:
-    return abs(one - other) <= _SAME_SIZE * max(one, other)

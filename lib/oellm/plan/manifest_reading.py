@@ -144,13 +144,18 @@ class ManifestReading:
     def add(self, row: StagedRow, costs: CostModel) -> Estimate:
         """Add a row; return what its first stage adds to its worker."""
         if (model := self.models.get(row.key)) is None:
-            model = self.models[row.key] = ModelReading(row.key, costs.load(row.sized))
-        estimate = costs.row(row.sized)
+            # A program loads its model itself, once for each start.
+            load_s = costs.load(row.sized) if row.key.is_resident else 0.0
+            model = self.models[row.key] = ModelReading(row.key, load_s)
+        if row.first_s is not None:
+            estimate = Estimate(row.first_s, "measured")
+        else:
+            estimate = costs.row(row.sized)
+            if row.loads:
+                estimate = estimate._replace(seconds=estimate.seconds + costs.load(row.sized))
         if model.unit_of(row.generation) is not None:
             # Another row computes it.
             estimate = estimate._replace(seconds=0.0)
-        elif row.loads_again:
-            estimate = estimate._replace(seconds=estimate.seconds + costs.load(row.sized))
         model.add(row, estimate.seconds)
         return estimate
 

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from statistics import median
 from typing import NamedTuple
 
+from oellm.manifest.rows import Row
+
 # The fixed part if nothing tells it, a round figure for the first batch on a GPU.
 FIRST_BATCH_S = 1.0
 # Numbers of requests that differ by at most this factor count as similar.
@@ -23,6 +25,43 @@ class Point(NamedTuple):
 
     requests: float
     seconds: float
+
+
+class Measurement(NamedTuple):
+    """How long a row took that was evaluated as a whole.
+
+    Attributes:
+        row: The row, with the model_bytes, n_docs, n_requests and, if known, request_types that
+            it turned out to have.
+        gpu: Name of the GPU, or of the processor if the model had no GPU.
+        cluster: Name of the cluster.
+        finished: When the row ended, UTC, ISO 8601.
+        scoring_s: Seconds in which the model answered.
+        building_s: Seconds to find and build the task, which do not depend on its requests.
+        beside_s: Seconds of prompts, tokens and metrics, which grow with the requests.
+        load_s: Seconds to load the model if the row was the first on it, else 0.
+        start_s: Seconds to start the worker if the row was its first, else 0.
+        second_s: Seconds of its second stage, 0 if it has one stage.
+        is_program: Whether a program computed it; then scoring_s is the time of the program of its
+            first or only stage.
+    """
+
+    row: Row
+    gpu: str
+    cluster: str
+    finished: str
+    scoring_s: float
+    building_s: float
+    beside_s: float
+    load_s: float
+    start_s: float
+    second_s: float = 0.0
+    is_program: bool = False
+
+    @property
+    def requests(self) -> int:
+        """The requests of the row, at least 1."""
+        return self.row.typed.n_requests or 1
 
 
 class Rate(NamedTuple):

@@ -9,6 +9,7 @@ unreadable or makes no sense is no measurement.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import math
 import os
@@ -24,9 +25,10 @@ from oellm.core.regular_files import read_regular
 from oellm.errors import InputError
 from oellm.manifest import rows
 from oellm.manifest.rows import Row
-from oellm.plan.costs import Measurement
+from oellm.plan.measured_rates import Measurement
 from oellm.runs import run_directory
 from oellm.runs.result_file import check_result, read_record
+from oellm.runs.result_record import RowTiming
 
 # Runs whose results count, this cluster's before others'; and runs, latest first by their names,
 # that are looked at to find these.
@@ -91,6 +93,9 @@ def parse_measurement(result: Any) -> Measurement | None:
         return None
     if provenance.gpus is None:
         raise ValueError("the hardware is not known")
+    is_program = timing.evaluate_s is not None and timing.scoring_s is None
+    if is_program:
+        timing = _as_scoring(timing)
     scoring_s = _known(timing.scoring_s)
     building_s = _known(timing.task_index_s) + _known(timing.task_build_s)
     working_s = _known(timing.row_s) - _known(timing.wait_s)
@@ -105,7 +110,25 @@ def parse_measurement(result: Any) -> Measurement | None:
             beside_s=max(0.0, working_s - scoring_s - building_s),
             load_s=timing.model_load_s or 0.0,
             start_s=(timing.start_s or 0.0) + (timing.imports_s or 0.0),
+            second_s=timing.evaluate_s or 0.0,
+            is_program=is_program,
         )
+    )
+
+
+def _as_scoring(timing: RowTiming) -> RowTiming:
+    """Return the times of programs with that of the first or only stage as scoring_s."""
+    first_s, second_s = timing.generate_s, timing.evaluate_s
+    if first_s is None:
+        first_s, second_s = second_s, None
+    return dataclasses.replace(
+        timing,
+        scoring_s=first_s,
+        evaluate_s=second_s,
+        row_s=first_s,
+        task_index_s=0.0,
+        task_build_s=0.0,
+        wait_s=0.0,
     )
 
 

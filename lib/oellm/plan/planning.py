@@ -61,6 +61,8 @@ class RunPlan:
         rows_by_basis: Number of rows by the basis of their estimate.
         uncounted: Number of rows whose documents nobody has counted.
         repeated: Number of rows that have results in earlier runs.
+        shared_partition: The partition of GPU jobs if jobs that need no GPU are for it, too; else
+            empty.
         gpu_hours: What the jobs should be charged for, GPUs of whole nodes that no worker uses
             included.
     """
@@ -76,6 +78,7 @@ class RunPlan:
     rows_by_basis: Mapping[str, int]
     uncounted: int
     repeated: int
+    shared_partition: str
     gpu_hours: float
 
     def count_shards(self, position: int) -> int:
@@ -128,7 +131,7 @@ def plan_run(
     NoRowsError if it has no rows. With `only_plan`, a model that is not there is only reported.
     """
     read = ManifestReading(ContentsReader(cluster, report, {}), takes_digests=spool is not None)
-    stages = RowStages(cluster)
+    stages = RowStages(cluster, costs.programs)
     written = read.watch(csv_file.read_rows(stream, source, report))
     rows = complete_rows(frameworks.select_runnable(written, report), cluster)
     check = TaskCheck(cluster, report)
@@ -218,6 +221,7 @@ def _plan(
         rows_by_basis=read.bases,
         uncounted=read.uncounted,
         repeated=read.repeated,
+        shared_partition=_shared_partition(planned, cluster),
         gpu_hours=_gpu_hours(planned, cluster),
     )
     return dataclasses.replace(plan, arrays=list(_limit_arrays(plan, cluster, report)))
@@ -266,6 +270,13 @@ def _ceiling_s(cluster: Cluster, partition: str) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def _shared_partition(planned: ShardPlan, cluster: Cluster) -> str:
+    is_shared = any(job_resources.is_beside_gpus(cluster, array) for array in planned.arrays)
+    if not is_shared or cluster.text("cpu_partition") or cluster.text("executor") == "local":
+        return ""
+    return cluster.text("partition") or "Slurm's default partition"
+
+
 def _gpu_hours(planned: ShardPlan, cluster: Cluster) -> float:
     """Return what jobs are charged for: each has all its GPUs until its last worker ends."""
     longest: dict[tuple[int, int], float] = {}
@@ -299,6 +310,10 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
         limit = f", time limit {planned.time_limit}" if planned.time_limit else ""
         longest = display.format_duration(plan.longest_s(position))
         yield f"{planned.script}: {size}, the longest about {longest}{limit}"
+    if plan.shared_partition:
+        yield (
+            f"no cpu_partition is set: jobs that need no GPU are for {plan.shared_partition}, too"
+        )
     if plan.uncounted:
         yield (
             f"{plan.uncounted} rows: nobody has counted their documents, and their times assume "

@@ -56,12 +56,12 @@ class RowDigests(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A row with its cells, and shards and seconds of both stages; `model` numbers its load."""
+    """A row with its cells, and what the plan says of both stages; `model` numbers its load."""
 
     texts: list[str]
     shards: tuple[str, str]
     seconds: tuple[float, float]
-    basis: str
+    bases: tuple[str, str]
     model: int
 
 
@@ -102,8 +102,9 @@ class RowSpool:
             ]
         number = self._numbers.setdefault(staged.key, len(self._numbers))
         texts = [row.cells[name] for name in self._columns]
-        second = "" if staged.second is None else f"{staged.second.seconds:.3f}"
-        texts += (str(number), f"{estimate.seconds:.3f}", estimate.basis, second)
+        texts += (str(number), f"{estimate.seconds:.3f}", estimate.basis)
+        second = staged.second
+        texts += ("", "") if second is None else (f"{second.seconds:.3f}", second.basis)
         try:
             self._writer.writerow(texts)
         except OSError as error:
@@ -149,8 +150,7 @@ class RowSpool:
                     "shard": int(job.shards[number]),
                     "stage": stage,
                     "seconds": job.seconds[number],
-                    # Nothing is measured yet of second stages.
-                    "basis": job.basis if number == 0 else "guessed",
+                    "basis": job.bases[number],
                 }
                 yield {
                     column: ours.get(column, cells.get(column))
@@ -167,14 +167,14 @@ class RowSpool:
         none = itertools.repeat(NO_SHARD)
         second_shards = [iter(places.second_shards.get(key, none)) for key in self._numbers]
         for texts in csv.reader(self._file, strict=True):
-            number, seconds, basis, second_s = texts[-4:]
+            number, seconds, basis, second_s, second_basis = texts[-5:]
             model = int(number)
             second = next(second_shards[model])
             yield _Job(
-                texts=texts[:-4],
+                texts=texts[:-5],
                 shards=(str(next(shards[model])), "" if second == NO_SHARD else str(second)),
                 seconds=(float(seconds), float(second_s or 0)),
-                basis=basis,
+                bases=(basis, second_basis),
                 model=model,
             )
 

@@ -12,12 +12,12 @@ from oellm.frameworks.interface import GENERATE_UNTIL, count_documents
 from oellm.frameworks.program import Program, generation_arguments
 from oellm.frameworks.stages import RowStage, environment_key
 from oellm.manifest.model_key import ModelKey
-from oellm.manifest.rows import Row, eval_id
+from oellm.manifest.rows import Row
 from oellm.plan import guesses
+from oellm.plan.program_times import START_S, ProgramTimes
 
-# A guess of a second stage: seconds of a row for the container, the imports and the data set, and
-# of each program that is run, on one core. A program that hangs takes longer, most take less.
-_FIXED_S = 30.0
+# A guess of a second stage, besides its start: seconds for each program that is run, on one core.
+# A program that hangs takes longer, most take less.
 _SAMPLE_S = 2.0
 # The argument of generation that says how many answers a problem gets.
 _SAMPLES = "n_samples"
@@ -54,9 +54,10 @@ class WorkKey(NamedTuple):
 
 
 class SecondStage(NamedTuple):
-    """The second stage of a row: its seconds on its cores, and what it needs."""
+    """The second stage of a row: its seconds on its cores, their basis, and what it needs."""
 
     seconds: float
+    basis: str
     needs: Needs
 
 
@@ -68,7 +69,8 @@ class StagedRow(NamedTuple):
         generation: The KEY of its first stage's output, which other rows may share; empty for a
             row with one stage.
         sized: The row, with the numbers by which its first stage is estimated.
-        loads_again: Whether it needs a load of its own, however many rows share its model.
+        first_s: The measured seconds of its first stage; None if they must be estimated.
+        loads: Whether it starts a program, which loads the model.
         needs: What its first stage needs if it uses no GPU.
         second: Its second stage; None if it has one stage.
     """
@@ -76,7 +78,8 @@ class StagedRow(NamedTuple):
     key: WorkKey
     generation: str
     sized: Row
-    loads_again: bool = False
+    first_s: float | None = None
+    loads: bool = False
     needs: Needs = Needs()
     second: SecondStage | None = None
 
@@ -88,8 +91,9 @@ class RowStages:
         environments: The keys of the settings `images` and `venvs` that the rows need.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, times: ProgramTimes) -> None:
         self._cluster = cluster
+        self._times = times
         self.environments: dict[str, None] = {}
         self._programs: dict[str, Program | None] = {}
         # The first row of each load, and by framework, whether the next is computed with it.
@@ -122,22 +126,27 @@ class RowStages:
         if whole is not None:
             given = generation_arguments(row, whole.settings(row.typed.task_path))
             samples = _positive(given.get(_SAMPLES))
-        problems = self._count_problems(row)
-        sized = row
+        answers = self._count_problems(row) * samples
+        sized, first_s = row, None
         if not first.is_resident:
-            sized = row.with_cells(request_types=f"{GENERATE_UNTIL}={problems * samples}")
-        second = None
-        for stage in later:
-            seconds = _FIXED_S + _SAMPLE_S * problems * samples / max(1, stage.cpus)
-            second = SecondStage(seconds, Needs(stage.cpus, stage.memory_gib))
+            sized = row.with_cells(request_types=f"{GENERATE_UNTIL}={answers}")
+            first_s = self._times.first(row, answers)
         return StagedRow(
             work,
-            eval_id(program.generation_row(row)) if later else "",
+            frameworks.generation_key(row) if later else "",
             sized,
-            loads_again=self._loads_again(program, row, key=work, stage=first),
+            first_s=first_s,
+            loads=self._loads(program, row, key=work, stage=first),
             needs=Needs(first.cpus, first.memory_gib),
-            second=second,
+            second=self._estimate_second(row, later[0], answers) if later else None,
         )
+
+    def _estimate_second(self, row: Row, stage: RowStage, answers: int) -> SecondStage:
+        needs = Needs(stage.cpus, stage.memory_gib)
+        measured = self._times.second(row, answers)
+        if measured is not None:
+            return SecondStage(measured, "measured", needs)
+        return SecondStage(START_S + _SAMPLE_S * answers / needs.cpus, "guessed", needs)
 
     def _count_problems(self, row: Row) -> int:
         """Return the documents of a row: as its columns say, else its catalogue, else a guess."""
@@ -151,10 +160,10 @@ class RowStages:
                 return count_documents(task.n_docs, typed.limit)
         return guesses.assume_documents(typed.limit)
 
-    def _loads_again(self, program: Program, row: Row, key: WorkKey, stage: RowStage) -> bool:
-        """Return whether a start of the program computes this row without the model's first row."""
+    def _loads(self, program: Program, row: Row, key: WorkKey, stage: RowStage) -> bool:
+        """Return whether a start of the program computes this row without an earlier one."""
         if stage.is_resident or (first := self._firsts.setdefault(key, row)) is row:
-            return False
+            return not stage.is_resident
         suite = key.model.eval_suite
         if suite not in self._in_batches:
             self._in_batches[suite] = len(program.batches([first, row], stage)) == 1
