@@ -219,8 +219,6 @@ def _manifest(arguments: cli.Arguments) -> int:
     for cells in models[1:]:
         rows.check_row(of_model[0].with_cells(**cells))
     of_model = [locations.locate_row(row) for row in of_model]
-    if not options.unchecked_tasks:
-        _tell_unconfirmed(of_model)
     csv_file.write_models(sys.stdout, models, of_model)
     is_whole = options.skip_broken or not expansion.broken
     return ExitStatus.DONE if is_whole else ExitStatus.FAILED
@@ -282,17 +280,6 @@ def _unknown_tasks(tasks: Iterable[Row], found: Mapping[str, OellmError]) -> lis
         if not found:
             raise
         return []
-
-
-def _tell_unconfirmed(of_model: list[Row]) -> None:
-    """Tell which tasks cannot start without a permission that the rows do not give."""
-    from oellm import frameworks
-
-    if unconfirmed := frameworks.find_unconfirmed_tasks(of_model, cli.message):
-        cli.message(
-            f"{', '.join(unconfirmed)}: these tasks run code that the model writes, so their rows "
-            "will fail; to permit it: --confirm_run_unsafe_code=true"
-        )
 
 
 def _list(paths: list[str], selections: list[str]) -> None:

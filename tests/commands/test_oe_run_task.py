@@ -213,7 +213,7 @@ def test_arguments_reach_the_model_and_its_answers(evaluated: Session) -> None:
 
 def test_code_that_a_model_wrote_runs_only_with_permission(evaluated: Session) -> None:
     forbidden = evaluated.row("forbidden")["oellm"]["failure"]
-    assert "marked as unsafe" in forbidden["message"]
+    assert "it needs a sandbox: set images.lm_eval-evaluate" in forbidden["message"]
     assert evaluated.row("permitted")["n-samples"]["executes"]["effective"] == 3
 
 

@@ -30,14 +30,12 @@ def test_a_misspelled_task_stops_at_oe_render(run: Run) -> None:
 
 
 def test_jobs_of_another_environment_may_have_the_task(run: Run, tmp_path: Path) -> None:
-    manifest = f"{HEADER}acme/a,arc_eazy,0,\nacme/b,arc_eazy,0,\nacme/a,mbpp,0,\n"
+    manifest = f"{HEADER}acme/a,arc_eazy,0,\nacme/b,arc_eazy,0,\nacme/a,arc_easy,0,\n"
     called = ["oe-render", *SLURM, f"--set=eval_base_dir={tmp_path}"]
     rendered = run(*called, stdin=manifest, env=INDEXED)
     assert rendered.stderr.startswith(
         "oe-render: stdin:2: task_path: lm-eval has no task, group or tag 'arc_eazy', "
         "did you mean arc_easy?; jobs may have another version\n"
-        "oe-render: stdin:4: task_path: mbpp runs code that the model writes, so its row will "
-        "fail; to permit it, set confirm_run_unsafe_code to true\n"
         "oe-render: rows: 3"
     )
 

@@ -82,26 +82,19 @@ def test_a_metric_may_start_processes(run: Run, tmp_path: Path, tiny_model: Path
 
 
 @pytest.mark.slow
-def test_a_task_that_is_not_permitted_is_named_before_its_code_is_imported(
+def test_programs_of_a_model_do_not_run_without_a_sandbox_or_permission(
     run: Run, tmp_path: Path, tiny_model: Path
 ) -> None:
-    (tmp_path / "metric.py").write_text(METRIC + "\n(Path(__file__).parent / 'RAN').touch()\n")
+    (tmp_path / "metric.py").write_text(METRIC)
     (tmp_path / "programs.yaml").write_text(TASK)
     arguments = ["oe-manifest", f"--models={tiny_model}", "--tasks=programs", "--n_shot=0"]
     made = run(*arguments, f"--include_path={tmp_path}")
-    assert made.stderr == (
-        "oe-manifest: programs: these tasks run code that the model writes, so their rows will "
-        "fail; to permit it: --confirm_run_unsafe_code=true\n"
-    )
-    checked = run("oe-fetch", "--cluster=local", "--check", stdin=made.stdout, status=1)
-    assert "programs runs code that the model wrote" in checked.stderr
-    assert "to fix it: --confirm_run_unsafe_code=true" in checked.stderr
-    assert not (tmp_path / "RAN").exists()
-    permitted = run(*arguments, f"--include_path={tmp_path}", "--confirm_run_unsafe_code=true")
-    assert permitted.stderr == ""
-
-
-@pytest.mark.slow
-def test_a_suite_with_such_a_task_is_announced(run: Run) -> None:
-    made = run("oe-manifest", "--models=a/b", "--task_groups=reasoning")
-    assert "oe-manifest: mbpp: these tasks run code that the model writes" in made.stderr
+    done = run("oe-run-task", "--output_dir=out", stdin=made.stdout, status=1)
+    failure = json.loads(done.stdout)["oellm"]["failure"]
+    assert (failure["class"], failure["stage"]) == ("NotPermittedError", "evaluate")
+    assert "it needs a sandbox: set images.lm_eval-evaluate" in failure["message"]
+    # The answers are there, and what is permitted later asks the model nothing more.
+    permitted = run("oe-run-task", "--output_dir=out", "--unsafe_execution", stdin=made.stdout)
+    assert "loaded in" not in permitted.stderr
+    (metric,) = json.loads(permitted.stdout)["oellm"]["metrics"]
+    assert (metric["metric"], metric["value"]) == ("score", 0.5)

@@ -18,11 +18,12 @@ from oellm.manifest.model_key import model_key
 from oellm.manifest.rows import Row, identify_row
 from oellm.runs.heartbeat import HeartbeatWriter, read_heartbeats
 from oellm.runs.result_store import ResultStore
+from oellm.runs.stages.stage_store import StageStore
 from oellm.worker import gpu_check
 from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import RowContents
-from oellm.worker.row_ledger import Sinks
+from oellm.worker.row_ledger import Sinks, Stores
 from oellm.worker.row_scheduler import RunOptions
 from oellm.worker.worker import Worker
 from support.processes import DEMO_TASKS, Run
@@ -144,7 +145,8 @@ def test_what_torch_says_ends_the_worker_too(
     )
     options = RunOptions(bootstrap_iters=0, provenance={}, start_s=0.0, gpus=GpuDemand(1))
     with StopSignals() as signals:
-        worker = Worker(ResultStore(tmp_path), sinks, signals=signals, options=options)
+        stores = Stores(ResultStore(tmp_path), StageStore(tmp_path))
+        worker = Worker(stores, sinks, signals=signals, options=options)
         counts = worker.run([row])
     assert (counts.done, counts.failed, counts.left) == (0, 0, 1)
     assert counts.halt is not None

@@ -81,21 +81,21 @@ def test_what_keeps_a_task_from_starting_is_found_without_a_model(
     write_task(tasks, "executes")
     executes = tasks / "executes.yaml"
     executes.write_text(executes.read_text()[:-1] + ', "unsafe_code": true}')
-    lines = "".join(f"a/b,{name},0,{tasks},\n" for name in MADE_UP)
+    lines = "".join(f"a/b,{name},0,{tasks}\n" for name in MADE_UP)
     manifest = (
-        f"{HEADER},confirm_run_unsafe_code\n{lines}a/b,short,9,{tasks},\na/b,short,3,{tasks},\n"
-        f"a/b,executes,0,{tasks},\na/b,executes,0,{tasks},true\na/b,none,0,{tasks},\n"
-        f"a/b,short,0,{tmp_path}/nowhere,\na/b,{tmp_path}/half.yaml,0,{tasks},\n"
+        f"{HEADER}\n{lines}a/b,short,9,{tasks}\na/b,short,3,{tasks}\n"
+        f"a/b,executes,0,{tasks}\na/b,none,0,{tasks}\n"
+        f"a/b,short,0,{tmp_path}/nowhere\na/b,{tmp_path}/half.yaml,0,{tasks}\n"
     )
     (tmp_path / "half.yaml").write_text("task: [half")
     records = preparing("--check_tasks", manifest, status=1)
     said = {
-        (record["task_path"], record["n_shot"], record["confirm_run_unsafe_code"]): record
+        (record["task_path"], record["n_shot"]): record
         for record in records
         if record["include_path"] == str(tasks)
     }
     for name, (_, _, problem, remedy) in MADE_UP.items():
-        record = said[name, "0", ""]
+        record = said[name, "0"]
         if problem:
             assert record["problem"].startswith(problem), record
             assert record["column"] == "task_path", record
@@ -104,15 +104,13 @@ def test_what_keeps_a_task_from_starting_is_found_without_a_model(
         else:
             assert record["requests"] == {"loglikelihood": 16}, record
     # There are four documents, so not nine examples.
-    assert said["short", "3", ""]["n_docs"] == 4
-    assert "Sample larger than population" in said["short", "9", ""]["problem"]
-    permission = said["executes", "0", ""]
-    assert permission["problem"].startswith("executes: ")
-    assert permission["remedy"] == "--confirm_run_unsafe_code=true"
-    assert said["executes", "0", "true"]["n_docs"] == 4
-    half = said[f"{tmp_path}/half.yaml", "0", ""]
+    assert said["short", "3"]["n_docs"] == 4
+    assert "Sample larger than population" in said["short", "9"]["problem"]
+    # Its answers are programs, which only a sandbox runs.
+    assert said["executes", "0"]["n_docs"] == 4
+    half = said[f"{tmp_path}/half.yaml", "0"]
     assert half["problem"].startswith(f"{tmp_path}/half.yaml is not YAML that lm-eval"), half
-    assert "no task, group or tag 'none'" in said["none", "0", ""]["problem"]
+    assert "no task, group or tag 'none'" in said["none", "0"]["problem"]
     (lost,) = [record for record in records if record["include_path"] != str(tasks)]
     assert lost["column"] == "include_path"
     assert lost["problem"] == f"{tmp_path}/nowhere: no such directory"
@@ -157,7 +155,7 @@ def test_the_counts_are_those_of_what_the_evaluator_asks(
         task = "changed"
     include_path = str(tmp_path if task in ("quiz", "changed") else DEMO_TASKS)
     manager = managers.manager(task, include_path)
-    (facts,) = lm_eval_tasks.collect_facts(manager, task, [Demand(0, limit, False)])
+    (facts,) = lm_eval_tasks.collect_facts(manager, task, [Demand(0, limit)])
     (built,) = manager.load([task])["tasks"].values()
     from lm_eval.evaluator_utils import get_sample_size
 

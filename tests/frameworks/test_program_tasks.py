@@ -48,7 +48,7 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProgramTasks:
 def test_a_needed_file_is_downloaded_once_and_found_without_a_network(
     tasks: ProgramTasks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    demands = [Demand(None, None, False), Demand(None, 2, False)]
+    demands = [Demand(None, None), Demand(None, 2)]
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(FileNotFoundError, match=r"problems\.jsonl is not in the cache"):
         tasks.describe_task("sums", "", demands)
@@ -66,12 +66,12 @@ def test_a_needed_file_is_downloaded_once_and_found_without_a_network(
 def test_a_file_with_other_content_is_not_taken(tasks: ProgramTasks, tmp_path: Path) -> None:
     (tmp_path / "served.jsonl").write_bytes(b"something else\n")
     with pytest.raises(ValueError, match="expected SHA-256"):
-        tasks.describe_task("sums", "", [Demand(None, None, False)])
+        tasks.describe_task("sums", "", [Demand(None, None)])
     # What lies in the shared cache under the right name is not taken either.
     path = next((tmp_path / "hf" / "oellm" / "files").iterdir()) / "problems.jsonl"
     path.write_bytes(b"planted\n")
     with pytest.raises(ValueError, match="expected SHA-256"):
-        tasks.describe_task("sums", "", [Demand(None, None, False)])
+        tasks.describe_task("sums", "", [Demand(None, None)])
 
 
 def test_the_users_own_problems_take_the_place_of_the_frameworks(
@@ -84,7 +84,7 @@ def test_the_users_own_problems_take_the_place_of_the_frameworks(
     (own / "sums.jsonl").write_text('{"task_id": 0}\n')
     before = tasks.task_digest("sums", str(own))
     assert before != tasks.task_digest("sums", "")
-    (facts,) = tasks.describe_task("sums", str(own), [Demand(None, None, False)])
+    (facts,) = tasks.describe_task("sums", str(own), [Demand(None, None)])
     assert not isinstance(facts, BaseException)
     assert facts.n_docs == 1
     (own / "sums.jsonl").write_text('{"task_id": 1}\n')

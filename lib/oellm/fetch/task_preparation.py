@@ -19,7 +19,7 @@ from oellm.core.log import Log
 from oellm.core.processes import fork_pool
 from oellm.errors import InputError
 from oellm.fetch.task_records import Obstacle, TaskRecord, demand_cells
-from oellm.frameworks.interface import DataSet, Demand, NotPermittedError, TaskFacts, Tasks
+from oellm.frameworks.interface import DataSet, Demand, TaskFacts, Tasks
 from oellm.hub import environment, errors
 from oellm.hub.errors import Problem
 from oellm.manifest.rows import Row
@@ -46,9 +46,7 @@ def prepare_tasks(
     cells: dict[TaskRequest, dict[Demand, list[tuple[str, ...]]]] = {}
     for row in rows:
         request = TaskRequest(row.value("eval_suite"), row["task_path"], row["include_path"])
-        demand = Demand(
-            row.value("n_shot"), row.value("limit"), bool(row.value("confirm_run_unsafe_code"))
-        )
+        demand = Demand(row.value("n_shot"), row.value("limit"))
         spellings = cells.setdefault(request, {}).setdefault(demand, [])
         spelling = demand_cells(row)
         if spelling not in spellings:
@@ -143,9 +141,6 @@ class Preparation:
     def _answer(self, request: TaskRequest, demands: list[Demand], online: bool) -> TaskAnswer:
         if not online:
             refuse_network()
-        # Read when a metric is imported, which may happen when the task is.
-        runs_code = any(demand.runs_unsafe_code for demand in demands)
-        os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
         # A task's code is anybody's; one even raises SystemExit.
         try:
             found = self._tasks.describe_task(request.task_path, request.include_path, demands)
@@ -162,7 +157,7 @@ class Preparation:
         if isinstance(error, InputError):
             return Obstacle(error.column, Problem(error.message), is_final=True)
         problem = self._problem(task, error, online)
-        is_final = isinstance(error, (ImportError, NotPermittedError))
+        is_final = isinstance(error, ImportError)
         return Obstacle("task_path", problem, is_final, remedy=_remedy(error, problem))
 
     def _problem(self, task: str, error: BaseException, online: bool) -> Problem:
@@ -220,8 +215,6 @@ def _is_loss(error: BaseException) -> bool:
 
 
 def _remedy(error: BaseException, problem: Problem) -> str:
-    if isinstance(error, NotPermittedError):
-        return "--confirm_run_unsafe_code=true"
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{sys.executable} -m pip install {error.name.partition('.')[0]}"
     return "oe-fetch" if problem.unreachable else ""

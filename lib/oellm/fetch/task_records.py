@@ -16,7 +16,6 @@ DEMAND_COLUMNS = (
     "include_path",
     "n_shot",
     "limit",
-    "confirm_run_unsafe_code",
 )
 
 

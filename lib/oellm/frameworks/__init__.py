@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import importlib.util
@@ -58,6 +57,7 @@ _FRAMEWORKS = {
     "lm_eval": _Framework(
         "oellm.frameworks.lm_eval",
         is_resident=True,
+        is_program=True,
         harness=Harness("lm-eval-harness", has_filters=True),
     ),
     "lighteval": _Framework("oellm.frameworks.lighteval"),
@@ -158,26 +158,6 @@ def find_harness(name: str) -> Harness:
     """Return how the dashboard knows a framework; one that is not built in has its own name."""
     framework = _find(name)
     return (framework and framework.harness) or Harness(name, has_filters=False)
-
-
-def find_unconfirmed_tasks(rows: Iterable[Row], log: Log) -> list[str]:
-    """Return the tasks that run code that a model writes, of rows that do not permit this.
-
-    Unknown tasks have none.
-    """
-    tasks: dict[str, Tasks] = {}
-    found: dict[str, None] = {}
-    for row in rows:
-        name = row.typed.eval_suite
-        framework = _find(name)
-        if framework is None or not framework.is_runnable or row.value("confirm_run_unsafe_code"):
-            continue
-        if name not in tasks:
-            tasks[name] = create_tasks(name, log)
-        with contextlib.suppress(InputError):
-            unsafe = tasks[name].unsafe_tasks(row.typed.task_path, row.typed.include_path)
-            found.update(dict.fromkeys(unsafe))
-    return list(found)
 
 
 @functools.cache

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from oellm.manifest.model_key import ModelKey
@@ -65,6 +66,21 @@ class Evaluation:
     contents: Contents = field(default_factory=Contents)
     environment: Environment = field(default_factory=Environment)
     tasks: Mapping[str, TaskState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a framework returns for the first stage of a row, whose output is in a directory.
+
+    Attributes:
+        timing, usage, provenance, contents, environment: As in Evaluation.
+    """
+
+    timing: RowTiming
+    usage: RowUsage
+    provenance: Facts
+    contents: Contents
+    environment: Environment
 
 
 class StoppedError(Exception):
@@ -131,6 +147,13 @@ class Evaluator(Protocol):
         """Evaluate one row; any exception means that the row failed."""
         ...
 
+    def generate(self, row: Row, model: ModelClient, output: Path) -> Generation:
+        """Compute the first stage of a row that has two, into an empty directory.
+
+        Runs no code that the model wrote; any exception means that the row failed.
+        """
+        ...
+
 
 class ChangedDataError(Exception):
     """A row's data are not those with which it was prepared."""
@@ -146,12 +169,10 @@ class Demand(NamedTuple):
     Attributes:
         n_shot: Few-shot examples; None leaves the task's own number.
         limit: A number of documents, a fraction below 1, or None for all documents.
-        runs_unsafe_code: Whether code written by the model may run.
     """
 
     n_shot: int | None
     limit: float | None
-    runs_unsafe_code: bool
 
 
 class TaskFacts(NamedTuple):
@@ -241,14 +262,6 @@ class Tasks(Protocol):
         """Return the paths on this machine that building a user's task reads: definitions and data.
 
         As far as configurations tell; raises InputError if there is no such task.
-        """
-        ...
-
-    def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
-        """Return the names of those tasks behind a name that run code that a model writes.
-
-        As far as configurations tell, and if that is known soon; raises InputError if there is no
-        such task.
         """
         ...
 

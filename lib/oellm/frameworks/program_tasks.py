@@ -162,14 +162,6 @@ class ProgramTasks:
         self.require(task, include_path)
         return set()
 
-    def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
-        """Return none: a program that runs a model's code has a stage for it, in a sandbox.
-
-        Raises InputError if there is no such task.
-        """
-        self.require(task, include_path)
-        return []
-
     def _row(self, task: str, include_path: str) -> Row:
         cells = {"model_path": _ANY_MODEL, "task_path": task, "eval_suite": self._suite}
         return Row({**cells, "n_shot": "", "include_path": include_path})

@@ -27,7 +27,7 @@ class TaskCheck:
         self._cluster = cluster
         self._log = log
         self._tasks: dict[str, Tasks] = {}
-        self._seen: set[tuple[str, str, str, str]] = set()
+        self._seen: set[tuple[str, str, str]] = set()
         self._warnings = 0
 
     def look_up(self, row: Row) -> None:
@@ -37,7 +37,6 @@ class TaskCheck:
             cells.get("eval_suite", ""),
             cells.get("task_path", ""),
             cells.get("include_path", ""),
-            cells.get("confirm_run_unsafe_code", ""),
         )
         if key in self._seen:
             return
@@ -61,20 +60,8 @@ class TaskCheck:
             raise InputError(unknown, column="task_path")
         if unknown:
             self._warn(row, f"{unknown}; jobs may have another version")
-        elif not row.value("confirm_run_unsafe_code"):
-            for name in _unsafe_tasks(tasks, task, include_path):
-                text = f"{name} runs code that the model writes, so its row will fail"
-                self._warn(row, f"{text}; to permit it, set confirm_run_unsafe_code to true")
 
     def _warn(self, row: Row, text: str) -> None:
         self._warnings += 1
         if self._warnings <= _SHOWN:
             self._log(f"{row.source}:{row.line}: task_path: {text}")
-
-
-def _unsafe_tasks(tasks: Tasks, task: str, include_path: str) -> list[str]:
-    try:
-        return tasks.unsafe_tasks(task, include_path)
-    # The directory or the file of the task is not here.
-    except InputError:
-        return []

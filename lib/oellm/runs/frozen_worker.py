@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from oellm.core import json_codec
+from oellm.core.regular_files import read_regular
 from oellm.errors import OellmError
 from oellm.tasks import suites
 
@@ -48,6 +49,12 @@ def freeze_worker() -> bytes:
         for name in sorted(files):
             zipped.writestr(zipfile.ZipInfo(name, _TIME), files[name], zipfile.ZIP_DEFLATED)
     return archive.getvalue()
+
+
+def worker_bytes() -> bytes:
+    """Return the frozen worker: the archive that this process runs from, else a new one."""
+    archive = getattr(__spec__.loader, "archive", None)
+    return read_regular(archive) if archive else freeze_worker()
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from oellm.runs.result_file import Result, read_record
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
+from oellm.runs.stages.stage_store import StageStore
 from oellm.worker.halts import Halt
 from oellm.worker.row_contents import RowContents
 from oellm.worker.row_record import Ended, Job, RowFailure, RowRecorder, UnwritableError
@@ -59,6 +60,13 @@ class Sinks(NamedTuple):
     log: Log
     status: Log | None
     heartbeat: HeartbeatWriter | None = None
+
+
+class Stores(NamedTuple):
+    """Where a worker writes: results and failures, unless None, and outputs of first stages."""
+
+    results: ResultStore | None
+    stages: StageStore
 
 
 class RowLedger:
@@ -111,12 +119,15 @@ class RowLedger:
         """Note that a row has its result or its failure."""
         if ended.is_done:
             self.counts.done += 1
+        elif ended.is_generated:
+            self.counts.generated += 1
         else:
             self.counts.failed += 1
         self._sinks.log(f"{label} {ended.summary}")
         for remark in ended.remarks:
             self._sinks.log(f"{label}: {remark}")
-        self._sinks.emit(ended.line)
+        if not ended.is_generated:
+            self._sinks.emit(ended.line)
 
     def note_halt(self, halt: Halt) -> None:
         """Note why nothing more can be evaluated; the first reason counts."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing.connection import Connection
@@ -13,15 +14,18 @@ from typing import Any, NamedTuple
 from oellm.core import display
 from oellm.core.processes import children, progress_bars
 from oellm.core.processes.children import Child
-from oellm.frameworks.interface import Evaluator
+from oellm.frameworks.interface import Evaluator, ModelClient
+from oellm.frameworks.stages import GENERATE
 from oellm.hub import data_sets
 from oellm.manifest.model_key import ModelKey
 from oellm.manifest.rows import Row
 from oellm.runs.contents import Contents
 from oellm.runs.result_record import RowTiming
-from oellm.runs.result_store import ResultStore
+from oellm.runs.stages.stage_store import StageStore
+from oellm.worker import halts
 from oellm.worker.halts import Halt
 from oellm.worker.row_contents import require_same
+from oellm.worker.row_ledger import Stores
 from oellm.worker.row_record import (
     Ended,
     FailedElsewhereError,
@@ -68,10 +72,10 @@ class RowProcess:
     def __init__(
         self,
         evaluators: Mapping[str, Evaluator],
-        store: ResultStore | None,
+        stores: Stores,
         inherited: Iterable[Connection],
     ) -> None:
-        self.child: Child = children.fork(_make_server(evaluators, store), inherited)
+        self.child: Child = children.fork(_make_server(evaluators, stores), inherited)
         self.row: Row | None = None
         self.key: ModelKey | None = None
         self.label = ""
@@ -115,29 +119,31 @@ class RowProcess:
 
 
 def _make_server(
-    evaluators: Mapping[str, Evaluator], store: ResultStore | None
+    evaluators: Mapping[str, Evaluator], stores: Stores
 ) -> Callable[[Connection], None]:
     def serve(connection: Connection) -> None:
         progress_bars.silence_bars()
         while True:
             job: Job = connection.recv()
             evaluator = evaluators[str(job.row.value("eval_suite"))]
-            connection.send(_evaluate_row(job, evaluator, connection=connection, store=store))
+            connection.send(_evaluate_row(job, evaluator, connection=connection, stores=stores))
 
     return serve
 
 
 def _evaluate_row(
-    job: Job, evaluator: Evaluator, connection: Connection, store: ResultStore | None
+    job: Job, evaluator: Evaluator, connection: Connection, stores: Stores
 ) -> Ended | Halt:
-    """Evaluate a row, and write its result or its failure.
+    """Evaluate a row, or its first stage, and write its result, its output or its failure.
 
     Returns a Halt, and writes nothing, if the machine cannot write: that is no failure of the row.
     """
-    recorder = RowRecorder(job, store, display.utc_now())
+    recorder = RowRecorder(job, stores.results, display.utc_now())
     model = _ModelProxy(connection, recorder.timing, lambda: _require_data(job))
     clock = time.perf_counter()
     try:
+        if job.key:
+            return _generate(job, evaluator, model, recorder=recorder, stages=stores.stages)
         evaluation = evaluator.evaluate(job.row, model, job.bootstrap_iters)
         recorder.timing.add(evaluation.timing)
         recorder.timing.row_s = time.perf_counter() - clock
@@ -147,13 +153,36 @@ def _evaluate_row(
     # A task may call sys.exit, and a framework may raise anything: only this row fails.
     except BaseException as error:
         recorder.timing.row_s = time.perf_counter() - clock
-        failure = RowFailure.from_error(error)
+        failure = RowFailure.from_error(error)._replace(stage=job.stage)
     if failure.full_disk:
         return Halt(failure.full_disk)
     try:
         return recorder.write_failure(failure)
     except UnwritableError as error:
         return Halt(str(error))
+
+
+def _generate(
+    job: Job,
+    evaluator: Evaluator,
+    model: ModelClient,
+    *,
+    recorder: RowRecorder,
+    stages: StageStore,
+) -> Ended:
+    """Compute the first stage of a row, and store its output."""
+    clock = time.perf_counter()
+    try:
+        attempt = stages.new_attempt(job.key, GENERATE)
+    except OSError as error:
+        raise UnwritableError(halts.describe_storage(error)) from error
+    try:
+        generation = evaluator.generate(job.row, model, attempt)
+        recorder.timing.add(generation.timing)
+        recorder.timing.row_s = time.perf_counter() - clock
+        return recorder.write_output(generation, attempt, stages)
+    finally:
+        shutil.rmtree(attempt, ignore_errors=True)
 
 
 def _require_data(job: Job) -> None:

@@ -8,10 +8,12 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from oellm.core.display import utc_now
-from oellm.frameworks.interface import Evaluation
+from oellm.frameworks.interface import Evaluation, Generation
+from oellm.frameworks.stages import GENERATE
 from oellm.manifest.rows import Row
 from oellm.runs import answers, frozen_worker, result_file
 from oellm.runs.contents import Contents
@@ -19,6 +21,8 @@ from oellm.runs.result_file import KEY, InvalidResultError, Result, check_result
 from oellm.runs.result_record import Facts, FailureRecord, ResultRecord, RowTiming
 from oellm.runs.result_store import ResultStore, WrittenResult
 from oellm.runs.run_directory import ANSWERS
+from oellm.runs.stages.stage_record import StageRecord
+from oellm.runs.stages.stage_store import StageStore
 from oellm.worker import halts
 from oellm.worker.row_contents import require_same
 
@@ -33,6 +37,7 @@ class Job(NamedTuple):
         bootstrap_iters: Draws for bootstrapped standard errors.
         expected: What the row must be evaluated from, as far as that is known.
         contents: What it is evaluated from, as far as the worker knows.
+        key: The KEY of its first output, if the first of two stages is computed; else empty.
     """
 
     row: Row
@@ -41,14 +46,20 @@ class Job(NamedTuple):
     bootstrap_iters: int
     expected: Contents = Contents()
     contents: Contents = Contents()
+    key: str = ""
+
+    @property
+    def stage(self) -> str:
+        """The stage, for records; empty if the row has one."""
+        return GENERATE if self.key else ""
 
 
 class Ended(NamedTuple):
-    """A row has its result or its failure.
+    """A row has its result, the output of its first stage, or its failure.
 
     Attributes:
         is_done: Whether the row has a result.
-        line: The record, as the line for stdout.
+        line: The record, as the line for stdout; empty for the output of a first stage.
         summary: How the row ended, for the user.
         remarks: What the user should know about the result.
     """
@@ -57,6 +68,11 @@ class Ended(NamedTuple):
     line: bytes
     summary: str
     remarks: list[str]
+
+    @property
+    def is_generated(self) -> bool:
+        """Whether the row has the output of its first stage, which this worker does not score."""
+        return not self.line
 
 
 class UnwritableError(Exception):
@@ -120,11 +136,9 @@ class RowRecorder:
         Raises ValueError if it is not valid, ContentsChangedError if it was computed from something
         else than expected, and UnwritableError if it cannot be written.
         """
-        contents = self._contents(evaluation)
+        contents = self._known_contents(evaluation.contents, evaluation.provenance)
         require_same(self._job.expected, contents, self._job.row)
-        shared = self._job.provenance
-        provenance = {**shared, **evaluation.provenance}
-        provenance["versions"] = {**shared["versions"], **provenance["versions"]}
+        provenance = self._shared_provenance(evaluation.provenance)
         self.timing.finished = utc_now()
         record = ResultRecord.of_scores(
             self._job.row,
@@ -152,6 +166,33 @@ class RowRecorder:
         line = result_file.one_line(written.content)
         return Ended(is_done=True, line=line, summary=summary, remarks=remarks)
 
+    def write_output(self, generation: Generation, attempt: Path, stages: StageStore) -> Ended:
+        """Give the output of a first stage, in the directory of an attempt, its name.
+
+        Raises ContentsChangedError if it was computed from something else than expected, and
+        UnwritableError if it cannot be written.
+        """
+        contents = self._known_contents(generation.contents, generation.provenance)
+        require_same(self._job.expected, contents, self._job.row)
+        self.timing.finished = utc_now()
+        self.timing.generate_s = (self.timing.row_s or 0.0) - (self.timing.wait_s or 0.0)
+        record = StageRecord(
+            key=self._job.key,
+            stage=GENERATE,
+            row=dict(self._job.row.cells),
+            contents=contents,
+            environment=generation.environment,
+            provenance={**self._shared_provenance(generation.provenance), **_usage(generation)},
+            timing=self.timing,
+            files={},
+        )
+        with _writing():
+            stages.place(attempt, record)
+        if self._store is not None:
+            answers.remove_answers(self._store.directory / ANSWERS, self._job.row["eval_id"])
+        summary = f"generated in {self.timing.generate_s:.1f} s; its second stage scores it"
+        return Ended(is_done=False, line=b"", summary=summary, remarks=[])
+
     def write_failure(self, failure: RowFailure) -> Ended:
         """Write the failure file; raises UnwritableError if that is impossible."""
         self.timing.finished = utc_now()
@@ -175,13 +216,20 @@ class RowRecorder:
         line = result_file.one_line(content)
         return Ended(is_done=False, line=line, summary=f"failed: {failure}", remarks=[])
 
-    def _contents(self, evaluation: Evaluation) -> Contents:
-        """Return what a result was computed from."""
-        contents = evaluation.contents.filled(self._job.contents)
+    def _shared_provenance(self, own: Facts) -> dict[str, Any]:
+        """Return the provenance of a row with what all rows of the worker share."""
+        shared = self._job.provenance
+        provenance = {**shared, **own}
+        provenance["versions"] = {**shared["versions"], **provenance["versions"]}
+        return provenance
+
+    def _known_contents(self, found: Contents, provenance: Facts) -> Contents:
+        """Return what scores or answers were computed from."""
+        contents = found.filled(self._job.contents)
         # A digest of tokenizers and adapters alone begins with a plus.
         if contents.model and not contents.model.startswith("+"):
             return contents
-        model = evaluation.provenance.get("model")
+        model = provenance.get("model")
         commit = model.get("commit") if isinstance(model, dict) else None
         return contents._replace(model=f"{commit or ''}{contents.model}")
 
@@ -193,6 +241,10 @@ class RowRecorder:
         written = self._store.write_result(result, samples)
         answers.remove_answers(self._store.directory / ANSWERS, self._job.row["eval_id"])
         return written
+
+
+def _usage(generation: Generation) -> Facts:
+    return {"usage": generation.usage.to_json()}
 
 
 @contextlib.contextmanager

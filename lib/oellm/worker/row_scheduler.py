@@ -17,14 +17,15 @@ from oellm.manifest.model_key import ModelKey, model_key
 from oellm.manifest.rows import Row
 from oellm.runs.accepted_contents import AcceptedContents
 from oellm.runs.result_record import Facts, RowTiming
-from oellm.runs.result_store import ResultStore
 from oellm.worker import time_limit
 from oellm.worker.gpu_check import GpuDemand
 from oellm.worker.halts import Halt
 from oellm.worker.job_script import JobScript
 from oellm.worker.model_service import ModelService
+from oellm.worker.programs.kept_outputs import KeptOutputs
+from oellm.worker.programs.stage_batch import DueStage, resident_stage
 from oellm.worker.row_contents import ContentsChangedError, RowContents
-from oellm.worker.row_ledger import RowLedger, Sinks
+from oellm.worker.row_ledger import RowLedger, Sinks, Stores
 from oellm.worker.row_process import RowProcess
 from oellm.worker.row_record import Ended, Job, RowFailure
 from oellm.worker.stopper import TIME_TO_STOP
@@ -67,9 +68,9 @@ class RunOptions(NamedTuple):
 
 
 class RowScheduler:
-    """Evaluates rows, each to a result or a recorded failure.
+    """Evaluates rows, each to a result, the output of its first stage, or a recorded failure.
 
-    `store` keeps results and failures; without one they are only emitted.
+    `stores` keeps them; without a store of results these are only emitted.
 
     Attributes:
         ledger: How rows ended so far.
@@ -80,15 +81,16 @@ class RowScheduler:
 
     def __init__(
         self,
-        store: ResultStore | None,
+        stores: Stores,
         sinks: Sinks,
         options: RunOptions,
         *,
         model: ModelService,
         contents: RowContents,
     ) -> None:
-        self.ledger = RowLedger(store, sinks, contents)
-        self._store = store
+        self.ledger = RowLedger(stores.results, sinks, contents)
+        self._stores = stores
+        self._outputs = KeptOutputs(stores.stages, contents, sinks.log)
         self._contents = contents
         self._sinks = sinks
         self._options = options
@@ -102,15 +104,19 @@ class RowScheduler:
         self._booked = RowTiming(start_s=options.start_s)
         self._begun = 0
         self._total = 0
+        # Rows whose first stage had its output before.
+        self._kept = 0
 
     def add(self, rows: list[Row]) -> None:
         """Queue rows, grouped by model, except for those that have a result."""
-        if self._store is not None:
-            self._store.recover({row["eval_id"] for row in rows})
+        if self._stores.results is not None:
+            self._stores.results.recover({row["eval_id"] for row in rows})
         by_model: dict[ModelKey, list[Row]] = {}
         for row in rows:
             if (result := self.ledger.stored_result(row)) is not None:
                 self.ledger.skip(result)
+            elif self._has_output(row):
+                self._kept += 1
             else:
                 by_model.setdefault(model_key(row), []).append(row)
         self.waiting.extend((key, row) for key, group in by_model.items() for row in group)
@@ -216,7 +222,9 @@ class RowScheduler:
         """End all processes; rows that have not ended count as left."""
         for process in [*self.busy, *self._idle]:
             process.child.kill()
-        self.counts.left = self._total - self.counts.done - self.counts.failed
+        counts = self.counts
+        counts.left = self._total - counts.done - counts.failed - counts.generated
+        counts.generated += self._kept
 
     def _begin(self, key: ModelKey, row: Row) -> None:
         self._begun += 1
@@ -250,13 +258,28 @@ class RowScheduler:
             provenance=self._options.provenance,
             bootstrap_iters=self._options.bootstrap_iters,
             expected=self._contents.expect(row),
+            key=staged.key if (staged := self._first_stage(row)) is not None else "",
         )
+
+    def _first_stage(self, row: Row) -> DueStage | None:
+        """Return the first of a row's two stages; None if the row has one.
+
+        In a run, the plan decides: without a second shard nobody would compute the second stage.
+        """
+        if self._options.accepted is not None and not row["evaluate_shard"]:
+            return None
+        return resident_stage(row)
+
+    def _has_output(self, row: Row) -> bool:
+        """Return whether the first stage of a row has an output that fits."""
+        staged = self._first_stage(row)
+        return staged is not None and self._outputs.find(staged) is not None
 
     def _fork(self) -> RowProcess:
         others: list[Connection] = [
             process.child.connection for process in [*self.busy, *self._idle]
         ]
-        return RowProcess(self._evaluators, self._store, [*others, *self._model.connections])
+        return RowProcess(self._evaluators, self._stores, [*others, *self._model.connections])
 
     def _note_crash(self, process: RowProcess) -> None:
         self.busy.remove(process)

@@ -18,26 +18,26 @@ from oellm.core.processes.stop_signals import StopSignals
 from oellm.manifest.rows import Row
 from oellm.runs import answers
 from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState
-from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import ANSWERS
 from oellm.worker import gpu_check
 from oellm.worker.model_service import ModelService
 from oellm.worker.row_contents import RowContents
-from oellm.worker.row_ledger import RowCounts, Sinks
+from oellm.worker.row_ledger import RowCounts, Sinks, Stores
 from oellm.worker.row_process import RowProcess
 from oellm.worker.row_scheduler import RowScheduler, RunOptions
 from oellm.worker.stopper import Stopper
 
 
 class Worker:
-    """Evaluates rows; each becomes a result or a recorded failure.
+    """Evaluates rows; each becomes a result, the output of its first stage, or a recorded failure.
 
-    `store` keeps results and failures; without one they are only emitted.
+    `stores` keeps them; without a store of results these are only emitted.
     """
 
     def __init__(
-        self, store: ResultStore | None, sinks: Sinks, signals: StopSignals, options: RunOptions
+        self, stores: Stores, sinks: Sinks, signals: StopSignals, options: RunOptions
     ) -> None:
+        store = stores.results
         # The directory that keeps answers to the requests of unfinished rows.
         self._answers = store.directory / ANSWERS if store is not None else None
         contents = RowContents(options.accepted, sinks.log)
@@ -52,7 +52,7 @@ class Worker:
         self._options = options
         self._log = sinks.log
         self._rows = RowScheduler(
-            store, sinks, options=options, model=self._model, contents=contents
+            stores, sinks, options=options, model=self._model, contents=contents
         )
         self._stopper = Stopper(signals, options.notice_s)
         self._heartbeat = sinks.heartbeat

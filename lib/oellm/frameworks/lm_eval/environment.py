@@ -7,6 +7,9 @@ import re
 import sys
 
 from oellm.errors import MachineError
+from oellm.frameworks.lm_eval.messages import Handle
+from oellm.runs import provenance
+from oellm.runs.environment import Environment
 
 # Launchers set these; in a single process lm-eval would wait for others, or write nothing.
 _DISTRIBUTED = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
@@ -37,6 +40,17 @@ def package_versions() -> dict[str, str]:
 
         versions["lm_eval"] = importlib.metadata.version("lm_eval")
     return {name: str(version) for name, version in versions.items() if version}
+
+
+def describe_environment(handle: Handle) -> Environment:
+    """Return what scores of a loaded model are computed with."""
+    gpus = [str(gpu["name"]) for gpu in handle.accelerator.get("gpus", [])]
+    return Environment(
+        framework_version=package_versions()["lm_eval"],
+        backend=handle.backend,
+        dtype=handle.dtype,
+        hardware=f"{len(gpus)} × {gpus[0]}" if gpus else provenance.cpu_model("/"),
+    )
 
 
 def _require_version() -> None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oellm.core.log import Log
-from oellm.frameworks.interface import ChangedDataError, Evaluation, ModelClient
+from oellm.frameworks.interface import (
+    ChangedDataError,
+    Evaluation,
+    Generation,
+    ModelClient,
+    NotPermittedError,
+)
 from oellm.frameworks.lm_eval import environment, metrics, patches
 from oellm.frameworks.lm_eval.arguments import with_types
 from oellm.frameworks.lm_eval.catalog.task_index import TaskIndices
 from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
+from oellm.frameworks.lm_eval.code_tasks.recorded_answers import AllAnsweredError, RecordingClient
 from oellm.hub import data_sets
 from oellm.manifest.rows import Row
-from oellm.runs import provenance
 from oellm.runs.contents import Contents, find_changes
-from oellm.runs.environment import Environment, TaskState
+from oellm.runs.environment import TaskState
 from oellm.runs.result_record import Facts, RowTiming, RowUsage
 
 if TYPE_CHECKING:
@@ -27,9 +35,14 @@ if TYPE_CHECKING:
 
 
 class LmEvalEvaluator:
-    """One process's use of lm-eval's tasks; keeps their indices."""
+    """One process's use of lm-eval's tasks; keeps their indices.
 
-    def __init__(self, log: Log) -> None:
+    With `runs_model_code`, tasks may run code that a model wrote, as they may in a sandbox.
+    """
+
+    def __init__(self, log: Log, *, runs_model_code: bool = False) -> None:
+        self._log = log
+        self._runs_model_code = runs_model_code
         self._managers = TaskManagers(TaskIndices(os.environ, log))
 
     def prepare(self, rows: Sequence[Row]) -> None:
@@ -48,53 +61,149 @@ class LmEvalEvaluator:
     def evaluate(self, row: Row, model: ModelClient, bootstrap_iters: int) -> Evaluation:
         """Evaluate one row by the name of its task; raises whatever lm-eval raises.
 
-        Raises InputError if lm-eval does not have the task.
+        Raises InputError if lm-eval does not have the task, and NotPermittedError if it runs code
+        that a model wrote and this process may not.
         """
-        from oellm.frameworks.lm_eval.remote_model import RemoteModel
-
-        started = time.perf_counter()
-        revisions: list[str] = []
-        manager = _ObservedManager(
-            self._managers.manager(row["task_path"], row["include_path"]),
-            check=lambda: _require_same_data(row, revisions),
-        )
-        # Before lm-eval reads the files, too: if they change in between, the digest is the older.
-        digest = self._managers.digest(row["task_path"], row["include_path"])
-        index_s = time.perf_counter() - started
-        batch_size = row.value("batch_size") or 1
-        remote = RemoteModel(model, batch_size, seeds=_generator_seeds(row), tasks=manager.tasks)
-        with data_sets.record_commits(revisions):
-            native = _run_lm_eval(row, remote, manager=manager, bootstrap_iters=bootstrap_iters)
-        timing = _timing(manager, remote, time.perf_counter())
-        timing.task_index_s = index_s
+        self._require_permission(row)
+        asked = _Asked(row, model, self._managers)
+        # The metric that runs code reads this.
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1" if self._runs_model_code else "0"
+        with data_sets.record_commits(asked.revisions):
+            native = _run_lm_eval(asked, bootstrap_iters)
+        remote = asked.remote
         samples = native.pop("samples")
         native["config"] |= {"model": remote.handle.backend, "model_args": remote.handle.arguments}
         native |= remote.handle.tokenizer_info
         native["task_hashes"] = metrics.compute_task_hashes(samples)
         metrics.require_complete(native, samples, row)
         found = metrics.read_task_scores(native, row)
+        n_documents = sum(int(count["effective"]) for count in native["n-samples"].values())
+        state = found.states.get(row["task_path"], TaskState())
         return Evaluation(
             native=native,
             scores=found.scores,
             samples=samples,
             remarks=found.remarks,
-            timing=timing,
-            usage=_usage(remote, native),
-            provenance=_provenance(row, remote, manager=manager, revisions=revisions),
-            contents=Contents(
-                task=digest,
-                task_version=found.states.get(row["task_path"], TaskState()).version,
-                data=" ".join(sorted(set(revisions))),
-                chat_template=_chat_template_sha256(remote, row)[:16],
-            ),
-            environment=_environment(remote),
+            timing=asked.timing(time.perf_counter()),
+            usage=_usage(remote, n_documents),
+            provenance=asked.provenance(),
+            contents=asked.contents(state.version),
+            environment=environment.describe_environment(remote.handle),
             tasks=found.states,
+        )
+
+    def _require_permission(self, row: Row) -> None:
+        unsafe = self._managers.unsafe_tasks(row["task_path"], row["include_path"])
+        if unsafe and not self._runs_model_code:
+            raise NotPermittedError(
+                f"{unsafe[0]} runs code that the model wrote, which needs a second stage: run "
+                "oe-render again where lm-eval knows the task"
+            )
+
+    def generate(self, row: Row, model: ModelClient, output: Path) -> Generation:
+        """Have the model answer one row, and record the answers in a directory.
+
+        Raises what `evaluate` raises until the model has answered.
+        """
+        recording = RecordingClient(model, output, self._log)
+        asked = _Asked(row, recording, self._managers)
+        # For a task that tries out its metric when it is loaded; no answer is scored here.
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
+        with (
+            data_sets.record_commits(asked.revisions),
+            patches.idle_code_metric(),
+            contextlib.suppress(AllAnsweredError),
+        ):
+            _run_lm_eval(asked, bootstrap_iters=0)
+            raise ValueError("lm-eval asked the model less than its tasks said")
+        asked.remote.replies[:] = recording.replies
+        asked.remote.answered_at = answered = time.perf_counter()
+        return Generation(
+            timing=asked.timing(answered),
+            usage=_usage(asked.remote, asked.count_documents()),
+            provenance=asked.provenance(),
+            contents=asked.contents(self._managers.version(row["task_path"], row["include_path"])),
+            environment=environment.describe_environment(asked.remote.handle),
         )
 
 
 def create_evaluator(log: Log) -> LmEvalEvaluator:
     """Return what evaluates rows with lm-eval."""
     return LmEvalEvaluator(log)
+
+
+class _Asked:
+    """A row that lm-eval is about to evaluate: its tasks, its model, and what there was to see.
+
+    Attributes:
+        row: The row.
+        remote: The model as lm-eval sees it.
+        manager: The TaskManager that builds the tasks.
+        revisions: The commits of the data sets, as they are loaded.
+    """
+
+    def __init__(self, row: Row, model: ModelClient, managers: TaskManagers) -> None:
+        from oellm.frameworks.lm_eval.remote_model import RemoteModel
+
+        started = time.perf_counter()
+        self.row = row
+        self.revisions: list[str] = []
+        self.manager = _ObservedManager(
+            managers.manager(row["task_path"], row["include_path"]),
+            check=lambda: _require_same_data(row, self.revisions),
+        )
+        # Before lm-eval reads the files, too: if they change in between, the digest is the older.
+        self._digest = managers.digest(row["task_path"], row["include_path"])
+        self._index_s = time.perf_counter() - started
+        batch_size = row.value("batch_size") or 1
+        self.remote = RemoteModel(
+            model, batch_size, seeds=_generator_seeds(row), tasks=self.manager.tasks
+        )
+
+    def count_documents(self) -> int:
+        """Return how many documents the requests are about."""
+        return sum(
+            len({instance.doc_id for instance in task.instances})
+            for task in self.manager.tasks.values()
+        )
+
+    def timing(self, ended: float) -> RowTiming:
+        """Return the seconds of the steps; `ended` is a reading of time.perf_counter."""
+        remote, manager = self.remote, self.manager
+        scoring_s = sum(reply.usage.seconds for reply in remote.replies)
+        asking_s = remote.answered_at - remote.asked_at
+        return RowTiming(
+            task_index_s=self._index_s,
+            task_build_s=manager.ended - manager.started,
+            requests_s=remote.asked_at - manager.ended - remote.early_wait_s,
+            tokenize_s=remote.tokenize_s,
+            wait_s=max(0.0, asking_s - scoring_s - remote.tokenize_s) + remote.early_wait_s,
+            scoring_s=scoring_s,
+            metrics_s=ended - remote.answered_at,
+        )
+
+    def contents(self, task_version: str) -> Contents:
+        """Return what the answers were computed from."""
+        return Contents(
+            task=self._digest,
+            task_version=task_version,
+            data=" ".join(sorted(set(self.revisions))),
+            chat_template=_chat_template_sha256(self.remote, self.row)[:16],
+        )
+
+    def provenance(self) -> Facts:
+        """Return where the answers come from."""
+        handle = self.remote.handle
+        facts: dict[str, Any] = {
+            "versions": environment.package_versions(),
+            "model": handle.identity.to_json(),
+            "accelerator": handle.accelerator,
+            "datasets": _data_set_records(self.manager.tasks, self.revisions),
+            "chat_template_sha256": _chat_template_sha256(self.remote, self.row),
+        }
+        if handle.staged_s is not None:
+            facts["staged_s"] = round(handle.staged_s, 6)
+        return facts
 
 
 class _ObservedManager:
@@ -131,18 +240,14 @@ def _require_same_data(row: Row, revisions: Sequence[str]) -> None:
         )
 
 
-def _run_lm_eval(
-    row: Row, remote: RemoteModel, manager: _ObservedManager, bootstrap_iters: int
-) -> dict[str, Any]:
+def _run_lm_eval(asked: _Asked, bootstrap_iters: int) -> dict[str, Any]:
     """Return lm-eval's result, including the samples."""
     import lm_eval.evaluator
 
+    row, remote, manager = asked.row, asked.remote, asked.manager
     patches.set_environment_text(lambda: remote.replies[0].environment)
     chat_template = row.value("apply_chat_template") or False
     multiturn = row.value("fewshot_as_multiturn")
-    runs_code = row.value("confirm_run_unsafe_code")
-    # The metric that runs code reads this; it must be off again for the next row.
-    os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
     native: dict[str, Any] | None = lm_eval.evaluator.simple_evaluate(
         model=remote,
         tasks=[row["task_path"]],
@@ -154,7 +259,8 @@ def _run_lm_eval(
         # The default of lm-eval's command line, which differs from that of its Python interface.
         fewshot_as_multiturn=bool(chat_template) if multiturn is None else multiturn,
         gen_kwargs=with_types(row.value("gen_kwargs") or {}) or None,
-        confirm_run_unsafe_code=runs_code,
+        # A row with such a task comes here to have its answers recorded, or in a sandbox.
+        confirm_run_unsafe_code=True,
         bootstrap_iters=bootstrap_iters,
         task_manager=manager,
         **_seeds(row),
@@ -178,25 +284,11 @@ def _generator_seeds(row: Row) -> Seeds:
     return seeds[0], seeds[1], seeds[2]
 
 
-def _timing(manager: _ObservedManager, remote: RemoteModel, ended: float) -> RowTiming:
-    scoring_s = sum(reply.usage.seconds for reply in remote.replies)
-    asking_s = remote.answered_at - remote.asked_at
-    return RowTiming(
-        task_build_s=manager.ended - manager.started,
-        requests_s=remote.asked_at - manager.ended - remote.early_wait_s,
-        tokenize_s=remote.tokenize_s,
-        wait_s=max(0.0, asking_s - scoring_s - remote.tokenize_s) + remote.early_wait_s,
-        scoring_s=scoring_s,
-        metrics_s=ended - remote.answered_at,
-    )
-
-
-def _usage(remote: RemoteModel, native: dict[str, Any]) -> RowUsage:
+def _usage(remote: RemoteModel, documents: int) -> RowUsage:
     parts = [reply.usage for reply in remote.replies]
     seconds = sum(part.seconds for part in parts)
     requests, kept = sum(part.requests for part in parts), sum(part.kept for part in parts)
     tokens = sum(part.tokens for part in parts)
-    documents = sum(int(count["effective"]) for count in native["n-samples"].values())
     # If an earlier attempt answered part of the requests, there is no rate of documents.
     answered = documents if seconds and not kept else None
     return RowUsage(
@@ -209,31 +301,6 @@ def _usage(remote: RemoteModel, native: dict[str, Any]) -> RowUsage:
         tokens_per_s=round(tokens / seconds, 3) if tokens and seconds else None,
         batch_size=parts[-1].batch_size,
         peak_gpu_bytes=max(part.peak_bytes for part in parts) or None,
-    )
-
-
-def _provenance(
-    row: Row, remote: RemoteModel, manager: _ObservedManager, revisions: list[str]
-) -> Facts:
-    facts: dict[str, Any] = {
-        "versions": environment.package_versions(),
-        "model": remote.handle.identity.to_json(),
-        "accelerator": remote.handle.accelerator,
-        "datasets": _data_set_records(manager.tasks, revisions),
-        "chat_template_sha256": _chat_template_sha256(remote, row),
-    }
-    if remote.handle.staged_s is not None:
-        facts["staged_s"] = round(remote.handle.staged_s, 6)
-    return facts
-
-
-def _environment(remote: RemoteModel) -> Environment:
-    gpus = [str(gpu["name"]) for gpu in remote.handle.accelerator.get("gpus", [])]
-    return Environment(
-        framework_version=environment.package_versions()["lm_eval"],
-        backend=remote.handle.backend,
-        dtype=remote.handle.dtype,
-        hardware=f"{len(gpus)} × {gpus[0]}" if gpus else provenance.cpu_model("/"),
     )
 
 

@@ -14,7 +14,6 @@ from oellm.frameworks.interface import (
     LOGLIKELIHOOD,
     LOGLIKELIHOOD_ROLLING,
     Demand,
-    NotPermittedError,
     TaskFacts,
     count_documents,
 )
@@ -73,18 +72,20 @@ class LmEvalTasks:
         Raises whatever prevents building it: errors of lm-eval, of the task's code, of libraries.
         """
         manager = self._managers.manager(task, include_path)
-        # Such a task tries out its metric when its code is imported.
-        if not any(demand.runs_unsafe_code for demand in demands):
-            for name in self.unsafe_tasks(task, include_path):
-                raise _not_permitted(name)
         # Before the files are read for building: if they change in between, this is out of date.
         digest = self.task_digest(task, include_path)
         version = self.task_version(task, include_path)
+        # Its code may try out its metric on a program of its own when it is imported. Answers are
+        # not scored.
+        runs_code = self._managers.unsafe_tasks(task, include_path)
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1" if runs_code else "0"
+        with patches.idle_code_metric():
+            found = collect_facts(manager, task, demands)
         return [
             facts._replace(task_digest=digest, task_version=version)
             if isinstance(facts, TaskFacts)
             else facts
-            for facts in collect_facts(manager, task, demands)
+            for facts in found
         ]
 
     def task_digest(self, task: str, include_path: str) -> str:
@@ -94,10 +95,6 @@ class LmEvalTasks:
     def local_paths(self, task: str, include_path: str) -> set[str]:
         """Return the files of a user's task (TaskManagers.local_paths)."""
         return self._managers.local_paths(task, include_path)
-
-    def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
-        """Return the tasks that run code that a model writes (TaskManagers.unsafe_tasks)."""
-        return self._managers.unsafe_tasks(task, include_path)
 
     def task_version(self, task: str, include_path: str) -> str:
         """Return the version of a task (TaskManagers.version)."""
@@ -128,7 +125,6 @@ def _try_demand(
     n_docs = 0
     try:
         for name, member in members.items():
-            _require_permission(member, demand)
             _set_shots(member, shots[name], demand.n_shot)
             _try_task(member)
             n_docs += _count_documents(member, demand.limit)
@@ -137,17 +133,6 @@ def _try_demand(
     except (Exception, SystemExit) as error:
         return error
     return TaskFacts(n_docs, dict(sorted(requests.items())), revision)
-
-
-def _require_permission(task: Any, demand: Demand) -> None:
-    if getattr(task, "UNSAFE_CODE", False) and not demand.runs_unsafe_code:
-        raise _not_permitted(task.task_name)
-
-
-def _not_permitted(name: str) -> NotPermittedError:
-    return NotPermittedError(
-        f"{name} runs code that the model wrote: set confirm_run_unsafe_code to true"
-    )
 
 
 def _set_shots(task: Any, own: int | None, asked: int | None) -> None:
@@ -163,6 +148,9 @@ def _try_task(task: Any) -> None:
     """Raise whatever would prevent asking and scoring the first documents."""
     _require_metrics(task)
     task.build_all_requests(limit=_TRIED, rank=0, world_size=1)
+    if getattr(task, "UNSAFE_CODE", False):
+        # Its metric runs answers, and only a sandbox may.
+        return
     try:
         _score_made_up_answers(task)
     except Exception as error:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from oellm import frameworks
 from oellm.core.processes.stop_signals import StopSignals
+from oellm.manifest.rows import Row
 from oellm.runs.stages.stage_store import StageStore
 from oellm.worker.jobs.assignment import Assignment
 from oellm.worker.programs.attempts import ProgramStarter
-from oellm.worker.programs.program_worker import ProgramWorker, Stores
-from oellm.worker.programs.stage_batch import NUMBERS, Part, stage_row
-from oellm.worker.row_ledger import RowCounts, Sinks
+from oellm.worker.programs.program_worker import ProgramWorker
+from oellm.worker.programs.stage_batch import NUMBERS, Part, resident_stage, stage_row
+from oellm.worker.row_ledger import RowCounts, Sinks, Stores
 from oellm.worker.row_scheduler import RunOptions
 from oellm.worker.worker import Worker
 
@@ -47,9 +48,13 @@ class Session:
                 of_programs.append(row)
         with self._stage_store() as stages_kept:
             if resident:
-                store = self._assignment.store
-                worker = Worker(store, self._sinks, self._signals, options=self._options)
+                stores = Stores(self._assignment.store, stages_kept)
+                worker = Worker(stores, self._sinks, self._signals, options=self._options)
                 self._add(worker.run(resident))
+            if part == Part.ALL:
+                # Their second stages come now; the others have ended, or are left.
+                self.counts.generated = 0
+                of_programs = [row for row in of_programs if _is_due(row, stages_kept)]
             if of_programs and self._is_over:
                 self.counts.left += len(of_programs)
             elif of_programs:
@@ -90,3 +95,9 @@ class Session:
         for name in ("done", "skipped", "failed", "generated", "left", "kept_bytes"):
             setattr(mine, name, getattr(mine, name) + getattr(counts, name))
         mine.halt = mine.halt or counts.halt
+
+
+def _is_due(row: Row, stages: StageStore) -> bool:
+    """Return whether programs have something to compute for a row: a model has answered it."""
+    staged = resident_stage(row)
+    return staged is None or stages.valid(staged.key, staged.stage.name) is not None

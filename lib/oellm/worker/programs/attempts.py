@@ -14,6 +14,7 @@ from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import require_launcher
 from oellm.core.display import utc_now
 from oellm.errors import MachineError
+from oellm.frameworks.interface import NotPermittedError
 from oellm.runs.result_record import Facts
 from oellm.runs.stages.stage_store import StageOutput, StageStore
 from oellm.sandbox.layers import find_layers
@@ -137,12 +138,18 @@ class ProgramStarter:
         if not prepared.batch.first.stage.runs_model_code:
             return start_plain(prepared, self._commands)
         subjects = prepared.batch.subjects
-        permits = all(row.value("confirm_run_unsafe_code") for row in subjects)
-        layers = find_layers(
-            self._cluster,
-            prepared.launcher.image,
-            unsafe_execution=self._unsafe_execution or permits,
-        )
+        confirmed = all(row.value("confirm_run_unsafe_code") for row in subjects)
+        permits = self._unsafe_execution or confirmed
+        image = prepared.launcher.image
+        if image is None and not permits:
+            # The rows of the other frameworks, and those that permit it, are none the worse.
+            stage = prepared.batch.name
+            raise NotPermittedError(
+                f"the stage {stage} runs code that the model has written; it needs a sandbox: set "
+                f"images.{prepared.batch.first.environment}, or permit it without one with "
+                "--unsafe_execution"
+            )
+        layers = find_layers(self._cluster, image, unsafe_execution=permits)
         if layers.container or layers.namespaces:
             return start_contained(prepared, self._commands, self._cluster, layers=layers)
         return start_plain(prepared, self._commands)._replace(sandbox=str(layers))

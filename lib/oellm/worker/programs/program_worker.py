@@ -10,7 +10,6 @@ import functools
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from oellm.core import display
 from oellm.core.processes.stop_signals import StopSignals
@@ -21,8 +20,7 @@ from oellm.runs import provenance
 from oellm.runs.contents import Contents
 from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState
 from oellm.runs.result_record import RowTiming
-from oellm.runs.result_store import ResultStore
-from oellm.runs.stages.stage_store import InvalidStageError, StageOutput, StageStore
+from oellm.runs.stages.stage_store import InvalidStageError, StageOutput
 from oellm.worker import gpu_check, halts, time_limit
 from oellm.worker.halts import Halt
 from oellm.worker.programs import gpu_facts
@@ -42,19 +40,12 @@ from oellm.worker.programs.stage_batch import (
 )
 from oellm.worker.programs.starts import Resources
 from oellm.worker.row_contents import ContentsChangedError, RowContents, require_same
-from oellm.worker.row_ledger import RowCounts, RowLedger, Sinks
+from oellm.worker.row_ledger import RowCounts, RowLedger, Sinks, Stores
 from oellm.worker.row_record import Job, RowFailure, UnwritableError
 from oellm.worker.row_scheduler import RunOptions
 from oellm.worker.time_limit import RowLimit
 
 Jobs = Mapping[str, Job]
-
-
-class Stores(NamedTuple):
-    """Where a worker writes: results and failures, unless None, and outputs of first stages."""
-
-    results: ResultStore | None
-    stages: StageStore
 
 
 class ProgramWorker:

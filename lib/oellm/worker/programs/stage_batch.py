@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from oellm import frameworks
@@ -119,6 +119,16 @@ def stage_row(row: Row, number: int) -> DueStage | None:
     stages = frameworks.stages_of(row)
     if number >= len(stages) or stages[number].is_resident:
         return None
+    return _due_stage(row, stages, number)
+
+
+def resident_stage(row: Row) -> DueStage | None:
+    """Return the first of a row's two stages if the worker computes it; else None."""
+    stages = frameworks.stages_of(row)
+    return _due_stage(row, stages, 0) if len(stages) > 1 and stages[0].is_resident else None
+
+
+def _due_stage(row: Row, stages: Sequence[RowStage], number: int) -> DueStage:
     program = frameworks.create_program(row.typed.eval_suite)
     assert program is not None
     key, generation = "", row

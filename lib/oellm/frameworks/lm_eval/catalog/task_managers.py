@@ -84,6 +84,13 @@ class TaskManagers:
         found = self._known_indices(task, include_path)
         return "" if found is None else task_digest.find_version(task, found)
 
+    def knows(self, task: str, include_path: str) -> bool:
+        """Return whether the index that tells of a task is there, without a slow scan.
+
+        Raises InputError if there is no such task.
+        """
+        return self._known_indices(task, include_path) is not None
+
     def local_paths(self, task: str, include_path: str) -> set[str]:
         """Return the files of a task on this machine (task_digest.find_local_paths); like `digest`.
 

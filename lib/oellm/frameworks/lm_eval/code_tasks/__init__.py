@@ -1,0 +1,1 @@
+"""Tasks whose answers are programs: recording what the model answers, and scoring it elsewhere."""
