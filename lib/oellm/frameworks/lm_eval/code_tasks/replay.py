@@ -6,12 +6,11 @@ an evaluation in one go, because the tasks get the same answers to the same prom
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 
-from oellm.core import json_codec
+from oellm.core import atomic, json_codec
 from oellm.core.log import Log
 from oellm.core.regular_files import read_regular
 from oellm.frameworks.interface import Evaluation
@@ -40,10 +39,7 @@ def replay(row: Row, recorded: Path, output: Path, *, bootstrap_iters: int, log:
     evaluation.timing.row_s = time.perf_counter() - started
     # Whatever a task puts into its samples becomes text, as in lm-eval's own files.
     content = json_codec.dumps(_to_json(evaluation))
-    path = output / EVALUATION
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-    with open(descriptor, "wb") as stream:
-        stream.write(content)
+    atomic.write_file(output / EVALUATION, content)
 
 
 def read_evaluation(output: Path) -> Evaluation:
