@@ -57,7 +57,7 @@ class TaskProcess:
             wanted.setdefault(row.value("eval_suite"), {}).setdefault(demand_cells(row), row)
         with tempfile.TemporaryDirectory(prefix="oellm-") as directory:
             worker = Path(directory, WORKER)
-            worker.write_bytes(freeze_worker())
+            worker.write_bytes(freeze_worker(wanted))
             for suite, different in wanted.items():
                 self._ask(suite, worker, list(different.values()))
 

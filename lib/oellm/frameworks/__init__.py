@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
+from oellm.core import schema
 from oellm.core.display import format_count
 from oellm.core.log import Log
-from oellm.errors import InputError, MachineError, UsageError, nearest
+from oellm.errors import InputError, UsageError, nearest
 from oellm.frameworks.interface import (
     Evaluator,
     Model,
@@ -23,7 +23,7 @@ from oellm.frameworks.program import Program, ProgramFramework
 from oellm.frameworks.stages import EVALUATE, RowStage
 from oellm.manifest.rows import Row, eval_id
 from oellm.metrics.score_tables import Harness
-from oellm.runs.frozen_worker import added_frameworks
+from oellm.runs.frozen_worker import AddedFrameworks, added_frameworks
 
 
 class _Framework(NamedTuple):
@@ -95,6 +95,8 @@ def select_runnable(rows: Iterable[Row], log: Log) -> Iterator[Row]:
         text = row["eval_suite"]
         if text not in runnable:
             runnable[text] = _is_runnable(row)
+            if runnable[text] and (refusal := _refusal(row.value("eval_suite"))):
+                log(f"eval_suite {text}: this is oellm's own{refusal}")
         if runnable[text]:
             is_empty = False
             yield row
@@ -113,8 +115,14 @@ def _is_runnable(row: Row) -> bool:
     framework = _find(name)
     if framework is None:
         known = ", ".join(runnable_names())
-        raise row.error("eval_suite", f"expected one of {known}, got {name!r}")
+        raise row.error("eval_suite", f"expected one of {known}, got {name!r}{_refusal(name)}")
     return framework.is_runnable
+
+
+def _refusal(name: str) -> str:
+    """Return `; ` and why a package that adds a framework cannot do so, or an empty text."""
+    reason = _added().refused.get(name)
+    return f"; a framework {name} of another package is left out: {reason}" if reason else ""
 
 
 def _places(rows: Sequence[Row]) -> str:
@@ -166,8 +174,12 @@ def create_program(name: str) -> Program | None:
     framework = _find(name)
     if framework is None or not framework.is_program:
         return None
-    program: Program = _module(name, "program").create_program()
-    return program
+    if name in _FRAMEWORKS:
+        program: Program = _module(name, "program").create_program()
+        return program
+    from oellm.frameworks.added_program import create_added_program
+
+    return create_added_program(name, framework.package)
 
 
 def create_program_framework(name: str) -> ProgramFramework | None:
@@ -230,11 +242,15 @@ def create_tasks(name: str, log: Log) -> Tasks:
 
 def result_readers() -> list[ResultReader]:
     """Return the readers of all frameworks' result files, in the order in which to ask them."""
-    return [
+    readers: list[ResultReader] = [
         importlib.import_module(f"{framework.package}.results")
-        for name, framework in _all().items()
-        if name in _FRAMEWORKS or _has_results(framework.package)
+        for framework in _FRAMEWORKS.values()
     ]
+    if added := _added().packages:
+        from oellm.frameworks.added_program import AddedReader
+
+        readers += [AddedReader(name, package) for name, package in added.items()]
+    return readers
 
 
 def native_results(name: str) -> NativeResultReader | None:
@@ -257,12 +273,7 @@ def _module(name: str, part: str) -> Any:
     framework = _find(name)
     if framework is None or not framework.is_runnable:
         raise UsageError(f"unknown framework {name!r}{nearest(name, runnable_names())}")
-    try:
-        return importlib.import_module(f"{framework.package}.{part}")
-    except ImportError as error:
-        if name in _FRAMEWORKS:
-            raise
-        raise MachineError(f"framework {name}: {framework.package}.{part}: {error}") from None
+    return importlib.import_module(f"{framework.package}.{part}")
 
 
 def _find(name: str) -> _Framework | None:
@@ -273,14 +284,18 @@ def _find(name: str) -> _Framework | None:
 @functools.cache
 def _all() -> dict[str, _Framework]:
     """Return all frameworks; those that packages add come last, and replace none."""
-    added = {
-        name: _Framework(package, is_program=True) for name, package in added_frameworks().items()
+    added = _added().packages.items()
+    return {**_FRAMEWORKS, **{name: _Framework(each, is_program=True) for name, each in added}}
+
+
+@functools.cache
+def _added() -> AddedFrameworks:
+    """Return what packages add: nothing that a row would not find under this name."""
+    added, spellings = added_frameworks(), schema.table("manifest")["eval_suite"]["spellings"]
+    refused = {
+        name: f"package {package}: oellm has the name itself"
+        for name, package in added.packages.items()
+        if name in _FRAMEWORKS or name in spellings
     }
-    return {**_FRAMEWORKS, **{n: each for n, each in added.items() if n not in _FRAMEWORKS}}
-
-
-def _has_results(package: str) -> bool:
-    try:
-        return importlib.util.find_spec(f"{package}.results") is not None
-    except ImportError:
-        return False
+    kept = {name: each for name, each in added.packages.items() if name not in refused}
+    return AddedFrameworks(kept, {**added.refused, **refused})

@@ -77,7 +77,7 @@ def _fill_directory(
         directories = dict(plan.digests.directories)
         known = AcceptedContents({}, {}, kept=frozenset(), directories=directories)
         write_accepted(path, known)
-    worker = freeze_worker()
+    worker = freeze_worker(array.eval_suite for array in plan.arrays)
     atomic.write_file(path / run_directory.WORKER, worker)
     for name, script in _scripts(plan, cluster, path):
         atomic.write_file(path / name, script.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,1 @@
+"""The framework quiz: two questions about a model, which its configuration answers."""
