@@ -2,16 +2,14 @@
 
 import pkgutil
 
-from oellm.core import json_codec
-from oellm.core.regular_files import read_regular
-from oellm.frameworks import row_settings
+from oellm.frameworks import program_files, row_settings
 from oellm.frameworks.catalogue import read_catalogue
 from oellm.frameworks.interface import Evaluation
 from oellm.frameworks.program import Command, InvalidOutputError, RowSetting
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
 from oellm.metrics.scored_rows import MetricScore
 from oellm.runs.environment import Environment
-from oellm.runs.result_record import RowTiming, RowUsage
+from oellm.runs.result_record import RowTiming
 
 SETTINGS = {"width": RowSetting(row_settings.POSITIVE, "64", stage=EVALUATE)}
 OUTPUTS = {GENERATE: "answers.json", EVALUATE: "scores.json"}
@@ -51,8 +49,9 @@ class Quiz:
     def command(self, rows, stage, place):
         width = str(row_settings.read_settings(rows[0], SETTINGS)["width"])
         source = place.model
-        for directory in place.inputs.values():
-            source = f"{directory}/{OUTPUTS[GENERATE]}"
+        if place.inputs:
+            (generated,) = place.inputs.values()
+            source = f"{generated}/{OUTPUTS[GENERATE]}"
         words = (source, "" if stage.name == GENERATE else width, OUTPUTS[stage.name])
         program = pkgutil.get_data(__package__, "quiz.py")
         argv = (place.python, place.own_file("quiz.py"), *words)
@@ -63,26 +62,22 @@ class Quiz:
 
     def evaluation(self, row, outputs):
         right = self._read(EVALUATE, outputs[EVALUATE])
-        score = {"task": row["task_path"], "metric": "acc", "filter": "", "n_samples": len(right)}
-        score |= {"value": sum(right.values()) / len(right), "higher_is_better": True}
+        score = {"task": row["task_path"], "metric": "acc", "filter": "", "n_samples": 2}
+        score |= {"value": sum(right.values()) / 2, "higher_is_better": True}
         return Evaluation(
             native={"right": right},
             scores=[MetricScore.from_json(score)],
             samples={},
             timing=RowTiming(),
-            usage=RowUsage(documents=len(right), requests=len(right)),
+            usage=program_files.describe_usage(row, documents=2, requests=2),
             environment=Environment(framework_version=self.version),
         )
 
     def _read(self, stage, output):
-        path = output / OUTPUTS[stage]
-        try:
-            found = json_codec.loads(read_regular(path))
-            if [type(value) for value in found.values()] == KINDS[stage]:
-                return found
-        except (OSError, ValueError, AttributeError) as error:
-            raise InvalidOutputError(f"{path.name}: {error}") from error
-        raise InvalidOutputError(f"{path.name}: expected two values, got {found}")
+        found = program_files.read_json(output / OUTPUTS[stage])
+        if not isinstance(found, dict) or list(map(type, found.values())) != KINDS[stage]:
+            raise InvalidOutputError(f"{OUTPUTS[stage]}: expected two values, got {found}")
+        return found
 
 
 def create_program():

@@ -89,14 +89,14 @@ class RowUsage(NamedTuple):
     """What the model did for a row; the schema describes the keys. None is unknown."""
 
     documents: int
-    documents_per_s: float | None = None
-    requests: int = 0
-    requests_kept: int = 0
-    requests_per_s: float | None = None
-    tokens: int | None = None
-    tokens_per_s: float | None = None
-    batch_size: int | str = 1
-    peak_gpu_bytes: int | None = None
+    documents_per_s: float | None
+    requests: int
+    requests_kept: int
+    requests_per_s: float | None
+    tokens: int | None
+    tokens_per_s: float | None
+    batch_size: int | str
+    peak_gpu_bytes: int | None
 
     @classmethod
     def from_json(cls, content: Any) -> RowUsage:
