@@ -77,7 +77,7 @@ def freeze_worker(eval_suites: Iterable[str]) -> bytes:
 def worker_bytes() -> bytes:
     """Return the frozen worker: the archive that this process runs from, else a new one."""
     archive = getattr(__spec__.loader, "archive", None)
-    return read_regular(archive) if archive else freeze_worker()
+    return read_regular(archive) if archive else freeze_worker([])
 
 
 @functools.cache
