@@ -94,26 +94,26 @@ class AddedProgram:
 
     def settings(self, task: str) -> Mapping[str, RowSetting]:
         """Return the settings of a task."""
-        answer = self._ask("settings", Mapping, task)  # type: ignore[type-abstract]
+        answer = self._ask("settings", Mapping, (task,))  # type: ignore[type-abstract]
         found: Mapping[str, RowSetting] = answer
         self._require("settings", RowSetting, found.values())
         return found
 
     def check(self, row: Row) -> None:
         """Raise InputError for what the framework cannot do as the row asks."""
-        self._ask("check", type(None), row)
+        self._ask("check", type(None), (row,))
 
     def problem_files(self, task: str) -> Sequence[str]:
         """Return the names of the user's files that a task reads."""
-        return self._ask_for_each("problem_files", str, task)
+        return self._ask_for_each("problem_files", str, (task,))
 
     def needs(self, row: Row) -> Sequence[Need]:
         """Return what must be on the node."""
-        return self._ask_for_each("needs", _NEEDS, row)
+        return self._ask_for_each("needs", _NEEDS, (row,))
 
     def stages(self, row: Row) -> Sequence[RowStage]:
         """Return the stages of a row."""
-        stages: Sequence[RowStage] = self._ask_for_each("stages", RowStage, row)
+        stages: Sequence[RowStage] = self._ask_for_each("stages", RowStage, (row,))
         names = [stage.name for stage in stages]
         if names not in ([EVALUATE], [GENERATE, EVALUATE]):
             known = f"[{EVALUATE}] or [{GENERATE}, {EVALUATE}]"
@@ -124,8 +124,8 @@ class AddedProgram:
 
     def generation_row(self, row: Row) -> Row:
         """Return the row as far as its first stage depends on it."""
-        found = self._ask("generation_row", Row, row)
-        again = self._ask("generation_row", Row, found)
+        found = self._ask("generation_row", Row, (row,))
+        again = self._ask("generation_row", Row, (found,))
         if eval_id(again.without("eval_id")) != eval_id(found.without("eval_id")):
             raise self._package.error("generation_row: its own row has another one", row)
         return found
@@ -133,7 +133,7 @@ class AddedProgram:
     def batches(self, rows: Sequence[Row], stage: RowStage) -> list[list[Row]]:
         """Return the rows in batches."""
         batches = [
-            list(batch) for batch in self._ask_for_each("batches", (list, tuple), rows, stage)
+            list(batch) for batch in self._ask_for_each("batches", (list, tuple), (rows, stage))
         ]
         given = sorted(id(row) for row in rows)
         if sorted(id(row) for batch in batches for row in batch) != given or [] in batches:
@@ -142,7 +142,7 @@ class AddedProgram:
 
     def command(self, rows: Sequence[Row], stage: RowStage, place: Place) -> Command:
         """Return what computes a stage of a batch of rows."""
-        command = self._ask("command", Command, rows, stage, place)
+        command = self._ask("command", Command, (rows, stage, place))
         texts = [*command.argv, *command.env, *command.env.values(), *command.files]
         self._require("command", str, [*texts, *command.reads])
         self._require("command", bytes, command.files.values())
@@ -152,13 +152,13 @@ class AddedProgram:
 
     def check_output(self, row: Row, stage: RowStage, output: Path) -> None:
         """Raise InvalidOutputError if a stage's output is not valid for a row."""
-        self._ask("check_output", type(None), row, stage, output)
+        self._ask("check_output", type(None), (row, stage, output))
 
     def evaluation(self, row: Row, outputs: Mapping[str, Path]) -> Evaluation:
         """Return the scores of a row."""
-        return self._ask("evaluation", Evaluation, row, outputs)
+        return self._ask("evaluation", Evaluation, (row, outputs))
 
-    def _ask(self, method: str, kind: type[_T], *arguments: Any) -> _T:
+    def _ask(self, method: str, kind: type[_T], arguments: Sequence[Any] = ()) -> _T:
         """Call a method of the adapter, whose answer must be of a kind."""
         row = _first_row(arguments)
         try:
@@ -173,9 +173,9 @@ class AddedProgram:
             raise self._package.error(f"{method}: expected {expected}, got {got}", row)
         return answer
 
-    def _ask_for_each(self, method: str, kind: Any, *arguments: Any) -> list[Any]:
+    def _ask_for_each(self, method: str, kind: Any, arguments: Sequence[Any]) -> list[Any]:
         """Call a method that returns several things of a kind."""
-        answer = self._ask(method, Sequence, *arguments)  # type: ignore[type-abstract]
+        answer = self._ask(method, Sequence, arguments)  # type: ignore[type-abstract]
         self._require(method, kind, answer)
         return list(answer)
 
