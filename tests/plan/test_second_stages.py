@@ -200,6 +200,9 @@ def test_code_of_a_model_needs_a_container_or_somebody_who_permits_it_without() 
     unsafe = [row("acme/a", "problems")]
     with pytest.raises(OellmError, match=r"manifest:2: task_path: problems runs .* set images\."):
         plan(unsafe, unsafe_execution=None)
+    many = [row("acme/a", "problems", gen_kwargs=f"n_samples={count}") for count in range(1, 5)]
+    with pytest.raises(OellmError, match=r"manifest:2: .*; the same in 3 more rows$"):
+        plan(many, unsafe_execution=None)
     images = {f"{program.NAME}-evaluate": "x.sif"}
     made, _ = plan(unsafe, unsafe_execution=None, images=images)
     assert made.environments == [program.NAME, f"{program.NAME}-evaluate"]

@@ -134,7 +134,7 @@ class ManifestReading:
         self._local: dict[ModelKey, Row] = {}
         # Models that no job could load, and rows that no framework could evaluate.
         self.unusable: dict[ModelKey, InputError] = {}
-        self.bad_rows: list[InputError] = []
+        self._bad_rows: dict[tuple[str, str], list[InputError]] = {}
         # Tasks that do not exist. They are told when all cells have been read.
         self.unknown_tasks: list[InputError] = []
         # Whether the row that was read last came with its eval_id, from an earlier run.
@@ -168,6 +168,19 @@ class ManifestReading:
             if second:
                 second_shards[key] = model.spread_second(second)
         return Places(shards, second_shards)
+
+    def note_bad(self, error: InputError) -> None:
+        """Note what is wrong with a row."""
+        self._bad_rows.setdefault((error.column, error.message), []).append(error)
+
+    def errors(self) -> list[InputError]:
+        """Return what is wrong: once for each model, task and kind of mistake."""
+        bad = []
+        for first, *others in self._bad_rows.values():
+            more = f"; the same in {len(others)} more rows" if others else ""
+            message = f"{first.message}{more}"
+            bad.append(InputError(message, first.source, line=first.line, column=first.column))
+        return [*self.unusable.values(), *bad, *self.unknown_tasks]
 
     def note_model(self, row: Row, key: ModelKey) -> None:
         """Note a local model; not its whole row, of which there may be thousands."""

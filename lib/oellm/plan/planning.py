@@ -147,7 +147,7 @@ def plan_run(
         read.note_task(row)
         if spool is not None:
             spool.add(row, staged, estimate)
-    raise_errors([*read.unusable.values(), *read.bad_rows, *read.unknown_tasks])
+    raise_errors(read.errors())
     if not read.models:
         raise NoRowsError("nothing to do: the manifest has no rows")
     return _plan(read, stages, cluster, start_s=costs.start_s, report=report)
@@ -171,7 +171,7 @@ def _find_stages(
     try:
         return stages.find(row, key)
     except InputError as error:
-        read.bad_rows.append(error)
+        read.note_bad(error)
         return None
 
 

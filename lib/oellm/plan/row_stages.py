@@ -120,6 +120,8 @@ class RowStages:
         if whole is not None:
             whole.check(row)
         first, *later = program.stages(row)
+        if first.is_resident and not later:
+            return StagedRow(WorkKey(key), "", row)
         self._require_contained(row, [first, *later])
         work = WorkKey(key, is_resident=first.is_resident, uses_gpu=first.uses_gpu)
         samples = 1
