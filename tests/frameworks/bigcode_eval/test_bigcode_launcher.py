@@ -89,7 +89,7 @@ def test_a_data_set_that_is_not_there_is_named(checkout: Path, tmp_path: Path) -
     assert done.returncode == 1
     assert f"data set nuprl/MultiPL-E is not in the cache {tmp_path}/hf/datasets" in done.stderr
     assert launch(checkout, home, data_sets=["nuprl/MultiPL-E"]).returncode == 0
-    (tmp_path / "hf" / "datasets" / "nuprl___MultiPL-E").mkdir(parents=True)
+    (tmp_path / "hf" / "datasets" / "nuprl___multi_pl-e").mkdir(parents=True)
     assert launch(checkout, offline, data_sets=["nuprl/MultiPL-E"]).returncode == 0
 
 

@@ -20,6 +20,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -88,9 +89,15 @@ def _require_data_sets(names: list[str]) -> None:
         return
     home = os.environ.get("HF_HOME") or os.path.expanduser("~/.cache/huggingface")
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home, "datasets"))
+    # datasets makes nuprl___multi_pl-e of nuprl/MultiPL-E.
+    cached = {_letters(path.name) for path in cache.glob("*")}
     for name in names:
-        if not (cache / name.replace("/", "___")).is_dir():
+        if _letters(name) not in cached:
             sys.exit(f"oellm: data set {name} is not in the cache {cache}; run oe-fetch")
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def _require_passing_trial() -> None:
