@@ -10,6 +10,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from oellm.frameworks import create_program
+from oellm.frameworks.stages import GENERATE
+from oellm.manifest.rows import Row, eval_id
+from oellm.runs.contents import Contents
+from oellm.runs.environment import Environment
+from oellm.runs.result_record import RowTiming
+from oellm.runs.stages.stage_record import StageRecord
+from oellm.runs.stages.stage_store import StageStore
 from support import code_rows, shared_cache
 from support.frameworks import framework_environment, prepare_dataset
 from support.hub import Hub
@@ -85,3 +93,25 @@ def _find_program(worker: int, command: str) -> int:
         if found := _find_program(pid, command):
             return found
     return 0
+
+
+def plant(directory: Path, row: Row, files: Mapping[str, str]) -> None:
+    """Put the output of a row's first stage where a worker finds it, as if it had been computed."""
+    program = create_program(row.typed.eval_suite)
+    assert program is not None
+    generated = program.generation_row(row)
+    store, key = StageStore(directory), eval_id(generated)
+    attempt = store.new_attempt(key, GENERATE)
+    for name, text in files.items():
+        (attempt / name).write_text(text)
+    record = StageRecord(
+        key=key,
+        stage=GENERATE,
+        row=dict(generated.cells),
+        contents=Contents(),
+        environment=Environment(),
+        provenance={},
+        timing=RowTiming(),
+        files={},
+    )
+    store.place(attempt, record)

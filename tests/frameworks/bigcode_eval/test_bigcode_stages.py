@@ -89,3 +89,9 @@ def test_the_package_has_all_tasks_that_can_be_run() -> None:
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     runnable = {name for name in read_definitions() if not find_obstacle(name)}
     assert runnable <= set(json.loads(done.stdout.splitlines()[-1]))
+
+
+def test_nothing_starts_for_a_row_with_a_bad_setting(run: ProgramRun) -> None:
+    told = run.evaluate(manifest(f"5|{GREEDY},", f"|{GREEDY},"), status=2)
+    assert "n_shot: bigcode_eval has no setting for it: humaneval always has 0" in told
+    assert "begins" not in told

@@ -59,10 +59,7 @@ _REFUSED = {
 }
 # Sequences of one forward pass if the row leaves their number to us.
 _AUTO_BATCH = 8
-# The threads that evaluate, each of which waits for a process.
-_EVALUATORS = 16
-# PyTorch with CUDA maps more than 4 GiB when it is imported.
-_ADDRESS_SPACE_GIB = 32
+_ADDRESS_SPACE_GIB = 4
 
 
 class BigcodeProgram:
