@@ -263,6 +263,13 @@ def test_a_worker_outside_of_containers_needs_its_digest_and_a_python(tmp_path: 
     assert (tmp_path / "python.called").read_text().splitlines() == worker
 
 
+def test_a_second_stage_copies_no_model_to_its_node() -> None:
+    made, _ = plan([row("acme/a", "problems")])
+    first, second = (script_of(made, position, stage_dir="$LOCAL_SSD") for position in (0, 1))
+    assert "LOCAL_SSD" in "\n".join(first)
+    assert "LOCAL_SSD" not in "\n".join(second)
+
+
 ENDS = """#!/bin/bash
 if [[ $1 == -c ]]; then exit 0; fi
 [[ ${!#} == 0 ]] && exit "$FIRST"

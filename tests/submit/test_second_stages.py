@@ -330,3 +330,18 @@ def test_answers_of_a_model_that_was_changed_are_generated_again(run: Run, tmp_p
     assert "set aside, to be evaluated again" in said.stderr
     assert model.steps()[3:] == ["generate", "evaluate", "evaluate"]
     assert len(list(Path(run_dir).glob("stages/*/generate.stale-*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_node_of_second_stages_needs_no_place_for_models(run: Run, tmp_path: Path) -> None:
+    env = install_toy(tmp_path / "plugin") | {"LOCAL_SSD": str(tmp_path / "ssd")}
+    model = ToyModel(tmp_path / "model")
+    options = (f"--set=eval_base_dir={tmp_path}/base", "--set=stage_dir=$LOCAL_SSD")
+    rows = f"{HEADER}{model.path},two,,toy\n"
+    rendered = run("oe-render", "--cluster=local", *options, stdin=rows, env=env)
+    run_dir = json.loads(rendered.stdout)["run_dir"]
+    path = Path(run_dir, "submit_evals-evaluate.sbatch")
+    text = path.read_text()
+    assert text.count("\nset -u\n") == 1
+    path.write_text(text.replace("\nset -u\n", "\nset -u\nunset LOCAL_SSD\n"))
+    assert "1 of 1 rows have results" in run("oe-submit", run_dir, env=env).stderr

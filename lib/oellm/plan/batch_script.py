@@ -65,6 +65,9 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, frame: ScriptFr
     else:
         image, python = find_launcher(cluster, array.eval_suite)
     stage_dir, stage_variables = _stage_dir(cluster, is_bound=bool(image))
+    if array.follows is not None:
+        # Second stages load no model, and their nodes may lack the directory.
+        stage_dir, stage_variables = "", []
     return environment.get_template("submit_evals.sbatch.j2").render(
         frame._asdict(),
         version=__version__,

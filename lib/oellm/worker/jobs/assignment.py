@@ -99,7 +99,9 @@ class Assignment:
         """
         if draws is None:
             draws = self._setting("bootstrap_iters")
-        stage_dir = self._setting("stage_dir")
+        # Second stages load no model, and their nodes may lack the directory.
+        is_second = self.array is not None and self.array.follows is not None
+        stage_dir = "" if is_second else self._setting("stage_dir")
         return RunOptions(
             bootstrap_iters=BOOTSTRAP_ITERS if draws is None else draws,
             provenance={**provenance.process_facts(), **self._origin()},
