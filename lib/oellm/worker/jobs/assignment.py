@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from oellm.clusters.cluster import Cluster, resolve_cluster
+from oellm.core.paths import data_file
 from oellm.errors import MachineError
 from oellm.manifest.rows import Row
 from oellm.models import staging
@@ -78,10 +81,11 @@ class Assignment:
         """Return the settings of the run, or those of this machine for rows of no run."""
         if self.run is not None:
             return Cluster(self.run.content["cluster"], {})
-        try:
-            settings = resolve_cluster(None, (), os.environ).settings
-        except MachineError:
-            settings = {"name": "local"}
+        settings: Mapping[str, Any] = {"name": "local"}
+        # A frozen worker brings no known clusters.
+        if data_file("clusters.json").exists():
+            with contextlib.suppress(MachineError):
+                settings = resolve_cluster(None, (), os.environ).settings
         # A stage without an environment of its own runs in that of this process.
         return Cluster({**settings, "executor": "local"}, {})
 
