@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,12 +64,14 @@ def manifest(*rows: tuple[ToyModel, str], **cells: object) -> str:
     return "\n".join(lines) + "\n"
 
 
-def start(command: str, *arguments: str | Path, home: Path, **how: Any) -> subprocess.Popen[str]:
-    """Start a command, with its messages in the file `log`."""
+def start(
+    command: str, *arguments: str | Path, home: Path, within: Sequence[str] = (), **how: Any
+) -> subprocess.Popen[str]:
+    """Start a command, with its messages in the file `log`; `within` starts what follows it."""
     environment = clean_environment(home, {"PYTHONPATH": str(SUPPORT), **how.pop("env", {})})
     with open(home / "log", "a") as log:
         return subprocess.Popen(
-            [sys.executable, "-c", _START, command, *map(str, arguments)],
+            [*within, sys.executable, "-c", _START, command, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

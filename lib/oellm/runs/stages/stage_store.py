@@ -113,10 +113,9 @@ class StageStore:
         content = redact_json(json_codec.dumps(record.to_json(), indent=True)) + b"\n"
         atomic.write_file(attempt / RECORD, content)
         try:
-            self._name(attempt, record)
+            return self._name(attempt, record)
         finally:
             shutil.rmtree(attempt, ignore_errors=True)
-        return _read(self.path(record.key, record.stage), record.key, record.stage)
 
     def copy(self, output: StageOutput, record: StageRecord) -> StageOutput:
         """Place an output for another key as well: one start of a program may compute several."""
@@ -169,24 +168,23 @@ class StageStore:
         except OSError:
             return []
 
-    def _name(self, attempt: Path, record: StageRecord) -> None:
-        """Give an attempt its name, unless there is a valid output."""
+    def _name(self, attempt: Path, record: StageRecord) -> StageOutput:
+        """Give an attempt its name, unless there is a valid output; return what is there."""
         path = self.path(record.key, record.stage)
         for _ in range(_TRIES):
             try:
                 # A directory replaces no other one, unless that is empty.
                 os.rename(attempt, path)
-                break
+                _flush_directory(path.parent)
+                return StageOutput(path, record)
             except OSError as error:
                 if error.errno not in _IS_TAKEN:
                     raise
-            if self.valid(record.key, record.stage) is not None:
-                break
+            if (there := self.valid(record.key, record.stage)) is not None:
+                return there
             self.set_invalid_aside(record.key, record.stage)
-        else:
-            reason = "not a valid output, and it cannot be set aside"
-            raise FileExistsError(errno.EEXIST, reason, str(path))
-        _flush_directory(path.parent)
+        reason = "not a valid output, and it cannot be set aside"
+        raise FileExistsError(errno.EEXIST, reason, str(path))
 
     def _set_aside(self, key: str, stage: str, *, kind: str, finished: str | None) -> Path | None:
         """Rename an output if it is not valid, or if it is the one that finished at a time."""

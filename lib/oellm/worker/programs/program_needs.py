@@ -41,9 +41,13 @@ class ProgramNeeds:
 
     def cached_data(self, due: DueStage) -> Contents:
         """Return the commits of the data sets that a row's program would load."""
-        names = [need.name for need in due.program.needs(due.row) if type(need) is NeededDataSet]
-        expected = due.row["dataset_revision"]
-        return Contents(data=" ".join(cached_commits.find_commits(self.hf_home, names, expected)))
+        commits = {
+            need.name: cached_commits.find_commit(self.hf_home, need.name, need.config)
+            for need in due.program.needs(due.row)
+            if isinstance(need, NeededDataSet)
+        }
+        known = (f"{name}@{commit}" for name, commit in commits.items() if commit)
+        return Contents(data=" ".join(known))
 
 
 def list_needs(batch: StageBatch) -> list[Need]:
