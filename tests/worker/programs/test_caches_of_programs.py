@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from oellm.frameworks.program import NeededDataSet, NeededFile, NeededMetric, NeededNltk
+from oellm.frameworks.program import Need, NeededDataSet, NeededFile, NeededMetric, NeededNltk
 from oellm.hub.cached_commits import find_commit
 from oellm.worker.programs import private_cache
 
@@ -38,7 +38,7 @@ def make_cache(home: Path) -> str:
     return str(home)
 
 
-def parts(home: str, *needs: private_cache.Need) -> list[str]:
+def parts(home: str, *needs: Need) -> list[str]:
     """Return the parts of the cache that needs lead to, after a check of where they are found."""
     found = private_cache.find_parts(home, needs)
     for path, inside in found.items():
