@@ -21,7 +21,7 @@ def mixed(tmp_path: Path) -> Path:
     path = tmp_path / "mixed.csv"
     rows = [
         f"{model},arc_easy,10,lm-eval-harness",
-        f"{model},flores200:deu_Latn-eng_Latn,0,lighteval",
+        f"{model},AIME24,0,evalchemy",
         f"{model},arc_easy,0,lm-eval-harness",
     ]
     path.write_text(HEADER + "".join(f"{row}\r\n" for row in rows), newline="")
@@ -35,7 +35,7 @@ def test_what_can_be_run_is_rendered_and_the_rest_named(
         *("oe-render", "--cluster=local", "--set=executor=local", "--set=venv="),
         *(f"--run_dir={tmp_path / 'run'}", mixed),
     )
-    named = f"{mixed}:3: eval_suite: oellm does not run lighteval, it only reads its results"
+    named = f"{mixed}:3: eval_suite: oellm does not run evalchemy, it only reads its results"
     assert f"oe-render: {named}; left out: 1 row\n" in done.stderr
     assert json.loads(done.stdout)["n_rows"] == 2
     with open(tmp_path / "run" / "jobs.csv", newline="") as stream:
@@ -49,4 +49,4 @@ def test_a_manifest_without_a_row_that_can_be_run_is_an_error(run: Run, mixed: P
         options = ["--cluster=local"] if command != "oe-run-task" else []
         done = run(command, *options, stdin=text, status=2)
         assert done.stdout == ""
-        assert "stdin:2: eval_suite: no row can be run: oellm does not run lighteval" in done.stderr
+        assert "stdin:2: eval_suite: no row can be run: oellm does not run evalchemy" in done.stderr

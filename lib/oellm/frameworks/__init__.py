@@ -60,9 +60,9 @@ _FRAMEWORKS = {
         is_program=True,
         harness=Harness("lm-eval-harness", has_filters=True),
     ),
-    "lighteval": _Framework("oellm.frameworks.lighteval"),
+    "lighteval": _Framework("oellm.frameworks.lighteval", is_program=True),
     "bigcode_eval": _Framework("oellm.frameworks.bigcode_eval", is_program=True),
-    "bigcodebench": _Framework("oellm.frameworks.bigcodebench"),
+    "bigcodebench": _Framework("oellm.frameworks.bigcodebench", is_program=True),
     "evalplus": _Framework("oellm.frameworks.evalplus", is_program=True),
 }
 

@@ -7,13 +7,11 @@ that the answers say themselves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oellm.core import json_codec
-from oellm.core.regular_files import open_regular
 from oellm.frameworks.evalplus import results
+from oellm.frameworks.generated_programs import Generated
 from oellm.frameworks.interface import Evaluation
 from oellm.frameworks.program import InvalidOutputError
 from oellm.frameworks.program_files import describe_usage, read_json
@@ -22,27 +20,8 @@ from oellm.manifest.rows import Row
 from oellm.runs.environment import Environment, TaskState
 from oellm.runs.result_record import RowTiming
 
-SAMPLES = "samples.jsonl"
-_PROBLEMS = "problems.json"
 _RESULTS = "eval_results.json"
 _STATUSES = ("pass", "fail", "timeout")
-
-# Each sample's program, by problem and in the order in which they were generated.
-Samples = dict[str, list[str]]
-
-
-class Generated(NamedTuple):
-    """What the first stage wrote.
-
-    Attributes:
-        problems: The names of the problems, in their order.
-        hash: The digest of the file with the problems.
-        samples: The programs of each problem.
-    """
-
-    problems: list[str]
-    hash: str
-    samples: Samples
 
 
 class Outcomes(NamedTuple):
@@ -57,34 +36,6 @@ class Outcomes(NamedTuple):
     hash: str
     samples: dict[str, list[dict[str, Any]]]
     date: str
-
-
-def read_generated(output: Path) -> Generated:
-    """Return the answers; raises InvalidOutputError if a file is damaged or missing."""
-    facts = _read_object(output / _PROBLEMS)
-    samples: Samples = {}
-    try:
-        with open_regular(output / SAMPLES) as lines:
-            for line in lines:
-                sample = json_codec.loads(line)
-                samples.setdefault(sample["task_id"], []).append(sample["solution"] + "")
-        return Generated([str(name) for name in facts["problems"]], str(facts["hash"]), samples)
-    except FileNotFoundError:
-        raise InvalidOutputError(f"it has no file {SAMPLES}") from None
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InvalidOutputError(f"{SAMPLES}: {error!r}") from None
-
-
-def require_complete(
-    samples: Mapping[str, Sequence[Any]], problems: Sequence[str], n_samples: int
-) -> None:
-    """Raise InvalidOutputError unless every problem has all samples, and no other problem any."""
-    if not problems or samples.keys() != set(problems):
-        odd = sorted(samples.keys() ^ set(problems))[:3]
-        raise InvalidOutputError(f"expected samples of {len(problems)} problems; see {odd}")
-    for problem, found in samples.items():
-        if len(found) != n_samples:
-            raise InvalidOutputError(f"{problem}: expected {n_samples} samples, got {len(found)}")
 
 
 def read_outcomes(output: Path) -> Outcomes:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from oellm.frameworks import row_settings
+from oellm.frameworks import generated_programs, row_settings
 from oellm.frameworks.catalogue import Catalogue, read_catalogue
 from oellm.frameworks.evalplus import outputs
 from oellm.frameworks.interface import Evaluation, count_documents
@@ -154,7 +154,7 @@ class EvalplusProgram:
         else:
             options["values"] = {"parallel": place.cpus}
             (generated,) = place.inputs.values()
-            paths["samples"] = f"{generated}/{outputs.SAMPLES}"
+            paths["samples"] = f"{generated}/{generated_programs.SAMPLES}"
         environment = {
             "TOKENIZERS_PARALLELISM": "false",
             "PYTHONUNBUFFERED": "1",
@@ -177,8 +177,8 @@ class EvalplusProgram:
         """Raise InvalidOutputError unless all answers or their outcomes are there."""
         values = row_settings.read_settings(row, _GENERATION)
         if stage.name == GENERATE:
-            generated = outputs.read_generated(output)
-            outputs.require_complete(generated.samples, generated.problems, values["n_samples"])
+            generated = generated_programs.read_generated(output)
+            generated_programs.require_complete(generated, values["n_samples"])
             if (expected := self._expected(row)) not in (None, len(generated.problems)):
                 found = len(generated.problems)
                 raise InvalidOutputError(f"expected {expected} problems, got {found}")
@@ -187,9 +187,9 @@ class EvalplusProgram:
 
     def evaluation(self, row: Row, outputs_by_stage: Mapping[str, Path]) -> Evaluation:
         """Return the scores of a row; raises InvalidOutputError if its outputs hold none."""
-        generated = outputs.read_generated(outputs_by_stage[GENERATE])
+        generated = generated_programs.read_generated(outputs_by_stage[GENERATE])
         values = row_settings.read_settings(row, _GENERATION)
-        outputs.require_complete(generated.samples, generated.problems, values["n_samples"])
+        generated_programs.require_complete(generated, values["n_samples"])
         outcomes = outputs.read_outcomes(outputs_by_stage[EVALUATE])
         outputs.require_same(generated, outcomes)
         return outputs.make_evaluation(

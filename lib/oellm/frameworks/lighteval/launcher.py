@@ -1,23 +1,21 @@
 """Starts lighteval inside its own environment, for many rows; nothing else of oellm is there.
 
-usage: launcher.py OPTIONS.json
+usage: launcher.py OPTIONS.json MODEL
 
 lighteval's registry of tasks takes long to load, and so does a model. This loads both once, and
-evaluates each row by itself, as `lighteval accelerate` does. The options:
+evaluates each row by itself, as `lighteval accelerate` does. MODEL is the directory of the model.
+It starts in the directory of the output. The options:
 
-    model      the directory of the model
     values     fields of lighteval's TransformersModelConfig
     sampling   whether answers are drawn: lighteval sets a temperature but leaves this to the model
     bootstrap  draws for bootstrapped standard errors
-    work       a directory for everything that is thrown away
-    output     the directory for what is kept
     rows       objects with `id`, `task` (`name|shots`), `limit` (documents, a share below 1 or
                null) and `samples` (whether to keep these)
 
-OUTPUT/ID has results.json, documents.json (how many each task has) and perhaps samples.json, or
-error.txt if the row failed. A row that it has not come to has neither: after SIGTERM, and if the
-model cannot compute anything more. Exits with 0 if it has come to a row, and with another status
-if not, if the model cannot be loaded, or if a disk is full.
+The output has a directory ID for each row, with results.json, documents.json (the number of each
+task's) and perhaps samples.json; or with error.txt if the row failed. A row that it has not come to
+has neither: after SIGTERM, and if the model cannot compute anything more. Exits with 0 if it has
+come to a row, and with another status if not, if the model cannot be loaded, or if a disk is full.
 """
 
 from __future__ import annotations
@@ -29,6 +27,7 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -48,12 +47,11 @@ class _ModelError(Exception):
 def main() -> int:
     """Evaluate the rows that the options name."""
     options = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    output, work = Path(options["output"]), Path(options["work"])
+    output, work = Path.cwd(), Path(tempfile.mkdtemp())
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0 if _has_ended_rows(output) else 143))
-    work.mkdir(parents=True, exist_ok=True)
     os.chdir(work)
     # A path that is not relative would lead lighteval's cache of answers into the model.
-    os.symlink(os.path.abspath(options["model"]), "model")
+    os.symlink(os.path.abspath(sys.argv[2]), "model")
     _forbid_downloads()
     version = importlib.metadata.version("lighteval")
     (output / "version.txt").write_text(version, encoding="utf-8")
@@ -63,15 +61,23 @@ def main() -> int:
         directory.mkdir()
         try:
             evaluate(row, directory)
+            sys.stdout.write(f"oellm: {row['task']} is evaluated\n")
         except Exception as error:
             traceback.print_exc()
             if isinstance(error, _ModelError) or getattr(error, "errno", 0) in _FULL_DISK:
                 return 1
-            lines = traceback.format_exception(error)
-            _write(directory / "error.txt", "".join(lines))
+            _write(directory / "error.txt", _describe(error))
             if any(text in str(error) for text in _BROKEN):
                 break
     return 0
+
+
+def _describe(error: Exception) -> str:
+    """Return what is wrong on one line; the traceback is in the log."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if "Couldn't find cache" in text or "Couldn't reach" in text or "Resource punkt" in text:
+        text += "; run oe-fetch"
+    return text
 
 
 def _has_ended_rows(output: Path) -> bool:

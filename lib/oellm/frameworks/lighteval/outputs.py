@@ -81,4 +81,4 @@ def _require_results(directory: Path) -> None:
         text = read_regular(directory / _ERROR).decode("utf-8", "replace").strip()
     except OSError:
         raise UnfinishedOutputError("lighteval has not come to it") from None
-    raise InvalidOutputError(f"{text.splitlines()[-1] if text else 'it failed'}\n{text}")
+    raise InvalidOutputError(text or "it failed")

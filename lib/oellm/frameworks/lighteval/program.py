@@ -151,11 +151,8 @@ class LightevalProgram:
         """Return the start of lighteval for a batch of rows."""
         del stage
         options: dict[str, Any] = {
-            "model": place.model,
             **_setup(rows[0], gpus=place.gpus),
             "bootstrap": place.bootstrap_iters,
-            "work": f"{place.private}/work",
-            "output": place.output,
             "rows": [
                 {
                     "id": row["eval_id"],
@@ -166,11 +163,11 @@ class LightevalProgram:
                 for row in rows
             ],
         }
-        environment = {"TOKENIZERS_PARALLELISM": "false"}
+        environment = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
         if not place.gpus:
             environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
         return Command(
-            (place.python, *map(place.own_file, ("launcher.py", "options.json"))),
+            (place.python, *map(place.own_file, ("launcher.py", "options.json")), place.model),
             env=environment,
             files={"launcher.py": _launcher(), "options.json": json.dumps(options).encode()},
             address_space_gib=None,
