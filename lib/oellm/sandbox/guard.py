@@ -202,6 +202,8 @@ def _hide_evaluator(limits: _Limits) -> None:
             # One that no tmpfs has replaced cannot be written.
             with contextlib.suppress(OSError):
                 os.makedirs(os.environ[name], exist_ok=True)
+    # Where multiprocessing of the evaluator has its sockets.
+    getattr(multiprocessing.process.current_process(), "_config", {}).pop("tempdir", None)
     os.chdir(first)
     # In a further namespace, this process would have capabilities again.
     with contextlib.suppress(OSError), open(_NAMESPACE_LIMIT, "w") as file:
