@@ -144,8 +144,8 @@ class AddedProgram:
         """Return what computes a stage of a batch of rows."""
         command = self._ask("command", Command, (rows, stage, place))
         texts = [*command.argv, *command.env, *command.env.values(), *command.files]
-        self._require("command", str, [*texts, *command.reads])
-        self._require("command", bytes, command.files.values())
+        self._require("command", str, [*texts, *command.reads], row=rows[0])
+        self._require("command", bytes, command.files.values(), row=rows[0])
         if not command.argv:
             raise self._package.error("command: argv is empty", rows[0])
         return command
@@ -176,13 +176,15 @@ class AddedProgram:
     def _ask_for_each(self, method: str, kind: Any, arguments: Sequence[Any]) -> list[Any]:
         """Call a method that returns several things of a kind."""
         answer = self._ask(method, Sequence, arguments)  # type: ignore[type-abstract]
-        self._require(method, kind, answer)
+        self._require(method, kind, answer, row=_first_row(arguments))
         return list(answer)
 
-    def _require(self, method: str, kind: Any, values: Iterable[object]) -> None:
+    def _require(
+        self, method: str, kind: Any, values: Iterable[object], *, row: Row | None = None
+    ) -> None:
         for value in values:
             if not isinstance(value, kind):
-                raise self._package.error(f"{method}: unexpected {type(value).__name__}")
+                raise self._package.error(f"{method}: unexpected {type(value).__name__}", row)
 
 
 class AddedReader:

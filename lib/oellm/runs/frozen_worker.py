@@ -33,7 +33,7 @@ _GROUP = "oellm.frameworks"
 # Names end up in names of files and settings. A package inside another one would import that.
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # A package with more than an adapter would make each run's worker large. In bytes.
-_MOST = 16 * 2**20
+_MOST = 16 * 10**6
 _MAIN = f"import sys\nfrom {_COMMAND} import main\nsys.exit(main())\n"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 # The earliest time that a zip file can hold; with it the same sources always give the same bytes.

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from oellm.core import display
 from oellm.core.processes.stop_signals import StopSignals
 from oellm.errors import MachineError
+from oellm.frameworks.added_program import AdapterError
 from oellm.frameworks.program import InvalidOutputError, UnfinishedOutputError
 from oellm.manifest.rows import Row
 from oellm.runs import provenance
@@ -222,7 +223,7 @@ class ProgramWorker:
         except InvalidStageError as error:
             self._leave_out(staged, error)
             return None
-        except ContentsChangedError as error:
+        except (ContentsChangedError, AdapterError) as error:
             failure = describe_failure(error, staged.stage_name, 0.0)
             self._fail(staged, {row["eval_id"]: job}, failure, started=display.utc_now())
             return None
@@ -236,6 +237,8 @@ class ProgramWorker:
 
     def _run(self, batch: StageBatch, jobs: Jobs, inputs: Mapping[str, StageOutput]) -> None:
         """Run the program of a batch, and keep what it has computed."""
+        if batch.obstacle is not None:
+            raise batch.obstacle
         uses_gpu, limit = batch.first.stage.uses_gpu, self._limit(batch)
         resources = Resources(
             gpus=self._gpus if uses_gpu else 0,

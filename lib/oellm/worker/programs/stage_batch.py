@@ -77,10 +77,12 @@ class StageBatch:
     Attributes:
         subjects: The rows that the program is told to compute.
         staged: All rows that this computes; several may share a subject.
+        obstacle: Why the adapter has no batches of these rows; each of them is alone then.
     """
 
     subjects: tuple[Row, ...]
     staged: tuple[DueStage, ...]
+    obstacle: Exception | None = None
 
     @property
     def first(self) -> DueStage:
@@ -108,7 +110,8 @@ class StageBatch:
         """Return the batch with some of its rows."""
         staged = tuple(each for each in self.staged if each.row["eval_id"] in eval_ids)
         wanted = {each.subject["eval_id"] for each in staged}
-        return StageBatch(tuple(row for row in self.subjects if row["eval_id"] in wanted), staged)
+        subjects = tuple(row for row in self.subjects if row["eval_id"] in wanted)
+        return StageBatch(subjects, staged, self.obstacle)
 
 
 def stage_row(row: Row, number: int) -> DueStage | None:
@@ -158,6 +161,12 @@ def make_batches(staged: Iterable[DueStage]) -> Iterator[StageBatch]:
         for each in group:
             by_subject.setdefault(each.subject["eval_id"], []).append(each)
         subjects = [members[0].subject for members in by_subject.values()]
-        for batch in group[0].program.batches(subjects, group[0].stage):
+        obstacle = None
+        try:
+            batches = group[0].program.batches(subjects, group[0].stage)
+        # The adapter of another package may raise anything; it costs these rows and no others.
+        except Exception as error:
+            batches, obstacle = [[row] for row in subjects], error
+        for batch in batches:
             members = [each for row in batch for each in by_subject[row["eval_id"]]]
-            yield StageBatch(tuple(batch), tuple(members))
+            yield StageBatch(tuple(batch), tuple(members), obstacle)
