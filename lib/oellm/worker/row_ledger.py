@@ -29,8 +29,9 @@ class RowCounts:
         done: Rows with a new result.
         skipped: Rows that had a result before.
         failed: Rows that failed.
-        generated: Rows whose first stage of two has its output, which this worker does not
+        generated: Rows whose first stage of two this worker has computed, and which it does not
             evaluate.
+        ready: The same for rows whose first stage had its output before.
         left: Rows that were not evaluated because of a signal.
         kept_bytes: The size of the answers that were added on disk for the rows that are left.
         halt: Why the worker has ended before all rows were evaluated; None if it has not, or if a
@@ -41,6 +42,7 @@ class RowCounts:
     skipped: int = 0
     failed: int = 0
     generated: int = 0
+    ready: int = 0
     left: int = 0
     kept_bytes: int = 0
     halt: Halt | None = None

@@ -224,7 +224,7 @@ class RowScheduler:
             process.child.kill()
         counts = self.counts
         counts.left = self._total - counts.done - counts.failed - counts.generated
-        counts.generated += self._kept
+        counts.ready += self._kept
 
     def _begin(self, key: ModelKey, row: Row) -> None:
         self._begun += 1

@@ -109,3 +109,21 @@ def test_heartbeats_name_the_stage(model: ToyModel, tmp_path: Path) -> None:
     run.evaluate(run.first)
     assert run.heartbeat(run.first)["ended"] == "finished"
     assert run.heartbeat(run.first)["scoring_s"] > 0
+
+
+def test_an_output_that_was_there_is_no_progress(model: ToyModel, tmp_path: Path) -> None:
+    other = ToyModel(tmp_path / "models" / "other", b"another model's weights")
+    rows = manifest((model, "two"), (other, "two"))
+    run = ToyRun(rows, tmp_path, "--set=requeues=1", "--set=stop_before=1")
+    other.set_faults("generate hang")
+    statuses = []
+    for _ in range(3):
+        before = messages(tmp_path).count("hangs")
+        job = {"SLURM_ARRAY_JOB_ID": "4711"}
+        with worker("", *run.arguments(run.first), home=tmp_path, env=job) as process:
+            wait_for(lambda: messages(tmp_path).count("hangs") > before)  # noqa: B023
+            process.send_signal(signal.SIGUSR1)
+            statuses.append(process.wait(PATIENCE))
+    # The first attempt has computed the other output; the next two have computed nothing.
+    assert statuses == [75, 75, 1]
+    assert "stuck: 2 times in a row the time ran out" in messages(tmp_path)

@@ -20,17 +20,18 @@ def find_status(
 
     `first` is the first signal that it got, None if it got none.
     """
-    generated = f", {counts.generated} have the output of their first stage"
+    ready = counts.generated + counts.ready
+    generated = f", {ready} have the output of their first stage" if ready else ""
     left = f", {counts.left} left" if counts.left else ""
     log(
         f"{counts.done} rows evaluated, {counts.skipped} already had results, "
-        f"{counts.failed} failed{generated if counts.generated else ''}{left}"
+        f"{counts.failed} failed{generated}{left}"
     )
     if counts.halt is not None:
         return _halted(counts.halt, log)
     if counts.left and first is not None:
         return _stopped(assignment, counts, first, log=log)
-    if counts.failed and assignment.is_followed and counts.generated:
+    if counts.failed and assignment.is_followed and ready:
         # A job that depends on this one begins only if this one succeeds.
         return ExitStatus.DONE
     return ExitStatus.FAILED if counts.failed else ExitStatus.DONE

@@ -53,7 +53,7 @@ class Session:
                 self._add(worker.run(resident))
             if part == Part.ALL:
                 # Their second stages come now; the others have ended, or are left.
-                self.counts.generated = 0
+                self.counts.generated = self.counts.ready = 0
                 of_programs = [row for row in of_programs if _is_due(row, stages_kept)]
             if of_programs and self._is_over:
                 self.counts.left += len(of_programs)
@@ -92,7 +92,7 @@ class Session:
     def _add(self, counts: RowCounts) -> None:
         """Add the counts of a worker."""
         mine = self.counts
-        for name in ("done", "skipped", "failed", "generated", "left", "kept_bytes"):
+        for name in ("done", "skipped", "failed", "generated", "ready", "left", "kept_bytes"):
             setattr(mine, name, getattr(mine, name) + getattr(counts, name))
         mine.halt = mine.halt or counts.halt
 

@@ -144,7 +144,7 @@ class ProgramWorker:
         if staged.is_first:
             if staged.is_last or self._outputs.find(staged) is None:
                 return True
-            self._note_generated(staged)
+            self._note_ready(staged)
             return False
         try:
             self._outputs.require(staged)
@@ -158,10 +158,12 @@ class ProgramWorker:
         self._sinks.log(f"{staged.label} left out: {reason}")
         del self._open[staged.row["eval_id"]]
 
-    def _note_generated(self, staged: DueStage) -> None:
-        """Note that a row's first stage has its output."""
+    def _note_ready(self, staged: DueStage, *, is_new: bool = False) -> None:
+        """Note that a row's first stage has its output, and whether this worker has computed it."""
+        self._generated += is_new
         if self._part == Part.FIRST:
-            self._ledger.counts.generated += 1
+            self._ledger.counts.generated += is_new
+            self._ledger.counts.ready += not is_new
             del self._open[staged.row["eval_id"]]
 
     def _compute(self, batch: StageBatch) -> None:
@@ -301,8 +303,7 @@ class ProgramWorker:
         for each in batch.staged:
             if each.key in contents:
                 self._sinks.log(f"{each.label} {batch.name} done in {attempt.seconds:.1f} s")
-                self._generated += 1
-                self._note_generated(each)
+                self._note_ready(each, is_new=True)
 
     def _find_change(self, staged: DueStage) -> Exception | None:
         """Return how a row's model or task has changed while its program ran; None if not."""
@@ -318,7 +319,7 @@ class ProgramWorker:
         if self._skip_if_done(row):
             return
         if staged.is_first and not staged.is_last and self._outputs.find(staged) is not None:
-            self._note_generated(staged)
+            self._note_ready(staged)
             return
         self._ledger.record_failure(staged.label, jobs[row["eval_id"]], failure, started=started)
         if self._ledger.counts.halt is None:
