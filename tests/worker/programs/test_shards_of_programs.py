@@ -127,3 +127,15 @@ def test_an_output_that_was_there_is_no_progress(model: ToyModel, tmp_path: Path
     # The first attempt has computed the other output; the next two have computed nothing.
     assert statuses == [75, 75, 1]
     assert "stuck: 2 times in a row the time ran out" in messages(tmp_path)
+
+
+def test_a_program_reads_the_copy_of_the_model_on_the_node(model: ToyModel, tmp_path: Path) -> None:
+    node = tmp_path / "node"
+    run = ToyRun(manifest((model, "two"), (model, "one")), tmp_path, f"--set=stage_dir={node}")
+    assert "1 rows evaluated" in run.evaluate(run.first)
+    # The toy notes what it does beside the directory that it reads.
+    (log,) = node.glob("*/*.log")
+    assert [line.split()[0] for line in log.read_text().splitlines()] == ["generate", "both"]
+    assert model.steps() == []
+    # The copy is gone.
+    assert not list(node.rglob("config.json"))
