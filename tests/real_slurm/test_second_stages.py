@@ -30,10 +30,11 @@ class StagedRun:
         made.set_faults(*faults)
         return made
 
-    def render(self, *rows: tuple[ToyModel, str], shard_time: str) -> None:
+    def render(self, *rows: tuple[ToyModel, str], shard_time: str, **settings: object) -> None:
         text = HEADER + "".join(f"{model.path},{task},,toy\n" for model, task in rows)
         options = [f"shard_time={shard_time}", "cpu_partition=cpu", f"python={sys.executable}"]
         options += ["gpus_per_node=4", f"venvs.toy={Path(sys.executable).parent.parent}"]
+        options += [f"{name}={value}" for name, value in settings.items()]
         done = self._cluster.run("oe-render", *(f"--set={text}" for text in options), stdin=text)
         self.path = Path(json.loads(done)["run_dir"])
 
@@ -156,3 +157,36 @@ def test_cancelling_takes_both_and_the_next_call_continues(
     assert slow.steps() == ["generate", "generate", "evaluate"]
     assert other.steps() == ["generate", "evaluate", "evaluate"]
     assert set(staged.tasks()) == {"two"}
+
+
+def test_workers_of_a_node_are_followed_together(
+    staged: StagedRun, shared_cluster: DevCluster
+) -> None:
+    good, bad = staged.model("good"), staged.model("bad", "generate fail")
+    staged.render((good, "two"), (bad, "two"), shard_time="0", whole_node="true", mem="1000M")
+    (first, second) = json.loads((staged.path / "run.json").read_text())["arrays"]
+    assert (first["workers"], second["workers"]) == (4, 1)
+    said = staged.submit("--wait=done", "--poll=1", status=1)
+    assert "elements: 2 submitted" in said
+    # One of two workers had nothing to leave, and what follows has begun all the same.
+    assert staged.state(staged.jobs()[0]) == ("COMPLETED", "None")
+    assert good.steps() == ["generate", "evaluate"]
+    assert bad.steps() == ["generate"]
+    bad.set_faults()
+    staged.submit("--wait=done", "--poll=1")
+    assert bad.steps() == ["generate", "generate", "evaluate"]
+    assert good.steps() == ["generate", "evaluate"]
+
+
+@pytest.mark.usefixtures("image")
+def test_both_stages_run_in_containers_that_the_worker_starts(
+    staged: StagedRun, image_path: Path
+) -> None:
+    model = staged.model("model")
+    staged.render((model, "two"), shard_time="0", **{"images.toy": image_path})
+    staged.submit("--wait=done", "--poll=1")
+    assert model.steps() == ["generate", "evaluate"]
+    (record,) = staged.tasks().values()
+    assert str(image_path) in json.dumps(record["provenance"])
+    (described,) = json.loads((staged.path / "run.json").read_text())["images"]
+    assert (described["eval_suite"], described["path"]) == ("toy", str(image_path))

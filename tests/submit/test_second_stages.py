@@ -173,6 +173,17 @@ def test_a_waiting_call_evaluates_what_a_failed_job_has_left(
     assert len(jobs(record)) == 3
 
 
+def test_what_was_cancelled_meanwhile_is_not_submitted_again(
+    run: Run, tmp_path: Path, slurm: FakeSlurm, record: dict[str, Any]
+) -> None:
+    with waiting(tmp_path, slurm, record, "--poll=1") as process:
+        until_it_says(process, "elements: 7 submitted")
+        generate(Path(record["run_dir"]), MODELS[1])
+        run("oe-submit", "--cancel", record["run_dir"], env=slurm.env)
+        until_it_says(process, "elements: 7 ended")
+    assert len(jobs(record)) == 2
+
+
 def test_a_second_stage_that_nothing_came_for_is_not_submitted_alone(
     tmp_path: Path, slurm: FakeSlurm, record: dict[str, Any]
 ) -> None:

@@ -163,15 +163,16 @@ class Submitter:
     def _forget_hopeless(self, unfinished: Iterable[Element]) -> None:
         """Let elements be submitted again that never began, since what they followed has failed.
 
-        Some of their rows may have an output all the same.
+        Some of their rows may have an output all the same. What a user has cancelled stays so.
         """
         jobs, shards = newest_jobs(self.run), array_elements.shards_by_element(self.run)
         beats = read_beats(self.run) if self._followers else {}
         for element in self._followers.intersection(unfinished):
             self._followers.discard(element)
             (shard,) = shards[element]
-            task = jobs[shard].task if shard in jobs else None
-            name = "" if task is None else f"{task.job_id}_{task.array_index}"
+            if (job := jobs.get(shard)) is None or job.task is None or job.is_cancelled:
+                continue
+            name = f"{job.task.job_id}_{job.task.array_index}"
             attempts = beats[shard].attempts if shard in beats else ()
             if name not in [attempt.job for attempt in attempts]:
                 self._submitted.discard(element)
