@@ -29,6 +29,12 @@ def framework_environment(name: str) -> Path:
 
 
 @functools.cache
+def framework_image(name: str) -> Path:
+    """Return the image with the packages of a lock file."""
+    return _made("build-test-image", f"{name}-cpu")
+
+
+@functools.cache
 def reciting_model(knows: int = KNOWN) -> Path:
     """Return a model that solves the first problems of HumanEval: pass@1 of 0 to 11 is KNOWS/12."""
     return _made("make-reciting-model", "--knows", str(knows))

@@ -19,7 +19,7 @@ from oellm.runs.result_record import RowTiming
 from oellm.runs.stages.stage_record import StageRecord
 from oellm.runs.stages.stage_store import StageStore
 from support import code_rows, shared_cache
-from support.frameworks import framework_environment, prepare_dataset
+from support.frameworks import framework_environment, framework_image, prepare_dataset
 from support.hub import Hub
 from support.process_tree import children
 from support.toy_rows import messages, wait_for, worker
@@ -29,12 +29,20 @@ _PATIENCE = 600.0
 
 
 class ProgramRun:
-    """Evaluates rows in one directory, again and again, without a network."""
+    """Evaluates rows in one directory, again and again, without a network.
 
-    def __init__(self, home: Path, venvs: Mapping[str, str], env: Mapping[str, str]) -> None:
+    `venvs` has names of environments by key of the setting of this name; their images are used
+    instead if `in_images`.
+    """
+
+    def __init__(
+        self, home: Path, venvs: Mapping[str, str], env: Mapping[str, str], in_images: bool = False
+    ) -> None:
         self.home = home
-        named = {key: str(framework_environment(name)) for key, name in venvs.items()}
-        self._env = {"OELLM_CLUSTER": "local", "OELLM_VENVS": json.dumps(named), **env}
+        find = framework_image if in_images else framework_environment
+        named = json.dumps({key: str(find(name)) for key, name in venvs.items()})
+        places = {"OELLM_IMAGES" if in_images else "OELLM_VENVS": named}
+        self._env = {"OELLM_CLUSTER": "local", "OELLM_CONTAINER_RUNTIME": "auto", **places, **env}
 
     def evaluate(self, rows: str, *, status: int = 0, **env: str) -> str:
         """Run a worker to its end; return its messages."""

@@ -110,7 +110,8 @@ def make_evaluation(
     requests = sum(map(len, generations))
     samples = _samples(generations) if row.typed.log_samples else []
     return Evaluation(
-        native=native,
+        # Without `config`: it has the settings of the evaluation, not those of the generation.
+        native={task: native[task]},
         scores=scores,
         samples={task: samples} if samples else {},
         timing=RowTiming(),

@@ -81,6 +81,10 @@ class BigcodeProgram:
             "dtype": _MODEL["dtype"],
             "limit": RowSetting("a number of problems"),
             "batch_size": RowSetting("sequences of one problem per forward pass", "1"),
+            "tp": RowSetting("GPUs over which the model is spread", "1"),
+            "trust_remote_code": RowSetting(row_settings.SWITCH, "false"),
+            "model_args": RowSetting(f"arguments among {', '.join(_MODEL)}"),
+            "log_samples": RowSetting(row_settings.SWITCH, "false", stage=EVALUATE),
         }
         return {**columns, **_generation_settings(task)}
 
