@@ -1,13 +1,15 @@
 """Rows of data sets about code, for frameworks that run without any hub.
 
-The rows are made from the problems of HumanEval, whose prompts, solutions and tests are true. Where
-the schema wants test inputs that the published data set has in thousands (evalplus), they are
-those of the problem's own test: so scores say something about the pipeline, not about a model.
+The rows are made: from the problems of HumanEval, whose prompts, solutions and tests are true, and
+from small_programs.py. Where the schema wants test inputs that the published data set has in
+thousands (evalplus), they are those of the problem's own test. So scores say something about the
+pipeline, not about a model.
 """
 
 from __future__ import annotations
 
 import ast
+import itertools
 import json
 import re
 from collections.abc import Iterable
@@ -18,6 +20,7 @@ from support import human_eval
 from support.hub import Hub
 from support.hub_content import write_dataset
 from support.human_eval import Problem
+from support.small_programs import SMALL_PROGRAMS
 
 
 def serve_human_eval(hub: Hub, directory: Path, limit: int = 164) -> None:
@@ -26,6 +29,49 @@ def serve_human_eval(hub: Hub, directory: Path, limit: int = 164) -> None:
     write_dataset(directory, "openai_humaneval", "openai_humaneval", rows, ("test",))
     hub.add_dataset("openai/openai_humaneval", directory)
     hub.renamed["openai_humaneval"] = "openai/openai_humaneval"
+
+
+def serve_mbpp(hub: Hub, directory: Path) -> None:
+    """Serve google-research-datasets/mbpp, also by its old name, under which bigcode asks for it.
+
+    bigcode wants 500 problems, so the twelve are there again and again.
+    """
+    rows = [
+        {
+            "task_id": number,
+            "text": program.text,
+            "code": program.code,
+            "test_list": program.tests,
+            "test_setup_code": "",
+            "challenge_test_list": [],
+        }
+        for number, program in zip(range(11, 511), itertools.cycle(SMALL_PROGRAMS), strict=False)
+    ]
+    write_dataset(directory, "full", "full", rows, ("train", "test", "validation", "prompt"))
+    hub.add_dataset("google-research-datasets/mbpp", directory)
+    hub.renamed["mbpp"] = "google-research-datasets/mbpp"
+
+
+def write_evalplus_mbpp(path: Path) -> Path:
+    """Write the twelve small programs for MBPP_OVERRIDE_PATH of evalplus."""
+    return _write_lines(
+        path,
+        (
+            {
+                # These numbers are none of those whose inputs evalplus turns into tuples.
+                "task_id": f"Mbpp/{number}",
+                "prompt": f'"""\n{program.text}\n{program.tests[0]}\n"""\n',
+                "entry_point": program.name,
+                "canonical_solution": program.code,
+                "contract": "",
+                "assertion": "\n".join(program.tests),
+                "base_input": [arguments for arguments, _ in program.cases[:-1]],
+                "plus_input": [program.cases[-1][0]],
+                "atol": 0,
+            }
+            for number, program in enumerate(SMALL_PROGRAMS, 901)
+        ),
+    )
 
 
 def write_evalplus(path: Path, limit: int = 12) -> Path:

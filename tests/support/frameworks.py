@@ -1,4 +1,4 @@
-"""What makes the evaluation frameworks testable: environments, models with known scores, caches.
+"""What makes the evaluation frameworks testable: environments, models with known scores, images.
 
 Each function makes what it returns on the first call, and takes it from the cache of tests
 afterwards. If it cannot be made here, the test skips with the reason; with CI=true it fails.
@@ -15,11 +15,12 @@ from typing import NoReturn
 
 import pytest
 
+from support import known_answers
 from support.hub import Hub
 from support.processes import ROOT
 
 # The reciting model knows this many of the problems that most tests take.
-KNOWN, PROBLEMS = 8, 12
+KNOWN, PROBLEMS = 8, known_answers.PROBLEMS
 
 
 @functools.cache
@@ -38,6 +39,12 @@ def framework_image(name: str) -> Path:
 def reciting_model(knows: int = KNOWN) -> Path:
     """Return a model that solves the first problems of HumanEval: pass@1 of 0 to 11 is KNOWS/12."""
     return _made("make-reciting-model", "--knows", str(knows))
+
+
+@functools.cache
+def framework_image(name: str) -> Path:
+    """Return a container image of scripts/build-test-image, such as lighteval-cpu."""
+    return _made("build-test-image", name)
 
 
 def prepare_dataset(environment: Path, name: str, hub: Hub, hf_home: Path) -> dict[str, str]:

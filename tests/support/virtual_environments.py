@@ -15,6 +15,8 @@ REQUIREMENTS = CONTAINERS / "requirements"
 REPAIR = CONTAINERS / "repair.py"
 # The lock files are for this version of Python.
 PYTHON = "3.11"
+# Environments share the files of this cache on the same file system by hard links.
+UV_CACHE = shared_cache.CACHE / "uv-cache"
 _UV = "uv==0.13.9"
 
 
@@ -73,15 +75,22 @@ def install_package(requirement: str) -> Path:
 def call_uv(*arguments: str) -> str:
     """Run uv with this machine's sources of packages; return what it prints."""
     settings = package_sources.uv_settings(package_sources.pip_settings())
-    # Environments share the files of a cache on the same file system by hard links.
-    settings |= {"UV_CACHE_DIR": str(shared_cache.CACHE / "uv-cache"), "UV_NO_CONFIG": "1"}
-    uv = shared_cache.cached_directory(_UV.replace("==", "-"), _install_uv) / "bin" / "uv"
-    return _run([str(uv), "--quiet", "--no-python-downloads", *arguments], settings)
+    settings |= {"UV_CACHE_DIR": str(UV_CACHE), "UV_NO_CONFIG": "1"}
+    uv = str(uv_directory() / "bin" / "uv")
+    return _run([uv, "--quiet", "--no-python-downloads", *arguments], settings)
+
+
+def uv_directory() -> Path:
+    """Return the directory that has bin/uv."""
+    UV_CACHE.mkdir(parents=True, exist_ok=True)
+    return shared_cache.cached_directory(f"venv-{_UV.replace('==', '-')}", _install_uv)
 
 
 def _install_uv(directory: Path) -> None:
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    _run([*pip, "--no-deps", "--target", str(directory), _UV], {})
+    # Not every Python has pip, but each can make an environment that has it.
+    _run([sys.executable, "-m", "venv", str(directory)], {})
+    pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    _run([*pip, "--disable-pip-version-check", "--no-deps", _UV], {})
 
 
 def _python() -> str:
