@@ -31,7 +31,7 @@ def framework_environment(name: str) -> Path:
 
 @functools.cache
 def framework_image(name: str) -> Path:
-    """Return the image with the packages of a lock file."""
+    """Return the container image with the packages of a lock file."""
     return _made("build-test-image", f"{name}-cpu")
 
 
@@ -39,12 +39,6 @@ def framework_image(name: str) -> Path:
 def reciting_model(knows: int = KNOWN) -> Path:
     """Return a model that solves the first problems of HumanEval: pass@1 of 0 to 11 is KNOWS/12."""
     return _made("make-reciting-model", "--knows", str(knows))
-
-
-@functools.cache
-def framework_image(name: str) -> Path:
-    """Return a container image of scripts/build-test-image, such as lighteval-cpu."""
-    return _made("build-test-image", name)
 
 
 def prepare_dataset(environment: Path, name: str, hub: Hub, hf_home: Path) -> dict[str, str]:
