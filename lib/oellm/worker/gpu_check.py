@@ -51,7 +51,7 @@ NO_GPUS = GpuDemand()
 def find_demand(run: Run | None, shard: int | None, rows: Iterable[Row]) -> GpuDemand:
     """Return what the worker of a shard, or of rows without a run, was given."""
     allowed = os.environ.get(_ALLOW_CPU, "").lower() in ("1", "true", "yes")
-    if all(_is_for_cpu(row) for row in rows):
+    if all(is_for_cpu(row) for row in rows):
         return GpuDemand(0, allowed)
     if run is None or shard is None:
         count = 1 if any(os.environ.get(name) for name in _SLURM) else 0
@@ -132,7 +132,7 @@ def describe_sight(root: str = "/") -> str:
     return "; ".join(parts)
 
 
-def _is_for_cpu(row: Row) -> bool:
+def is_for_cpu(row: Row) -> bool:
     """Return whether a row asks for another device than a GPU of NVIDIA or AMD."""
     return not str(row.model_arguments.get("device", "cuda")).startswith("cuda")
 

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from oellm.models.model_digests import ModelDigests
+from oellm.runs.accepted_contents import AcceptedContents, model_source, write_accepted
+from oellm.runs.run_directory import load_run
 from support.toy_rows import (
     PATIENCE,
     ToyModel,
     evaluate,
     manifest,
     messages,
+    processes,
     records,
     start,
     wait_for,
@@ -43,6 +50,14 @@ class ToyRun:
     def evaluate(self, shard: int, status: int = 0) -> str:
         """Run the worker of a shard to its end; return its messages."""
         return evaluate("", *self.arguments(shard), home=self._home, status=status)
+
+    def accept(self) -> str:
+        """Accept the models as they are now, as oe-submit does; return the last one's digest."""
+        digests = ModelDigests()
+        models = {model_source(row): digests.digest(row) for row in load_run(self.path).rows()}
+        accepted = AcceptedContents(models, {}, kept=frozenset(), directories={})
+        write_accepted(self.path, accepted)
+        return list(models.values())[-1]
 
     def heartbeat(self, shard: int) -> Any:
         """Return what a worker has written last about itself."""
@@ -96,6 +111,41 @@ def test_a_model_that_changes_between_the_stages(model: ToyModel, tmp_path: Path
     assert digest == json.loads(stage.read_text())["contents"]["model"]
 
 
+def test_weights_that_change_after_oe_submit(model: ToyModel, tmp_path: Path) -> None:
+    run = ToyRun(manifest((model, "two"), (model, "one")), tmp_path)
+    before = run.accept()
+    model.set_weights(b"fedcba9876543210")
+    told = run.evaluate(run.first, status=1)
+    assert told.count("weights changed since oe-submit; run oe-submit again") == 2
+    assert model.steps() == []
+    assert run.accept() != before
+    run.evaluate(run.first)
+    assert records(run.path).keys() == {"one"}
+    # The next oe-submit accepts other weights again: the first output is of none that count.
+    model.set_weights(b"0123456789abcdef")
+    assert run.accept() == before
+    told = run.evaluate(run.later)
+    assert "two left out: weights changed; earlier output of the stage generate set aside" in told
+    assert "1 have the output" in run.evaluate(run.first)
+    assert "1 rows evaluated" in run.evaluate(run.later)
+    assert records(run.path)["two"]["contents"]["model"] == before
+    assert model.steps().count("generate") == 2
+
+
+def test_weights_that_change_while_the_program_reads_them(model: ToyModel, tmp_path: Path) -> None:
+    run = ToyRun(manifest((model, "two"), (model, "one")), tmp_path)
+    run.accept()
+    model.set_faults("generate wait")
+    with worker("", *run.arguments(run.first), home=tmp_path) as process:
+        wait_for(model.steps)
+        model.set_weights(b"fedcba9876543210")
+        model.go()
+        assert process.wait(PATIENCE) == 1
+    failure = records(run.path, "failures")["two"]["failure"]
+    assert (failure["class"], failure["stage"]) == ("ContentsChangedError", "generate")
+    assert not list(run.path.glob("stages/*/*"))
+
+
 def test_heartbeats_name_the_stage(model: ToyModel, tmp_path: Path) -> None:
     run = ToyRun(manifest((model, "two")), tmp_path)
     model.set_faults("generate hang")
@@ -139,3 +189,20 @@ def test_a_program_reads_the_copy_of_the_model_on_the_node(model: ToyModel, tmp_
     assert model.steps() == []
     # The copy is gone.
     assert not list(node.rglob("config.json"))
+
+
+def test_a_worker_whose_batch_script_is_killed_ends_its_program(
+    model: ToyModel, tmp_path: Path
+) -> None:
+    run = ToyRun(manifest((model, "two")), tmp_path)
+    model.set_faults("generate hang")
+    script = subprocess.Popen(["bash", "-c", "sleep 600; true"], start_new_session=True)
+    variables = {"OELLM_SCRIPT_PID": str(script.pid)}
+    with worker("", *run.arguments(run.first), home=tmp_path, env=variables) as process:
+        wait_for(lambda: "hangs" in messages(tmp_path))
+        os.killpg(script.pid, signal.SIGKILL)
+        script.wait()
+        assert process.wait(PATIENCE) == 75
+    assert processes(tmp_path) == []
+    # Lines of a program in a job have the time, as all lines of a log.
+    assert re.search(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d hangs$", messages(tmp_path), re.MULTILINE)

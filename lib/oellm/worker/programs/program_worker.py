@@ -22,13 +22,14 @@ from oellm.runs.contents import Contents
 from oellm.runs.heartbeat import RowAtWork, RowPhase, WorkerState
 from oellm.runs.result_record import RowTiming
 from oellm.runs.stages.stage_store import InvalidStageError, StageOutput
-from oellm.worker import gpu_check, halts, time_limit
+from oellm.worker import halts, time_limit
 from oellm.worker.halts import Halt
 from oellm.worker.programs import gpu_facts
 from oellm.worker.programs.attempts import EndedProgram, ProgramStarter
 from oellm.worker.programs.kept_outputs import KeptOutputs
 from oellm.worker.programs.model_sources import ModelSources
 from oellm.worker.programs.program_failures import describe_failure
+from oellm.worker.programs.program_gpus import ProgramGpus
 from oellm.worker.programs.program_records import Origin, ProgramRecorder, find_invalid
 from oellm.worker.programs.running_program import ProgramWatch, StoppedProgramError
 from oellm.worker.programs.stage_batch import (
@@ -70,7 +71,7 @@ class ProgramWorker:
         self._ledger = RowLedger(stores.results, sinks, self._contents)
         self._models = ModelSources(options.stage_dir, sinks)
         self._part = Part.ALL
-        self._gpus = options.gpus.number
+        self._gpus = ProgramGpus(options.gpus, sinks.log)
         self._booked = RowTiming(start_s=options.start_s)
         # The rows that have not ended in this worker, by eval_id.
         self._open: dict[str, Row] = {}
@@ -125,8 +126,9 @@ class ProgramWorker:
         rows = list(self._open.values())
         staged = [found for row in rows if (found := stage_row(row, number)) is not None]
         waiting = [each for each in staged if self._is_due(each)]
-        if any(each.stage.uses_gpu for each in waiting) and not self._has_gpus():
-            return
+        asking = [each.row for each in waiting if each.stage.uses_gpu]
+        if asking and (halt := self._gpus.check(asking)) is not None:
+            self._ledger.note_halt(halt)
         batches = deque(make_batches(waiting))
         while batches and not self._must_end():
             batch = batches.popleft()
@@ -243,7 +245,7 @@ class ProgramWorker:
             raise batch.obstacle
         uses_gpu, limit = batch.first.stage.uses_gpu, self._limit(batch)
         resources = Resources(
-            gpus=self._gpus if uses_gpu else 0,
+            gpus=self._gpus.count(batch.first.row) if uses_gpu else 0,
             source=self._models.find_source(batch.first.row) if uses_gpu else None,
             bootstrap_iters=self._options.bootstrap_iters,
             limit_s=limit.seconds,
@@ -336,24 +338,13 @@ class ProgramWorker:
 
     @functools.cached_property
     def _recorder(self) -> ProgramRecorder:
-        accelerator = gpu_facts.find_gpus(self._gpus)
+        accelerator = gpu_facts.find_gpus(self._gpus.number)
         origin = Origin(
             provenance=self._options.provenance,
             accelerator=accelerator,
             hardware=provenance.describe_devices(accelerator),
         )
         return ProgramRecorder(self._stores.results, self._stores.stages, origin)
-
-    def _has_gpus(self) -> bool:
-        """Return whether the worker's GPUs may be usable; note why they are not."""
-        gpus = self._options.gpus
-        obstacle = gpu_check.find_obstacle(gpus.number) if gpus.number else ""
-        if obstacle and gpus.allow_cpu:
-            self._sinks.log(gpu_check.warn_of_cpu(gpus.number, obstacle))
-            self._gpus = 0
-        elif obstacle:
-            self._ledger.note_halt(gpu_check.describe_unusable(gpus.number, obstacle))
-        return self._ledger.counts.halt is None
 
     def _describe_end(self) -> str:
         if (halt := self._ledger.counts.halt) is None:
