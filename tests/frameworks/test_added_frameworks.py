@@ -72,7 +72,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("number", "mistake"), enumerate(WRONG))
+@pytest.mark.parametrize(("number", "mistake"), list(enumerate(WRONG)))
 def test_what_is_wrong_with_a_package_is_told(
     number: int, mistake: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
