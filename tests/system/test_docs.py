@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from oellm import frameworks
 from oellm.core import schema
 from oellm.errors import ExitStatus
 from support.processes import DEMO_TASKS, ROOT, Run, clean_environment, make_tiny_model
@@ -58,6 +59,29 @@ def test_the_clusters_in_the_readme_are_valid(run: Run, tmp_path: Path) -> None:
         env = {"OELLM_CONFIG": str(tmp_path / "clusters.json")}
         shown = json.loads(run("oe-detect", f"--cluster={name}", env=env).stdout)
         assert shown["hf_home"] == home
+
+
+def test_every_framework_that_runs_is_on_its_page_and_its_rows_are_valid(
+    run: Run, tmp_path: Path
+) -> None:
+    page = (ROOT / "docs" / "FRAMEWORKS.md").read_text(encoding="utf-8")
+    tried = page.partition("## What was tried")[2].partition("\n## ")[0]
+    for name in frameworks.runnable_names():
+        assert f"\n| `{name}` | " in tried
+        assert f"\n## {name}\n" in page
+        is_program = frameworks.create_program_framework(name) is not None
+        assert (f"<!-- make-docs: {name} -->" in page) == is_program
+    (settings,) = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "clusters.json").write_text(settings)
+    shown = run(
+        "oe-detect", "--cluster=mine", env={"OELLM_CONFIG": str(tmp_path / "clusters.json")}
+    )
+    assert json.loads(shown.stdout)["images"]["evalplus-evaluate"] == "evalplus-cpu.sif"
+    manifests = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
+    assert len(manifests) >= 4
+    for manifest in manifests:
+        command = ["oe-render", "--cluster=local", "--dry_run", "--unsafe_execution"]
+        run(*command, stdin=manifest)
 
 
 def test_no_code_repeats_the_list_of_columns() -> None:
