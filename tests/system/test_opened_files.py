@@ -37,7 +37,7 @@ _ALLOWED = {
     "lib/oellm/sandbox/running.py": "a descriptor of its caller",
     "lib/oellm/sandbox/job_layer/usage.py": "files below /proc",
     "lib/oellm/status/observer.py": "a file below /proc",
-    "lib/oellm/worker/programs/gpu_facts.py": "files below /proc",
+    "lib/oellm/worker/programs/program_gpus.py": "files below /proc",
     "lib/oellm/worker/programs/private_directory.py": "new files of a directory of its own",
     "commands/oellm_cli.py": "a manifest that the user names",
 }

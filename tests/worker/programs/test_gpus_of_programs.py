@@ -8,8 +8,7 @@ import pytest
 
 from oellm.manifest.rows import Row
 from oellm.worker.gpu_check import GpuDemand
-from oellm.worker.programs.gpu_facts import find_gpus
-from oellm.worker.programs.program_gpus import ProgramGpus
+from oellm.worker.programs.program_gpus import ProgramGpus, find_gpus
 
 
 def row(tp: str = "", arguments: str = "") -> Row:

@@ -24,12 +24,11 @@ from oellm.runs.result_record import RowTiming
 from oellm.runs.stages.stage_store import InvalidStageError, StageOutput
 from oellm.worker import halts, time_limit
 from oellm.worker.halts import Halt
-from oellm.worker.programs import gpu_facts
 from oellm.worker.programs.attempts import EndedProgram, ProgramStarter
 from oellm.worker.programs.kept_outputs import KeptOutputs
 from oellm.worker.programs.model_sources import ModelSources
 from oellm.worker.programs.program_failures import describe_failure
-from oellm.worker.programs.program_gpus import ProgramGpus
+from oellm.worker.programs.program_gpus import ProgramGpus, find_gpus
 from oellm.worker.programs.program_records import Origin, ProgramRecorder, find_invalid
 from oellm.worker.programs.running_program import ProgramWatch, StoppedProgramError
 from oellm.worker.programs.stage_batch import (
@@ -338,7 +337,7 @@ class ProgramWorker:
 
     @functools.cached_property
     def _recorder(self) -> ProgramRecorder:
-        accelerator = gpu_facts.find_gpus(self._gpus.number)
+        accelerator = find_gpus(self._gpus.number)
         origin = Origin(
             provenance=self._options.provenance,
             accelerator=accelerator,
