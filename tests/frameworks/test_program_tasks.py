@@ -13,6 +13,7 @@ from oellm.frameworks.catalogue import Catalogue, CatalogueTask
 from oellm.frameworks.interface import Demand
 from oellm.frameworks.program import NeededFile
 from oellm.frameworks.program_tasks import ProgramTasks
+from oellm.hub.needed_files import DownloadError
 
 CONTENT = b'{"task_id": 0}\n{"task_id": 1}\n{"task_id": 2}\n'
 
@@ -63,14 +64,27 @@ def test_a_needed_file_is_downloaded_once_and_found_without_a_network(
     assert tasks.describe_task("sums", "", demands) == [all_facts, some]
 
 
+def test_a_file_that_cannot_be_downloaded_is_named_with_its_place(
+    tasks: ProgramTasks, tmp_path: Path
+) -> None:
+    (tmp_path / "served.jsonl").unlink()
+    with pytest.raises(DownloadError, match=r"cannot download file:.*No such file") as failed:
+        tasks.describe_task("sums", "", [Demand(None, None)])
+    # Somebody brings it from elsewhere.
+    place = Path(str(failed.value).rpartition("it belongs at ")[2])
+    place.write_bytes(CONTENT)
+    (facts,) = tasks.describe_task("sums", "", [Demand(None, None)])
+    assert not isinstance(facts, BaseException)
+
+
 def test_a_file_with_other_content_is_not_taken(tasks: ProgramTasks, tmp_path: Path) -> None:
     (tmp_path / "served.jsonl").write_bytes(b"something else\n")
-    with pytest.raises(ValueError, match="expected SHA-256"):
+    with pytest.raises(DownloadError, match="expected SHA-256"):
         tasks.describe_task("sums", "", [Demand(None, None)])
     # What lies in the shared cache under the right name is not taken either.
     path = next((tmp_path / "hf" / "oellm" / "files").iterdir()) / "problems.jsonl"
     path.write_bytes(b"planted\n")
-    with pytest.raises(ValueError, match="expected SHA-256"):
+    with pytest.raises(DownloadError, match="expected SHA-256"):
         tasks.describe_task("sums", "", [Demand(None, None)])
 
 

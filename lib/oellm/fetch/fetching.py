@@ -81,11 +81,13 @@ def read_rows(stream: TextIO, source: str, log: Log) -> tuple[list[str], list[Ro
     """Read the columns of a manifest, and its rows, which can be fetched.
 
     `log` gets what is doubtful, and the rows of frameworks that only other tools run; they are left
-    out. Raises InputError for anything wrong in it, also for an eval_id that is not the row's.
+    out. Raises InputError for anything wrong in it, also for an eval_id that is not the row's, and
+    for values that the row's framework cannot use.
     """
     rows = []
     reader = csv_file.ManifestReader(stream, source, log)
     for row in frameworks.select_runnable(reader, log):
+        frameworks.require_known_values(row)
         if row["eval_id"]:
             manifest.identify_row(locations.locate_row(row))
         rows.append(row)
@@ -197,9 +199,10 @@ class Checker:
     def check(self, rows: list[Row]) -> list[tuple[Row, list[Finding]]]:
         """Return each row with what keeps it from being evaluated.
 
-        Raises MachineError if the environment of the jobs cannot be started.
+        Raises MachineError if the environment of a stage is missing, or cannot be started.
         """
         needs = [*map(locations.Locator().locate, rows)]
+        self._tasks.require(needs)
         self._tasks.ask(needs)
         return [
             (row, [self._with_remedy(finding) for finding in self._findings(need)])

@@ -78,7 +78,10 @@ class Preparation:
         """Yield each request with its answer as soon as it is known."""
         for number, (request, answer) in enumerate(self._answers(wanted), 1):
             can = "cannot" if any(isinstance(part, Obstacle) for part in answer) else "can"
-            self._log(f"task {request.task_path} {can} start ({number} of {len(wanted)})")
+            # Frameworks that are programs have tasks of the same names.
+            suite = request.eval_suite
+            name = request.task_path + ("" if frameworks.is_resident(suite) else f" of {suite}")
+            self._log(f"task {name} {can} start ({number} of {len(wanted)})")
             yield request, answer
 
     def _answers(self, wanted: Wanted) -> Iterator[tuple[TaskRequest, TaskAnswer]]:

@@ -11,15 +11,17 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import NLTK, pass_to_container, require_launcher, worker_command
 from oellm.core import json_codec
 from oellm.core.csv_records import csv_text
 from oellm.core.log import Log
 from oellm.core.paths import make_shared_directory
-from oellm.errors import ExitStatus, MachineError
+from oellm.errors import ExitStatus, InputError, MachineError
 from oellm.fetch.task_records import DEMAND_COLUMNS, Obstacle, TaskRecord, demand_cells
 from oellm.frameworks.interface import TaskFacts
+from oellm.frameworks.stages import environment_key
 from oellm.manifest.rows import Row
 from oellm.runs.frozen_worker import freeze_worker
 from oellm.runs.run_directory import WORKER
@@ -43,9 +45,9 @@ class TaskProcess:
         self._answers: dict[tuple[str, ...], TaskFacts | Obstacle] = {}
 
     def require(self, rows: Iterable[Row]) -> None:
-        """Raise MachineError if the environment of a row's framework is missing."""
-        for suite in dict.fromkeys(row.value("eval_suite") for row in rows):
-            require_launcher(self._cluster, suite)
+        """Raise MachineError if the environment of a stage of a row is missing."""
+        for environment in dict.fromkeys(name for row in rows for name in _environments(row)):
+            require_launcher(self._cluster, environment)
 
     def ask(self, rows: Iterable[Row]) -> None:
         """Ask about the tasks of rows; `answer` has the answers then.
@@ -121,6 +123,18 @@ class TaskProcess:
         finally:
             os.close(target)
             thread.join()
+
+
+def _environments(row: Row) -> list[str]:
+    """Return the keys of the environments that the stages of a row need."""
+    try:
+        stages = frameworks.stages_of(row)
+    except InputError:
+        # There is no such task, which its own environment tells.
+        stages = []
+    suite = row.typed.eval_suite
+    later = (environment_key(suite, stage, is_first=False) for stage in stages[1:])
+    return [suite, *later]
 
 
 def _manifest(rows: Iterable[Row]) -> bytes:

@@ -28,6 +28,8 @@ from oellm.hub.cache import CachedCommit, HubFile, WrongContentError
 _DEFAULT_CONFIGURATION = "default_configuration.oellm"
 _ADDRESS = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+(?:/convert/[^/]+)?))?/(.+)")
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+# Some data sets have a name of the time before organisations: openai_humaneval.
+_NAME = re.compile(r"(?:[\w.-]+/)?[\w.-]+")
 _NO_NEWS = ("Using the latest cached version of the dataset", "Found the latest cached dataset")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -93,7 +95,8 @@ class DataSetLoader:
         """Load a data set, with the arguments of datasets.load_dataset."""
         if any(options.get(key) for key in ("data_files", "data_dir")) and not rest:
             return self._from_snapshot(path, name, options)
-        is_on_hub = bool(_REPOSITORY.fullmatch(path)) and not os.path.isdir(path)
+        # As far as the name tells: json is none, and its data have no commit.
+        is_on_hub = bool(_NAME.fullmatch(path)) and not os.path.isdir(path)
         chosen = name
         if is_on_hub and name is None and _is_offline():
             chosen = _default_configuration(path)
@@ -106,8 +109,8 @@ class DataSetLoader:
             configuration, commit = _origin(loaded)
             if _COMMIT.fullmatch(commit):
                 self.commits.append(f"{path}@{commit}")
-            if name is None and configuration and not _is_offline():
-                _remember_default(path, configuration)
+                if name is None and not _is_offline():
+                    _remember_default(path, configuration)
         return loaded
 
     def _from_snapshot(self, path: str, name: str | None, options: dict[str, Any]) -> Any:
@@ -222,8 +225,8 @@ def _default_file(repository: str) -> Path:
     import datasets
     from datasets.naming import camelcase_to_snakecase
 
-    organisation, _, name = repository.partition("/")
-    directory = f"{organisation}___{camelcase_to_snakecase(name)}"
+    *organisation, name = repository.split("/")
+    directory = "___".join([*organisation, camelcase_to_snakecase(name)])
     return Path(datasets.config.HF_DATASETS_CACHE) / directory / _DEFAULT_CONFIGURATION
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from http.client import HTTPException
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,6 +19,10 @@ from oellm.core.regular_files import open_regular
 
 _TIMEOUT_S = 60
 _PART = 2**20
+
+
+class DownloadError(Exception):
+    """A file cannot be downloaded; the text says which one, and why."""
 
 
 def needed_path(environ: Mapping[str, str], name: str, sha256: str) -> Path:
@@ -44,7 +49,8 @@ def require_file(path: Path, sha256: str) -> None:
 def download_file(url: str, path: Path, sha256: str) -> None:
     """Download a file, unless it is there; it gets its name once it is complete.
 
-    Raises OSError if the server does not give it, and ValueError if it gives something else.
+    Raises DownloadError if the server does not give it, or gives something else, and OSError if it
+    cannot be written.
     """
     if has_content(path, sha256):
         return
@@ -52,15 +58,24 @@ def download_file(url: str, path: Path, sha256: str) -> None:
 
     def write(stream: BinaryIO) -> None:
         digest = hashlib.sha256()
-        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
-            while part := answer.read(_PART):
-                digest.update(part)
-                stream.write(part)
+        for part in _download(url, path):
+            digest.update(part)
+            stream.write(part)
         if digest.hexdigest() != sha256:
             found = digest.hexdigest()
-            raise ValueError(f"{url}: expected SHA-256 {sha256}, got {found}")
+            raise DownloadError(f"{url}: expected SHA-256 {sha256}, got {found}")
 
     atomic.write_file_with(path, write)
+
+
+def _download(url: str, path: Path) -> Iterator[bytes]:
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+            while part := answer.read(_PART):
+                yield part
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", "") or error
+        raise DownloadError(f"cannot download {url}: {reason}; it belongs at {path}") from error
 
 
 def _digest(stream: BinaryIO) -> str:

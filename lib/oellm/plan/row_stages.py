@@ -118,6 +118,8 @@ class RowStages:
     def _find_of(self, program: Program, row: Row, key: ModelKey) -> StagedRow:
         whole = frameworks.create_program_framework(key.eval_suite)
         if whole is not None:
+            if unknown := whole.catalogue().find_unknown(row.typed.task_path):
+                raise row.error("task_path", f"{key.eval_suite} has {unknown}")
             whole.check(row)
         first, *later = program.stages(row)
         if first.is_resident and not later:
