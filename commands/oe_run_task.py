@@ -87,7 +87,6 @@ if TYPE_CHECKING:
     from oellm.core.processes.stop_signals import StopSignals
     from oellm.manifest.rows import Row
     from oellm.runs.run_directory import Run
-    from oellm.runs.run_record import Array
     from oellm.worker.job_script import JobScript
     from oellm.worker.jobs.assignment import Assignment
 
@@ -135,6 +134,7 @@ def _run_task(arguments: cli.Arguments) -> int:
     from oellm.core.processes.stop_signals import StopSignals
     from oellm.runs import run_directory
     from oellm.worker.jobs.assignment import Assignment
+    from oellm.worker.jobs.job_start import begin_job
 
     options = _options(arguments)
     run = None if options.run_dir is None else run_directory.load_run(options.run_dir)
@@ -150,33 +150,9 @@ def _run_task(arguments: cli.Arguments) -> int:
         unsafe_execution=options.unsafe_execution,
     )
     with StopSignals() as signals:
-        script = _begin_job(run)
+        script = begin_job(run)
         draws = options.bootstrap_iters
         return _evaluate(assignment, draws=draws, signals=signals, script=script)
-
-
-def _begin_job(run: Run | None) -> JobScript:
-    """Prepare this process for evaluating; return the batch script that has started it."""
-    import os
-
-    from oellm.clusters import gpu_variables
-    from oellm.core import redaction
-    from oellm.core.processes import log_lines
-    from oellm.worker.job_script import JobScript
-
-    script = JobScript(os.environ)
-    script.follow()
-    order: tuple[str, ...] = ()
-    if run is not None:
-        settings = (run.setting("container_args") or [], run.setting("gpu_gres") or "")
-        order = gpu_variables.order_by_settings(*settings)
-    gpu_variables.keep_one_variable(os.environ, order or gpu_variables.order_by_devices())
-    if script.exists:
-        # A job is offline, so it needs no token, and whatever it prints is in a log.
-        redaction.drop_secrets(os.environ)
-    if not sys.stderr.isatty():
-        log_lines.keep_lines(is_stamped=script.exists)
-    return script
 
 
 def _evaluate(
@@ -197,28 +173,12 @@ def _evaluate(
 
         heartbeat = assignment.heartbeat()
         sinks = Sinks(emit, log=cli.message, status=cli.status_line(), heartbeat=heartbeat)
-        options = assignment.options(draws, _notice(assignment.array, assignment.run), script)
+        options = assignment.options(draws, script)
         session = Session(assignment, sinks, signals, options=options)
         session.evaluate()
     # Slurm may send one before the time limit at this very moment.
     signals.ignore()
     return find_status(assignment, session.counts, signals.first, log=cli.message)
-
-
-def _notice(array: Array | None, run: Run | None) -> float:
-    """Return the seconds in which the worker must stop before the time limit of its job.
-
-    One minute is kept back, in which the job requeues itself.
-    """
-    from oellm.plan import time_limits
-    from oellm.slurm import notation
-    from oellm.worker.stopper import TIME_TO_STOP
-
-    seconds = None
-    if run is not None and array is not None:
-        limit = notation.parse_time_limit(array.time_limit)
-        seconds = time_limits.clamp_stop_before(run.setting("stop_before"), limit)
-    return max(TIME_TO_STOP, (seconds or 0) - 60.0)
 
 
 def _prepare_tasks(rows: list[Row], options: Options) -> int:

@@ -13,11 +13,11 @@ from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import find_launcher, find_node_python, worker_variables
 from oellm.core.paths import data_file
 from oellm.errors import UsageError
-from oellm.plan import job_resources, time_limits
+from oellm.plan import job_resources
 from oellm.runs.provenance import SLURM_VARIABLES
 from oellm.runs.run_directory import LOGS
 from oellm.runs.run_record import Array
-from oellm.slurm.notation import parse_time_limit
+from oellm.slurm.notation import clamp_stop_before, parse_time_limit
 
 # Compute nodes have no internet; without these, each data set waits 25 s for the hub.
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
@@ -121,7 +121,7 @@ def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple
     }
     options |= {option: text for option, text in chosen.items() if text}
     wanted = cluster.number("stop_before")
-    if seconds := time_limits.clamp_stop_before(wanted, parse_time_limit(time_limit)):
+    if seconds := clamp_stop_before(wanted, parse_time_limit(time_limit)):
         # B: Slurm signals the script only, which passes the signal on.
         options["signal"] = f"B:USR1@{seconds}"
     return list({**options, **job_resources.sbatch_options_of(cluster, array)}.items())

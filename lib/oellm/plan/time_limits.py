@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from oellm.clusters.cluster import Cluster
-from oellm.slurm.notation import parse_time_limit
+from oellm.slurm.notation import clamp_stop_before, parse_time_limit
 
 # A shard that takes twice its estimate still fits.
 _MARGIN = 2.0
@@ -27,11 +27,6 @@ def limit_time(longest_s: float, stop_before: int, ceiling_s: int | None) -> int
     # A job that is told to stop when it starts would only requeue itself.
     wanted = _STEP * math.ceil(max(wanted, 2 * stop_before) / _STEP)
     return int(wanted) if ceiling_s is None else min(int(wanted), ceiling_s)
-
-
-def clamp_stop_before(wanted: int | None, limit_s: int | None) -> int | None:
-    """Return how many seconds before its limit a job is told to stop: at most half of the limit."""
-    return wanted if wanted is None or limit_s is None else min(wanted, limit_s // 2)
 
 
 def with_stop_before_clamped(cluster: Cluster) -> Cluster:

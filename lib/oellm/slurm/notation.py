@@ -25,6 +25,11 @@ def parse_time_limit(text: str) -> int | None:
     return int(days or 0) * 86400 + sum(n * unit for n, unit in zip(parts, units, strict=False))
 
 
+def clamp_stop_before(wanted: int | None, limit_s: int | None) -> int | None:
+    """Return how many seconds before its limit a job is told to stop: at most half of the limit."""
+    return wanted if wanted is None or limit_s is None else min(wanted, limit_s // 2)
+
+
 def format_ranges(indices: Iterable[int]) -> str:
     """Return indices as Slurm writes them: `0,2-5,9`."""
     parts: list[list[int]] = []

@@ -21,10 +21,12 @@ from oellm.runs.result_record import Facts
 from oellm.runs.result_store import ResultStore
 from oellm.runs.run_directory import Run
 from oellm.runs.run_record import Array
+from oellm.slurm import notation
 from oellm.worker import gpu_check, time_limit
 from oellm.worker.job_script import JobScript
 from oellm.worker.programs.stage_batch import Part
 from oellm.worker.row_scheduler import BOOTSTRAP_ITERS, RunOptions
+from oellm.worker.stopper import TIME_TO_STOP
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,20 @@ class Assignment:
             return None
         return HeartbeatWriter(self.run.path, self.shard, self.array.gpus)
 
-    def options(self, draws: int | None, notice_s: float, script: JobScript) -> RunOptions:
-        """Return how to evaluate the rows.
+    @property
+    def notice_s(self) -> float:
+        """The seconds in which the worker must stop before the time limit of its job.
 
-        `draws` are those for standard errors, None for the run's; the worker must stop within
-        `notice_s` before the time limit of its job.
+        One minute is kept back, in which the job requeues itself.
         """
+        seconds = None
+        if (array := self.array) is not None:
+            limit = notation.parse_time_limit(array.time_limit)
+            seconds = notation.clamp_stop_before(self._setting("stop_before"), limit)
+        return max(TIME_TO_STOP, (seconds or 0) - 60.0)
+
+    def options(self, draws: int | None, script: JobScript) -> RunOptions:
+        """Return how to evaluate the rows; `draws` are for standard errors, None for the run's."""
         if draws is None:
             draws = self._setting("bootstrap_iters")
         # Second stages load no model, and their nodes may lack the directory.
@@ -110,7 +120,7 @@ class Assignment:
             bootstrap_iters=BOOTSTRAP_ITERS if draws is None else draws,
             provenance={**provenance.process_facts(), **self._origin()},
             start_s=provenance.start_seconds(),
-            notice_s=notice_s,
+            notice_s=self.notice_s,
             stage_dir=staging.resolve_stage_dir(stage_dir, os.environ) if stage_dir else "",
             gpus=gpu_check.find_demand(self.run, self.shard, self.rows),
             row_limit=time_limit.find_default(self.run, self.shard),
