@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from oellm.clusters.cluster import Cluster
 from oellm.sandbox.contained import Contained, ContainedEnd, Layers, Limits
+from oellm.sandbox.layers import find_layers
 from oellm.sandbox.running import run_contained
-from support.hostile_runs import USER
+from support.hostile_runs import NUMBER, USER
 
 BARE = Layers(container=False, namespaces=True, guard=True, user=USER)
 
 MINUTE = Limits(60)
 
 Sandboxed = Callable[..., ContainedEnd]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _namespaces() -> None:
+    """Skip, or fail in CI, if this machine has no namespaces for its users."""
+    found = find_layers(Cluster({"sandbox_user": str(NUMBER)}, {}), None, unsafe_execution=True)
+    if not found.guard:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(found.missing)
 
 
 @pytest.fixture

@@ -285,6 +285,19 @@ _PROGRAMS = {
         if not found:
             raise RuntimeError("no socket of a manager")
         """,
+    "shared_memory": """
+        import ctypes, io
+        found = False
+        for line in io.open("/proc/self/maps"):
+            addresses, permissions = line.split()[:2]
+            if permissions.startswith("rw") and permissions.endswith("s"):
+                begin, end = [int(address, 16) for address in addresses.split("-")]
+                # Whoever waits for a semaphore in it waits for ever.
+                ctypes.memset(begin, 0, end - begin)
+                found = True
+        if not found:
+            raise RuntimeError("no memory is shared")
+        """,
     "namespaces": """
         import ctypes
         libc = ctypes.CDLL(None, use_errno=True)

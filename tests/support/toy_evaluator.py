@@ -22,18 +22,21 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 TIMEOUT_S = 3.0
+# In memory that samples would share: who holds it without end stops the evaluator.
+LOCK = multiprocessing.Lock()
 
 
 class _TimeoutError(Exception):
     pass
 
 
-def unsafe_execute(program: str, result: Any, timeout: float) -> None:
+def unsafe_execute(program: str, result: Any, steps: Any, timeout: float) -> None:
     """Run a program, and report how it ended."""
 
     def stop(*_: object) -> None:
         raise _TimeoutError
 
+    steps.value += 1
     with tempfile.TemporaryDirectory() as directory:
         os.chdir(directory)
         signal.signal(signal.SIGALRM, stop)
@@ -47,6 +50,8 @@ def unsafe_execute(program: str, result: Any, timeout: float) -> None:
             result.append("timed out")
         except BaseException as error:
             result.append(f"failed: {error!r}")
+        with steps.get_lock():
+            steps.value += 1
         os.chdir("/")
 
 
@@ -54,12 +59,17 @@ def check(program: str) -> str:
     """Return the result of a program."""
     with multiprocessing.Manager() as manager:
         result = manager.list()
-        process = multiprocessing.Process(target=unsafe_execute, args=(program, result, TIMEOUT_S))
+        steps = multiprocessing.Value("i", 0)
+        arguments = (program, result, steps, TIMEOUT_S)
+        process = multiprocessing.Process(target=unsafe_execute, args=arguments)
         process.start()
         process.join(TIMEOUT_S + 1)
         if process.is_alive():
             process.kill()
-        return str(result[0]) if len(result) else "timed out"
+        with LOCK:
+            if len(result) == 0:
+                return "timed out"
+            return str(result[0]) if steps.value == 2 else f"{steps.value} steps"
 
 
 def main() -> None:

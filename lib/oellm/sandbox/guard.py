@@ -6,10 +6,8 @@ on PYTHONPATH (guard_files.py). It gives each of these processes a user, process
 IPC namespace, an own /proc, a session, limits, and an empty file system in memory in place of all
 that the evaluator can write. Nothing in a sample can reach the evaluator:
 
-- It has no connection to it. Lists and dicts of a multiprocessing.Manager, through which a sample
-  could run code in the manager's process, are replaced by stand-ins. The process that waits for the
-  sample reads plain values from a pipe and puts them into the real ones.
-- Every file descriptor but that pipe is closed.
+- It shares no memory with it, and has no connection to it: stand_ins.py says how it reports.
+- Every file descriptor is closed but the pipe for that report.
 
 If one of these steps fails, the sample does not run, and the error counts against the whole row.
 
@@ -19,16 +17,13 @@ This module uses the standard library alone, and runs on Python 3.9 and newer.
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing.process
 import os
 import resource
 import signal
-import sys
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
-from oellm.sandbox import namespaces
+from oellm.sandbox import namespaces, stand_ins
 
 # The variable that holds the limits (contained.SampleLimits), as `name=number;name=number`.
 LIMITS = "OELLM_GUARD_LIMITS"
@@ -43,9 +38,6 @@ _TARGET = "unsafe_execute"
 _MOST_SENT = 1 << 20
 _NOT_ISOLATED = 125
 _NAMESPACE_LIMIT = "/proc/sys/user/max_user_namespaces"
-
-# What a line raises that no stand-in has written.
-_NOT_SENT = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 _Limits = Mapping[str, int]
 _Process = multiprocessing.process.BaseProcess
@@ -65,38 +57,6 @@ def install() -> None:
     _Process.run = run_guarded  # type: ignore[method-assign, assignment]
 
 
-class StandIn:
-    """What a sample gets for a list or dict of a manager: it sends each value through a pipe."""
-
-    def __init__(self, number: int, pipe: int) -> None:
-        self._number, self._pipe = number, pipe
-
-    def append(self, value: object) -> None:
-        """Send a value for the end of the list."""
-        self[None] = value
-
-    def __setitem__(self, key: object, value: object) -> None:
-        """Send a value for a key of the dict, or a place of the list."""
-        line = json.dumps([self._number, key, value]) + "\n"
-        data = line.encode()
-        while data:
-            data = data[os.write(self._pipe, data) :]
-
-
-def receive(line: bytes, real: list[Any]) -> None:
-    """Put what a stand-in has sent into the real list or dict.
-
-    A line that no stand-in has written raises ValueError, TypeError or LookupError.
-    """
-    number, key, value = json.loads(line)
-    if not isinstance(number, int) or isinstance(number, bool) or number < 0:
-        raise ValueError(f"no number of a stand-in: {number!r}")
-    if key is None:
-        real[number].append(value)
-    else:
-        real[number][key] = value
-
-
 def _run_isolated(process: _Process, run: Callable[[_Process], None]) -> None:
     """Run a sample, and wait for it, in the process that multiprocessing has started for it."""
     limits = {
@@ -105,7 +65,7 @@ def _run_isolated(process: _Process, run: Callable[[_Process], None]) -> None:
     }
     counts = os.open(os.environ[COUNTS], os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     received, sent = os.pipe()
-    real = _replace_proxies(process, sent)
+    real = stand_ins.replace_arguments(process, sent)
     try:
         kinds = namespaces.USERS | namespaces.PIDS | namespaces.NETWORK | namespaces.IPC
         namespaces.enter_namespaces(kinds | namespaces.UTS)
@@ -122,28 +82,11 @@ def _run_isolated(process: _Process, run: Callable[[_Process], None]) -> None:
     lines = _read_lines(received, pid)
     _, ended = os.waitpid(pid, 0)
     status = os.waitstatus_to_exitcode(ended)
-    with contextlib.suppress(*_NOT_SENT):
+    with contextlib.suppress(*stand_ins.NOT_SENT):
         for line in lines:
-            receive(line, real)
+            stand_ins.receive(line, real)
     if status:
         os._exit(status & 255)
-
-
-def _replace_proxies(process: Any, pipe: int) -> list[Any]:
-    """Replace proxies among the arguments of a process by stand-ins; return the proxies."""
-    real: list[Any] = []
-    # Whoever has a proxy has loaded this module, which is too large for every Python's start.
-    managers = sys.modules.get("multiprocessing.managers")
-
-    def replace(value: Any) -> Any:
-        if managers is None or not isinstance(value, managers.BaseProxy):
-            return value
-        real.append(value)
-        return StandIn(len(real) - 1, pipe)
-
-    process._args = tuple(map(replace, process._args))
-    process._kwargs = {name: replace(value) for name, value in process._kwargs.items()}
-    return real
 
 
 def _read_lines(pipe: int, pid: int) -> list[bytes]:
@@ -210,6 +153,7 @@ def _hide_evaluator(limits: _Limits) -> None:
         file.write("0")
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
+    namespaces.forget_shared_memory()
     namespaces.forbid_privileges()
     for what, limit in _resource_limits(limits):
         _, hard = resource.getrlimit(what)

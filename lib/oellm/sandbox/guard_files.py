@@ -6,9 +6,9 @@ import pkgutil
 
 from oellm.errors import MachineError
 
-# How the guard names the module of system calls here, and in the container.
-_HERE = b"from oellm.sandbox import namespaces\n"
-_THERE = b"import oellm_namespaces as namespaces\n"
+# How the guard names the modules that it uses here, and in the container.
+_HERE = b"from oellm.sandbox import namespaces, stand_ins\n"
+_THERE = b"import oellm_namespaces as namespaces\nimport oellm_stand_ins as stand_ins\n"
 
 
 def guard_files() -> dict[str, str]:
@@ -16,12 +16,13 @@ def guard_files() -> dict[str, str]:
 
     Their names collide with no module of an evaluator, which may be this library itself.
     """
-    guard, calls = (_source(name) for name in ("guard.py", "namespaces.py"))
+    guard = _source("guard.py")
     if guard.count(_HERE) != 1:
-        raise MachineError("guard.py does not import the module namespaces as guard_files expects")
+        raise MachineError("guard.py does not import its modules as guard_files expects")
     return {
         "sitecustomize.py": guard.replace(_HERE, _THERE).decode(),
-        "oellm_namespaces.py": calls.decode(),
+        "oellm_namespaces.py": _source("namespaces.py").decode(),
+        "oellm_stand_ins.py": _source("stand_ins.py").decode(),
     }
 
 

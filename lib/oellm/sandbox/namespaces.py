@@ -37,7 +37,12 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 # Of <linux/sockios.h> and <linux/if.h>.
 _SET_INTERFACE_FLAGS, _INTERFACE_UP = 0x8914, 0x1
 
+# Of <sys/mman.h>: private, anonymous, at a fixed address.
+_OWN_COPY = 0x2 | 0x20 | 0x10
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.mmap.restype = ctypes.c_void_p
 
 
 class _CapabilityHeader(ctypes.Structure):
@@ -138,6 +143,23 @@ def drop_capabilities() -> None:
         _prctl(_DROP_FROM_BOUNDING_SET, capability)
     header = _CapabilityHeader(_CAPABILITY_VERSION, 0)
     _require(_libc.capset(ctypes.byref(header), (ctypes.c_uint32 * 6)()), "capset")
+
+
+def forget_shared_memory() -> None:
+    """Replace memory that this process shares with others by copies of its own. Raises OSError.
+
+    Memory of files is replaced, too: semaphores of multiprocessing are such files.
+    """
+    with open("/proc/self/maps") as file:
+        lines = file.read().splitlines()
+    for line in lines:
+        addresses, permissions = line.split()[:2]
+        if permissions.endswith("s") and permissions.startswith("r"):
+            begin, end = (int(address, 16) for address in addresses.split("-"))
+            content = ctypes.string_at(begin, end - begin)
+            arguments = (ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), 3, _OWN_COPY, -1, 0)
+            _require(_libc.mmap(*arguments) == _MAP_FAILED, "mmap")
+            ctypes.memmove(begin, content, end - begin)
 
 
 def die_with_parent() -> None:

@@ -6,6 +6,7 @@ sockets of services. Of these, the program sees what it is given.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 
@@ -31,7 +32,9 @@ def build_root(job: BoxJob) -> None:
         elif os.path.isdir(path):
             os.mkdir(target)
             if path not in {*own, *job.hidden}:
-                namespaces.bind(path, target)
+                # A file system that does not answer any more stays empty.
+                with contextlib.suppress(OSError):
+                    namespaces.bind(path, target)
     for path in job.hidden:
         # At the top, the directory has stayed empty.
         if path.count("/") > 1 and os.path.isdir(f"{root}{path}"):
