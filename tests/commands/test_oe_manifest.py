@@ -304,6 +304,7 @@ def test_a_bad_setting_is_refused_by_the_name_of_its_column(run: Run, name: str)
         ),
         (["--models=a/b,c/d,x=\udcff", "--tasks=t"], "model_path: expected UTF-8 text without NUL"),
         (["--models=a/b", "--tasks=\udcff"], "task_path: expected UTF-8 text without NUL, got '"),
+        (["--models=a/b", "--tasks=t", "--eval_suite=evalpuls"], "eval_suite: expected one of big"),
     ],
 )
 def test_a_mistake_is_found_before_the_first_row_is_printed(

@@ -111,12 +111,15 @@ def select_runnable(rows: Iterable[Row], log: Log) -> Iterator[Row]:
 
 def _is_runnable(row: Row) -> bool:
     """Return whether oe-run-task can run a row; raises InputError for an unknown framework."""
+    return _require_known(row).is_runnable
+
+
+def _require_known(row: Row) -> _Framework:
     name: str = row.value("eval_suite")
-    framework = _find(name)
-    if framework is None:
-        known = ", ".join(runnable_names())
-        raise row.error("eval_suite", f"expected one of {known}, got {name!r}{_refusal(name)}")
-    return framework.is_runnable
+    if (framework := _find(name)) is not None:
+        return framework
+    known = ", ".join(runnable_names())
+    raise row.error("eval_suite", f"expected one of {known}, got {name!r}{_refusal(name)}")
 
 
 def _refusal(name: str) -> str:
@@ -134,6 +137,7 @@ def _places(rows: Sequence[Row]) -> str:
 
 def require_known_values(row: Row) -> None:
     """Raise InputError for a value of a row that its framework cannot use, whatever the task."""
+    _require_known(row)
     name = row.typed.eval_suite
     if is_resident(name):
         _module(name, "arguments").require_known_values(row)
