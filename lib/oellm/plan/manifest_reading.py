@@ -151,6 +151,7 @@ class ManifestReading:
             estimate = Estimate(row.first_s, "measured")
         else:
             estimate = costs.row(row.sized)
+            estimate = estimate._replace(is_counted=estimate.is_counted and row.is_counted)
             if row.loads:
                 estimate = estimate._replace(seconds=estimate.seconds + costs.load(row.sized))
         if model.unit_of(row.generation) is not None:

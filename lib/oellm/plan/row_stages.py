@@ -69,6 +69,7 @@ class StagedRow(NamedTuple):
         generation: The KEY of its first stage's output, which other rows may share; empty for a
             row with one stage.
         sized: The row, with the numbers by which its first stage is estimated.
+        is_counted: Whether the numbers of a program's row are known, and no guess.
         first_s: The measured seconds of its first stage; None if they must be estimated.
         loads: Whether it starts a program, which loads the model.
         needs: What its first stage needs if it uses no GPU.
@@ -78,6 +79,7 @@ class StagedRow(NamedTuple):
     key: WorkKey
     generation: str
     sized: Row
+    is_counted: bool = True
     first_s: float | None = None
     loads: bool = False
     needs: Needs = Needs()
@@ -130,7 +132,8 @@ class RowStages:
         if whole is not None:
             given = generation_arguments(row, whole.settings(row.typed.task_path))
             samples = _positive(given.get(_SAMPLES))
-        answers = self._count_problems(row) * samples
+        problems, is_counted = self._count_problems(row)
+        answers = problems * samples
         sized, first_s = row, None
         if not first.is_resident:
             sized = row.with_cells(request_types=f"{GENERATE_UNTIL}={answers}")
@@ -139,6 +142,7 @@ class RowStages:
             work,
             frameworks.generation_key(row) if later else "",
             sized,
+            is_counted=is_counted,
             first_s=first_s,
             loads=self._loads(program, row, key=work, stage=first),
             needs=Needs(first.cpus, first.memory_gib),
@@ -152,17 +156,21 @@ class RowStages:
             return SecondStage(measured, "measured", needs)
         return SecondStage(START_S + _SAMPLE_S * answers / needs.cpus, "guessed", needs)
 
-    def _count_problems(self, row: Row) -> int:
-        """Return the documents of a row: as its columns say, else its catalogue, else a guess."""
+    def _count_problems(self, row: Row) -> tuple[int, bool]:
+        """Return the documents of a row, and whether they are known.
+
+        Its columns tell them, else its catalogue; else they are guessed.
+        """
         typed = row.typed
         if typed.n_docs is not None:
-            return typed.n_docs
+            return typed.n_docs, True
         whole = frameworks.create_program_framework(typed.eval_suite)
         if whole is not None:
             task = whole.catalogue().tasks.get(typed.task_path)
             if task is not None and task.n_docs is not None:
-                return count_documents(task.n_docs, typed.limit)
-        return guesses.assume_documents(typed.limit)
+                return count_documents(task.n_docs, typed.limit), True
+        is_number = typed.limit is not None and typed.limit >= 1
+        return guesses.assume_documents(typed.limit), is_number
 
     def _loads(self, program: Program, row: Row, key: WorkKey, stage: RowStage) -> bool:
         """Return whether a start of the program computes this row without an earlier one."""
