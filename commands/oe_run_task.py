@@ -138,7 +138,7 @@ def _run_task(arguments: cli.Arguments) -> int:
 
     options = _options(arguments)
     run = None if options.run_dir is None else run_directory.load_run(options.run_dir)
-    rows = list(_rows(run, options.shard))
+    rows = list(_rows(run, options.shard, only_tasks=options.only_tasks))
     if options.only_tasks:
         return _prepare_tasks(rows, options)
     place = options.run_dir or options.output_dir
@@ -197,7 +197,7 @@ def _prepare_tasks(rows: list[Row], options: Options) -> int:
     return ExitStatus.FAILED if failed else ExitStatus.DONE
 
 
-def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
+def _rows(run: Run | None, shard: int | None, *, only_tasks: bool) -> Iterator[Row]:
     """Yield the rows to evaluate; the caller evaluates none before all are checked."""
     from oellm import frameworks
     from oellm.manifest import csv_file, locations
@@ -212,7 +212,9 @@ def _rows(run: Run | None, shard: int | None) -> Iterator[Row]:
     with cli.open_input(None) as stream:
         rows = csv_file.read_rows(stream, cli.input_name(None), cli.message)
         for row in frameworks.select_runnable(rows, cli.message):
-            frameworks.require_known_values(row)
+            if not only_tasks:
+                # oe-fetch has checked the rows, and gives us no more of them than their tasks.
+                frameworks.require_known_values(row)
             yield manifest.identify_row(locations.locate_row(row))
 
 

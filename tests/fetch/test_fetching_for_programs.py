@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,3 +106,15 @@ def test_the_environment_of_a_second_stage_must_be_there(run: Run, tmp_path: Pat
         assert done.stderr.endswith(
             "x.sif: no such image; set images_directory or images.evalplus-evaluate\n"
         )
+
+
+def test_a_task_is_checked_without_the_cells_that_only_its_evaluation_needs(
+    run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "bigcodebench.jsonl").write_text('{"task_id": "BigCodeBench/0"}\n')
+    # bigcodebench has no backend by default, so a whole row must name one.
+    cells = f"any/model,bigcodebench-complete,,bigcodebench,{tmp_path}"
+    rows = f"model_path,task_path,n_shot,eval_suite,include_path\n{cells}\n"
+    told = json.loads(run("oe-run-task", "--check_tasks", stdin=rows).stdout)
+    assert told["n_docs"] == 1
+    assert "backend" in run("oe-run-task", stdin=rows, status=2).stderr
