@@ -35,7 +35,15 @@ it is downloaded, and the task is tried again, so a row that passes has been
 seen to start. A data set that is already there is used as it is, even if the
 hub has a newer one; delete it to get the newer one.
 
---check downloads nothing: it tries the tasks and checks the models' files.
+The tasks of other frameworks (eval_suite) are tried in their environments; one
+manifest may have several. There, oe-fetch loads what a program will load: data
+sets, metrics, packages of NLTK, and files, which it compares with their digests
+and keeps below hf_home. The user's own problems (include_path) take the place
+of such a file. If a row has two stages, the environment of the second must be
+there, too.
+
+--check downloads nothing: it tries the tasks and checks the models' files. What
+a framework cannot do as a row asks is an error, before anything is downloaded.
 
 Models are downloaded only if there is room for all of them. Each file is
 compared with the size and digest that the hub lists, and fetched once more if

@@ -103,7 +103,8 @@ judged by their headers; the tensors are not read.
 
 Task names are looked up in an index of lm-eval's tasks, groups and tags, and of
 those in include_path. Making it takes about ten seconds, once per version of
-lm-eval; it is kept in OELLM_CACHE_DIR (~/.cache/oellm).
+lm-eval; it is kept in OELLM_CACHE_DIR (~/.cache/oellm). The names and settings
+of other frameworks are those of the versions for which oellm has adapters.
 
 Output: CSV (schema.json, table `manifest`), by model, then task, then shots.
   Local paths are absolute. A setting has a column if its option is given.
@@ -238,27 +239,35 @@ def _rows(options: Options, model: str) -> list[Row]:
         known = suites.load_suites(options.suites, os.environ)
         for selection in options.task_groups:
             tasks += suites.select_rows(selection, known)
-    return [rows.Row({"model_path": model, **cells, **options.settings}) for cells in tasks]
+    return [
+        rows.Row({"model_path": model, **cells, **options.settings}, _place(cells))
+        for cells in tasks
+    ]
+
+
+def _place(cells: Mapping[str, str]) -> str:
+    """Return where a task was asked for, for messages; empty for the option --tasks."""
+    return f"suite {cells['task_group']}" if cells.get("task_group") else ""
 
 
 def _find_errors(options: Options, of_model: list[Row]) -> list[OellmError]:
     """Return what is wrong with the rows of a model, each thing once."""
     from oellm.manifest import locations, rows
 
-    errors = [error for row in of_model if (error := _find_error(row))]
+    errors = [error for row in of_model if (error := _find_error(row, options))]
     found: dict[str, OellmError] = {str(error): error for error in errors}
     if not options.unchecked_tasks:
         # A row with another mistake has a task, too.
         names = ("task_path", "eval_suite", "include_path")
-        given = (rows.Row({name: row[name] for name in names}) for row in of_model)
+        given = (rows.Row({n: row[n] for n in names}, row.source) for row in of_model)
         tasks = map(locations.locate_row, given)
         for unknown in _unknown_tasks(tasks, found):
             option = "--tasks" if unknown.column == "task_path" else f"--{unknown.column}"
-            found[str(unknown)] = UsageError(f"{option}: {unknown.message}")
+            found[str(unknown)] = UsageError(f"{unknown.source or option}: {unknown.message}")
     return list(found.values())
 
 
-def _find_error(row: Row) -> InputError | None:
+def _find_error(row: Row, options: Options) -> InputError | None:
     """Return the first error of a row, apart from its task."""
     from oellm import frameworks
     from oellm.manifest import rows
@@ -266,6 +275,9 @@ def _find_error(row: Row) -> InputError | None:
     try:
         frameworks.require_known_values(rows.check_row(row))
     except InputError as error:
+        if error.column in options.settings:
+            # An option is to blame, whatever suite the task is of.
+            return InputError(error.message, column=error.column)
         return error
     return None
 

@@ -36,7 +36,8 @@ commit counts; put oe-fetch before oe-missing if you want new commits evaluated.
 
 Rows whose shard is queued or running in one of these runs are not missing;
 Slurm, the workers' heartbeats and the lock of oe-submit tell which these are.
-If Slurm does not answer, or if the run is on another cluster, a submitted row
+The shard of a row's second stage counts if the first stage has its output. If
+Slurm does not answer, or if the run is on another cluster, a submitted row
 counts as queued unless its worker has finished. Failed rows are missing, and so
 are the rows of runs that were rendered but not submitted.
 

@@ -84,6 +84,35 @@ def test_unknown_names_are_told_before_anything_runs(call: Call, tmp_path: Path)
     assert [row["task_path"] for row in rows_of(done.stdout)] == ["two"]
 
 
+def test_a_suite_has_tasks_of_several_frameworks(call: Call, home: Path, tmp_path: Path) -> None:
+    model = complete_model(tmp_path / "model")
+    tasks = [
+        {"task": "humaneval", "eval_suite": "evalplus"},
+        {"task": "humaneval", "eval_suite": "bigcode_eval"},
+    ]
+    wrong = [{"task": "humanevl"}, {"task": "humaneval", "n_shot": [3]}]
+    suites = home / "suites.json"
+    suites.write_text(
+        json.dumps(
+            {
+                "groups": {
+                    "code": {"description": "right", "tasks": [*tasks, {"task": "mbpp"}]},
+                    "none": {"description": "wrong", "eval_suite": "evalplus", "tasks": wrong},
+                }
+            }
+        )
+    )
+    asked = ("oe-manifest", "--models", model.path, "--suites", suites, "--task_groups")
+    printed = rows_of(call(*asked, "code").stdout)
+    assert [row["eval_suite"] for row in printed] == ["evalplus", "bigcode_eval", "lm_eval"]
+    told = call(*asked, "none", status=2).stderr
+    assert "suite none: n_shot: evalplus has no few-shot examples" in told
+    assert "suite none: evalplus has no task 'humanevl' in version 0.3.1, did you mean" in told
+    # An option is to blame, whatever suite a task is of.
+    told = call(*asked, "code", "--gen_kwargs=n_samples=2", status=2).stderr
+    assert "oe-manifest: gen_kwargs: n_samples above 1 are all alike" in told
+
+
 def test_both_stages_of_each_row_are_told_by_all_commands(
     call: Call, evaluated: Evaluated, home: Path
 ) -> None:
@@ -107,6 +136,9 @@ def test_both_stages_of_each_row_are_told_by_all_commands(
     assert {(row["task"], row["value"]) for row in scores} == {
         (task, "0.75") for task in TASKS.split(",")
     }
+    page = call("oe-report", evaluated.path).stdout
+    for stage in (GENERATE, "evaluate"):
+        assert f"<td>{stage}: ProgramFailed: the program ended with status 3" in page
     missing = call("oe-missing", evaluated.path)
     assert missing.stderr == "oe-missing: 4 of 9 rows have no valid result\n"
     looked_up = call(

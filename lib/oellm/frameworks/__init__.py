@@ -162,7 +162,8 @@ def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
         try:
             tasks[name].require(row.typed.task_path, row.typed.include_path)
         except InputError as error:
-            unknown[str(error)] = error
+            told = row.error(error.column, error.message)
+            unknown[str(told)] = told
     return list(unknown.values())
 
 

@@ -183,16 +183,21 @@ def _read_run(run: Run, log: Log) -> RunFacts:
 
 
 def _group_by_reason(rows: Iterable[RowStatus]) -> list[ReasonGroup]:
-    groups: dict[tuple[EvalState, str], list[RowStatus]] = {}
+    groups: dict[tuple[str, EvalState, str], list[RowStatus]] = {}
     for row in rows:
-        groups.setdefault((row.state, _NUMBERS.sub("#", row.text)), []).append(row)
+        groups.setdefault((row.stage, row.state, _NUMBERS.sub("#", row.text)), []).append(row)
     return [
         ReasonGroup(
             state=of_one[0].state,
-            reason=of_one[0].text,
+            reason=_describe_reason(of_one[0]),
             log=of_one[0].log,
             number=len(of_one),
             rows=of_one[:_SHOWN],
         )
         for of_one in sorted(groups.values(), key=len, reverse=True)
     ]
+
+
+def _describe_reason(row: RowStatus) -> str:
+    """Return why a row has no result, and in which stage if it has two."""
+    return f"{row.stage}: {row.text}" if row.stage else row.text
