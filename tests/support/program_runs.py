@@ -67,7 +67,7 @@ class ProgramRun:
         """
         before = len(messages(self.home))
         with self.worker(rows) as process:
-            wait_for(lambda: text in messages(self.home)[before:])
+            wait_for(lambda: text in messages(self.home)[before:], _PATIENCE)
             if command:
                 os.kill(wait_for(lambda: _find_program(process.pid, command)), signal.SIGKILL)
             else:

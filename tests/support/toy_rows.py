@@ -146,9 +146,9 @@ def records(directory: Path, kind: str = "results") -> dict[str, Any]:
     return {record["row"]["task_path"]: record for record in found}
 
 
-def wait_for(condition: Callable[[], Any]) -> Any:
+def wait_for(condition: Callable[[], Any], patience: float = PATIENCE) -> Any:
     """Wait until a condition holds; return its value."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.02)

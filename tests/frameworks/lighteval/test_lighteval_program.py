@@ -177,7 +177,7 @@ def test_the_launcher_gets_the_settings_of_the_rows() -> None:
     }
     assert options["sampling"]
     assert options["rows"] == [
-        {"id": asked["eval_id"], "task": f"{TASK}|2", "limit": 0.5, "samples": True}
+        {"id": asked["eval_id"], "task": f"{TASK}|2", "limit": 0.5, "samples": True, "nltk": []}
     ]
     # On a CPU, lighteval's search for a batch size would use up the memory.
     command = make_command(PROGRAM, asked, EVALUATE, gpus=0)

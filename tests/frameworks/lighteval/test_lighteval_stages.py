@@ -83,7 +83,7 @@ def test_rows_share_a_start_and_each_has_its_own_end(run: ProgramRun, tmp_path: 
     expected = {
         f"belebele_{SHORT}_cf": "lost .* of the 4 choices of a question",
         f"belebele_{MISSING}_cf": f"Couldn't find cache for .*{MISSING}.*; run oe-fetch",
-        f"flores200:{FLORES}": "LookupError: .*punkt_tab.*; run oe-fetch",
+        f"flores200:{FLORES}": "LookupError: punkt_tab of NLTK not in the cache .*; run oe-fetch",
     }
     assert failures.keys() == expected.keys()
     for task, text in expected.items():
@@ -146,3 +146,15 @@ def test_flores_with_its_tokenizer_and_a_model_that_cannot_be_loaded(
     assert "2 failed" in told
     (failure,) = records(run.home / "out", "failures").values()
     assert failure["failure"]["class"] == "ProgramFailed"
+
+
+@pytest.mark.cluster
+def test_in_a_container_a_start_is_interrupted_and_goes_on(tmp_path: Path) -> None:
+    run = ProgramRun(tmp_path, {"lighteval": "lighteval"}, lighteval_cache(), in_images=True)
+    rows = manifest(f"{TASK},0,,", f"{TASK},1,,")
+    status, told = run.evaluate_until(rows, f"oellm: {TASK}|0 is evaluated")
+    assert status == 75, told
+    assert "1 rows evaluated" in told
+    told = run.evaluate(rows)
+    assert "1 rows evaluated, 1 already had results, 0 failed" in told
+    assert f"{TASK}|0 is evaluated" not in told

@@ -10,7 +10,7 @@ It starts in the directory of the output. The options:
     sampling   whether answers are drawn: lighteval sets a temperature but leaves this to the model
     bootstrap  draws for bootstrapped standard errors
     rows       objects with `id`, `task` (`name|shots`), `limit` (documents, a share below 1 or
-               null) and `samples` (whether to keep these)
+               null), `samples` (whether to keep these) and `nltk` (tokenizers that it needs)
 
 The output has a directory ID for each row, with results.json, documents.json (the number of each
 task's) and perhaps samples.json; or with error.txt if the row failed. A row that it has not come to
@@ -75,9 +75,8 @@ def main() -> int:
 def _describe(error: Exception) -> str:
     """Return what is wrong on one line; the traceback is in the log."""
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    if "Couldn't find cache" in text or "Couldn't reach" in text or "Resource punkt" in text:
-        text += "; run oe-fetch"
-    return text
+    is_missing = "Couldn't find cache" in text or "Couldn't reach" in text
+    return f"{text}; run oe-fetch" if is_missing else text
 
 
 def _has_ended_rows(output: Path) -> bool:
@@ -89,6 +88,23 @@ def _forbid_downloads() -> None:
     import nltk
 
     nltk.download = lambda *_, **__: True
+
+
+def _require_nltk(names: list[str]) -> None:
+    """Raise LookupError if a tokenizer is missing: lighteval does after all answers are there."""
+    if missing := [name for name in names if not _has_tokenizer(name)]:
+        are = " and ".join(missing)
+        raise LookupError(f"{are} of NLTK not in the cache (NLTK_DATA); run oe-fetch")
+
+
+def _has_tokenizer(name: str) -> bool:
+    import nltk
+
+    try:
+        nltk.data.find(f"tokenizers/{name}")
+    except LookupError:
+        return False
+    return True
 
 
 def _prepare(options: dict[str, Any], work: Path) -> Any:
@@ -106,6 +122,7 @@ def _prepare(options: dict[str, Any], work: Path) -> Any:
     pipeline_of_row = _share_model(options)
 
     def evaluate(row: dict[str, Any], directory: Path) -> None:
+        _require_nltk(row["nltk"])
         _seed()
         tracker = EvaluationTracker(output_dir=str(work / "lighteval"), save_details=False)
         parameters = PipelineParameters(

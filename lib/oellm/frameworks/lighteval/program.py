@@ -159,6 +159,7 @@ class LightevalProgram:
                     "task": f"{row.typed.task_path}|{row.typed.n_shot or 0}",
                     "limit": row.typed.limit,
                     "samples": row.typed.log_samples,
+                    "nltk": [n.name for n in self.needs(row) if isinstance(n, NeededNltk)],
                 }
                 for row in rows
             ],

@@ -1,10 +1,10 @@
 """Reads the results of lighteval: results_*.json.
 
-This follows the source of lighteval 0.13. It was tried with what lighteval's EvaluationTracker
-writes, but not with a whole evaluation. Task names include their shots: `gsm8k|5`, and before 0.13
-`leaderboard|gsm8k|5|0`, where the suite stays part of our name. `a:b` is part b of group a, whose
-average lighteval reports without weights. Two things are left out: the average's stderr, which is
-only the mean of the tasks' errors, and `all`, the average over everything.
+This follows lighteval 0.13, which writes neither versions nor numbers of documents. Task names
+include their shots: `gsm8k|5`, and before 0.13 `leaderboard|gsm8k|5|0`, where the suite stays part
+of our name. `a:b` is part b of group a, whose average lighteval reports without weights. Two things
+are left out: the average's stderr, which is only the mean of the tasks' errors, and `all`, the
+average over everything.
 """
 
 from __future__ import annotations
