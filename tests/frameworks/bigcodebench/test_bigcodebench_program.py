@@ -115,7 +115,7 @@ def test_the_stages_get_the_settings_of_the_row() -> None:
         limit="0.5",
         apply_chat_template="true",
         dtype="float16",
-        model_args="max_model_len=2048,revision=main",
+        model_args="max_model_len=2048,revision=main,enforce_eager=true",
     )
     command = make_command(PROGRAM, asked, GENERATE, gpus=2)
     assert command.argv[3:] == ("model", "org/model")
@@ -136,6 +136,7 @@ def test_the_stages_get_the_settings_of_the_row() -> None:
         "tp": 2,
     }
     assert (options["limit"], options["dtype"], options["template"]) == (74, "float16", True)
+    assert options["engine"] == {"enforce_eager": True}
     evaluation = make_command(PROGRAM, asked, EVALUATE, cpus=6)
     assert evaluation.argv[3:] == ("samples", "/in/samples.jsonl")
     assert json.loads(evaluation.files["options.json"])["values"] == {

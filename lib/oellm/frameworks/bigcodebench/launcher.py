@@ -12,6 +12,7 @@ the stage's output. The options:
     limit      how many of its problems to use, from the first; null for all
     values     arguments of bigcodebench's function
     dtype      for generate: the type of the model's weights
+    engine     for generate: arguments of vLLM that bigcodebench does not pass on
     template   for generate: whether a chat template must be there
     server     for generate: the address of a server of OpenAI's kind; may be empty
 
@@ -106,6 +107,7 @@ def _prepare_vllm(options: dict[str, Any]) -> None:
     if not hasattr(vllm.LLM, "set_tokenizer"):
         # vLLM loads the same tokenizer by itself.
         vllm.LLM.set_tokenizer = lambda *_, **__: None
+    provider.LLM = functools.partial(vllm.LLM, **options["engine"])
     provider.VllmDecoder = functools.partial(provider.VllmDecoder, dtype=options["dtype"])
     if options["template"]:
         trusts = options["values"]["trust_remote_code"]

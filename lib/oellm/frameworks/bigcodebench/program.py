@@ -54,8 +54,12 @@ _MODEL: Mapping[str, RowSetting] = {
     "dtype": RowSetting("a type of weights", "bfloat16", choices=_DTYPES),
     "revision": RowSetting(row_settings.TEXT),
     "max_model_len": RowSetting(row_settings.POSITIVE, "12800"),
+    "enforce_eager": RowSetting(row_settings.SWITCH),
+    "gpu_memory_utilization": RowSetting(row_settings.SHARE),
     "base_url": RowSetting(row_settings.TEXT),
 }
+# bigcodebench does not pass them on to vLLM, so the launcher does.
+_ENGINE = ("enforce_eager", "gpu_memory_utilization")
 _REFUSED = {
     "fewshot_as_multiturn": "has no few-shot examples",
     "system_instruction": "has its own instruction",
@@ -161,6 +165,7 @@ class BigcodebenchProgram:
         if is_generation:
             options |= {
                 "dtype": model["dtype"],
+                "engine": {name: model[name] for name in _ENGINE if name in model},
                 "template": row.typed.apply_chat_template is True,
                 "server": model.get("base_url", ""),
                 "values": {**shared, **_generation_arguments(row, values, model, gpus=place.gpus)},
