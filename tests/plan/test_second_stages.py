@@ -92,9 +92,9 @@ ROWS = st.builds(
 ) | st.builds(row, st.just("acme/a"), st.sampled_from(["arc_easy", "copa"]), st.just("lm_eval"))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(
-    manifest=st.lists(ROWS, min_size=1, max_size=25),
+    manifest=st.lists(ROWS, min_size=1, max_size=15),
     whole_node=st.booleans(),
     shard_time=st.sampled_from(["00:00:00", "00:01:00", "01:00:00"]),
     queue_limit=st.none() | st.integers(1, 9),

@@ -172,21 +172,3 @@ def test_workers_of_a_node_are_followed_together(
     assert staged.state(staged.jobs()[0]) == ("COMPLETED", "None")
     assert good.steps() == ["generate", "evaluate"]
     assert bad.steps() == ["generate"]
-    bad.set_faults()
-    staged.submit("--wait=done", "--poll=1")
-    assert bad.steps() == ["generate", "generate", "evaluate"]
-    assert good.steps() == ["generate", "evaluate"]
-
-
-@pytest.mark.usefixtures("image")
-def test_both_stages_run_in_containers_that_the_worker_starts(
-    staged: StagedRun, image_path: Path
-) -> None:
-    model = staged.model("model")
-    staged.render((model, "two"), shard_time="0", **{"images.toy": image_path})
-    staged.submit("--wait=done", "--poll=1")
-    assert model.steps() == ["generate", "evaluate"]
-    (record,) = staged.tasks().values()
-    assert str(image_path) in json.dumps(record["provenance"])
-    (described,) = json.loads((staged.path / "run.json").read_text())["images"]
-    assert (described["eval_suite"], described["path"]) == ("toy", str(image_path))
