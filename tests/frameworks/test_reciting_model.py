@@ -8,10 +8,9 @@ import sys
 
 import pytest
 
-from support import human_eval
+from support import human_eval, known_answers
 from support.frameworks import KNOWN, PROBLEMS, framework_environment, reciting_model
-
-pytestmark = pytest.mark.slow
+from support.small_programs import SMALL_PROGRAMS
 
 ANSWER = """
 import json, sys
@@ -20,32 +19,43 @@ model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
 for prompt in json.load(sys.stdin):
     ids = tokenizer(prompt, return_tensors="pt")
-    answer = model.generate(**ids, do_sample=False, max_new_tokens=200)[0]
-    print(json.dumps(tokenizer.decode(answer, skip_special_tokens=True)))
+    answer = model.generate(**ids, do_sample=False, max_new_tokens=120)[0]
+    print(json.dumps(tokenizer.decode(answer[len(ids.input_ids[0]):], skip_special_tokens=True)))
 """
 
 
-@pytest.mark.parametrize("knows", [4, KNOWN])
-def test_answers_the_problems_that_it_knows_and_no_other(knows: int) -> None:
-    assert solved(sys.executable, knows) == list(range(knows))
-
-
-def test_older_transformers_read_it() -> None:
-    python = framework_environment("evalplus-generate") / "bin" / "python"
-    assert solved(str(python), KNOWN) == list(range(KNOWN))
-
-
-def solved(python: str, knows: int) -> list[int]:
-    """Return the numbers of the problems that the model continues with their solution."""
+@pytest.mark.slow
+def test_answers_the_problems_that_it_knows_and_no_other() -> None:
     problems = human_eval.problems()[:PROBLEMS]
+    answers = continuations(sys.executable, KNOWN, [problem.prompt for problem in problems])
+    pairs = zip(answers, problems, strict=True)
+    right = [answer.strip() == problem.canonical_solution.strip() for answer, problem in pairs]
+    assert right == [number < KNOWN for number in range(PROBLEMS)]
+
+
+@pytest.mark.slow
+def test_older_transformers_get_the_same_answers_to_every_kind_of_prompt() -> None:
+    known = known_answers.known_answers(KNOWN)[::7]
+    python = framework_environment("evalplus-generate") / "bin" / "python"
+    answers = continuations(str(python), KNOWN, [each.prompt for each in known])
+    for answer, expected in zip(answers, known, strict=True):
+        assert answer.startswith(expected.answer), expected
+        assert not expected.ends or answer == expected.answer, expected
+
+
+def test_small_programs_pass_their_own_tests() -> None:
+    assert len(SMALL_PROGRAMS) == PROBLEMS
+    for program in SMALL_PROGRAMS:
+        exec("\n".join([program.code, *program.tests]), {})  # noqa: S102
+
+
+def continuations(python: str, knows: int, prompts: list[str]) -> list[str]:
+    """Return how the model continues each prompt."""
     done = subprocess.run(
         [python, "-c", ANSWER, reciting_model(knows)],
-        input=json.dumps([problem.prompt for problem in problems]),
+        input=json.dumps(prompts),
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    texts = [json.loads(line) for line in done.stdout.splitlines()]
-    expected = [problem.prompt + problem.canonical_solution for problem in problems]
-    pairs = enumerate(zip(texts, expected, strict=True))
-    return [number for number, (text, right) in pairs if text.strip() == right.strip()]
+    return [json.loads(line) for line in done.stdout.splitlines()]
