@@ -21,7 +21,7 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-TIMEOUT_S = 3.0
+TIMEOUT_S = 6.0
 # In memory that samples would share: who holds it without end stops the evaluator.
 LOCK = multiprocessing.Lock()
 
