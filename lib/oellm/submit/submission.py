@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import os
@@ -243,8 +242,10 @@ class SlurmSubmissions:
                 dropped.add(queued)
         for number, indices in () if self._dry_run else hopeless.items():
             elements = [f"{number.job_id}_{index}" for index in indices]
-            with contextlib.suppress(OellmError):
+            try:
                 commands.call_slurm(["scancel", *cluster_option(number.cluster), *elements])
+            except OellmError as error:
+                self._log(f"job {number} has elements that can never begin: {error}")
         return [queued for queued in queue if queued not in dropped]
 
     def find_own_jobs(self, queue: Sequence[QueuedElement]) -> dict[JobNumber, list[int]]:
