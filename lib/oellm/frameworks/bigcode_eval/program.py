@@ -83,7 +83,6 @@ class BigcodeProgram:
             "batch_size": RowSetting("sequences of one problem per forward pass", "1"),
             "tp": RowSetting("GPUs over which the model is spread", "1"),
             "trust_remote_code": RowSetting(row_settings.SWITCH, "false"),
-            "model_args": RowSetting(f"arguments among {', '.join(_MODEL)}"),
             "log_samples": RowSetting(row_settings.SWITCH, "false", stage=EVALUATE),
         }
         return {**columns, **_generation_settings(task)}

@@ -94,7 +94,6 @@ class EvalplusProgram:
             "tp": RowSetting("GPUs over which vllm splits the model", "1"),
             "trust_remote_code": RowSetting(row_settings.SWITCH, "false"),
             "include_path": RowSetting("a directory with a file of problems"),
-            "model_args": RowSetting(f"arguments among {', '.join(_MODEL)}"),
             "log_samples": RowSetting(row_settings.SWITCH, "false", stage=EVALUATE),
         }
         return {**columns, **_GENERATION}
