@@ -99,13 +99,16 @@ def _evaluate(options: dict[str, Any], source: str, *, problems: Path, output: P
 def _require_passing_trial(dataset: str, problems: Path) -> None:
     """Exit unless the evaluator finds that the solution of the first problem passes here.
 
-    It would not with too small a limit of the stack or of memory, without saying so.
+    It would not with too small a limit of the stack or of memory, without saying so. Answers to
+    find_zero fail everywhere, because evalplus 0.3.1 does not count the tests that they pass.
     """
     from evalplus import evaluate
     from evalplus.data import get_human_eval_plus, get_mbpp_plus
 
     loaded = get_human_eval_plus() if dataset == "humaneval" else get_mbpp_plus()
-    first = next(iter(loaded.values()))
+    fair = (problem for problem in loaded.values() if problem["entry_point"] != "find_zero")
+    if (first := next(fair, None)) is None:
+        return
     truth = evaluate.get_groundtruth(
         {first["task_id"]: first},
         "oellm-trial",
