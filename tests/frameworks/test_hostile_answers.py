@@ -27,10 +27,6 @@ HOSTILE = [name for name in NAMES if name not in ("memory", "memory_of_many")]
 # Problems whose answers are right, wrong, and do not end.
 HONEST = {"right": "", "wrong": "raise ValueError\n", "endless": "while True: pass\n"}
 RIGHT = 3
-GUARD = "guard"
-in_both = pytest.mark.parametrize(
-    "layers", [GUARD, pytest.param("container+guard", marks=pytest.mark.cluster)]
-)
 
 
 @pytest.fixture
@@ -54,21 +50,20 @@ def manifest(row: Row) -> str:
     return "\n".join([",".join(row.cells), ",".join(row.cells.values())]) + "\n"
 
 
-def evaluate(run: ProgramRun, row: Row, layers: str) -> dict[str, float]:
-    """Evaluate the planted answers within these layers; return the scores by filter."""
+def evaluate(run: ProgramRun, row: Row) -> dict[str, float]:
+    """Evaluate the planted answers; return the scores by filter."""
     before = look_at_host()
     told = run.evaluate(manifest(row), HF_TOKEN=SECRET, OELLM_SANDBOX_USER=str(NUMBER))
     assert look_at_host() == before
     assert "generate begins" not in told
     assert SECRET not in told
     (record,) = records(run.home / "out").values()
-    assert record["environment"]["sandbox"] == layers
+    assert record["environment"]["sandbox"] == "guard"
     return {metric["filter"]: metric["value"] for metric in record["metrics"]}
 
 
-@in_both
 def test_of_bigcode_are_contained_and_all_others_scored(
-    tmp_path: Path, hostile: HostileRuns, layers: str
+    tmp_path: Path, hostile: HostileRuns
 ) -> None:
     problems = human_eval.problems()
     given = answers(hostile, [each.prompt + each.canonical_solution for each in problems])
@@ -76,18 +71,12 @@ def test_of_bigcode_are_contained_and_all_others_scored(
     row = Row({**cells, "eval_suite": "bigcode_eval", "limit": str(len(given))})
     generations = json.dumps([[program] for program in given.values()])
     plant(tmp_path / "out", row, {"generations_humaneval.json": generations})
-    run = ProgramRun(
-        tmp_path,
-        {"bigcode_eval": "bigcode_eval"},
-        human_eval_cache("bigcode_eval"),
-        layers != GUARD,
-    )
-    assert evaluate(run, row, layers) == {"none": pytest.approx(RIGHT / len(given))}
+    run = ProgramRun(tmp_path, {"bigcode_eval": "bigcode_eval"}, human_eval_cache("bigcode_eval"))
+    assert evaluate(run, row) == {"none": pytest.approx(RIGHT / len(given))}
 
 
-@in_both
 def test_of_evalplus_are_contained_and_all_others_scored(
-    tmp_path: Path, hostile: HostileRuns, layers: str
+    tmp_path: Path, hostile: HostileRuns
 ) -> None:
     path = code_rows.write_evalplus(tmp_path / "HumanEvalPlus.jsonl", 100)
     problems = [json.loads(line) for line in path.read_text().splitlines()]
@@ -107,9 +96,9 @@ def test_of_evalplus_are_contained_and_all_others_scored(
         "problems.json": json.dumps({"hash": digest, "problems": names}),
     }
     plant(tmp_path / "out", row, planted)
-    run = ProgramRun(tmp_path, {"evalplus": "evalplus-evaluate"}, {}, in_images=layers != GUARD)
+    run = ProgramRun(tmp_path, {"evalplus": "evalplus-evaluate"}, {})
     expected = pytest.approx(RIGHT / len(given))
-    assert evaluate(run, row, layers) == {"base": expected, "plus": expected}
+    assert evaluate(run, row) == {"base": expected, "plus": expected}
     (result,) = (tmp_path / "out" / "results").glob("*.json")
     passed = json.loads(result.read_bytes())["passed"]
     by_answer = {name: passed[task]["base"] for name, task in zip(given, names, strict=True)}

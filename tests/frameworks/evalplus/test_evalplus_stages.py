@@ -9,6 +9,7 @@ import pytest
 
 from support import code_rows
 from support.frameworks import KNOWN, PROBLEMS, framework_environment, reciting_model
+from support.processes import ROOT
 from support.program_runs import ProgramRun
 from support.toy_rows import records
 
@@ -21,17 +22,18 @@ COLUMNS = "model_path,task_path,n_shot,eval_suite,dtype,apply_chat_template,incl
 @pytest.fixture
 def run(tmp_path: Path) -> ProgramRun:
     code_rows.write_evalplus(tmp_path / "HumanEvalPlus.jsonl", PROBLEMS)
+    code_rows.write_evalplus_mbpp(tmp_path / "MbppPlus.jsonl")
     return ProgramRun(tmp_path, VENVS, {})
 
 
-def manifest(directory: Path, *rows: str, columns: str = "gen_kwargs,log_samples") -> str:
-    """Return a manifest with rows whose problems are in a directory, from the limit on."""
-    begin = f"{reciting_model()},humaneval,,evalplus,float32,false,{directory}"
-    return "\n".join([f"{COLUMNS},{columns}", *(f"{begin},{row}" for row in rows)]) + "\n"
+def manifest(directory: Path, task: str, row: str) -> str:
+    """Return a manifest with a row whose problems are in a directory, from the limit on."""
+    begin = f"{reciting_model()},{task},,evalplus,float32,false,{directory}"
+    return f"{COLUMNS},gen_kwargs,log_samples\n{begin},{row}\n"
 
 
 def test_known_scores_of_both_tests_in_spite_of_ends_of_either_stage(run: ProgramRun) -> None:
-    rows = manifest(run.home, f"{PROBLEMS},,true")
+    rows = manifest(run.home, "humaneval", f"{PROBLEMS},,true")
     status, told = run.evaluate_until(rows, "Codegen: HumanEval/0")
     assert (status, list((run.home / "out").rglob("*.jsonl"))) == (75, []), told
     status, told = run.evaluate_until(rows, "Computing expected output", "evaluate")
@@ -50,28 +52,27 @@ def test_known_scores_of_both_tests_in_spite_of_ends_of_either_stage(run: Progra
 
 
 def test_samples_with_a_temperature_and_problems_that_are_missing(run: ProgramRun) -> None:
-    rows = manifest(run.home, '2,"n_samples=2,temperature=0.3",')
+    rows = manifest(run.home, "mbpp", '2,"n_samples=2,temperature=0.3",')
     run.evaluate(rows)
     (record,) = records(run.home / "out").values()
     assert [metric["value"] for metric in record["metrics"]] == [1.0, 1.0]
     assert record["usage"]["requests"] == 4
-    (run.home / "HumanEvalPlus.jsonl").unlink()
-    told = run.evaluate(manifest(run.home, "1,,"), status=1)
-    assert f"expected a directory with HumanEvalPlus.jsonl, got {run.home}" in told
+    (run.home / "MbppPlus.jsonl").unlink()
+    told = run.evaluate(manifest(run.home, "mbpp", "1,,"), status=1)
+    assert f"expected a directory with MbppPlus.jsonl, got {run.home}" in told
 
 
-@pytest.mark.parametrize("limit", ["--stack=8388608:8388608", "--as=3000000000"])
-def test_nothing_is_scored_within_limits_that_fail_every_program(
-    tmp_path: Path, limit: str
-) -> None:
+def test_nothing_is_scored_within_limits_that_fail_every_program(tmp_path: Path) -> None:
     python = framework_environment("evalplus-evaluate") / "bin" / "python"
-    launcher = Path(code_rows.__file__).parents[2] / "lib/oellm/frameworks/evalplus/launcher.py"
-    problems = code_rows.write_evalplus(tmp_path / "problems.jsonl", 1)
+    launcher = ROOT / "lib" / "oellm" / "frameworks" / "evalplus" / "launcher.py"
+    problems = code_rows.write_evalplus(tmp_path / "problems.jsonl", 2)
+    # evalplus fails every answer to find_zero, so the first problem tells nothing.
+    problems.write_text(problems.read_text().replace("has_close_elements", "find_zero"))
     options = tmp_path / "options.json"
-    options.write_text('{"stage": "evaluate", "dataset": "humaneval", "limit": 1, "values": {}}')
+    options.write_text('{"stage": "evaluate", "dataset": "humaneval", "limit": 2, "values": {}}')
     command = [python, launcher, options, "problems", problems, "samples", tmp_path / "none"]
     done = subprocess.run(
-        ["prlimit", limit, *map(str, command)],
+        ["prlimit", "--stack=8388608:8388608", *map(str, command)],
         env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TMPDIR": str(tmp_path)},
         cwd=tmp_path,
         capture_output=True,
@@ -81,12 +82,12 @@ def test_nothing_is_scored_within_limits_that_fail_every_program(
     )
     assert done.returncode == 1, done.stderr
     assert "the evaluator says" in done.stderr
+    assert "for the solution of HumanEval/1 in" in done.stderr
     assert "(ulimit -H -s, ulimit -H -v)" in done.stderr
 
 
 def test_the_catalogue_is_what_the_package_says() -> None:
-    root = Path(code_rows.__file__).parents[2]
     python = framework_environment("evalplus-generate") / "bin" / "python"
-    command = [python, root / "scripts" / "make-catalogue", "--check", "evalplus"]
+    command = [python, ROOT / "scripts" / "make-catalogue", "--check", "evalplus"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
