@@ -58,9 +58,9 @@ OELLM_ALLOW_CPU=true here, lets it compute on the CPU. A full disk ends it, too.
 In both cases its rows get no failure, and the next worker evaluates them. A row
 that takes longer than row_timeout fails, and the next row begins.
 
-For lm_eval, oe-run-task needs the framework: run it in a container, or after `pip install
-'oellm[hf]'`. A run has it as the file oe-run-task.pyz, which needs nothing
-else.
+For lm_eval, oe-run-task needs the framework: run it in a container, or after
+`pip install 'oellm[hf]'`. A run has it as the file oe-run-task.pyz, which needs
+nothing else.
 
 Exit status: 0 every row has a result (or can start); 1 some rows failed (or
   cannot start), or the job makes no progress within its time limit; 2 bad
