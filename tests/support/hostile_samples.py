@@ -88,22 +88,34 @@ _PROGRAMS = {
         import mmap, time
         mmap.mmap(-1, 50 << 30)
         kept = [bytearray(b"x") * (1 << 20) for _ in range(MEMORY >> 20)]
-        time.sleep(2)
+        time.sleep(4)
         """,
     "memory": """
         import time
         kept = [bytearray(b"x") * (1 << 20) for _ in range(MEMORY >> 20)]
-        time.sleep(2)
+        time.sleep(4)
         """,
     "memory_of_many": """
         import posix, time
         children = 8
+        told, tell = posix.pipe()
         for number in range(children):
             if posix.fork() == 0:
-                kept = [bytearray(b"x") * (1 << 20) for _ in range(MEMORY // children >> 20)]
-                time.sleep(20)
-                posix._exit(0)
-        time.sleep(2)
+                try:
+                    kept = [bytearray(b"x") * (1 << 20) for _ in range(MEMORY // children >> 20)]
+                    posix.write(tell, b"x")
+                    time.sleep(20)
+                finally:
+                    posix._exit(0)
+        posix.close(tell)
+        count = 0
+        while part := posix.read(told, children):
+            count += len(part)
+            if count == children:
+                break
+        else:
+            raise RuntimeError("no memory")
+        time.sleep(4)
         """,
     "endless": """
         import signal, time
