@@ -2,70 +2,64 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from support.toy_rows import ToyModel, evaluate, manifest, records
+from support.toy_rows import ToyModel, evaluate, manifest
+
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize(
-    ("fault", "kind", "message"),
-    [
-        ("fail", "ProgramFailed", "the program ended with status 3: ValueError: it failed"),
-        ("crash", "ProgramFailed", "the program was killed by signal 11 SIGSEGV: a program that"),
-        ("invalid", "InvalidOutputError", "found.json is missing"),
-    ],
-)
-def test_a_failure_names_the_stage_and_the_last_line(
-    model: ToyModel, tmp_path: Path, fault: str, kind: str, message: str
-) -> None:
-    rows = manifest((model, "two"), (model, "two_part"), (model, "one"))
-    model.set_faults(f"generate {fault}", f"both {fault}")
+# What a program suffers from, with the class of the failure and the begin of its message.
+FAULTS = {
+    "fail": ("ProgramFailed", "the program ended with status 3: ValueError: it failed"),
+    "crash": ("ProgramFailed", "the program was killed by signal 11 SIGSEGV: a program that"),
+    "invalid": ("InvalidOutputError", "found.json is missing"),
+}
+
+
+def test_a_failure_names_the_stage_and_the_last_line(tmp_path: Path) -> None:
+    models = {fault: ToyModel(tmp_path / "models" / fault) for fault in FAULTS}
+    of = {str(model.path): fault for fault, model in models.items()}
+
+    def failures() -> dict[tuple[str, str], Any]:
+        """Return the failures by fault and task."""
+        paths = (tmp_path / "out" / "failures").glob("*.json")
+        found = [json.loads(path.read_text())["oellm"] for path in paths]
+        return {(of[each["row"]["model_path"]], each["row"]["task_path"]): each for each in found}
+
+    tasks = ("two", "two_part", "one")
+    rows = manifest(*((model, task) for model in models.values() for task in tasks))
+    for fault, model in models.items():
+        model.set_faults(f"generate {fault}", f"both {fault}")
     told = evaluate(rows, home=tmp_path, status=1)
-    assert "0 rows evaluated, 0 already had results, 3 failed" in told
-    found = records(tmp_path / "out", "failures")
-    for task in ("two", "two_part", "one"):
-        failure = found[task]["failure"]
+    assert "0 rows evaluated, 0 already had results, 9 failed" in told
+    assert failures().keys() == {(fault, task) for fault in FAULTS for task in tasks}
+    for (fault, task), record in failures().items():
+        failure, (kind, message) = record["failure"], FAULTS[fault]
         assert failure["class"] == kind
         assert failure["message"].startswith(message)
         assert failure.get("stage", "") == ("" if task == "one" else "generate")
     assert "hf_a" not in told
     # Nothing of what failed counts, and the next attempt begins anew.
     assert not list((tmp_path / "out").glob("stages/*"))
-    model.set_faults(f"evaluate {fault}")
+    for fault, model in models.items():
+        model.set_faults(f"evaluate {fault}")
     told = evaluate(rows, home=tmp_path, status=1)
-    assert "1 rows evaluated, 0 already had results, 2 failed" in told
-    failure = records(tmp_path / "out", "failures")["two"]["failure"]
-    assert (failure["stage"], failure["attempts"]) == ("evaluate", 2)
-    model.set_faults()
-    assert "2 rows evaluated, 1 already had results, 0 failed" in evaluate(rows, home=tmp_path)
-    assert records(tmp_path / "out", "failures") == {}
-    assert model.steps().count("generate") == 2
+    assert "3 rows evaluated, 0 already had results, 6 failed" in told
+    for record in failures().values():
+        assert (record["failure"]["stage"], record["failure"]["attempts"]) == ("evaluate", 2)
+    for model in models.values():
+        model.set_faults()
+    assert "6 rows evaluated, 3 already had results, 0 failed" in evaluate(rows, home=tmp_path)
+    assert failures() == {}
+    assert {model.steps().count("generate") for model in models.values()} == {2}
 
 
-def test_rows_that_a_program_has_not_come_to_are_computed_by_another_start(
-    model: ToyModel, tmp_path: Path
-) -> None:
-    rows = manifest((model, "one"), (model, "one_more"))
-    model.set_faults("both leave once")
-    assert "2 rows evaluated, 0 already had results, 0 failed" in evaluate(rows, home=tmp_path)
-    assert model.steps() == ["both", "both"]
-
-
-def test_a_program_that_comes_to_no_row_is_not_started_for_ever(
-    model: ToyModel, tmp_path: Path
-) -> None:
-    model.set_faults("both leave")
-    rows = manifest((model, "one"), (model, "one_more"))
-    told = evaluate(rows, home=tmp_path, status=1)
-    assert "1 rows evaluated, 0 already had results, 1 failed" in told
-    failure = records(tmp_path / "out", "failures")["one_more"]["failure"]
-    assert failure["message"] == "the program ended well, but has come to none of its rows"
-    assert model.steps() == ["both", "both"]
-
-
-@pytest.mark.parametrize("step", ["generate", "evaluate", "both"])
+@pytest.mark.parametrize("step", ["generate", "both"])
 def test_a_full_disk_fails_no_row(model: ToyModel, tmp_path: Path, step: str) -> None:
     model.set_faults(f"{step} full")
     rows = manifest((model, "one" if step == "both" else "two"), (model, "two_part"))
@@ -92,23 +86,28 @@ def test_an_output_of_other_weights_is_computed_again(model: ToyModel, tmp_path:
     assert "1 rows evaluated" in told
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "link", "record"])
-def test_a_damaged_output_is_computed_again(model: ToyModel, tmp_path: Path, damage: str) -> None:
-    rows = manifest((model, "two"))
-    model.set_faults("evaluate fail")
+def test_damaged_outputs_are_computed_again(tmp_path: Path) -> None:
+    models = {
+        name: ToyModel(tmp_path / "models" / name) for name in ("cut", "changed", "link", "record")
+    }
+    rows = manifest(*((model, "two") for model in models.values()))
+    for model in models.values():
+        model.set_faults("evaluate fail")
     evaluate(rows, home=tmp_path, status=1)
-    (output,) = tmp_path.glob("out/stages/*/generate")
-    found = output / "found.json"
-    if damage == "cut":
-        found.write_bytes(found.read_bytes()[:-1])
-    elif damage == "changed":
-        found.write_bytes(found.read_bytes().replace(b"1", b"2"))
-    elif damage == "link":
-        found.rename(tmp_path / "elsewhere")
-        found.symlink_to(tmp_path / "elsewhere")
-    else:
-        (output / "stage.json").write_text("{}")
-    model.set_faults()
+    for record in tmp_path.glob("out/stages/*/generate/stage.json"):
+        found = record.with_name("found.json")
+        damage = Path(json.loads(record.read_text())["row"]["model_path"]).name
+        if damage == "cut":
+            found.write_bytes(found.read_bytes()[:-1])
+        elif damage == "changed":
+            found.write_bytes(found.read_bytes().replace(b"1", b"2"))
+        elif damage == "link":
+            found.rename(tmp_path / "elsewhere")
+            found.symlink_to(tmp_path / "elsewhere")
+        else:
+            record.write_text("{}")
+    for model in models.values():
+        model.set_faults()
     told = evaluate(rows, home=tmp_path)
-    assert "output of the stage generate is not valid; set aside" in told
-    assert model.steps().count("generate") == 2
+    assert told.count("output of the stage generate is not valid; set aside") == 4
+    assert {model.steps().count("generate") for model in models.values()} == {2}
