@@ -67,7 +67,11 @@ class ProgramRun:
         """
         before = len(messages(self.home))
         with self.worker(rows) as process:
-            wait_for(lambda: text in messages(self.home)[before:], _PATIENCE)
+            wait_for(
+                lambda: text in messages(self.home)[before:] or process.poll() is not None,
+                _PATIENCE,
+            )
+            assert text in messages(self.home)[before:], messages(self.home)[before:]
             if command:
                 os.kill(wait_for(lambda: _find_program(process.pid, command)), signal.SIGKILL)
             else:

@@ -164,7 +164,12 @@ class LightevalProgram:
                 for row in rows
             ],
         }
-        environment = {"TOKENIZERS_PARALLELISM": "false", "PYTHONUNBUFFERED": "1"}
+        environment = {
+            "TOKENIZERS_PARALLELISM": "false",
+            "PYTHONUNBUFFERED": "1",
+            # lighteval looks for the commit of its own checkout, also in an image without git.
+            "GIT_PYTHON_REFRESH": "quiet",
+        }
         if not place.gpus:
             environment |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
         return Command(
