@@ -63,6 +63,14 @@ def list_binds(
     return [*map(bind_line, kept), *cluster.items("binds")]
 
 
+def list_link_targets(path: str) -> Iterator[str]:
+    """Yield what a link, and the links in a directory of tasks, lead to, as far as it is there."""
+    if os.path.islink(path):
+        yield os.path.realpath(path)
+    if os.path.isdir(path):
+        yield from map(os.path.realpath, _links_below(path, _TASK_DEPTH))
+
+
 def bind_option(line: str) -> list[str]:
     """Return the options of apptainer for a line of RUN_DIR/binds."""
     return ["--mount" if line.startswith(_MOUNT) else "--bind", line]

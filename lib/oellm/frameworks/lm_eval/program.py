@@ -53,6 +53,10 @@ log = lambda line: print(line, file=sys.stderr)
 replay(Row(cells), Path(recorded), Path(output), bootstrap_iters=int(draws), log=log)
 """
 
+_YAML = (".yaml", ".yml")
+# Files that a task's code may read beside its YAML file.
+_BESIDE = (*_YAML, ".py", ".json", ".jsonl", ".csv", ".tsv", ".txt", ".parquet")
+
 
 class LmEvalScoring:
     """Scores the recorded answers of lm-eval's code tasks."""
@@ -162,11 +166,20 @@ def _runs_model_code(task: str, include_path: str) -> bool:
 
 
 def _own_files(row: Row) -> set[str]:
-    """Return the files of a user's task; none for one that comes with lm-eval."""
+    """Return the files of a user's task; none for one that comes with lm-eval.
+
+    With a YAML file go the files of code and data beside it, which its code may read, but nothing
+    else of its directory: that may be a home.
+    """
     try:
-        return _managers().local_paths(row["task_path"], row["include_path"])
+        found = _managers().local_paths(row["task_path"], row["include_path"])
     except (InputError, MachineError):
         return set()
+    for directory in {os.path.dirname(path) for path in found if path.endswith(_YAML)}:
+        for name in os.listdir(directory):
+            if name.endswith(_BESIDE) and not name.startswith("."):
+                found.add(os.path.join(directory, name))
+    return {path for path in found if os.path.exists(path)}
 
 
 def _ignore(_message: str) -> None:

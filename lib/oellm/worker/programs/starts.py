@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from oellm.clusters.binds import list_link_targets
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import NLTK, Launcher
 from oellm.core.processes.process_trees import run_program
@@ -164,7 +165,7 @@ def start_contained(
             **{found.path: f"{_STAGES}/{key}" for key, found in prepared.inputs.items()},
             **{path: place.files[name] for name, path in prepared.files.items()},
             **shared,
-            **{Path(path): path for path in command.reads},
+            **{Path(path): path for path in _with_link_targets(command.reads)},
         },
         output=prepared.output,
         env=commands.contained_variables(launcher.image, {**_CACHE, **command.env}),
@@ -174,6 +175,13 @@ def start_contained(
     )
     facts = _describe(launcher, command.argv)
     return Start(partial(_contain, contained, layers), facts, sandbox=str(layers))
+
+
+def _with_link_targets(paths: Iterable[str]) -> Iterator[str]:
+    """Yield paths, and what the links in directories among them lead to."""
+    for path in paths:
+        yield path
+        yield from list_link_targets(path)
 
 
 def _contain(contained: Contained, layers: Layers) -> int:
