@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ class DevCluster:
         # Nothing may trip over the name of the shared directory.
         self.base = tmp_path / "shared é $HOME d'ir %j #1"
         self.base.mkdir()
-        description = {
+        description: dict[str, Any] = {
             "partition": "gpu",
             "cpus_per_task": 1,
             "mem": "1800M",
@@ -31,21 +32,32 @@ class DevCluster:
             # Its GPUs are files without a device.
             "allow_cpu": True,
         }
-        config = tmp_path / "clusters.json"
-        config.write_text(json.dumps({"clusters": {"dev": description}}))
+        self._description = description
+        self._config = config = tmp_path / "clusters.json"
+        self.add_settings()
         self.env = {
             "SLURM_CONF": str(slurm_conf),
             "OELLM_CONFIG": str(config),
             "OELLM_CLUSTER": "dev",
         }
 
+    def add_settings(self, *, images: Mapping[str, str] | None = None, **settings: Any) -> None:
+        """Change the description of the cluster; images are added to those that are there."""
+        self._description |= settings
+        self._description["images"] |= images or {}
+        self._config.write_text(json.dumps({"clusters": {"dev": self._description}}))
+
     def run(self, *command: str | Path, stdin: str = "", status: int = 0) -> str:
         return self.call(*command, stdin=stdin, status=status).stdout
 
     def call(
-        self, *command: str | Path, stdin: str = "", status: int = 0
+        self,
+        *command: str | Path,
+        stdin: str = "",
+        status: int = 0,
+        env: Mapping[str, str] | None = None,
     ) -> subprocess.CompletedProcess[str]:
-        return self._run(*command, stdin=stdin, status=status, env=self.env)
+        return self._run(*command, stdin=stdin, status=status, env={**self.env, **(env or {})})
 
     def manifest(self, models: str | Path, tasks: str, *options: str) -> str:
         return self.run(
