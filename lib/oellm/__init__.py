@@ -1,3 +1,3 @@
 """Evaluate many language models on many benchmarks across Slurm clusters."""
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
