@@ -76,6 +76,8 @@ def fetched(cluster: DevCluster, suite: Path, hub: Hub, tmp_path: Path) -> str:
     code_rows.serve_human_eval(hub, tmp_path / "human_eval")
     serve_belebele(hub, tmp_path / "belebele")
     serve_code_metric(hub, tmp_path / "served")
+    # The libraries would expand `$HOME` in the name of the shared directory.
+    cluster.env["HF_HOME"] = str(tmp_path / "hf")
     images = {name: str(framework_image(image)) for name, image in IMAGES.items()}
     cluster.add_settings(
         images=images,
