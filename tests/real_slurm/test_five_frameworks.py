@@ -81,7 +81,6 @@ def fetched(cluster: DevCluster, suite: Path, hub: Hub, tmp_path: Path) -> str:
     images = {name: str(framework_image(image)) for name, image in IMAGES.items()}
     cluster.add_settings(
         images=images,
-        container_args=["--net", "--network=none"],
         cpu_partition="cpu",
         cpus_per_task=2,
         mem="5000M",
@@ -95,6 +94,7 @@ def fetched(cluster: DevCluster, suite: Path, hub: Hub, tmp_path: Path) -> str:
     )
     fetched = cluster.call("oe-fetch", stdin=rows, env=hub.environment)
     hub.stop()
+    cluster.add_settings(container_args=["--net", "--network=none"])
     return fetched.stdout
 
 
