@@ -54,6 +54,14 @@ def test_a_container_gets_nothing_but_what_it_is_given(tmp_path: Path) -> None:
     assert program[-5:] == ["python3", "main.py", "/in/a b", "--out=/out/x", "/outside"]
 
 
+def test_the_sandbox_has_no_network_whatever_the_cluster_says() -> None:
+    given = ("--network", "bridge", "--net", "--network=host", "--cleanenv")
+    words = command(STRONG, Path("/i.sif"), {}, *given)
+    assert words.count("--cleanenv") == 2
+    assert [word for word in words if "net" in word] == ["--net", "--network"]
+    assert words[words.index("--network") + 1] == "none"
+
+
 def test_a_runtime_without_user_namespaces_binds_the_paths_themselves(tmp_path: Path) -> None:
     weak = STRONG._replace(namespaces=False, guard=False)
     words = command(weak, Path("/i.sif"), {tmp_path: "/in/a"})

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from oellm.core.redaction import is_secret
@@ -32,11 +32,13 @@ PLACES = {GUARD: "guard", STATE: "state", OUTPUT: "out", SCRATCH: "scratch"}
 _WIDENING = (
     *("-B", "-H", "-S", "-W", "-o", "-w"),
     *("--add-caps", "--allow-setuid", "--bind", "--env", "--fakeroot", "--home"),
-    *("--keep-privs", "--mount", "--net", "--no-init", "--overlay", "--pwd", "--scratch"),
+    *("--keep-privs", "--mount", "--no-init", "--overlay", "--pwd", "--scratch"),
     *("--security", "--sharens", "--workdir", "--writable", "--writable-tmpfs"),
 )
 # What gives a container devices, which evaluations do not need.
 _DEVICES = ("--nv", "--nvccli", "--rocm")
+# What decides about the network, of which the sandbox has none in any case.
+_OF_NETWORK = ("--net", "--network", "--network-args")
 # Characters with a meaning in the value of --bind.
 _SPECIAL = re.compile(r'[:,"\\]')
 
@@ -67,7 +69,7 @@ def container_command(
         *(["--userns"] if own_namespaces else []),
         *("--containall", "--no-home", "--cleanenv", "--no-privs"),
         *("--net", "--network", "none"),
-        *(text for text in contained.container_args if text not in _DEVICES),
+        *_kept_arguments(contained.container_args),
         *bound,
         *("--pwd", OUTPUT, image),
         *plain_command(contained),
@@ -108,6 +110,17 @@ def guard_variables(contained: Contained) -> dict[str, str]:
         COUNTS: f"{STATE}/samples",
         HIDDEN: ":".join(hidden),
     }
+
+
+def _kept_arguments(arguments: Iterable[str]) -> Iterator[str]:
+    """Yield the cluster's arguments, but those about devices and the network."""
+    is_value = False
+    for argument in arguments:
+        name, sign, _ = argument.partition("=")
+        if not is_value and name not in (*_DEVICES, *_OF_NETWORK):
+            yield argument
+        # `--network none` are two arguments.
+        is_value = name in _OF_NETWORK and name != "--net" and not sign
 
 
 def check_contained(contained: Contained) -> None:
