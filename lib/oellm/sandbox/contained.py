@@ -73,6 +73,8 @@ class Contained(NamedTuple):
             SCRATCH) and what the image sets. Must hold no secrets.
         limits: Its limits.
         guard: Whether processes whose target is named `unsafe_execute` get namespaces of their own.
+        needs_samples: Whether it has no output if there was no such process. Without this, what the
+            program runs itself is protected by the container alone.
         runtime: The program that runs the image: `apptainer`, `singularity`, a path, or `auto`.
         container_args: Further arguments of its `exec`.
     """
@@ -84,6 +86,7 @@ class Contained(NamedTuple):
     env: Mapping[str, str]
     limits: Limits
     guard: bool = True
+    needs_samples: bool = True
     runtime: str = "auto"
     container_args: tuple[str, ...] = ()
 

@@ -29,7 +29,8 @@ class BoxJob(NamedTuple):
         mapped: What the box gets of this machine, if there are namespaces.
         files: Small files of the box, by their paths in it.
         namespaces: Whether the program gets user, mount and process namespaces.
-        guard: Whether only a program whose samples were all isolated has an output.
+        guard: Whether a program has no output if the guard could not isolate a sample.
+        needs_samples: Whether it has none either if there was no sample.
         bare: Whether the program runs without a container.
         hidden: Directories that it must not see if it runs without a container.
         mount_points: Names below scratch/ on which the container runtime mounts inputs; those of
@@ -48,6 +49,7 @@ class BoxJob(NamedTuple):
     files: dict[str, str]
     namespaces: bool
     guard: bool
+    needs_samples: bool
     bare: bool
     hidden: list[str]
     mount_points: list[str]
@@ -92,10 +94,9 @@ class ProgramEnd(NamedTuple):
     samples: int = 0
     error: str = ""
 
-    @property
-    def is_guarded(self) -> bool:
-        """Whether the guard has isolated samples, and each of them."""
-        return self.samples > 0 and not self.error
+    def is_guarded(self, *, needs_samples: bool) -> bool:
+        """Return whether the guard has isolated each sample, and if there must be some, that."""
+        return not self.error and (self.samples > 0 or not needs_samples)
 
     def to_json(self) -> bytes:
         """Return the end as JSON."""

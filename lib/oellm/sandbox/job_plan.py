@@ -59,6 +59,7 @@ def plan_job(contained: Contained, layers: Layers, box: str) -> BoxJob:
         files={f"guard/{name}": text for name, text in guard_files().items()},
         namespaces=layers.namespaces,
         guard=contained.guard,
+        needs_samples=contained.needs_samples,
         bare=is_bare,
         hidden=_hidden(),
         mount_points=[each.mount_point for each in given if each.mount_point],

@@ -162,7 +162,11 @@ class _Run:
         status, reason = end.status, end.reason
         if status > 0:
             reason = f"it ended with status {status}"
-        elif status == 0 and self._contained.guard and not end.is_guarded:
+        elif (
+            status == 0
+            and self._contained.guard
+            and not end.is_guarded(needs_samples=self._contained.needs_samples)
+        ):
             status = -1
             reason = "the guard has isolated no sample, so that none can have run protected"
             if end.error:

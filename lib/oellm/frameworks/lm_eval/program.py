@@ -110,6 +110,8 @@ class LmEvalScoring:
             # The task's own files, wherever its YAML and its code lie.
             reads=tuple(sorted({*_own_files(row), *filter(None, [row["include_path"]])})),
             address_space_gib=None,
+            # Only the metric code_eval does; other tasks run code in functions of their own.
+            has_samples=False,
         )
 
     def check_output(self, row: Row, stage: RowStage, output: Path) -> None:

@@ -56,7 +56,7 @@ def main() -> None:
         _enter(job)
         end = _run(job)
         end = _count_samples(job, end)
-        if end.status == 0 and (end.is_guarded or not job.guard):
+        if end.status == 0 and (not job.guard or end.is_guarded(needs_samples=job.needs_samples)):
             copy_regular_files(f"{job.box}/out", job.output_bytes, job.output_files)
     except OSError as error:
         end = ProgramEnd(-1, f"the sandbox could not be built: {error}")

@@ -180,7 +180,7 @@ def _carry_out(start: Start, prepared: PreparedStart, *, run: Run) -> EndedProgr
         seconds,
         rows=len(prepared.batch.subjects),
         started=started,
-        sandbox=start.sandbox,
+        sandbox=start.find_sandbox(),
     )
 
 

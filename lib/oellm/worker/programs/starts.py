@@ -92,11 +92,19 @@ class Start(NamedTuple):
         action: What runs it in a process of its own.
         facts: Facts about it for the provenance.
         sandbox: What contains it; empty if nothing does.
+        unguarded: What contains it if the guard has met no sample, and the file that then exists.
     """
 
     action: Callable[[], int]
     facts: Facts
     sandbox: str = ""
+    unguarded: tuple[str, Path] | None = None
+
+    def find_sandbox(self) -> str:
+        """Return what has contained the program, which has ended."""
+        if self.unguarded is not None and self.unguarded[1].exists():
+            return self.unguarded[0]
+        return self.sandbox
 
 
 def start_plain(prepared: PreparedStart, commands: NodeCommands) -> Start:
@@ -172,9 +180,17 @@ def start_contained(
         limits=_limits(prepared, command),
         runtime=cluster.text("container_runtime") or "auto",
         container_args=tuple(cluster.items("container_args")),
+        needs_samples=command.has_samples,
     )
     facts = _describe(launcher, command.argv)
-    return Start(partial(_contain, contained, layers), facts, sandbox=str(layers))
+    # The program does not see this directory.
+    note = private.path / "unguarded"
+    return Start(
+        partial(_contain, contained, layers, note),
+        facts,
+        sandbox=str(layers),
+        unguarded=(str(layers._replace(guard=False)), note),
+    )
 
 
 def _with_link_targets(paths: Iterable[str]) -> Iterator[str]:
@@ -184,8 +200,11 @@ def _with_link_targets(paths: Iterable[str]) -> Iterator[str]:
         yield from list_link_targets(path)
 
 
-def _contain(contained: Contained, layers: Layers) -> int:
-    """Run a program in a sandbox, in a process of its own; return its exit status."""
+def _contain(contained: Contained, layers: Layers, note: Path) -> int:
+    """Run a program in a sandbox, in a process of its own; return its exit status.
+
+    `note` is a file that is made if the guard has met no sample.
+    """
     # What this process has made is removed if it is asked to end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
@@ -195,6 +214,8 @@ def _contain(contained: Contained, layers: Layers) -> int:
         return 1
     for name, reason in end.refused:
         sys.stderr.write(f"{name}: not taken out of the sandbox: {reason}\n")
+    if not end.samples:
+        note.touch()
     if end.status >= 0:
         return end.status
     sys.stderr.write(f"the sandbox: {end.reason}\n")
