@@ -78,7 +78,9 @@ class ProgramRecorder:
         recorder = RowRecorder(job, self._store, attempt.started)
         timing = recorder.timing
         timing.add(evaluation.timing)
-        timing.generate_s = given.record.timing.generate_s if given is not None else None
+        if given is not None:
+            before = given.record.timing
+            timing.generate_s, timing.model_load_s = before.generate_s, before.model_load_s
         timing.evaluate_s = attempt.seconds / attempt.rows
         timing.row_s = timing.evaluate_s + (timing.generate_s or 0.0)
         timing.wait_s = 0.0

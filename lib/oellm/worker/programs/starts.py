@@ -186,7 +186,7 @@ def start_contained(
     # The program does not see this directory.
     note = private.path / "unguarded"
     return Start(
-        partial(_contain, contained, layers, note),
+        partial(_contain, contained, layers, note=note),
         facts,
         sandbox=str(layers),
         unguarded=(str(layers._replace(guard=False)), note),
