@@ -117,16 +117,20 @@ def _group_samples(job: BoxJob, everything: list[ProcessUsage]) -> list[list[Pro
 def _is_above(processes: list[ProcessUsage], limit: int) -> bool:
     if sum(each.resident for each in processes) <= limit:
         return False
-    # Processes that a fork has made share most of their memory.
-    return sum(map(_proportional, processes)) > limit
+    # Processes that a fork has made share most of their memory. While some of them end, the shares
+    # of the others grow from one look to the next, so a second look decides.
+    return all(sum(map(_proportional, processes)) > limit for _ in range(2))
 
 
 def _proportional(usage: ProcessUsage) -> int:
     """Return the memory of a process in bytes; what N processes share counts a Nth for each."""
     try:
         match = _PSS.search(_read(f"/proc/{usage.pid}/smaps_rollup"))
+    except ProcessLookupError:
+        # It has ended, and its parent has not noticed.
+        return 0
     except OSError:
-        # It has ended, or this kernel does not tell.
+        # It is gone, or this kernel does not tell.
         return usage.resident if os.path.exists(f"/proc/{usage.pid}") else 0
     return int(match[1]) * 1024 if match else 0
 
