@@ -48,7 +48,7 @@ def suite(tmp_path: Path) -> Path:
             "eval_suite": "bigcodebench",
             "backend": "vllm",
             "gen_kwargs": {"max_new_tokens": 300},
-            "model_args": {"max_model_len": 1024},
+            "model_args": {"max_model_len": 1024, "enforce_eager": True},
             "include_path": str(bigcodebench),
         },
         {

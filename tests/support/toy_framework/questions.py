@@ -61,6 +61,8 @@ def suffer(kind: str, control: str) -> None:
         time.sleep(600)
     elif kind == "fail":
         say("ValueError: it failed on purpose hf_" + "a" * 34)
+        # As resource trackers do, after the error that matters.
+        say("  warnings.warn('2 leaked objects to clean up')")
         sys.exit(3)
     elif kind == "full":
         say("OSError: [Errno 28] No space left on device")

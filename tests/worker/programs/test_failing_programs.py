@@ -21,7 +21,7 @@ FAULTS = {
 }
 
 
-def test_a_failure_names_the_stage_and_the_last_line(tmp_path: Path) -> None:
+def test_a_failure_names_the_stage_and_the_last_error(tmp_path: Path) -> None:
     models = {fault: ToyModel(tmp_path / "models" / fault) for fault in FAULTS}
     of = {str(model.path): fault for fault, model in models.items()}
 

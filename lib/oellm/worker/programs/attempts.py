@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import signal
 import time
@@ -31,6 +32,8 @@ from oellm.worker.programs.starts import (
     start_plain,
 )
 
+# The last line of a traceback of Python.
+_ERROR = re.compile(r"([a-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt|Exit)(:|$)")
 # The outputs of the stage before, by key.
 Inputs = Mapping[str, StageOutput]
 # Runs an action to its end; returns its status and its output.
@@ -189,4 +192,7 @@ def _describe_end(status: int, lines: list[str]) -> str:
     if status < 0:
         name = signal.Signals(-status).name if -status in set(signal.Signals) else ""
         how = f"the program was killed by signal {-status} {name}".rstrip()
-    return f"{how}: {lines[-1]}" if lines else f"{how} and has printed nothing"
+    # What cleans up after an error often prints, too.
+    errors = [line for line in lines if _ERROR.match(line)]
+    line = (errors or lines)[-1:]
+    return f"{how}: {line[0]}" if line else f"{how} and has printed nothing"
