@@ -47,6 +47,7 @@ def suite(tmp_path: Path) -> Path:
             "task": "bigcodebench-complete",
             "eval_suite": "bigcodebench",
             "backend": "vllm",
+            "apply_chat_template": False,
             "gen_kwargs": {"max_new_tokens": 300},
             "model_args": {"max_model_len": 1024, "enforce_eager": True},
             "include_path": str(bigcodebench),
