@@ -3,7 +3,7 @@
 usage: launcher.py OPTIONS.json ARGUMENT…
 
 The program is a checkout with main.py beside the package bigcode_eval, or a package with the module
-bigcode_eval.main. It gets the ARGUMENTs. OPTIONS.json says what must be true before it starts, so
+bigcode_eval.main. It gets each ARGUMENT. OPTIONS.json says what must be true before it starts, so
 that it fails with a message rather than with a score of 0:
 
     data_sets   names of data sets that must be in the cache if there is no network
