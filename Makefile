@@ -14,8 +14,9 @@ SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster scripts/install-browser
     $(wildcard tests/fake_slurm/* tests/golden/*.sbatch)
 JSON_FILES = $(wildcard *.json lib/oellm/core/*.json)
 YAML_FILES = .pre-commit-config.yaml $(wildcard demo/tasks/*.yaml)
+SCRIPTS = $(filter-out scripts/catalogues scripts/__pycache__,$(wildcard scripts/*))
 TEXT_FILES = $(wildcard *.md docs/*.md containers/*.* containers/requirements/*.* \
-    containers/requirements/left-out/* templates/* scripts/*) $(JSON_FILES) \
+    containers/requirements/left-out/* templates/* scripts/catalogues/*.*) $(SCRIPTS) $(JSON_FILES) \
     $(YAML_FILES) Makefile pyproject.toml constraints.txt demo/run .ci/run
 
 .PHONY: demo test test-fast fuzz check golden docs clean
