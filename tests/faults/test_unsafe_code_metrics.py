@@ -64,13 +64,21 @@ metric_list:
 """
 
 
+def write_task(directory: Path) -> Path:
+    """Write the task; return its directory, which the user of the sandbox may read."""
+    tasks = directory / "tasks"
+    tasks.mkdir()
+    (tasks / "metric.py").write_text(METRIC)
+    (tasks / "programs.yaml").write_text(TASK)
+    return tasks
+
+
 @pytest.mark.slow
 def test_a_metric_may_start_processes(run: Run, tmp_path: Path, tiny_model: Path) -> None:
-    (tmp_path / "metric.py").write_text(METRIC)
-    (tmp_path / "programs.yaml").write_text(TASK)
+    tasks = write_task(tmp_path)
     manifest = (
         "model_path,task_path,n_shot,include_path,confirm_run_unsafe_code\n"
-        f"{tiny_model},programs,0,{tmp_path},true\n"
+        f"{tiny_model},programs,0,{tasks},true\n"
     )
     offline = {"HF_ENDPOINT": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
     fetched = run("oe-fetch", "--cluster=local", stdin=manifest, env=offline)
@@ -85,10 +93,9 @@ def test_a_metric_may_start_processes(run: Run, tmp_path: Path, tiny_model: Path
 def test_programs_of_a_model_do_not_run_without_a_sandbox_or_permission(
     run: Run, tmp_path: Path, tiny_model: Path
 ) -> None:
-    (tmp_path / "metric.py").write_text(METRIC)
-    (tmp_path / "programs.yaml").write_text(TASK)
+    tasks = write_task(tmp_path)
     arguments = ["oe-manifest", f"--models={tiny_model}", "--tasks=programs", "--n_shot=0"]
-    made = run(*arguments, f"--include_path={tmp_path}")
+    made = run(*arguments, f"--include_path={tasks}")
     done = run("oe-run-task", "--output_dir=out", stdin=made.stdout, status=1)
     failure = json.loads(done.stdout)["oellm"]["failure"]
     assert (failure["class"], failure["stage"]) == ("NotPermittedError", "evaluate")

@@ -164,6 +164,11 @@ def test_a_row_of_such_a_task_is_not_scored_beside_the_model(row: Row) -> None:
     with pytest.raises(NotPermittedError, match="programs runs code that the model wrote"):
         evaluator.evaluate(row, client, 0)
     assert [stage.name for stage in create_program().stages(row)] == [GENERATE, EVALUATE]
+    # What was planned with two stages keeps them where lm-eval does not know the task.
+    unknown = row.with_cells(task_path="no_such_task", include_path="")
+    assert [stage.name for stage in create_program().stages(unknown)] == [EVALUATE]
+    planned = unknown.with_cells(evaluate_shard="3")
+    assert [stage.name for stage in create_program().stages(planned)] == [GENERATE, EVALUATE]
 
 
 @pytest.mark.slow

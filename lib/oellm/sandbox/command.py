@@ -31,7 +31,8 @@ PLACES = {GUARD: "guard", STATE: "state", OUTPUT: "out", SCRATCH: "scratch"}
 # What would let a container see or change more than it is given.
 _WIDENING = (
     *("-B", "-H", "-S", "-W", "-o", "-w"),
-    *("--add-caps", "--allow-setuid", "--bind", "--env", "--fakeroot", "--home"),
+    *("--add-caps", "--allow-setuid", "--bind", "--cwd", "--env", "--env-file", "--fakeroot"),
+    *("--fusemount", "--home", "--no-mount", "--vm"),
     *("--keep-privs", "--mount", "--no-init", "--overlay", "--pwd", "--scratch"),
     *("--security", "--sharens", "--workdir", "--writable", "--writable-tmpfs"),
 )

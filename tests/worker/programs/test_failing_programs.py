@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,24 @@ def test_damaged_outputs_are_computed_again(tmp_path: Path) -> None:
     told = evaluate(rows, home=tmp_path)
     assert told.count("output of the stage generate is not valid; set aside") == 4
     assert {model.steps().count("generate") for model in models.values()} == {2}
+
+
+def test_a_sandbox_that_does_not_start_is_the_nodes_fault_whatever_is_permitted(
+    model: ToyModel, tmp_path: Path
+) -> None:
+    runtime = tmp_path / "apptainer"
+    runtime.write_text("#!/bin/sh\necho 'no fuse' >&2\nexit 255\n")
+    runtime.chmod(0o755)
+    image = tmp_path / "toy.sif"
+    image.touch()
+    settings: dict[str, Any] = {"images": {"toy-evaluate": str(image)}, "images_directory": "/"}
+    settings["container_runtime"] = "auto"
+    config = tmp_path / "clusters.json"
+    config.write_text(json.dumps({"clusters": {"local": settings}}))
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    env = {"OELLM_CONFIG": str(config), "OELLM_CLUSTER": "local", "PATH": path}
+    arguments = ("--unsafe_execution", "--output_dir", tmp_path / "out")
+    told = evaluate(manifest((model, "code")), *arguments, home=tmp_path, status=3, env=env)
+    assert f"the sandbox of {image} cannot be made" in told
+    assert model.steps() == ["generate"]
+    assert not (tmp_path / "out" / "failures").exists()

@@ -71,8 +71,11 @@ class LmEvalScoring:
         return [*sets, NeededMetric(CODE_METRIC)]
 
     def stages(self, row: Row) -> Sequence[RowStage]:
-        """Return two stages for a task that runs code which a model wrote, else one."""
-        if _runs_model_code(row["task_path"], row["include_path"]):
+        """Return two stages for a task that runs code which a model wrote, else one.
+
+        A row that oe-render has planned with two keeps them, whatever is known of lm-eval here.
+        """
+        if row["evaluate_shard"] or _runs_model_code(row["task_path"], row["include_path"]):
             return [
                 RowStage(GENERATE, uses_gpu=True, is_resident=True),
                 RowStage(EVALUATE, uses_gpu=False, runs_model_code=True, cpus=4, memory_gib=8),
@@ -92,10 +95,11 @@ class LmEvalScoring:
         """Return what scores the recorded answers of a row."""
         assert stage.name == EVALUATE
         (row,) = rows
+        (recorded,) = place.inputs.values()
         arguments = (
             place.own_file(WORKER),
             place.own_file(_ROW),
-            place.inputs[self.generation_row(row)["eval_id"]],
+            recorded,
             place.output,
             str(place.bootstrap_iters),
         )
@@ -110,8 +114,7 @@ class LmEvalScoring:
             # The task's own files, wherever its YAML and its code lie.
             reads=tuple(sorted({*_own_files(row), *filter(None, [row["include_path"]])})),
             address_space_gib=None,
-            # Only the metric code_eval does; other tasks run code in functions of their own.
-            has_samples=False,
+            has_samples=_uses_code_metric(row["task_path"]),
         )
 
     def check_output(self, row: Row, stage: RowStage, output: Path) -> None:
@@ -165,6 +168,14 @@ def _runs_model_code(task: str, include_path: str) -> bool:
     except MachineError:
         pass
     return task in CODE_TASKS
+
+
+def _uses_code_metric(task: str) -> bool:
+    """Return whether a task of lm-eval runs code by the metric code_eval alone.
+
+    Other tasks run it in functions of their own, in the process of lm-eval.
+    """
+    return task in CODE_TASKS and task.startswith(("humaneval", "mbpp"))
 
 
 def _own_files(row: Row) -> set[str]:

@@ -153,6 +153,9 @@ class ProgramStarter:
                 "--unsafe_execution"
             )
         layers = find_layers(self._cluster, image, unsafe_execution=permits)
+        if image is not None and not layers.container:
+            # The permission is for stages without an image; this one's does not start here.
+            raise MachineError(f"the sandbox of {image} cannot be made: {layers.missing}")
         if layers.container or layers.namespaces:
             return start_contained(prepared, self._commands, self._cluster, layers=layers)
         return start_plain(prepared, self._commands)._replace(sandbox=str(layers))
@@ -169,7 +172,9 @@ def _carry_out(start: Start, prepared: PreparedStart, *, run: Run) -> EndedProgr
     if status:
         lines = printed.last_lines
         if (
-            prepared.launcher.image
+            # What a sandbox prints may be what the model has written.
+            not start.sandbox
+            and prepared.launcher.image
             and status == _NO_CONTAINER
             and lines[-1:]
             and _FATAL in lines[-1]

@@ -9,7 +9,7 @@ from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.frameworks.program import Need, NeededDataSet, NeededFile
 from oellm.hub import cached_commits
-from oellm.hub.needed_files import needed_path
+from oellm.hub.needed_files import needed_path, require_file
 from oellm.manifest.rows import Row
 from oellm.runs.contents import Contents
 from oellm.worker.programs.stage_batch import DueStage, StageBatch
@@ -31,7 +31,11 @@ class ProgramNeeds:
         found: dict[str, Path] = {}
         for need in list_needs(batch):
             if isinstance(need, NeededFile):
-                found[need.name] = needed_path({"HF_HOME": self.hf_home}, need.name, need.sha256)
+                path = needed_path({"HF_HOME": self.hf_home}, need.name, need.sha256)
+                if path.is_file():
+                    # Anybody of a group may have put it there.
+                    require_file(path, need.sha256)
+                found[need.name] = path
         for row in batch.subjects:
             found |= _own_problem_files(row)
         for name, path in found.items():

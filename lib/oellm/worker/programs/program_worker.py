@@ -310,14 +310,14 @@ class ProgramWorker:
         """Return how a row's model or task has changed while its program ran; None if not."""
         try:
             self._require_unchanged(staged)
-        except ContentsChangedError as error:
+        except (ContentsChangedError, AdapterError) as error:
             return error
         return None
 
     def _fail(self, staged: DueStage, jobs: Jobs, failure: RowFailure, *, started: str) -> None:
         """Record the failure of a row, unless another worker has computed the stage by now."""
         row = staged.row
-        if self._skip_if_done(row):
+        if row["eval_id"] not in self._open or self._skip_if_done(row):
             return
         if staged.is_first and not staged.is_last and self._outputs.find(staged) is not None:
             self._note_ready(staged)

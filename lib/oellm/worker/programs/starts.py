@@ -209,7 +209,8 @@ def _contain(contained: Contained, layers: Layers, note: Path) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         end = run_contained(contained, layers, 2)
-    except (OellmError, OSError) as error:
+    # What the sandbox's own process sends is damaged if that has ended too early.
+    except (OellmError, OSError, ValueError, TypeError, LookupError) as error:
         sys.stderr.write(f"the sandbox cannot run the program: {error}\n")
         return 1
     for name, reason in end.refused:
