@@ -217,11 +217,9 @@ def fit_into_queue(
     room = len(waiting) if limit is None else limit.room(queue)
     ready = found.ready[:room]
     expected = {*ready, *queued}
-    following = [
-        element
-        for element in found.following[: max(0, room - len(ready))]
-        if followed_element(run, element) in expected
-    ]
+    # Followers of elements that are postponed take no place of those that can be submitted.
+    able = [each for each in found.following if followed_element(run, each) in expected]
+    following = able[: max(0, room - len(ready))]
     taken = {*ready, *following}
     postponed = [element for element in waiting if element not in taken]
     return QueueFit(ready, following, postponed=postponed, limit=limit)
