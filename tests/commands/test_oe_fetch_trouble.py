@@ -156,7 +156,10 @@ def test_an_environment_that_does_not_start_is_told(
         ("garbage\n", "stdin:1: model_path: required column is missing"),
         (f"{HEADER}\nacme/a,quiz,five\n", "stdin:2: n_shot: expected a non-negative integer"),
         (f"{HEADER}\nacme/a,quiz,0\nacme/a\n", "stdin:3: expected 3 cells"),
-        (f"{HEADER},eval_suite\na/b,quiz,0,nope\n", "stdin:2: eval_suite: expected one of lm_eval"),
+        (
+            f"{HEADER},eval_suite\na/b,quiz,0,nope\n",
+            "stdin:2: eval_suite: expected one of bigcode_eval",
+        ),
         (f"{HEADER},eval_id\na/b,quiz,0,{'0' * 16}\n", "stdin:2: eval_id: expected "),
     ],
 )

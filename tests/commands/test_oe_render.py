@@ -201,7 +201,8 @@ def test_cluster_settings_fill_empty_cells_but_never_change_an_identified_row(ru
         (HEADER + "acme/tiny,mmlu\n", "stdin:2: expected 3 cells as in the header, got 2"),
         (
             HEADER.replace("n_shot", "n_shot,eval_suite") + "acme/tiny,mmlu,5,lm_evil\n",
-            "stdin:2: eval_suite: expected one of lm_eval, got 'lm_evil'",
+            "stdin:2: eval_suite: expected one of bigcode_eval, bigcodebench, evalplus, lighteval, "
+            "lm_eval, got 'lm_evil'",
         ),
         (
             HEADER.replace("n_shot", "n_shot,eval_id") + "acme/tiny,mmlu,5,0123456789abcdef\n",

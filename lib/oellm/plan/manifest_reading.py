@@ -17,6 +17,9 @@ from oellm.plan.row_spool import NO_SHARD, Places, RowDigests
 from oellm.plan.row_stages import Needs, StagedRow, WorkKey
 from oellm.plan.sharding import ModelWork, SecondStages, ShardPlan
 
+# What readings without second stages share; nobody changes them.
+_NO_NEEDS, _NO_NUMBERS, _NO_SECONDS = Needs(), array("i"), array("d")
+
 
 class ModelReading:
     """The rows of one model. Those that share the output of their first stage are one unit.
@@ -24,26 +27,32 @@ class ModelReading:
     Of a row with one stage only its seconds are kept, since there may be a million of them.
     """
 
+    __slots__ = (
+        *("_key", "_load_s", "_seconds", "_needs", "_unit_of", "_has_second", "_counts"),
+        *("_second_s", "_second_counts", "_second_needs", "_units"),
+    )
+
     def __init__(self, key: WorkKey, load_s: float) -> None:
         self._key = key
         self._load_s = load_s
         # Of each unit.
         self._seconds = array("d")
-        self._needs = Needs()
+        self._needs = _NO_NEEDS
         # As soon as a row has two stages: the unit of each row, and whether it has a second stage.
+        # Until then nothing is made for that, since there may be thousands of models.
         self._unit_of: array[int] | None = None
-        self._has_second = array("b")
+        self._has_second = _NO_NUMBERS
         # Then also the rows of each unit, and what their second stages take.
-        self._counts = array("i")
-        self._second_s = array("d")
-        self._second_counts = array("i")
-        self._second_needs = Needs()
+        self._counts = _NO_NUMBERS
+        self._second_s = _NO_SECONDS
+        self._second_counts = _NO_NUMBERS
+        self._second_needs = _NO_NEEDS
         # The units of outputs that later rows may share.
-        self._units: dict[str, int] = {}
+        self._units: dict[str, int] | None = None
 
     def unit_of(self, generation: str) -> int | None:
         """Return the unit that computes an output already."""
-        return self._units.get(generation)
+        return None if self._units is None else self._units.get(generation)
 
     def add(self, row: StagedRow, seconds: float) -> None:
         """Add a row whose first stage adds some seconds, unless another row has its output."""
@@ -55,6 +64,7 @@ class ModelReading:
         if self._unit_of is None:
             self._begin_units()
         assert self._unit_of is not None
+        assert self._units is not None
         unit = self._units.get(row.generation)
         if unit is None:
             unit = len(self._seconds)
@@ -74,6 +84,7 @@ class ModelReading:
 
     def _begin_units(self) -> None:
         count = len(self._seconds)
+        self._units = {}
         self._unit_of = array("i", range(count))
         self._counts = array("i", [1]) * count
         self._has_second = array("b", [0]) * count
