@@ -185,7 +185,10 @@ def test_cancelling_leaves_other_runs_alone_and_the_next_call_goes_on(
     kept, cancelled = (Evaluation(nothing_queued, hold=True) for _ in range(2))
     kept.submit("--queue_limit=2")
     cancelled.submit("--queue_limit=5")
-    cancelled.cluster.run("scancel", nothing_queued.queue()[-1].split()[0])
+    # squeue may name the jobs of either run last.
+    job = json.loads((cancelled.path / "run.json").read_text())["jobs"][-1]["job_id"]
+    elements = [line for line in nothing_queued.queue() if line.startswith(f"{job}_")]
+    cancelled.cluster.run("scancel", elements[-1].split()[0])
     told = cancelled.submit("--cancel")
     assert told.startswith("oe-submit: cancelled job ")
     wait_until(lambda: len(nothing_queued.queue()) <= 2, 120)
