@@ -47,6 +47,6 @@ def test_results_say_what_they_were_computed_from_and_with() -> None:
     }
     (row,) = read(document)
     assert (row.contents.model, row.contents.chat_template) == ("c" * 40, "e" * 16)
-    assert row.environment == ("0.4.9", "hf", "bfloat16", "NVIDIA A100")
+    assert row.environment == ("0.4.9", "hf", "bfloat16", "NVIDIA A100", "")
     assert row.tasks == {"arc": ("2.0", "d" * 64, "")}
     assert {row.tasks["piqa"].version for row in read(OLD)[:1]} == {"0"}
