@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
 from pathlib import Path
 from typing import Any
@@ -22,8 +21,8 @@ from oellm.status.records import describe_row, describe_run, describe_shard
 from oellm.status.row_titles import make_titles
 from oellm.status.run_status import join_evidence
 from oellm.status.statuses import EvalState, Evidence, LogEnd
+from support.status_evidence import NOW, ago, make_evidence
 
-NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
 ARRAYS = [
     {"script": "a", "eval_suite": "x", "gpus": 1, "workers": 2, "elements": 2, "first_shard": 0},
     {"script": "b", "eval_suite": "y", "gpus": 1, "workers": 1, "elements": 1, "first_shard": 3},
@@ -34,10 +33,6 @@ SHARDS = [
     {"index": n, "array": a, "element": e, "models": 1, "rows": 2, "estimate_s": 60.0}
     for n, (a, e) in enumerate(PLACES)
 ]
-
-
-def ago(seconds: float) -> str:
-    return (NOW - datetime.timedelta(seconds=seconds)).isoformat()
 
 
 def job(array: int, elements: list[int], job_id: int | None, **more: Any) -> dict[str, Any]:
@@ -57,23 +52,7 @@ def evidence(run: Run, **known: Any) -> Evidence:
         for s in range(4)
         for n in range(2)
     ]
-    nothing = Evidence(
-        remarks={},
-        run=run,
-        now=NOW,
-        rows=rows,
-        done=frozenset(),
-        generated=frozenset(),
-        stale={},
-        stale_outputs={},
-        failures={},
-        heartbeats={},
-        jobs={},
-        logs={},
-        workers_here=frozenset(),
-        submitters_here=frozenset(),
-    )
-    return dataclasses.replace(nothing, **known)
+    return make_evidence(run, rows, **known)
 
 
 def beat(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,11 @@ from oellm.slurm.job_states import ArrayTask, JobState
 from oellm.status.records import describe_row, describe_run, describe_shard
 from oellm.status.row_titles import make_titles
 from oellm.status.run_status import join_evidence
-from oellm.status.statuses import Evidence, RunStatus
+from oellm.status.statuses import RunStatus
 from oellm.status.table import table_lines
 from support.golden_files import assert_golden
+from support.status_evidence import ago, make_evidence
 
-NOW = datetime.datetime(2026, 1, 1, 12, tzinfo=datetime.timezone.utc)
 # The second stages of the first array's elements are computed by those of the second array; the
 # second element has none.
 ARRAYS = [
@@ -60,10 +58,6 @@ ROWS = [
 FIRST, SECOND = ArrayTask(7, 0), ArrayTask(8, 0)
 
 
-def ago(seconds: float) -> str:
-    return (NOW - datetime.timedelta(seconds=seconds)).isoformat()
-
-
 def job(array: int, job_id: int, *elements: int) -> dict[str, Any]:
     entry = {"executor": "slurm", "array": array, "elements": list(elements), "offset": 0}
     return {**entry, "submitted": ago(600), "job_id": job_id}
@@ -100,23 +94,7 @@ def failure(stage: str, seconds: float = 10) -> RecordedFailure:
 
 def look(**known: Any) -> RunStatus:
     known = {name: frozenset(v) if isinstance(v, str) else v for name, v in known.items()}
-    nothing = Evidence(
-        run=RUN,
-        now=NOW,
-        rows=ROWS,
-        done=frozenset(),
-        generated=frozenset(),
-        stale={},
-        stale_outputs={},
-        remarks={},
-        failures={},
-        heartbeats={},
-        jobs={},
-        logs={},
-        workers_here=frozenset(),
-        submitters_here=frozenset(),
-    )
-    return join_evidence(dataclasses.replace(nothing, **known))
+    return join_evidence(make_evidence(RUN, ROWS, **known))
 
 
 def states(status: RunStatus, number: int = 3) -> list[str]:

@@ -57,6 +57,21 @@ class Catalogue(NamedTuple):
         return f"no task {task!r} in version {self.version}{hint}"
 
 
+class Catalogued:
+    """An adapter whose package has a catalogue file; it names the package as `_PACKAGE`."""
+
+    _PACKAGE: str
+
+    @property
+    def version(self) -> str:
+        """The version of the framework."""
+        return self.catalogue().version
+
+    def catalogue(self) -> Catalogue:
+        """Return the tasks and groups of that version."""
+        return read_catalogue(self._PACKAGE)
+
+
 @functools.cache
 def read_catalogue(package: str, name: str = "catalogue.json") -> Catalogue:
     """Return the catalogue in a file of an adapter's package, also from a zip archive."""

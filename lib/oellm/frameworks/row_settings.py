@@ -10,6 +10,7 @@ from typing import Any
 from oellm.core.display import shorten_end
 from oellm.errors import nearest
 from oellm.frameworks.program import RowSetting
+from oellm.frameworks.stages import EVALUATE
 from oellm.manifest.rows import Row
 
 # Kinds of values, as RowSetting.kind names them.
@@ -20,8 +21,22 @@ SHARE = "a number above 0, at most 1"
 SWITCH = "true or false"
 TEXT = "a text"
 
+# Columns that several frameworks read, as they name them.
+_COLUMNS = {
+    "apply_chat_template": RowSetting(SWITCH),
+    "limit": RowSetting("a number of problems or a share"),
+    "batch_size": RowSetting("sequences of one problem per forward pass", "1"),
+    "trust_remote_code": RowSetting(SWITCH, "false"),
+    "include_path": RowSetting("a directory with a file of problems"),
+    "log_samples": RowSetting(SWITCH, "false", stage=EVALUATE),
+}
 _SHOWN = 60
 _SWITCHES = {"true": True, "false": False, "1": True, "0": False}
+
+
+def shared_columns(*names: str) -> dict[str, RowSetting]:
+    """Return the settings of columns that several frameworks read alike."""
+    return {name: _COLUMNS[name] for name in names}
 
 
 def read_settings(row: Row, settings: Mapping[str, RowSetting]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from oellm.frameworks.bigcode_eval.definitions import (
     read_definitions,
 )
 from oellm.frameworks.bigcode_eval.results import SHOTS
-from oellm.frameworks.catalogue import Catalogue, read_catalogue
+from oellm.frameworks.catalogue import Catalogued
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import Command, Need, Place, RowSetting
 from oellm.frameworks.program_files import read_version
@@ -62,17 +62,10 @@ _AUTO_BATCH = 8
 _ADDRESS_SPACE_GIB = 4
 
 
-class BigcodeProgram:
+class BigcodeProgram(Catalogued):
     """bigcode-evaluation-harness at the commit that the images have."""
 
-    @property
-    def version(self) -> str:
-        """The commit."""
-        return self.catalogue().version
-
-    def catalogue(self) -> Catalogue:
-        """Return the tasks of that commit."""
-        return read_catalogue(__package__)
+    _PACKAGE = __package__
 
     def settings(self, task: str) -> Mapping[str, RowSetting]:
         """Return the settings of a task, by column or by gen_kwargs' key."""
@@ -80,10 +73,9 @@ class BigcodeProgram:
             "backend": RowSetting("a backend", "hf", choices=("hf",)),
             "dtype": _MODEL["dtype"],
             "limit": RowSetting("a number of problems"),
-            "batch_size": RowSetting("sequences of one problem per forward pass", "1"),
+            **row_settings.shared_columns("batch_size"),
             "tp": RowSetting("GPUs over which the model is spread", "1"),
-            "trust_remote_code": RowSetting(row_settings.SWITCH, "false"),
-            "log_samples": RowSetting(row_settings.SWITCH, "false", stage=EVALUATE),
+            **row_settings.shared_columns("trust_remote_code", "log_samples"),
         }
         return {**columns, **_generation_settings(task)}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from oellm.frameworks import generated_programs, row_settings
 from oellm.frameworks.bigcodebench import outputs
-from oellm.frameworks.catalogue import Catalogue, read_catalogue
+from oellm.frameworks.catalogue import Catalogued
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import (
     Command,
@@ -69,17 +69,10 @@ _REFUSED = {
 _STACK_MIB = 10
 
 
-class BigcodebenchProgram:
+class BigcodebenchProgram(Catalogued):
     """bigcodebench with its two splits and two subsets."""
 
-    @property
-    def version(self) -> str:
-        """The version of the package."""
-        return self.catalogue().version
-
-    def catalogue(self) -> Catalogue:
-        """Return the four tasks."""
-        return read_catalogue(__package__)
+    _PACKAGE = __package__
 
     def settings(self, task: str) -> Mapping[str, RowSetting]:
         """Return the settings, which are those of all tasks."""
@@ -87,8 +80,9 @@ class BigcodebenchProgram:
         columns = {
             "backend": RowSetting("a backend", choices=_BACKENDS),
             "dtype": _MODEL["dtype"],
-            "apply_chat_template": RowSetting(row_settings.SWITCH),
-            "limit": RowSetting("a number of problems or a share"),
+            **row_settings.shared_columns("apply_chat_template", "limit"),
+            "tp": RowSetting("GPUs over which vllm splits the model", "1"),
+            **row_settings.shared_columns("trust_remote_code", "include_path", "log_samples"),
         }
         return {**columns, **_GENERATION, **_EVALUATION}
 

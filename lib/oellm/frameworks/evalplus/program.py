@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm.frameworks import generated_programs, row_settings
-from oellm.frameworks.catalogue import Catalogue, read_catalogue
+from oellm.frameworks.catalogue import Catalogued
 from oellm.frameworks.evalplus import outputs
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import (
@@ -70,17 +70,10 @@ _AUTO_BATCH = 32
 _MEMORY_GIB = 4
 
 
-class EvalplusProgram:
+class EvalplusProgram(Catalogued):
     """evalplus with its two data sets."""
 
-    @property
-    def version(self) -> str:
-        """The version of the package."""
-        return self.catalogue().version
-
-    def catalogue(self) -> Catalogue:
-        """Return the two tasks."""
-        return read_catalogue(__package__)
+    _PACKAGE = __package__
 
     def settings(self, task: str) -> Mapping[str, RowSetting]:
         """Return the settings, which are those of both tasks."""
@@ -88,13 +81,9 @@ class EvalplusProgram:
         columns = {
             "backend": RowSetting("a backend", "hf", choices=_BACKENDS),
             "dtype": _MODEL["dtype"],
-            "apply_chat_template": RowSetting(row_settings.SWITCH),
-            "limit": RowSetting("a number of problems or a share"),
-            "batch_size": RowSetting("sequences of one problem per forward pass", "1"),
+            **row_settings.shared_columns("apply_chat_template", "limit", "batch_size"),
             "tp": RowSetting("GPUs over which vllm splits the model", "1"),
-            "trust_remote_code": RowSetting(row_settings.SWITCH, "false"),
-            "include_path": RowSetting("a directory with a file of problems"),
-            "log_samples": RowSetting(row_settings.SWITCH, "false", stage=EVALUATE),
+            **row_settings.shared_columns("trust_remote_code", "include_path", "log_samples"),
         }
         return {**columns, **_GENERATION}
 

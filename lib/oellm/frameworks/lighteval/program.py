@@ -89,6 +89,8 @@ class LightevalProgram:
             "batch_size": RowSetting("sequences of one forward pass, or auto", "1", EVALUATE),
             "apply_chat_template": RowSetting(row_settings.SWITCH, stage=EVALUATE),
             "system_instruction": RowSetting(row_settings.TEXT, stage=EVALUATE),
+            "trust_remote_code": RowSetting(row_settings.SWITCH, "false", EVALUATE),
+            **row_settings.shared_columns("log_samples"),
         }
         return {**columns, **_GENERATION}
 
