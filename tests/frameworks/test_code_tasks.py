@@ -19,7 +19,7 @@ from oellm.frameworks.lm_eval.messages import Call, CallReply, Handle, Usage
 from oellm.frameworks.lm_eval.program import create_program
 from oellm.frameworks.stages import EVALUATE, GENERATE
 from oellm.manifest.rows import Row
-from oellm.models.identity import HubIdentity
+from support.lm_eval_handles import make_handle
 
 CODE = """
 import datasets
@@ -65,19 +65,7 @@ class _Model:
         self.calls: list[Call] = []
 
     def wait_for_model(self) -> Handle:
-        return Handle(
-            backend="hf",
-            arguments="pretrained=acme/coder",
-            info={"model_num_parameters": 1},
-            tokenizer_info={"eot_token_id": 0},
-            light_attributes=b"",
-            is_multimodal=False,
-            identity=HubIdentity("c" * 40),
-            accelerator={"gpus": [{"name": "H200"}]},
-            dtype="bfloat16",
-            seconds=1.0,
-            staged_s=None,
-        )
+        return make_handle()
 
     def request_reply(self, call: Call, is_last: bool) -> CallReply:
         assert is_last or not call.keys

@@ -11,13 +11,9 @@ from pathlib import Path
 from support.hub import Hub
 
 NAME = "code_eval"
-_SCRIPT = """
-import math
+# Also for the code of a task: whether a program ends without an exception.
+EXECUTION = """
 import multiprocessing
-import os
-
-import datasets
-import evaluate
 
 
 def unsafe_execute(program, passed):
@@ -34,7 +30,11 @@ def passes(program, seconds):
     if process.is_alive():
         process.kill()
     return len(passed) == 1
-
+"""
+_SCRIPT = (
+    "import math\nimport os\n\nimport datasets\nimport evaluate\n"
+    + EXECUTION
+    + """
 
 def estimate(n, right, k):
     return 1.0 if n - right < k else 1.0 - math.comb(n - right, k) / math.comb(n, k)
@@ -64,6 +64,7 @@ class CodeEval(evaluate.Metric):
         }
         return found, {}
 """
+)
 
 
 def serve_code_metric(hub: Hub, directory: Path) -> None:

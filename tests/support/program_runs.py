@@ -115,7 +115,9 @@ def plant(directory: Path, row: Row, files: Mapping[str, str]) -> None:
     store, key = StageStore(directory), eval_id(generated)
     attempt = store.new_attempt(key, GENERATE)
     for name, text in files.items():
-        (attempt / name).write_text(text)
+        path = attempt / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
     record = StageRecord(
         key=key,
         stage=GENERATE,

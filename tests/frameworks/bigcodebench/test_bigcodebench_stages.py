@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from support import human_eval
-from support.chat_server import chat_server
+from support.chat_server import human_eval_server
 from support.code_rows import write_bigcodebench
 from support.frameworks import KNOWN, PROBLEMS, framework_environment, reciting_model
 from support.processes import ROOT
@@ -47,13 +46,7 @@ def run(tmp_path: Path) -> ProgramRun:
 @pytest.fixture
 def server() -> Iterator[str]:
     """Return the address of a model that knows the first problems."""
-    known = {p.entry_point: p.prompt + p.canonical_solution for p in human_eval.problems()[:KNOWN]}
-
-    def answer(message: str) -> str:
-        found = next((code for name, code in known.items() if f"def {name}(" in message), "")
-        return f"```python\n{found}\n```"
-
-    with chat_server(answer) as address:
+    with human_eval_server(KNOWN) as address:
         yield address
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support import code_rows
+from support.chat_server import human_eval_server
 from support.frameworks import KNOWN, PROBLEMS, framework_environment, reciting_model
 from support.processes import ROOT
 from support.program_runs import ProgramRun
@@ -60,6 +61,17 @@ def test_samples_with_a_temperature_and_problems_that_are_missing(run: ProgramRu
     (run.home / "MbppPlus.jsonl").unlink()
     told = run.evaluate(manifest(run.home, "mbpp", "1,,"), status=1)
     assert f"expected a directory with MbppPlus.jsonl, got {run.home}" in told
+
+
+def test_a_chat_model_is_asked_through_its_server(run: ProgramRun) -> None:
+    columns = "model_path,task_path,n_shot,eval_suite,backend,include_path,limit,model_args"
+    with human_eval_server(KNOWN) as address:
+        row = f"org/chat,humaneval,,evalplus,openai,{run.home},{PROBLEMS},base_url={address}"
+        run.evaluate(f"{columns}\n{row}\n")
+    (record,) = records(run.home / "out").values()
+    values = {metric["filter"]: metric["value"] for metric in record["metrics"]}
+    assert values == dict.fromkeys(("base", "plus"), pytest.approx(KNOWN / PROBLEMS))
+    assert record["environment"]["backend"] == "openai"
 
 
 def test_nothing_is_scored_within_limits_that_fail_every_program(tmp_path: Path) -> None:
