@@ -118,12 +118,13 @@ def test_errors_of_an_adapter_cost_only_its_rows(
 ) -> None:
     steps = {"needs": "return ['x']", "batches": "return []", "command": "raise KeyError('x')"}
     steps |= {"check_output": "return 1", "evaluation": "return None"}
+    steps["stages"] = "raise ValueError('y')"
     for name, body in steps.items():
         write_package(packages, name, f"{name}_quiz", quiz_with(**{name: body}))
     text = rows(model, *steps, "quiz")
     env = env_of(packages)
     done = run("oe-run-task", "--output_dir=out", stdin=text, env=env, status=1)
-    assert "1 rows evaluated, 0 already had results, 5 failed" in done.stderr
+    assert "1 rows evaluated, 0 already had results, 6 failed" in done.stderr
     found = [json.loads(path.read_text())["oellm"] for path in tmp_path.glob("out/failures/*.json")]
     assert {each["row"]["eval_suite"]: each["failure"]["message"] for each in found} == {
         name: f"stdin:{line}: eval_suite: framework {name} (package {name}_quiz): {reason}"
@@ -134,6 +135,7 @@ def test_errors_of_an_adapter_cost_only_its_rows(
                 "command": "command: KeyError: 'x'",
                 "check_output": "check_output: expected nothing, got int",
                 "evaluation": "evaluation: expected Evaluation, got NoneType",
+                "stages": "stages: ValueError: y",
             }.items(),
             2,
         )

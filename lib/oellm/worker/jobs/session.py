@@ -8,14 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oellm import frameworks
+from oellm.core import display
 from oellm.core.processes.stop_signals import StopSignals
+from oellm.errors import InputError, OellmError
+from oellm.frameworks.added_program import AdapterError
 from oellm.manifest.rows import Row
+from oellm.runs.result_record import RowTiming
 from oellm.runs.stages.stage_store import StageStore
 from oellm.worker.jobs.assignment import Assignment
 from oellm.worker.programs.attempts import ProgramStarter
 from oellm.worker.programs.program_worker import ProgramWorker
 from oellm.worker.programs.stage_batch import NUMBERS, Part, resident_stage, stage_row
-from oellm.worker.row_ledger import RowCounts, Sinks, Stores
+from oellm.worker.row_contents import RowContents
+from oellm.worker.row_ledger import RowCounts, RowLedger, Sinks, Stores
+from oellm.worker.row_record import Job, RowFailure
 from oellm.worker.row_scheduler import RunOptions
 from oellm.worker.worker import Worker
 
@@ -41,10 +47,15 @@ class Session:
         part = self._assignment.part
         resident, of_programs = [], []
         for row in self._assignment.rows:
-            stages = frameworks.stages_of(row)
-            if stages[0].is_resident and part != Part.LATER:
+            try:
+                is_resident = frameworks.stages_of(row)[0].is_resident
+                is_of_program = any(stage_row(row, number) is not None for number in NUMBERS[part])
+            except (AdapterError, InputError) as error:
+                self._record_failure(row, error)
+                continue
+            if is_resident and part != Part.LATER:
                 resident.append(row)
-            if any(stage_row(row, number) is not None for number in NUMBERS[part]):
+            if is_of_program:
                 of_programs.append(row)
         with self._stage_store() as stages_kept:
             if resident:
@@ -59,6 +70,17 @@ class Session:
                 self.counts.left += len(of_programs)
             elif of_programs:
                 self._add(self._program_worker(stages_kept).run(of_programs, part))
+
+    def _record_failure(self, row: Row, error: OellmError) -> None:
+        """Record the failure of a row whose framework cannot tell its stages."""
+        options = self._options
+        contents = RowContents(options.accepted, self._sinks.log)
+        ledger = RowLedger(self._assignment.store, self._sinks, contents)
+        job = Job(row, RowTiming(), options.provenance, bootstrap_iters=options.bootstrap_iters)
+        label = f"{row['model_path']} {row['task_path']}"
+        failure = RowFailure.from_error(error)
+        ledger.record_failure(label, job, failure, started=display.utc_now())
+        self._add(ledger.counts)
 
     @property
     def _is_over(self) -> bool:
