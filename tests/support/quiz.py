@@ -29,8 +29,8 @@ def install(directory: Path) -> Path:
     (site / "dependencies.pth").write_text("".join(f"{path}\n" for path in others))
     pip = [str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", "--no-deps"]
     pip += ["--no-index", "--no-build-isolation", "--disable-pip-version-check"]
-    for package in (["--editable", str(ROOT)], [str(QUIZ)]):
-        subprocess.run([*pip, *package], check=True, capture_output=True)
+    for package in (ROOT, QUIZ):
+        subprocess.run([*pip, str(package)], check=True)
     return directory / "bin"
 
 
