@@ -68,7 +68,7 @@ Exit status: 0 every row has a result (or can start); 1 some rows failed (or
   a sandbox; 75 a signal or a full disk stopped it before all rows were
   evaluated; 130 interrupted. A shard of first stages ends with 0 if second
   stages of its rows can follow, and a shard of second stages if only rows
-  without a first output are left out: their failures are recorded.
+  without a first output are left out.
 
 Example:
   oe-manifest --models acme/tiny --tasks arc_easy | oe-run-task | oe-collect

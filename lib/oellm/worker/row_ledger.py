@@ -32,6 +32,7 @@ class RowCounts:
         generated: Rows whose first stage of two this worker has computed, and which it does not
             evaluate.
         ready: The same for rows whose first stage had its output before.
+        without_input: Rows without a second stage, because their first stage has no output.
         left: Rows that were not evaluated because of a signal.
         kept_bytes: The size of the answers that were added on disk for the rows that are left.
         halt: Why the worker has ended before all rows were evaluated; None if it has not, or if a
@@ -43,6 +44,7 @@ class RowCounts:
     failed: int = 0
     generated: int = 0
     ready: int = 0
+    without_input: int = 0
     left: int = 0
     kept_bytes: int = 0
     halt: Halt | None = None

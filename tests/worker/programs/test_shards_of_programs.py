@@ -97,6 +97,7 @@ def test_a_shard_that_another_follows_succeeds_if_that_has_something_to_do(
     # The other row is left out, and keeps the failure of its first stage.
     told = run.evaluate(run.later)
     assert f"{model.path} two left out: it has no output of the stage generate" in told
+    assert "failed, 1 have no output of their first stage" in told
     assert records(run.path).keys() == {"two"}
     failure = records(run.path, "failures")["two"]["failure"]
     assert (failure["stage"], failure["attempts"]) == ("generate", 2)

@@ -22,10 +22,11 @@ def find_status(
     """
     ready = counts.generated + counts.ready
     generated = f", {ready} have the output of their first stage" if ready else ""
+    lacking = f", {counts.without_input} have no output of their first stage"
     left = f", {counts.left} left" if counts.left else ""
     log(
         f"{counts.done} rows evaluated, {counts.skipped} already had results, "
-        f"{counts.failed} failed{generated}{left}"
+        f"{counts.failed} failed{generated}{lacking if counts.without_input else ''}{left}"
     )
     if counts.halt is not None:
         return _halted(counts.halt, log)

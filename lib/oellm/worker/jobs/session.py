@@ -25,6 +25,9 @@ from oellm.worker.row_record import Job, RowFailure
 from oellm.worker.row_scheduler import RunOptions
 from oellm.worker.worker import Worker
 
+# The counts of rows.
+_COUNTS = ("done", "skipped", "failed", "generated", "ready", "without_input", "left")
+
 
 class Session:
     """One worker's work.
@@ -114,7 +117,7 @@ class Session:
     def _add(self, counts: RowCounts) -> None:
         """Add the counts of a worker."""
         mine = self.counts
-        for name in ("done", "skipped", "failed", "generated", "ready", "left", "kept_bytes"):
+        for name in (*_COUNTS, "kept_bytes"):
             setattr(mine, name, getattr(mine, name) + getattr(counts, name))
         mine.halt = mine.halt or counts.halt
 

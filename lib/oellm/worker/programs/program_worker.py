@@ -157,6 +157,7 @@ class ProgramWorker:
     def _leave_out(self, staged: DueStage, reason: InvalidStageError) -> None:
         """Leave out a row without a first output; its first stage has recorded why."""
         self._sinks.log(f"{staged.label} left out: {reason}")
+        self._ledger.counts.without_input += 1
         del self._open[staged.row["eval_id"]]
 
     def _note_ready(self, staged: DueStage, *, is_new: bool = False) -> None:
