@@ -73,13 +73,13 @@ def start(
         return subprocess.Popen(
             [*within, sys.executable, "-c", _START, command, *map(str, arguments)],
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
             stderr=log,
             text=True,
             env=environment | {"TMPDIR": str(temporary(home))},
             cwd=home,
             start_new_session=True,
-            **how,
+            # Nobody reads most workers' results from a pipe, which would fill.
+            **{"stdout": subprocess.DEVNULL, **how},
         )
 
 
@@ -107,8 +107,6 @@ def worker(
         if process.poll() is None:
             process.kill()
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
 
 
 def evaluate(rows: str, *arguments: str | Path, home: Path, status: int = 0, **how: Any) -> str:

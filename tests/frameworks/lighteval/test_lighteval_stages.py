@@ -82,14 +82,26 @@ def test_rows_share_a_start_and_each_has_its_own_end(tmp_path: Path) -> None:
 
 @pytest.mark.cluster
 def test_rows_of_an_interrupted_start_are_kept_and_no_answers_are(tmp_path: Path) -> None:
-    run = ProgramRun(tmp_path, {"lighteval": "lighteval"}, lighteval_cache(), in_images=True)
-    rows = manifest(f"{TASK},0,,", f"flores200:{FLORES},0,2,")
+    cache = with_punkt(tmp_path / "hf")
+    run = ProgramRun(tmp_path, {"lighteval": "lighteval"}, cache, in_images=True)
+    # Some seconds of rows come after the first.
+    limits = range(1, PROBLEMS)
+    rows = manifest(f"{TASK},0,,", *(f"{TASK},0,{n}," for n in limits), f"flores200:{FLORES},0,2,")
     status, told = run.evaluate_until(rows, f"oellm: {TASK}|0 is evaluated")
     assert (status, records(run.home / "out", "failures")) == (75, {}), told
-    (before,) = map(scores, records(run.home / "out").values())
+    kept = results(run)
+    assert kept[""]["acc_norm_token"] == pytest.approx(KNOWN / PROBLEMS)
+    assert len(kept) < len(limits) + 2
     shutil.rmtree(run.home / "out" / "results")
     # With other data, the same requests have other answers.
     told = run.evaluate(rows, status=1, **lighteval_cache(right="2"))
-    (after,) = map(scores, records(run.home / "out").values())
-    assert before != after
+    assert results(run)[""]["acc_norm_token"] != kept[""]["acc_norm_token"]
     assert "punkt_tab of NLTK not in the cache (NLTK_DATA); run oe-fetch" in told
+    assert f"{len(limits) + 1} rows evaluated, 0 already had results, 1 failed" in told
+
+
+def results(run: ProgramRun) -> dict[str, dict[str, float]]:
+    """Return the scores of the rows that have any, by their limit."""
+    paths = (run.home / "out" / "results").glob("*.json")
+    found = [json.loads(path.read_bytes())["oellm"] for path in paths]
+    return {record["row"].get("limit", ""): scores(record) for record in found}

@@ -249,4 +249,8 @@ def _write(path: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # A signal would end Python's own way out, with rows that have ended.
+    os._exit(status)
