@@ -114,6 +114,26 @@ def test_damaged_outputs_are_computed_again(tmp_path: Path) -> None:
     assert {model.steps().count("generate") for model in models.values()} == {2}
 
 
+@pytest.mark.parametrize("name", ["stage.json", "found.json"])
+def test_an_output_that_cannot_be_read_is_kept(model: ToyModel, tmp_path: Path, name: str) -> None:
+    rows = manifest((model, "two"))
+    model.set_faults("evaluate fail")
+    evaluate(rows, home=tmp_path, status=1)
+    model.set_faults()
+    (path,) = tmp_path.glob(f"out/stages/*/generate/{name}")
+    mode = path.stat().st_mode
+    path.chmod(0)
+    # Root reads everything with these capabilities.
+    capabilities = "--bounding-set=-dac_override,-dac_read_search"
+    within = () if os.geteuid() else ("setpriv", capabilities)
+    told = evaluate(rows, home=tmp_path, within=within, status=75)
+    assert f"{path}: Permission denied" in told
+    assert "0 rows evaluated, 0 already had results, 0 failed, 1 left" in told
+    path.chmod(mode)
+    assert "1 rows evaluated" in evaluate(rows, home=tmp_path)
+    assert model.steps() == ["generate", "evaluate", "evaluate"]
+
+
 def test_a_sandbox_that_does_not_start_is_the_nodes_fault_whatever_is_permitted(
     model: ToyModel, tmp_path: Path
 ) -> None:

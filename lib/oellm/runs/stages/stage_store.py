@@ -24,7 +24,7 @@ from pathlib import Path
 from oellm.core import atomic, json_codec
 from oellm.core.paths import make_directory
 from oellm.core.redaction import redact_json
-from oellm.core.regular_files import open_regular, read_regular
+from oellm.core.regular_files import RefusedFileError, open_regular, read_regular
 from oellm.runs import provenance
 from oellm.runs.run_directory import STAGES
 from oellm.runs.stages.stage_record import DAMAGE, OutputFile, StageRecord
@@ -40,6 +40,9 @@ _ABANDONED_S = 7 * 86400
 # Retries to ride out concurrent workers.
 _TRIES = 10
 _IS_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
+# What says that a file of an output is not there, or is another kind of file. After any other error
+# the output may be whole: it cannot be read from here, or not now.
+_IS_DAMAGED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EISDIR)
 
 
 class InvalidStageError(ValueError):
@@ -54,12 +57,13 @@ class StageOutput:
         self.record = record
 
     def require_content(self) -> None:
-        """Raise InvalidStageError if a file is not what the record says; reads all files."""
+        """Raise InvalidStageError if a file is not what the record says; reads all files.
+
+        Raises OSError if a file cannot be read.
+        """
         for name, file in self.record.files.items():
-            try:
+            with _telling_damage(f"{name}: "):
                 found = _describe_file(self.path / name)
-            except OSError as error:
-                raise InvalidStageError(f"{name}: {error.strerror or error}") from None
             if found != file:
                 raise InvalidStageError(f"{name} is not the file that was written")
 
@@ -75,14 +79,21 @@ class StageStore:
         return self._root / key / stage
 
     def valid(self, key: str, stage: str) -> StageOutput | None:
-        """Return an output, or None if there is no valid one.
+        """Return an output, or None if there is no valid one, or none that can be read.
 
         Looks at the sizes of its files; `StageOutput.require_content` reads them.
         """
         try:
-            return _read(self.path(key, stage), key, stage)
-        except InvalidStageError:
+            return self.read(key, stage)
+        except (InvalidStageError, OSError):
             return None
+
+    def read(self, key: str, stage: str) -> StageOutput:
+        """Return an output; raises InvalidStageError if it is not valid, and OSError.
+
+        Looks at the sizes of its files; `StageOutput.require_content` reads them.
+        """
+        return _read(self.path(key, stage), key, stage)
 
     def new_attempt(self, key: str, stage: str) -> Path:
         """Make the directory of an attempt at an output and return it; raises OSError.
@@ -130,7 +141,10 @@ class StageStore:
             shutil.rmtree(attempt, ignore_errors=True)
 
     def set_invalid_aside(self, key: str, stage: str) -> Path | None:
-        """Rename what is in the place of an output unless it is valid; return its new path."""
+        """Rename what is in the place of an output unless it is valid; return its new path.
+
+        Raises OSError, and leaves what is there, if that cannot be read.
+        """
         return self._set_aside(key, stage, kind="invalid", finished=None)
 
     def set_stale_aside(self, output: StageOutput) -> Path | None:
@@ -223,25 +237,36 @@ def describe_files(record: StageRecord, directory: Path) -> StageRecord:
 
 
 def _read(path: Path, key: str, stage: str) -> StageOutput:
-    """Return the output in a directory; raises InvalidStageError if there is no valid one."""
-    try:
+    """Return the output in a directory; raises InvalidStageError if it is not valid, and OSError."""
+    with _telling_damage():
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise InvalidStageError("it is no directory")
-        record = StageRecord.from_json(json_codec.loads(read_regular(path / RECORD)))
-    except (OSError, *DAMAGE) as error:
+        content = read_regular(path / RECORD)
+    try:
+        record = StageRecord.from_json(json_codec.loads(content))
+    except DAMAGE as error:
         raise InvalidStageError(str(error)) from None
     if (record.key, record.stage) != (key, stage):
         raise InvalidStageError(f"it is of {record.key}, stage {record.stage}")
     for name, file in record.files.items():
         if os.path.isabs(name) or ".." in name.split("/"):
             raise InvalidStageError(f"it names a file {name}")
-        try:
+        with _telling_damage(f"{name}: "):
             status = os.lstat(path / name)
-        except OSError as error:
-            raise InvalidStageError(f"{name}: {error.strerror}") from None
         if not stat.S_ISREG(status.st_mode) or status.st_size != file.size:
             raise InvalidStageError(f"{name} is not the file that was written")
     return StageOutput(path, record)
+
+
+@contextlib.contextmanager
+def _telling_damage(place: str = "") -> Iterator[None]:
+    """Raise InvalidStageError for an error that says that a file is not there, or no file."""
+    try:
+        yield
+    except OSError as error:
+        if not isinstance(error, RefusedFileError) and error.errno not in _IS_DAMAGED:
+            raise
+        raise InvalidStageError(f"{place}{error.strerror or error}") from None
 
 
 def _names(directory: Path) -> Iterator[str]:

@@ -8,8 +8,13 @@ from oellm.core.log import Log
 from oellm.frameworks.stages import GENERATE
 from oellm.runs.contents import Contents, find_changes
 from oellm.runs.stages.stage_store import InvalidStageError, StageOutput, StageStore
+from oellm.worker import halts
 from oellm.worker.programs.stage_batch import DueStage
 from oellm.worker.row_contents import ContentsChangedError, RowContents
+
+
+class UnreadableError(Exception):
+    """An output that may be valid cannot be read, or not now; the text says which file, and why."""
 
 
 class KeptOutputs:
@@ -21,14 +26,17 @@ class KeptOutputs:
         self._log = log
 
     def find(self, staged: DueStage) -> StageOutput | None:
-        """Return the output that a first stage would compute now; None if there is none."""
+        """Return the output that a first stage would compute now; None if there is none.
+
+        Raises UnreadableError.
+        """
         return self._fitting(staged, self._current)[0]
 
     def require(self, staged: DueStage) -> StageOutput:
         """Return the output of the first stage that a second stage reads.
 
-        Raises InvalidStageError, with the reason, if there is none that fits. The model need not be
-        there any more.
+        Raises InvalidStageError, with the reason, if there is none that fits, and UnreadableError.
+        The model need not be there any more.
         """
         output, reason = self._fitting(staged, lambda each: self._contents.expect(each.row))
         if output is None:
@@ -39,11 +47,17 @@ class KeptOutputs:
         self, staged: DueStage, find_now: Callable[[DueStage], Contents]
     ) -> tuple[StageOutput | None, str]:
         """Return the output, or None and why it does not fit what `find_now` returns."""
-        key = staged.key
-        output = self._stages.valid(key, GENERATE)
         try:
-            if output is None:
-                raise InvalidStageError("damaged")
+            return self._find_fitting(staged, find_now)
+        except OSError as error:
+            raise UnreadableError(halts.describe_storage(error)) from error
+
+    def _find_fitting(
+        self, staged: DueStage, find_now: Callable[[DueStage], Contents]
+    ) -> tuple[StageOutput | None, str]:
+        key = staged.key
+        try:
+            output = self._stages.read(key, GENERATE)
             output.require_content()
         except InvalidStageError:
             if (aside := self._stages.set_invalid_aside(key, GENERATE)) is None:

@@ -25,7 +25,7 @@ from oellm.runs.stages.stage_store import InvalidStageError, StageOutput
 from oellm.worker import halts, time_limit
 from oellm.worker.halts import Halt
 from oellm.worker.programs.attempts import EndedProgram, ProgramStarter
-from oellm.worker.programs.kept_outputs import KeptOutputs
+from oellm.worker.programs.kept_outputs import KeptOutputs, UnreadableError
 from oellm.worker.programs.model_sources import ModelSources
 from oellm.worker.programs.program_failures import describe_failure
 from oellm.worker.programs.program_gpus import ProgramGpus, find_gpus
@@ -102,6 +102,8 @@ class ProgramWorker:
             for number in NUMBERS[part]:
                 if not self._must_end():
                     self._compute_stage(number)
+        except UnreadableError as error:
+            self._ledger.note_halt(Halt(str(error)))
         finally:
             self._models.release()
         counts = self._ledger.counts
