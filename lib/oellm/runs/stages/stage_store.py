@@ -237,7 +237,7 @@ def describe_files(record: StageRecord, directory: Path) -> StageRecord:
 
 
 def _read(path: Path, key: str, stage: str) -> StageOutput:
-    """Return the output in a directory; raises InvalidStageError if it is not valid, and OSError."""
+    """Return the output in a directory; raises OSError, and InvalidStageError if it is damaged."""
     with _telling_damage():
         if not stat.S_ISDIR(path.lstat().st_mode):
             raise InvalidStageError("it is no directory")
