@@ -23,11 +23,11 @@ from oellm.frameworks.bigcode_eval.definitions import (
     read_definitions,
 )
 from oellm.frameworks.bigcode_eval.results import SHOTS
-from oellm.frameworks.catalogue import Catalogued
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import Command, Need, Place, RowSetting
 from oellm.frameworks.program_files import read_version
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
+from oellm.frameworks.two_stages import TwoStageProgram
 from oellm.manifest.model_spec import looks_local
 from oellm.manifest.rows import Row
 
@@ -62,7 +62,7 @@ _AUTO_BATCH = 8
 _ADDRESS_SPACE_GIB = 4
 
 
-class BigcodeProgram(Catalogued):
+class BigcodeProgram(TwoStageProgram):
     """bigcode-evaluation-harness at the commit that the images have."""
 
     _PACKAGE = __package__
@@ -101,22 +101,8 @@ class BigcodeProgram(Catalogued):
         del task
         return ()
 
-    def stages(self, row: Row) -> Sequence[RowStage]:
-        """Return the two stages."""
-        executes = _definition(row.typed.task_path).executes
-        return [
-            RowStage(GENERATE, uses_gpu=True, cpus=2, memory_gib=16),
-            RowStage(EVALUATE, uses_gpu=False, runs_model_code=executes, cpus=8, memory_gib=16),
-        ]
-
-    def generation_row(self, row: Row) -> Row:
-        """Return the row without n_shot, which changes nothing."""
-        return row.with_cells(n_shot="")
-
-    def batches(self, rows: Sequence[Row], stage: RowStage) -> list[list[Row]]:
-        """Return each row by itself: its limit and settings are those of one start."""
-        del stage
-        return [[row] for row in rows]
+    def _runs_model_code(self, row: Row) -> bool:
+        return _definition(row.typed.task_path).executes
 
     def command(self, rows: Sequence[Row], stage: RowStage, place: Place) -> Command:
         """Return the start of the program for the one row of a batch."""

@@ -16,7 +16,6 @@ from typing import Any
 
 from oellm.frameworks import generated_programs, row_settings
 from oellm.frameworks.bigcodebench import outputs
-from oellm.frameworks.catalogue import Catalogued
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import (
     Command,
@@ -28,6 +27,7 @@ from oellm.frameworks.program import (
 )
 from oellm.frameworks.program_files import read_version
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
+from oellm.frameworks.two_stages import TwoStageProgram, require_usable
 from oellm.manifest.rows import Row
 from oellm.runs.environment import Environment
 
@@ -60,16 +60,11 @@ _MODEL: Mapping[str, RowSetting] = {
 }
 # bigcodebench does not pass them on to vLLM, so the launcher does.
 _ENGINE = ("enforce_eager", "gpu_memory_utilization")
-_REFUSED = {
-    "fewshot_as_multiturn": "has no few-shot examples",
-    "system_instruction": "has its own instruction",
-    "seed": "sets no seed",
-}
 # bigcodebench sets this limit of the stack for each program, and fails it if it cannot.
 _STACK_MIB = 10
 
 
-class BigcodebenchProgram(Catalogued):
+class BigcodebenchProgram(TwoStageProgram):
     """bigcodebench with its two splits and two subsets."""
 
     _PACKAGE = __package__
@@ -88,15 +83,10 @@ class BigcodebenchProgram(Catalogued):
 
     def check(self, row: Row) -> None:
         """Raise InputError, with the column, for what bigcodebench cannot do as the row asks."""
-        if row.typed.n_shot not in (None, 0):
-            raise row.error("n_shot", "bigcodebench has no few-shot examples; leave it empty")
-        row_settings.refuse(row, _REFUSED)
+        require_usable(row, _FIXED)
         if (backend := row.typed.backend) not in _BACKENDS:
             given = f"got {backend!r}" if row["backend"] else "and an empty cell means hf"
             raise row.error("backend", f"bigcodebench {self.version} needs vllm or openai, {given}")
-        for name in _FIXED.keys() & row.typed.gen_kwargs.keys():
-            fixed = f"bigcodebench has no setting {name}: it is {_FIXED[name]}"
-            raise row.error("gen_kwargs", fixed)
         _require_sampling(row, _values(row))
         _read_ks(row)
         _require_chat_template(row)
@@ -117,14 +107,6 @@ class BigcodebenchProgram(Catalogued):
         """Return the names of the files with a task's problems, as the data sets are called."""
         return ("bigcodebench.jsonl", *(("bigcodebench-hard.jsonl",) if "-hard-" in task else ()))
 
-    def stages(self, row: Row) -> Sequence[RowStage]:
-        """Return the two stages."""
-        uses_gpu = row.typed.backend != "openai"
-        return [
-            RowStage(GENERATE, uses_gpu=uses_gpu, cpus=2, memory_gib=16),
-            RowStage(EVALUATE, uses_gpu=False, runs_model_code=True, cpus=8, memory_gib=16),
-        ]
-
     def generation_row(self, row: Row) -> Row:
         """Return the row of the whole, without what only the evaluation reads.
 
@@ -135,11 +117,6 @@ class BigcodebenchProgram(Catalogued):
         if kept != row.typed.gen_kwargs:
             cells["gen_kwargs"] = json.dumps(kept, sort_keys=True) if kept else ""
         return row.with_cells(**cells)
-
-    def batches(self, rows: Sequence[Row], stage: RowStage) -> list[list[Row]]:
-        """Return each row by itself: bigcodebench loads the model for each of its starts."""
-        del stage
-        return [[row] for row in rows]
 
     def command(self, rows: Sequence[Row], stage: RowStage, place: Place) -> Command:
         """Return the start of bigcodebench for the one row of a batch."""

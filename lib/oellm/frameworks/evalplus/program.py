@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from oellm.frameworks import generated_programs, row_settings
-from oellm.frameworks.catalogue import Catalogued
 from oellm.frameworks.evalplus import outputs
 from oellm.frameworks.interface import Evaluation, count_documents
 from oellm.frameworks.program import (
@@ -27,6 +26,7 @@ from oellm.frameworks.program import (
 )
 from oellm.frameworks.program_files import read_version
 from oellm.frameworks.stages import EVALUATE, GENERATE, RowStage
+from oellm.frameworks.two_stages import TwoStageProgram, require_usable
 from oellm.manifest.rows import Row
 
 _RELEASES = "https://github.com/evalplus"
@@ -59,18 +59,13 @@ _MODEL: Mapping[str, RowSetting] = {
     ),
     "base_url": RowSetting(row_settings.TEXT),
 }
-_REFUSED = {
-    "fewshot_as_multiturn": "has no few-shot examples",
-    "system_instruction": "has its own instruction",
-    "seed": "sets no seed",
-}
 # Sequences of one forward pass if the row leaves their number to evalplus: its own choice.
 _AUTO_BATCH = 32
 # evalplus gives this much memory and stack to each program, and fails it if it cannot.
 _MEMORY_GIB = 4
 
 
-class EvalplusProgram(Catalogued):
+class EvalplusProgram(TwoStageProgram):
     """evalplus with its two data sets."""
 
     _PACKAGE = __package__
@@ -89,14 +84,10 @@ class EvalplusProgram(Catalogued):
 
     def check(self, row: Row) -> None:
         """Raise InputError, with the column, for what evalplus cannot do as the row asks."""
-        if row.typed.n_shot not in (None, 0):
-            raise row.error("n_shot", "evalplus has no few-shot examples; leave it empty")
-        row_settings.refuse(row, _REFUSED)
+        require_usable(row, _FIXED)
         if (backend := row.typed.backend) not in _BACKENDS:
             known = ", ".join(_BACKENDS)
             raise row.error("backend", f"evalplus has {known}, got {backend!r}")
-        for name in _FIXED.keys() & row.typed.gen_kwargs.keys():
-            raise row.error("gen_kwargs", f"evalplus has no setting {name}: it is {_FIXED[name]}")
         values = row_settings.read_settings(row, _GENERATION)
         if not values["temperature"] and values["n_samples"] > 1:
             raise row.error("gen_kwargs", "n_samples above 1 are all alike with temperature 0")
@@ -113,23 +104,6 @@ class EvalplusProgram(Catalogued):
     def problem_files(self, task: str) -> Sequence[str]:
         """Return the name of the file with a task's problems."""
         return (_own_name(task),) if task in _FILES else ()
-
-    def stages(self, row: Row) -> Sequence[RowStage]:
-        """Return the two stages."""
-        uses_gpu = row.typed.backend != "openai"
-        return [
-            RowStage(GENERATE, uses_gpu=uses_gpu, cpus=2, memory_gib=16),
-            RowStage(EVALUATE, uses_gpu=False, runs_model_code=True, cpus=8, memory_gib=16),
-        ]
-
-    def generation_row(self, row: Row) -> Row:
-        """Return the row without n_shot, which changes nothing."""
-        return row.with_cells(n_shot="")
-
-    def batches(self, rows: Sequence[Row], stage: RowStage) -> list[list[Row]]:
-        """Return each row by itself: evalplus loads the model for each of its starts."""
-        del stage
-        return [[row] for row in rows]
 
     def command(self, rows: Sequence[Row], stage: RowStage, place: Place) -> Command:
         """Return the start of evalplus for the one row of a batch."""
