@@ -52,7 +52,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from oellm import cli
-from oellm.errors import ExitStatus, MachineError, UsageError
+from oellm.errors import UsageError
 
 _MANIFEST_LISTS = ("--models", "--checkpoints", "--tasks", "--n_shot", "--task_groups", "--suites")
 _MISSING = "oe-missing"
@@ -113,35 +113,22 @@ def _output_dir(arguments: cli.Arguments) -> str:
 
 
 def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
-    """Run commands one after the other, each on the output of the one before."""
-    import shlex
-    import subprocess
+    """Run the stages; the first reads this file."""
+    from oellm.wrappers.pipeline import run_pipeline
 
-    data = b""
+    given = None
     if first_input:
         with open(first_input, "rb") as stream:
-            data = stream.read()
-    for position, stage in enumerate(stages):
-        is_last = position == len(stages) - 1
-        cli.message(shlex.join(stage))
-        sys.stdout.flush()
-        done = subprocess.run(
-            [_executable(stage[0]), *stage[1:]],
-            input=data,
-            stdout=None if is_last else subprocess.PIPE,
-            check=False,
+            given = stream.read()
+    return run_pipeline(stages, log=cli.message, given=given, on_output=_tell_skipped)
+
+
+def _tell_skipped(stage: Sequence[str], given: bytes, output: bytes) -> None:
+    if stage[0] == _MISSING and (skipped := _count_rows(given) - _count_rows(output)):
+        cli.message(
+            f"{skipped} of {_count_rows(given)} rows have results already, or are under way, "
+            f"in {stage[1].removeprefix('--in=')}; --again evaluates them anew"
         )
-        given, data = data, done.stdout or b""
-        if done.returncode != 0:
-            if not is_last:
-                cli.message(f"stopped, {stage[0]} ended with status {done.returncode}")
-            return done.returncode
-        if stage[0] == _MISSING and (skipped := _count_rows(given) - _count_rows(data)):
-            cli.message(
-                f"{skipped} of {_count_rows(given)} rows have results already, or are under way, "
-                f"in {stage[1].removeprefix('--in=')}; --again evaluates them anew"
-            )
-    return ExitStatus.DONE
 
 
 def _count_rows(manifest: bytes) -> int:
@@ -150,17 +137,6 @@ def _count_rows(manifest: bytes) -> int:
 
     lines = manifest.decode("utf-8-sig", "replace").splitlines(keepends=True)
     return max(0, sum(1 for cells in csv.reader(lines) if cells) - 1)
-
-
-def _executable(name: str) -> str:
-    """Return the path of a command: beside this one if both were installed together."""
-    import shutil
-
-    beside = os.path.dirname(os.path.abspath(sys.argv[0]))
-    found = shutil.which(name, path=beside) or shutil.which(name)
-    if found is None:
-        raise MachineError(f"{name} is neither installed beside oellm nor on PATH")
-    return found
 
 
 if __name__ == "__main__":

@@ -42,6 +42,8 @@ LAYERS = (
     ("fetch", "plan", "submit", "worker", "status", "collect"),
     # The report shows what oe-collect and oe-status find.
     ("report",),
+    # What runs other commands; it looks at no other stage.
+    ("wrappers",),
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -1,0 +1,115 @@
+"""Commands one after the other, as real processes: what a wrapper runs, a user can type."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from oellm.core.log import Log
+from oellm.errors import ExitStatus, MachineError
+
+Stage = Sequence[str]
+# Called with a stage that has succeeded, its input, and its output.
+OnOutput = Callable[[Stage, bytes, bytes], None]
+
+
+def run_pipeline(
+    stages: Sequence[Stage],
+    *,
+    log: Log,
+    given: bytes | None = None,
+    on_output: OnOutput | None = None,
+) -> int:
+    """Run commands, each on the output of the one before, once that has succeeded.
+
+    The first reads `given`, or this process's stdin if it is None; the last one writes to this
+    process's stdout. `on_output` is called after each but the last. Returns the status of the last
+    command, or of the first that failed: half a manifest is never submitted.
+
+    Raises MachineError if a command is not installed, before any of them runs.
+    """
+    programs = [find_command(stage[0]) for stage in stages]
+    data = given
+    for position, (program, stage) in enumerate(zip(programs, stages, strict=True)):
+        is_last = position == len(stages) - 1
+        log(shlex.join(stage))
+        sys.stdout.flush()
+        status, output = _run([program, *stage[1:]], data, is_last=is_last)
+        if status != ExitStatus.DONE:
+            if not is_last:
+                log(f"stopped, {stage[0]} ended with status {status}")
+            return status
+        if on_output and not is_last:
+            on_output(stage, data or b"", output)
+        data = output
+    return ExitStatus.DONE
+
+
+def shell_line(stages: Sequence[Stage], given: str | None = None) -> str:
+    """Return the stages as one pipe to paste into a shell; `given` is the first one's file."""
+    first, *others = map(shlex.join, stages)
+    source = f" < {shlex.quote(given)}" if given else ""
+    return " |\n  ".join([first + source, *others])
+
+
+def find_command(name: str) -> str:
+    """Return the path of a command: beside this one if both were installed together.
+
+    Raises MachineError if there is none.
+    """
+    beside = os.path.dirname(os.path.abspath(sys.argv[0]))
+    found = shutil.which(name, path=beside) or shutil.which(name)
+    if found is None:
+        this = os.path.basename(sys.argv[0])
+        raise MachineError(f"{name} is neither installed beside {this} nor on PATH")
+    return found
+
+
+def _run(command: Stage, data: bytes | None, *, is_last: bool) -> tuple[int, bytes]:
+    """Return the status and the output of a command, which is empty for the last one."""
+    with (
+        subprocess.Popen(
+            command,
+            stdin=None if data is None else subprocess.PIPE,
+            stdout=None if is_last else subprocess.PIPE,
+        ) as process,
+        _signals_passed_to(process),
+    ):
+        output, _ = process.communicate(data)
+    # As a shell has it, for a process that a signal has ended.
+    status = process.returncode if process.returncode >= 0 else 128 - process.returncode
+    return status, output or b""
+
+
+@contextmanager
+def _signals_passed_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Leave it to the process how it ends on a signal: oe-submit stops its jobs in good order."""
+
+    def forward(number: int, _: FrameType | None) -> None:
+        # Ctrl-C reaches all processes of the terminal; a second one would be an order to hurry.
+        if number != signal.SIGINT or not _is_in_foreground():
+            process.send_signal(number)
+
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, forward) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _is_in_foreground() -> bool:
+    """Say whether keys such as Ctrl-C reach this process group."""
+    try:
+        with open("/dev/tty", "rb", buffering=0) as terminal:
+            return os.tcgetpgrp(terminal.fileno()) == os.getpgrp()
+    except OSError:
+        return False
