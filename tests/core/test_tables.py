@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.core import parquet, schema, tables
+from oellm.core import schema, tables
 from oellm.core.display import parse_time
 from oellm.core.markup import MARKUPS, ScoreCell
 from oellm.errors import InputError
@@ -194,7 +194,7 @@ def test_parquet_needs_pyarrow_and_a_file(run: Run, tmp_path: Path) -> None:
 def test_parquet_refuses_a_value_of_another_type() -> None:
     found = [("mmlu", "five")]
     with pytest.raises(InputError, match="n_shot: expected values of type int64"):
-        parquet.write_rows(found, {"task": "text", "n_shot": "integer"}, io.BytesIO())
+        tables.write_parquet(found, {"task": "text", "n_shot": "integer"}, io.BytesIO())
 
 
 def test_hostile_names_reach_a_page_as_text(run: Run) -> None:

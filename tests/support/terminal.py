@@ -11,6 +11,9 @@ import tempfile
 import termios
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+import pexpect
 
 from support.processes import BIN
 
@@ -55,3 +58,27 @@ def lines_on_terminal(*command: str | Path, env: Mapping[str, str], width: int =
     done = on_terminal(*command, env=env, width=width)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def converse(*command: str | Path, env: Mapping[str, str], cwd: Path) -> Any:
+    """Start a command whose streams are a terminal of 80 × 24, to which a test can type.
+
+    Returns pexpect's process, whose `expect` waits half a minute.
+    """
+    return pexpect.spawn(
+        str(BIN / command[0]),
+        [str(word) for word in command[1:]],
+        dimensions=(24, 80),
+        encoding="utf-8",
+        timeout=30,
+        cwd=str(cwd),
+        # This terminal does not tell where its cursor is.
+        env=dict(env) | {"PROMPT_TOOLKIT_NO_CPR": "1", "TERM": "xterm"},
+    )
+
+
+def end(process: Any) -> int:
+    """Wait for the end of a conversation, and return the exit status."""
+    process.expect(pexpect.EOF)
+    process.close()
+    return int(process.exitstatus)

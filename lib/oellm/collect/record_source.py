@@ -15,7 +15,7 @@ from oellm import frameworks
 from oellm.collect import sources, stdin_lines
 from oellm.collect.collection import Collection
 from oellm.collect.record_maker import MadeRecords, RecordMaker, RecordTally
-from oellm.core import display, parquet, schema, tables
+from oellm.core import display, schema, tables
 from oellm.core.display import format_count
 from oellm.core.log import Log
 from oellm.core.regular_files import open_regular_text
@@ -273,7 +273,7 @@ def write_rows(
     caption.
     """
     if layout == "parquet":
-        parquet.write_rows(rows, types, stream.buffer)
+        tables.write_parquet(rows, types, stream.buffer)
     else:
         tables.write_rows(
             rows, list(types), layout=layout, stream=stream, counts=counts, caption=caption

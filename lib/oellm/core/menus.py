@@ -1,0 +1,151 @@
+"""Questions that a person answers on a terminal: choices, texts, yes or no.
+
+Questions appear on stderr, because stdout may be a pipe. Nothing here may be called without a
+terminal: whoever asks calls `require_terminal` first, with the option that gives the same answer.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
+
+from oellm.core.display import one_line, shorten_middle
+from oellm.errors import MachineError, UsageError
+
+# What stands before a choice: the pointer, and the mark of a chosen one.
+_INDENT = 6
+# A menu draws all that it offers after each key, so a longer list is narrowed down first.
+_MOST_CHOICES = 5000
+
+
+def is_interactive() -> bool:
+    """Return whether somebody can answer: stdin and stderr are terminals."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def require_terminal(option: str) -> None:
+    """Raise UsageError, with the option that is missing, if nobody can be asked for it."""
+    if not is_interactive():
+        raise UsageError(f"{option} is missing (on a terminal it is asked for)")
+
+
+def choose(question: str, choices: Sequence[str], *, default: str | None = None) -> str:
+    """Return one of the choices; letters that are typed filter them.
+
+    Raises UsageError if there are no choices, MachineError without the package questionary.
+    """
+    offered = _narrow_down(question, choices)
+    library = _library()
+    answer: str = _ask(
+        library.select(
+            one_line(question),
+            choices=[library.Choice(_title(choice), value=choice) for choice in offered],
+            default=default if default in offered else None,
+            instruction="(type to filter, Enter takes it)",
+            use_jk_keys=False,
+            use_search_filter=True,
+            output=_output(),
+        )
+    )
+    return answer
+
+
+def choose_several(
+    question: str, choices: Sequence[str], *, chosen: Collection[str] = (), least: int = 1
+) -> list[str]:
+    """Return some of the choices, at least `least`; letters that are typed filter them.
+
+    `chosen` are marked from the beginning. Raises as `choose`.
+    """
+    offered = _narrow_down(question, choices)
+    library = _library()
+    answer: list[str] = []
+    instruction = "(type to filter, Space marks, Enter ends)"
+    while True:
+        answer = _ask(
+            library.checkbox(
+                one_line(question),
+                choices=[
+                    library.Choice(_title(choice), value=choice, checked=choice in chosen)
+                    for choice in offered
+                ],
+                instruction=instruction,
+                use_jk_keys=False,
+                use_search_filter=True,
+                output=_output(),
+            )
+        )
+        if len(answer) >= least:
+            return answer
+        # Not a check of the menu: it would show its text only on terminals that tell where their
+        # cursor is.
+        instruction = f"(mark at least {least} with Space; type to filter, Enter ends)"
+
+
+def ask(question: str, *, default: str = "", check: Callable[[str], str] | None = None) -> str:
+    """Return a text. `check` returns what is wrong with one, or an empty text.
+
+    Raises MachineError without the package questionary.
+    """
+
+    def validate(text: str) -> bool | str:
+        return not check or one_line(check(text)) or True
+
+    answer: str = _ask(
+        _library().text(one_line(question), default=default, validate=validate, output=_output())
+    )
+    return answer
+
+
+def confirm(question: str, *, default: bool = False) -> bool:
+    """Return whether somebody agrees. Raises MachineError without the package questionary."""
+    answer: bool = _ask(_library().confirm(one_line(question), default=default, output=_output()))
+    return answer
+
+
+def _narrow_down(question: str, choices: Sequence[str]) -> Sequence[str]:
+    """Return the choices, or of very many those that contain a text that is asked for."""
+    if not choices:
+        raise UsageError(f"{question} There is nothing to choose from")
+    if len(choices) <= _MOST_CHOICES:
+        return choices
+
+    def matches(text: str) -> list[str]:
+        return [choice for choice in choices if text.lower() in choice.lower()]
+
+    def check(text: str) -> str:
+        count = len(matches(text))
+        return "" if 0 < count <= _MOST_CHOICES else f"{count} of {len(choices)} contain this"
+
+    return matches(ask(f"{question} {len(choices)} are known; part of their names:", check=check))
+
+
+def _title(choice: str) -> str:
+    """Return a choice as one line of the menu. A terminal without a size counts as 80 wide."""
+    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    return shorten_middle(one_line(choice), max(10, columns - _INDENT))
+
+
+def _library() -> Any:
+    try:
+        import questionary
+    except ImportError:
+        raise MachineError(
+            "asking on the terminal needs the package questionary: pip install 'oellm[menu]'"
+        ) from None
+    return questionary
+
+
+def _output() -> Any:
+    from prompt_toolkit.output import create_output
+
+    return create_output(stdout=sys.stderr)
+
+
+def _ask(question: Any) -> Any:
+    try:
+        return question.unsafe_ask()
+    except EOFError:
+        raise UsageError("the question was not answered: the input has ended") from None
