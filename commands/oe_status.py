@@ -29,8 +29,9 @@ Slurm's answers. A row is
 
   done      if it has a valid result;
   running   if a worker is evaluating it, in a job that runs;
-  pending   if it waits in the queue or in a running job, is not submitted, or
-            is stale: model, task or data have changed since its result;
+  pending   if it waits in the queue or in a running job;
+  not submitted  if it waits for oe-submit: it never was in the queue, or it is
+            stale: model, task or data have changed since its result;
   failed    if the worker recorded a reason in failures/;
   cancelled if a user took its job out of the queue;
   lost      if its job ended without a result for another reason: it was killed,
@@ -165,7 +166,7 @@ def _look(observer: Observer) -> RunStatus:
 def _exit_status(total: Totals) -> ExitStatus:
     from oellm.status.statuses import EvalState
 
-    if total.state in (EvalState.RUNNING, EvalState.PENDING):
+    if total.state in (EvalState.RUNNING, EvalState.PENDING, EvalState.NOT_SUBMITTED):
         return ExitStatus.TRY_AGAIN
     return ExitStatus.DONE if total.state is EvalState.DONE else ExitStatus.FAILED
 

@@ -132,7 +132,7 @@ def test_a_pipe_gets_rows_and_the_exit_status_says_what_is_left(run: Run, made: 
 
     assert states(75) == [
         *("done", "done", "running", "pending", "failed", "failed", "cancelled", "cancelled"),
-        *("pending", "pending"),
+        *("not submitted", "not submitted"),
     ]
     made.finish(1, 3, 4)
     assert states(1) == ["done"] * 4 + ["failed"] * 2 + ["done"] * 4
@@ -148,7 +148,7 @@ def test_shards_and_totals_are_records_too(run: Run, made: Fixture) -> None:
     done = run("oe-status", "--format=json", "-", stdin=text, env=made.env, status=75)
     described = json.loads(done.stdout)
     assert [shard["state"] for shard in described["shards"]] == [
-        *("done", "running", "failed", "cancelled", "pending")
+        *("done", "running", "failed", "cancelled", "not submitted")
     ]
     assert described["shards"][3]["reason"] == "its job was cancelled by root"
     assert described["shards"][1]["progress"] == 0.75
@@ -207,10 +207,10 @@ def test_watch_prints_changes_and_ends_when_nothing_is_running_or_queued(made: F
     assert watching.stdout is not None
     line = watching.stdout.readline()
     assert (
-        line == "2 of 10 rows done, 1 running, 3 pending (2 not submitted), 2 failed, 2 cancelled\n"
+        line == "2 of 10 rows done, 1 running, 1 pending, 2 not submitted, 2 failed, 2 cancelled\n"
     )
     made.finish(1, 2, 3)
-    last = "8 of 10 rows done, 2 pending (2 not submitted)\n"
+    last = "8 of 10 rows done, 2 not submitted\n"
     # oe-status may look between two of these results.
     while (line := watching.stdout.readline()) != last:
         assert " of 10 rows done, " in line

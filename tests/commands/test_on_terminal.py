@@ -75,7 +75,7 @@ def test_the_list_of_runs_fits_and_tells_them_apart(
     described = run("oe-status", "--cluster=local", "--format=jsonl", env=env).stdout
     first = {json.loads(line)["run_dir"]: json.loads(line) for line in described.splitlines()}
     record = first[str(made[0])]
-    assert (record["models"], record["tasks"], record["unsubmitted"]) == (2, 3, 6)
+    assert (record["models"], record["tasks"], record["not_submitted"]) == (2, 3, 6)
     assert record["first_task"] == "task_with_a_long_name_0"
 
 

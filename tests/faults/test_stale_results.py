@@ -47,8 +47,8 @@ def test_other_weights_make_the_results_of_their_model_stale(
     status = run("oe-status", "--format=jsonl", evaluated.path, status=75)
     states = [json.loads(line) for line in status.stdout.splitlines()]
     assert [(row["state"], row["reason"]) for row in states] == [
-        ("pending", "stale: weights changed; oe-submit evaluates it again"),
-        ("pending", "stale: weights changed; oe-submit evaluates it again"),
+        ("not submitted", "stale: weights changed; oe-submit evaluates it again"),
+        ("not submitted", "stale: weights changed; oe-submit evaluates it again"),
         ("done", ""),
         ("done", ""),
     ]

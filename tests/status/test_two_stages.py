@@ -178,11 +178,14 @@ def test_what_is_out_of_date_waits_for_oe_submit_in_its_stage() -> None:
         **known,
     )
     assert states(stale) == [
-        "2 evaluate pending: stale: task task_a changed; oe-submit evaluates it again",
-        "0 generate pending: stale: weights changed; oe-submit generates it again",
-        "0 generate pending: stale: weights changed; oe-submit generates it again",
+        "2 evaluate not submitted: stale: task task_a changed; oe-submit evaluates it again",
+        "0 generate not submitted: stale: weights changed; oe-submit generates it again",
+        "0 generate not submitted: stale: weights changed; oe-submit generates it again",
     ]
-    assert (stale.totals.unsubmitted, stale.totals.is_awaited) == (3, False)
+    assert (stale.totals.not_submitted, stale.totals.is_awaited) == (3, False)
+    told = "\n".join(table_lines(stale, 80))
+    assert "3 not submitted" in told
+    assert "2 rows not submitted in generate: stale: weights changed; oe-submit" in told
 
 
 def test_shards_have_a_stage_and_those_without_rows_are_not_there() -> None:

@@ -66,7 +66,7 @@ class ShardRecord(NamedTuple):
         content: dict[str, Any] = {}
         for name, value in self._asdict().items():
             if name == "counts":
-                content |= {state.value: count for state, count in self.counts.items()}
+                content |= {state.name.lower(): count for state, count in self.counts.items()}
             else:
                 content[name] = value
         return content

@@ -60,12 +60,18 @@ def find_states(
 
 def _without_output(row: Row, generation: EvalState, activity: ShardActivity) -> RowStatus:
     """Return the state of the second stage of a row whose first one has no output."""
-    if generation not in (EvalState.RUNNING, EvalState.PENDING):
-        reason = "its first stage has no output"
-        return RowStatus(row, generation, reason, shard=activity, stage=EVALUATE)
-    is_open = activity.phase in (ShardPhase.UNSUBMITTED, ShardPhase.QUEUED)
-    reason = activity.reason if is_open else "waits for its first stage"
-    return RowStatus(row, EvalState.PENDING, reason, shard=activity, stage=EVALUATE)
+    open_states = (EvalState.RUNNING, EvalState.PENDING, EvalState.NOT_SUBMITTED)
+    if generation not in open_states:
+        state, reason = generation, "its first stage has no output"
+    elif activity.phase is ShardPhase.UNSUBMITTED:
+        state, reason = EvalState.NOT_SUBMITTED, activity.reason
+    elif activity.phase is ShardPhase.QUEUED:
+        state, reason = EvalState.PENDING, activity.reason
+    else:
+        is_waiting = generation is EvalState.NOT_SUBMITTED
+        state = generation if is_waiting else EvalState.PENDING
+        reason = "waits for its first stage"
+    return RowStatus(row, state, reason, shard=activity, stage=EVALUATE)
 
 
 def _stage_status(
@@ -77,7 +83,7 @@ def _stage_status(
         remarks = evidence.remarks.get(eval_id, "")
         return RowStatus(row, EvalState.DONE, remarks, shard=activity, stage=stage)
     if stale := _describe_stale(eval_id, stage, activity, evidence=evidence):
-        return RowStatus(row, EvalState.PENDING, stale, shard=activity, stage=stage, is_stale=True)
+        return RowStatus(row, EvalState.NOT_SUBMITTED, stale, shard=activity, stage=stage)
     failure = evidence.failures.get(eval_id)
     if failure is not None and failure.stage and failure.stage != stage:
         failure = None
@@ -126,8 +132,10 @@ def _find_state(
     if activity.phase is ShardPhase.ENDED:
         state = EvalState.CANCELLED if activity.is_cancelled else EvalState.LOST
         return state, activity.reason, None
+    is_submitted = activity.phase is not ShardPhase.UNSUBMITTED
+    state = EvalState.PENDING if is_submitted else EvalState.NOT_SUBMITTED
     reason = activity.reason or "in a running job, not started"
-    return EvalState.PENDING, f"{reason}; before: {why}" if why else reason, None
+    return state, f"{reason}; before: {why}" if why else reason, None
 
 
 def _find_work(eval_id: str, activity: ShardActivity) -> tuple[RowAtWork, Heartbeat] | None:

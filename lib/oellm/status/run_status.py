@@ -100,11 +100,6 @@ def _sum_up(run: Run, shards: Sequence[ShardStatus], rows: Sequence[RowStatus]) 
     """Return the totals of a run's shards, and of its rows."""
     counts = Counter(row.state for row in rows)
     stages = Counter((row.stage, row.state) for row in rows)
-    unsubmitted = sum(
-        row.state is EvalState.PENDING
-        and (row.is_stale or row.shard.phase is ShardPhase.UNSUBMITTED)
-        for row in rows
-    )
     firsts = [shard for shard in shards if shard.stage != EVALUATE]
     seconds = [shard for shard in shards if shard.stage == EVALUATE]
     is_running = bool(_running(shards))
@@ -116,13 +111,13 @@ def _sum_up(run: Run, shards: Sequence[ShardStatus], rows: Sequence[RowStatus]) 
         done=counts[EvalState.DONE],
         running=counts[EvalState.RUNNING],
         pending=counts[EvalState.PENDING],
+        not_submitted=counts[EvalState.NOT_SUBMITTED],
         failed=counts[EvalState.FAILED],
         lost=counts[EvalState.LOST],
         cancelled=counts[EvalState.CANCELLED],
         generating=stages[GENERATE, EvalState.RUNNING],
         generated=stages[EVALUATE, EvalState.PENDING],
         evaluating=stages[EVALUATE, EvalState.RUNNING],
-        unsubmitted=unsubmitted,
         state=EvalState.RUNNING if is_running else worst_state(counts),
         # The pace of second stages is that of the first ones before them.
         rows_per_h=_sum_rates(firsts) or _sum_rates(seconds),

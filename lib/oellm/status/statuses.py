@@ -26,6 +26,7 @@ class EvalState(TextEnum):
     DONE = "done"
     RUNNING = "running"
     PENDING = "pending"
+    NOT_SUBMITTED = "not submitted"
     FAILED = "failed"
     LOST = "lost"
     CANCELLED = "cancelled"
@@ -44,8 +45,11 @@ class ShardPhase(TextEnum):
 
 def worst_state(counts: Mapping[EvalState, int]) -> EvalState:
     """Return the worst of the states that rows are in."""
-    # Pending comes first: it is open how those rows end.
-    worst = (EvalState.PENDING, EvalState.LOST, EvalState.FAILED, EvalState.CANCELLED)
+    # Open rows come first: nobody knows how they end.
+    worst = (
+        *(EvalState.PENDING, EvalState.NOT_SUBMITTED),
+        *(EvalState.LOST, EvalState.FAILED, EvalState.CANCELLED),
+    )
     return next((state for state in worst if counts.get(state)), EvalState.DONE)
 
 
@@ -160,7 +164,6 @@ class RowStatus:
         log: The log of its last failure, or of the job that lost it; empty if there is none.
         at_work: What its worker says of it, None if it is not at work.
         last_line: The last line of the log of the job that lost it.
-        is_stale: Whether what it has computed is out of date, so that it waits for oe-submit.
     """
 
     row: Row
@@ -172,7 +175,6 @@ class RowStatus:
     log: str = ""
     at_work: RowAtWork | None = None
     last_line: str = ""
-    is_stale: bool = False
 
     @property
     def shard_index(self) -> int:
@@ -239,7 +241,8 @@ class Totals(NamedTuple):
         generating: Running rows whose first stage of two is computed.
         generated: Pending rows whose first stage of two has its output.
         evaluating: Running rows whose second stage is computed.
-        unsubmitted: Pending rows that were not submitted, or whose results are out of date.
+        not_submitted: Rows that wait for oe-submit: they never were in the queue, or what they
+            have computed is out of date.
         estimate_s: The estimate of the shards that are done.
         measured_s: The measured time of the shards that are done.
     """
@@ -248,13 +251,13 @@ class Totals(NamedTuple):
     done: int
     running: int
     pending: int
+    not_submitted: int
     failed: int
     lost: int
     cancelled: int
     generating: int
     generated: int
     evaluating: int
-    unsubmitted: int
     state: EvalState
     rows_per_h: float | None
     left_s: float | None
@@ -267,7 +270,7 @@ class Totals(NamedTuple):
     @property
     def is_awaited(self) -> bool:
         """Whether something runs or is queued."""
-        return self.running + self.pending > self.unsubmitted
+        return self.running + self.pending > 0
 
 
 class RunStatus(NamedTuple):

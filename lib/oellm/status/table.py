@@ -64,9 +64,7 @@ def list_lines(statuses: Sequence[RunStatus], width: int) -> Iterator[str]:
     cells = [_LIST_HEADER]
     for status in statuses:
         total = status.totals
-        is_untouched = 0 < total.unsubmitted == total.rows - total.done
-        state = "not submitted" if is_untouched else total.state.value
-        cells.append((status.run.path.name, state, f"{total.done}/{total.rows}", ""))
+        cells.append((status.run.path.name, total.state.value, f"{total.done}/{total.rows}", ""))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     room = max(_NARROWEST, width - sum(widths[:-1]) - 2 * (len(widths) - 1))
     texts = [_LIST_HEADER[-1], *(describe_rows(status.rows, room) for status in statuses)]
@@ -80,10 +78,10 @@ def summary_line(total: Totals) -> str:
     text = f"{total.done} of {total.rows} rows done"
     parts = {
         EvalState.RUNNING: {"generating": total.generating, "evaluating": total.evaluating},
-        EvalState.PENDING: {"generated": total.generated, "not submitted": total.unsubmitted},
+        EvalState.PENDING: {"generated": total.generated},
     }
-    for state in (EvalState.RUNNING, EvalState.PENDING, *_TROUBLES):
-        if not (number := getattr(total, state.value)):
+    for state in (EvalState.RUNNING, EvalState.PENDING, EvalState.NOT_SUBMITTED, *_TROUBLES):
+        if not (number := getattr(total, state.name.lower())):
             continue
         counted = [f"{count} {what}" for what, count in parts.get(state, {}).items() if count]
         text += f", {number} {state}" + (f" ({', '.join(counted)})" if counted else "")
@@ -146,7 +144,7 @@ def _cells(group: Sequence[ShardStatus], titles: RowTitles) -> tuple[str, ...]:
 
 def _describe_activity(shard: ShardStatus, titles: RowTitles) -> str:
     if shard.state is not EvalState.RUNNING:
-        is_plain = shard.state in (EvalState.DONE, EvalState.FAILED)
+        is_plain = shard.state in (EvalState.DONE, EvalState.FAILED, EvalState.NOT_SUBMITTED)
         return "" if is_plain else shard.activity.reason
     row = current_row(shard)
     if row is None:
@@ -185,7 +183,7 @@ def _describe_gpu_time(used: float, planned: float | None) -> str:
 def _trouble_lines(states: Sequence[RowStatus], titles: RowTitles, width: int) -> Iterator[str]:
     """Yield why rows have no result and what log says so; rows with one reason share an entry."""
     groups: dict[tuple[str, EvalState, str], list[RowStatus]] = {}
-    for row in (row for row in states if row.state in _TROUBLES):
+    for row in filter(_is_trouble, states):
         # Numbers, as of lines, ports and processes, do not make another reason.
         groups.setdefault((row.stage, row.state, _NUMBERS.sub("#", row.text)), []).append(row)
     if groups:
@@ -195,6 +193,12 @@ def _trouble_lines(states: Sequence[RowStatus], titles: RowTitles, width: int) -
     if len(groups) > _REASONS_SHOWN:
         more = sum(map(len, list(groups.values())[_REASONS_SHOWN:]))
         yield f"and {more} more rows; --format=csv has all"
+
+
+def _is_trouble(row: RowStatus) -> bool:
+    """Return whether people need to know why a row has no result."""
+    is_stale = row.state is EvalState.NOT_SUBMITTED and row.reason != row.shard.reason
+    return row.state in _TROUBLES or is_stale
 
 
 def _remark_lines(states: Sequence[RowStatus], titles: RowTitles, width: int) -> Iterator[str]:
