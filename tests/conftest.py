@@ -16,6 +16,7 @@ from support import scheduling
 from support.hub import hub  # noqa: F401
 from support.preparing import preparing  # noqa: F401
 from support.processes import Run, make_tiny_model, runner
+from support.registry import registry, registry_with_login  # noqa: F401
 from support.submitting import (
     rendered,  # noqa: F401
     slurm,  # noqa: F401

@@ -24,8 +24,8 @@ HURRIED = """
 import sys
 import oe_fetch
 from oellm.hub import errors
-from oellm.fetch import download_progress
-download_progress._IN_LOG_S = 0.2
+from oellm.core.processes import transfer_progress
+transfer_progress._IN_LOG_S = 0.2
 errors._BACKOFF = errors.Backoff(0.5, 0.5, 60.0)
 sys.exit(oe_fetch.main())
 """

@@ -23,7 +23,7 @@ import pytest
 
 KINDS = ("models", "datasets", "spaces")
 # The hub keeps these in Git LFS, and names them by their SHA-256.
-LARGE = (".safetensors", ".bin", ".pth", ".gguf")
+LARGE = (".safetensors", ".bin", ".pth", ".gguf", ".sif")
 
 
 @dataclass(frozen=True)

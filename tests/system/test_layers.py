@@ -34,6 +34,7 @@ LAYERS = (
     ("manifest",),
     ("clusters", "tasks", "slurm"),
     ("hub", "sandbox"),
+    ("images",),
     ("models",),
     ("runs",),
     ("metrics",),

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from oellm.core.display import format_count, format_size
 from oellm.core.log import Log
 from oellm.core.processes.daemon_threads import map_in_threads, start_thread
-from oellm.fetch.download_progress import Progress, Target
+from oellm.fetch.download_progress import Target, show_progress
 from oellm.hub import errors, repositories
 from oellm.hub.cache import (
     CachedCommit,
@@ -164,7 +164,7 @@ class ModelDownloads:
                 return Problem(f"{model}: {no_room}")
             return self._try_fetch(plan, len(models))
 
-        with Progress(targets, self._log, self._show if self._status else None):
+        with show_progress(targets, self._log, self._show if self._status else None):
             return dict(zip(models, map_in_threads(fetch, models, self._jobs), strict=True))
 
     def _try_plan(self, model: HubModel) -> _Plan | Problem:

@@ -54,6 +54,12 @@ def _tells_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(_NO_NEWS)
 
 
+def parse_address(text: str) -> tuple[str, str, str] | None:
+    """Return repository, revision (perhaps empty) and path of an hf:// address of a data set."""
+    match = _ADDRESS.fullmatch(text)
+    return (match[1], match[2] or "", match[3]) if match else None
+
+
 @contextlib.contextmanager
 def record_commits(commits: list[str]) -> Iterator[None]:
     """Append to a list each commit that is loaded in the context, as org/name@commit."""
@@ -130,9 +136,9 @@ class DataSetLoader:
             return {split: self._localise(names) for split, names in files.items()}
         if isinstance(files, (list, tuple)):
             return [self._localise(name) for name in files]
-        if isinstance(files, str) and (match := _ADDRESS.fullmatch(files)):
-            repository, revision, name = match.groups()
-            return os.path.join(self._snapshot(repository, revision, [name]), name)
+        if isinstance(files, str) and (parsed := parse_address(files)):
+            repository, revision, name = parsed
+            return os.path.join(self._snapshot(repository, revision or None, [name]), name)
         return files
 
     def _snapshot(self, repository: str, revision: str | None, patterns: list[str]) -> str:

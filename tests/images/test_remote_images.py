@@ -1,0 +1,203 @@
+"""Image files of web servers and of the hub: resumed, checked, and secrets stay with their host."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.server
+import json
+import random
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from oellm.core.retry import Backoff
+from oellm.hub.repository_files import HubFileError
+from oellm.images import downloads
+from oellm.images.downloads import RemoteImage, WrongDigestError, download_image
+from oellm.images.image_sources import HubImage, RegistryImage, WebImage
+from oellm.images.remote_images import find_remote_image
+from oellm.images.web_requests import SilentServerError, TransferError
+from support.hub import Fault, Hub
+from support.relays import Relay
+
+CONTENT = random.Random(2).randbytes(1_000_000)
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Site:
+    """A web server: each path has a status, headers and a body; it notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
+        self.asked: list[tuple[str, str]] = []
+        # Paths that only who has this Authorization header gets.
+        self.closed: dict[str, str] = {}
+        site = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                site.asked.append((self.path, self.headers.get("Authorization", "")))
+                path = self.path.partition("?")[0]
+                status, headers, body = site.answers.get(path, (404, {}, b""))
+                wanted = site.closed.get(path)
+                if wanted and self.headers.get("Authorization") != wanted:
+                    challenge = f'Bearer realm="http://{site.host}/token",service="s",scope="pull"'
+                    status, headers, body = 401, {"WWW-Authenticate": challenge}, b""
+                self.send_response(status)
+                for name, value in {"Content-Length": str(len(body)), **headers}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+@pytest.fixture
+def sites() -> Iterator[tuple[Site, Site]]:
+    both = (Site(), Site())
+    yield both
+    for site in both:
+        site.stop()
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    quick = Backoff(total_s=0.5, first_s=0.05, longest_s=0.1)
+    monkeypatch.setattr(downloads, "_BACKOFF", quick)
+    return []
+
+
+def pull(remote: RemoteImage, directory: Path, said: list[str]) -> bytes:
+    return download_image(
+        remote, directory / "suite.sif", log=said.append, status=None
+    ).read_bytes()
+
+
+def web(host: str, digest: str = DIGEST) -> RemoteImage:
+    source = WebImage(f"http://{host}/suite.sif", digest)
+    return find_remote_image(source, {}, lambda _: None, insecure=False)
+
+
+def test_a_server_that_sends_all_again_is_understood(
+    sites: tuple[Site, Site], tmp_path: Path, said: list[str]
+) -> None:
+    site, _ = sites
+    site.answers["/suite.sif"] = (200, {}, CONTENT)
+    with Relay(site.host) as relay:
+        relay.cuts.append(400_000)
+        assert pull(web(relay.host), tmp_path, said) == CONTENT
+    assert len(site.asked) == 2
+
+
+def test_a_whole_partial_file_needs_only_a_check(
+    sites: tuple[Site, Site], tmp_path: Path, said: list[str]
+) -> None:
+    site, _ = sites
+    site.answers["/suite.sif"] = (416, {}, b"")
+    partial = tmp_path / f".suite.sif.{DIGEST[:16]}.partial"
+    partial.write_bytes(CONTENT)
+    assert pull(web(site.host), tmp_path, said) == CONTENT
+    partial.write_bytes(CONTENT + b"more")
+    with pytest.raises(WrongDigestError):
+        pull(web(site.host), tmp_path, said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_busy_server_is_asked_again(
+    sites: tuple[Site, Site], tmp_path: Path, said: list[str]
+) -> None:
+    site, _ = sites
+    site.answers["/suite.sif"] = (503, {"Retry-After": "1"}, b"")
+    with pytest.raises(TransferError, match="503"):
+        pull(web(site.host), tmp_path, said)
+    assert len(site.asked) == 1, "it asked for more time than there is"
+    site.answers["/suite.sif"] = (503, {}, b"")
+    with pytest.raises(TransferError, match="503"):
+        pull(web(site.host), tmp_path, said)
+    assert len(site.asked) > 3
+    site.answers.clear()
+    with pytest.raises(TransferError, match="404 Not Found: there is no such image"):
+        pull(web(site.host), tmp_path, said)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_silent_server_is_not_waited_for(tmp_path: Path, said: list[str]) -> None:
+    with pytest.raises(SilentServerError, match="refused"):
+        pull(web("127.0.0.1:9"), tmp_path, said)
+    assert said == []
+
+
+def test_a_token_goes_to_its_registry_alone(
+    sites: tuple[Site, Site], tmp_path: Path, said: list[str]
+) -> None:
+    site, store = sites
+    layer = {"mediaType": "application/vnd.sylabs.sif.layer.v1.sif", "size": len(CONTENT)}
+    manifest = json.dumps({"layers": [layer | {"digest": f"sha256:{DIGEST}"}]}).encode()
+    site.answers["/token"] = (200, {}, b'{"token": "t0ken"}')
+    site.answers["/v2/a/suite/manifests/1"] = (200, {}, manifest)
+    blob = f"/v2/a/suite/blobs/sha256:{DIGEST}"
+    site.answers[blob] = (307, {"Location": f"http://{store.host}/signed?key=k3y"}, b"")
+    site.closed = dict.fromkeys(("/v2/a/suite/manifests/1", blob), "Bearer t0ken")
+    store.answers["/signed"] = (200, {}, CONTENT)
+    login = "Basic " + base64.b64encode(b"ada:open-sesame").decode()
+    environ = {
+        "HOME": str(tmp_path),
+        "APPTAINER_DOCKER_USERNAME": "ada",
+        "APPTAINER_DOCKER_PASSWORD": "open-sesame",
+    }
+    source = RegistryImage(site.host, "a/suite", "1")
+    remote = find_remote_image(source, environ, said.append, insecure=False)
+    assert pull(remote, tmp_path, said) == CONTENT
+    assert ("/token?service=s&scope=pull", login) in site.asked
+    assert store.asked == [("/signed?key=k3y", "")]
+    store.answers["/signed"] = (403, {}, b"")
+    (tmp_path / f".suite.sif.{DIGEST[:16]}.partial").unlink()
+    with pytest.raises(TransferError) as caught:
+        pull(remote, tmp_path, said)
+    assert not re.search("k3y|t0ken|sesame", str(caught.value) + "".join(said))
+
+
+def test_nothing_leads_to_plain_http(sites: tuple[Site, Site], tmp_path: Path) -> None:
+    site, _ = sites
+    site.answers["/suite.sif"] = (302, {"Location": "http://example.org/suite.sif"}, b"")
+    with pytest.raises(Exception, match=r"example.org over plain http: only with --insecure"):
+        pull(web(site.host), tmp_path, [])
+
+
+def test_a_file_of_the_hub_is_pulled_at_its_commit(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    files = tmp_path / "files"
+    (files / "x86").mkdir(parents=True)
+    (files / "x86" / "suite.sif").write_bytes(CONTENT)
+    (files / "README.md").write_text("Images.")
+    commit = hub.add_dataset("acme/images", files, "v1", token="hf_t0ken")
+    environ = hub.environment | {"HF_TOKEN": "hf_t0ken"}
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    source = HubImage("acme/images", "v1", "x86/suite.sif")
+    remote = find_remote_image(source, environ, said.append, insecure=False)
+    assert remote[:3] == (f"hf://datasets/acme/images@{commit}/x86/suite.sif", DIGEST, 1_000_000)
+    hub.fault("GET */suite.sif", Fault(cut=600_000), times=1)
+    assert pull(remote, tmp_path, said) == CONTENT
+    assert len(hub.served("GET */suite.sif bytes=600000-")) == 1
+    for path, message in (("none.sif", "has no such file"), ("README.md", "lists no SHA-256")):
+        with pytest.raises(HubFileError, match=message):
+            find_remote_image(source._replace(path=path), environ, said.append, insecure=False)
+    with pytest.raises(HubFileError, match="there is no such revision"):
+        find_remote_image(source._replace(revision="v2"), environ, said.append, insecure=False)
