@@ -66,6 +66,17 @@ def test_a_flag_beats_the_environment_beats_the_users_file_beats_the_package(
     ]
 
 
+def test_the_names_of_global_benchmarks_are_names_of_settings(run: Run, tmp_path: Path) -> None:
+    content = {"clusters": {"slurm": {"gpu_partition": "b", "tensor_parallel_size": 3}}}
+    env = {"EVAL_BASE_DIR": "/b", **user_file(tmp_path, content)}
+    found = detect(run, "--cluster=slurm", env=env)
+    assert (found["partition"], found["tp"]) == ("b", 3)
+    assert not {"gpu_partition", "tensor_parallel_size"} & set(found)
+    env["OELLM_TENSOR_PARALLEL_SIZE"] = "4"
+    found = detect(run, "--cluster=slurm", "--set=gpu_partition=c", env=env)
+    assert (found["partition"], found["tp"]) == ("c", 4)
+
+
 def test_the_users_file_is_found_below_xdg_config_home_or_home(run: Run, tmp_path: Path) -> None:
     for name, directory in (("xdg", tmp_path / "config"), ("home", tmp_path / "home/.config")):
         (directory / "oellm").mkdir(parents=True)

@@ -58,8 +58,15 @@ def test_a_whole_node_is_requested_with_everything_on_it() -> None:
     node = {"whole_node": True, "gpus_per_node": 4}
     whole = options(3, **node)
     assert (whole["gres"], whole["cpus-per-task"], whole["mem"]) == ("gpu:4", "32", "0")
-    own = options(3, **node, cpus_per_task=9, mem="10G")
-    assert (own["cpus-per-task"], own["mem"]) == ("9", "10G")
+    own = options(3, **node, cpus_per_gpu=9, cpus_per_task=5, mem="10G")
+    assert (own["cpus-per-task"], own["mem"]) == ("36", "10G")
+
+
+def test_cores_are_counted_by_gpu_or_by_job() -> None:
+    both = {"cpus_per_gpu": 4, "cpus_per_task": 5}
+    assert options(2, **both, gpus_per_node=2)["cpus-per-task"] == "8"
+    assert options(**both, gpus_per_node=0)["cpus-per-task"] == "5"
+    assert options(cpus_per_gpu=None, cpus_per_task=5)["cpus-per-task"] == "5"
 
 
 @given(there=st.integers(0, 16), tp=st.integers(1, 20))

@@ -83,6 +83,7 @@ def fetched(cluster: DevCluster, suite: Path, hub: Hub, tmp_path: Path) -> str:
     cluster.add_settings(
         images=images,
         cpu_partition="cpu",
+        cpus_per_gpu=2,
         cpus_per_task=2,
         mem="5000M",
         shard_time="01:00:00",

@@ -12,7 +12,7 @@ from support.dev_cluster import DevCluster
 from support.waiting import wait_until
 
 HEADER = "model_path,task_path,n_shot\n"
-WHOLE_NODE = ["--set=whole_node=true", "--set=gpus_per_node=4", "--set=cpus_per_task=4"]
+WHOLE_NODE = ["--set=whole_node=true", "--set=gpus_per_node=4", "--set=cpus_per_gpu=1"]
 HOSTILE = "a b'c\"d$(touch PWNED)`touch PWNED`;touch PWNED%j#é世  $HOME*?%A"
 
 # Notes its environment and waits for a signal. USR1 ends it with rows left.

@@ -22,6 +22,7 @@ class DevCluster:
         self.base.mkdir()
         description: dict[str, Any] = {
             "partition": "gpu",
+            "cpus_per_gpu": 1,
             "cpus_per_task": 1,
             "mem": "1800M",
             "time_limit": "00:20:00",

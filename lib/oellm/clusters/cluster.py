@@ -73,12 +73,13 @@ def resolve_cluster(
     overrides: Iterable[str],
     environ: Mapping[str, str],
     hostname: str | None = None,
+    own: Iterable[Layer] = (),
 ) -> Cluster:
     """Return the settings of a cluster.
 
     `name` is a cluster's name, the path of a JSON file that oe-detect wrote (anything with a
     slash or ending in .json), or None to choose by OELLM_CLUSTER and the host name; `overrides`
-    are `key=value` texts. Raises UsageError or InputError if one of them is wrong, MachineError if
+    are `key=value` texts; `own` come after all files and before the environment. Raises UsageError or InputError if one of them is wrong, MachineError if
     no cluster matches this machine.
     """
     if name and ("/" in name or name.endswith(".json")):
@@ -94,12 +95,13 @@ def resolve_cluster(
             )
         origin = "--cluster" if name else "OELLM_CLUSTER" if chosen == asked else "host name"
         default = Layer(origin, {"name": chosen})
-        layers = [default, *known[chosen], *_environment_layers(environ)]
+        layers = [default, *known[chosen], *own, *_environment_layers(environ)]
     layers += [_override_layer(text) for text in overrides]
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, values in layers:
-        for key, value in values.items():
+        for name_given, value in values.items():
+            key = settings.setting_name(name_given)
             settings.check_setting(key, value, origin)
             before = merged.get(key)
             is_added = isinstance(value, dict) and isinstance(before, dict)
@@ -165,12 +167,7 @@ def _match_host(known: Mapping[str, list[Layer]], host: str | None) -> str:
 
 
 def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
-    variables = {
-        variable: key
-        for key, spec in schema.table("cluster").items()
-        for variable in (spec.get("variable"), f"OELLM_{key.upper()}")
-        if variable
-    }
+    variables = settings.variables()
     for variable in environ:
         if variable.startswith("OELLM_") and variable not in {*variables, *_OTHER_VARIABLES}:
             hint = nearest(variable, variables)
@@ -184,7 +181,8 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
 
 def _override_layer(text: str) -> Layer:
     path, equals, value = text.partition("=")
-    key, _, member = path.strip().partition(".")
+    name, _, member = path.strip().partition(".")
+    key = settings.setting_name(name)
     if not equals:
         raise UsageError(f"--set: expected key=value, got {text!r}")
     origin = f"--set {path}"

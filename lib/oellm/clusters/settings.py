@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -46,6 +47,26 @@ _REFUSED = {
 }
 
 
+def setting_name(name: str) -> str:
+    """Return the name of a setting, which may be given by its other one."""
+    return _other_names().get(name, name)
+
+
+def variables() -> dict[str, str]:
+    """Return the setting of each environment variable that sets one."""
+    found = {f"OELLM_{name.upper()}": key for name, key in _other_names().items()}
+    for key, spec in schema.table("cluster").items():
+        found |= {name: key for name in (spec.get("variable"), f"OELLM_{key.upper()}") if name}
+    return found
+
+
+@functools.cache
+def _other_names() -> dict[str, str]:
+    """Return the settings that have another name, by that name."""
+    table = schema.table("cluster").items()
+    return {spec["other_name"]: key for key, spec in table if "other_name" in spec}
+
+
 def parse_setting(key: str, text: str, origin: str) -> Any:
     """Return the value of a text from the command line or the environment; None if it is empty.
 
@@ -67,7 +88,8 @@ def check_setting(key: str, value: Any, origin: str) -> None:
     """Raise InputError unless `key` is a setting and `value` is of its type, or None."""
     table = schema.table("cluster")
     if key not in table:
-        raise InputError(f"unknown setting {key!r}{nearest(key, table)}", origin)
+        hint = nearest(key, [*table, *_other_names()])
+        raise InputError(f"unknown setting {key!r}{hint}", origin)
     spec = table[key]
     if value is None:
         return

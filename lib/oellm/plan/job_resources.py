@@ -83,12 +83,13 @@ def gres_of_job(cluster: Cluster, array: Array) -> str:
 
 def cpus_of_job(cluster: Cluster, array: Array) -> int | None:
     """Return the CPU cores that a job asks for, None for Slurm's own default."""
-    of_job, of_gpu = cluster.number("cpus_per_task"), cluster.number("cpus_per_gpu")
-    if of_job is None and array.cpus is not None:
-        return array.cpus
-    if of_job is not None or of_gpu is None:
-        return of_job
-    return of_gpu * max(1, gpus_of_job(cluster, array))
+    of_task, of_gpu = cluster.number("cpus_per_task"), cluster.number("cpus_per_gpu")
+    gpus = gpus_of_job(cluster, array)
+    if gpus and of_gpu is not None:
+        return of_gpu * gpus
+    if of_task is not None:
+        return of_task
+    return of_gpu if array.cpus is None else array.cpus
 
 
 def memory_of_job(cluster: Cluster, array: Array) -> str:
