@@ -40,7 +40,7 @@ LAYERS = (
     ("metrics",),
     ("frameworks",),
     # The stages: no stage enters another.
-    ("fetch", "plan", "submit", "worker", "status", "collect"),
+    ("fetch", "plan", "submit", "worker", "status", "collect", "build"),
     # The report shows what oe-collect and oe-status find.
     ("report",),
     # What runs other commands; it looks at no other stage.

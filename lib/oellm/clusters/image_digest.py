@@ -62,6 +62,12 @@ class ImageDigests:
         size, digest = self._facts(os.path.realpath(image)) or (None, None)
         return ImageRecord(eval_suite, str(image), size_bytes=size, sha256=digest)
 
+    def keep_digest(self, image: Path, sha256: str) -> None:
+        """Note the digest of an image that was computed elsewhere: it is not read again."""
+        with contextlib.suppress(OSError):
+            if key := _key(os.path.realpath(image)):
+                self._keep(key, sha256)
+
     def _facts(self, path: str) -> tuple[int, str] | None:
         with contextlib.suppress(OSError):
             key = _key(path)
@@ -81,14 +87,17 @@ class ImageDigests:
     def _computed(self, key: dict[str, Any]) -> str:
         if key["bytes"] >= _LARGE:
             self._report(f"SHA-256 of {key['path']}, {key['bytes'] / 1e9:.1f} GB")
-        digest = _sha256(key["path"])
+        digest = hash_file(key["path"])
         if _key(key["path"]) != key:
             return ""
         # If the disk is full or read-only, only the next run loses: it computes the digest again.
         with contextlib.suppress(OSError):
-            self._cache.mkdir(parents=True, exist_ok=True)
-            atomic.write_file(self._file(key), json_codec.dumps({**key, "sha256": digest}))
+            self._keep(key, digest)
         return digest
+
+    def _keep(self, key: dict[str, Any], digest: str) -> None:
+        self._cache.mkdir(parents=True, exist_ok=True)
+        atomic.write_file(self._file(key), json_codec.dumps({**key, "sha256": digest}))
 
     def _file(self, key: dict[str, Any]) -> Path:
         name = hashlib.sha256(os.fsencode(key["path"])).hexdigest()[:16]
@@ -102,7 +111,8 @@ def _key(path: str) -> dict[str, Any] | None:
     return {"path": path, "bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
-def _sha256(path: str) -> str:
+def hash_file(path: str | os.PathLike[str]) -> str:
+    """Return the SHA-256 of a file of any size, in hexadecimal digits."""
     content = hashlib.sha256()
     buffer = memoryview(bytearray(_CHUNK))
     with open_regular(path, buffering=0, any_link=True) as stream:

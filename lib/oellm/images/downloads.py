@@ -19,9 +19,9 @@ from typing import NamedTuple
 from oellm.core import atomic
 from oellm.core.display import format_size
 from oellm.core.log import Log
+from oellm.core.processes.transfer_progress import TransferProgress
 from oellm.core.regular_files import append_regular, open_regular
 from oellm.core.retry import Backoff, retry
-from oellm.core.processes.transfer_progress import TransferProgress
 from oellm.errors import MachineError, OellmError
 from oellm.hub.cache import free_space
 from oellm.images.web_requests import SilentServerError, TransferError, interruption

@@ -1,0 +1,1 @@
+"""What oe-build does: it makes, checks and lists the images of containers/."""

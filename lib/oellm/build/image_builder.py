@@ -1,0 +1,89 @@
+"""An image is built from its definition by the container runtime."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from oellm.build.image_jobs import run_logged
+from oellm.build.image_states import DEFINITION, ImageTarget, StateReader
+from oellm.build.outcomes import ImageStatus
+from oellm.build.ways import BuildWay
+from oellm.core.redaction import redact
+from oellm.core.regular_files import open_regular
+from oellm.errors import OellmError
+from oellm.images.image_record import StoredImage, log_path
+
+# Bytes at the end of a log that are read.
+_TAIL = 2**14
+_FULL = "no space left on device"
+
+
+class BuildFailedError(OellmError):
+    """The runtime could not build an image; the text says how it ended."""
+
+
+class ImageBuilder:
+    """Builds the image of a definition (an ImageMaker)."""
+
+    status = ImageStatus.BUILT
+    source = DEFINITION
+
+    def __init__(
+        self,
+        target: ImageTarget,
+        find_way: Callable[[], BuildWay],
+        runtime: str,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._target = target
+        self._find_way = find_way
+        self._runtime = runtime
+        self._environ = environ
+        self.name = target.definition.name
+        self.path = target.path
+        self.inputs: Mapping[str, Any] = target.inputs.to_json()
+
+    def why_needed(self) -> tuple[str, StoredImage | None]:
+        """Return why the image must be built, empty if it need not; and its record."""
+        return StateReader(self._environ, lambda _: None).why_out_of_date(self._target)
+
+    def make(self, attempt: Path, workspace: Path) -> str | None:
+        """Build the image; raises BuildFailedError."""
+        way = self._find_way()
+        definition = self._target.definition
+        arguments = {**definition.arguments, **self._target.arguments}
+        command = [*way.before, self._runtime, "build", *way.options]
+        for key, value in arguments.items():
+            command += ["--build-arg", f"{key}={value}"]
+        command += [str(attempt), str(definition.path)]
+        sys.stdout.write(redact(shlex.join(command)) + "\n")
+        sys.stdout.flush()
+        scratch = {f"{name}_TMPDIR": str(workspace) for name in ("APPTAINER", "SINGULARITY")}
+        status = run_logged(command, {**self._environ, **scratch}, definition.root)
+        if status:
+            raise BuildFailedError(_describe_failure(status, log_path(self.path)))
+        return None
+
+
+def last_lines(log: Path, count: int) -> list[str]:
+    """Return the last lines of a log that are not empty."""
+    with open_regular(log) as stream:
+        stream.seek(0, 2)
+        stream.seek(max(0, stream.tell() - _TAIL))
+        text = stream.read().decode(errors="replace")
+    # Bars of progress move to the start of their line.
+    lines = (line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n"))
+    return [line for line in lines if line][-count:]
+
+
+def _describe_failure(status: int, log: Path) -> str:
+    lines = last_lines(log, 100)
+    if any(_FULL in line.lower() for line in lines):
+        return "the disk became full (No space left on device)"
+    if status < 0:
+        return f"the build was killed by signal {-status}"
+    return f"the build ended with status {status}: {lines[-1] if lines else 'it wrote nothing'}"
