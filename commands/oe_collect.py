@@ -28,7 +28,8 @@ Options:
   --help           Print this text.
   --version        Print the version.
 
-Input: run directories, directories that have some below them, and files of
+Input: run directories, names of runs (of yours below eval_output_dir; only one
+  may have the name), directories that have runs below them, and files of
   results: ours, and those of lm-eval, evalchemy, bigcode-evaluation-harness,
   bigcodebench, evalplus and lighteval (docs/RESULTS.md). Files of metric
   records printed earlier (csv, jsonl or json) are read first, and so are the
@@ -107,6 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(arguments: cli.Arguments) -> Options:
     from oellm.collect import record_source
     from oellm.metrics.selection import split_columns
+    from oellm.runs.places.named_runs import find_directories
 
     dashboard = record_source.DASHBOARD
     layout = record_source.choose_format(arguments["--format"], sys.stdout, dashboard)
@@ -122,7 +124,7 @@ def _options(arguments: cli.Arguments) -> Options:
         model=arguments["--model"] or "",
     )
     return Options(
-        paths=cli.input_paths(arguments),
+        paths=find_directories(cli.input_paths(arguments)),
         layout=layout,
         columns=split_columns(arguments["--columns"] or ""),
         request=request,

@@ -19,8 +19,9 @@ Options:
   --help           Print this text.
   --version        Print the version.
 
-Without --in, the input is run directories, or directories that have some below
-them; their manifests say which rows there should be. Files of results, ours or
+Without --in, the input is run directories, names of runs (of yours below
+eval_output_dir; only one may have the name), or directories that have runs
+below them; their manifests say which rows there should be. Files of results, ours or
 another tool's, count for the rows too (docs/RESULTS.md). Without a PATH,
 oe-missing reads stdin: line by line run objects (from oe-submit) and result
 objects (from oe-run-task). It prints each row once, as it is in its run, if no
@@ -94,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
+    from oellm.runs.places.named_runs import find_directories
+
     if not arguments["--in"]:
         for option in ("--also_running", "--cluster", "--set"):
             if arguments[option]:
@@ -109,7 +112,7 @@ def _options(arguments: cli.Arguments) -> Options:
             "repeat --in for several directories"
         )
     return Options(
-        paths=cli.input_paths(arguments),
+        paths=find_directories(cli.input_paths(arguments)),
         directories=arguments["--in"],
         also_running=arguments["--also_running"],
         failed=arguments["--failed"],

@@ -13,6 +13,8 @@ Options:
   --unsafe_execution  Let code that a model wrote run without a container, with
                    all your rights, if there is no image for it. It is the
                    setting of this name.
+  --name=NAME      Name the run: the name of its jobs in squeue, a part of its
+                   directory's name, and what other commands call it.
   --run_dir=DIR    Create this directory instead of one named after the time.
   --explain        Print the estimate of each row, or of both of its stages, on
                    stdout and the plan on stderr; write nothing.
@@ -48,8 +50,9 @@ include paths the column task_digest. If these change later, oe-submit notices.
 oe-render says how many rows have results in earlier runs.
 
 Output: the run as one JSON object on one line (schema.json, table `run`), for
-  oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME, holds jobs.csv,
-  run.json, submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/.
+  oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME or TIME-NAME, holds
+  jobs.csv, run.json, submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and
+  results/.
   Slurm is not needed. run.json has the SHA-256 of each container image; it is
   cached in OELLM_CACHE_DIR (~/.cache/oellm) until the image changes. If the
   manifest is a header alone, oe-render writes nothing and prints
@@ -79,6 +82,7 @@ from oellm.errors import ExitStatus, UsageError
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
     from oellm.plan.planning import RunPlan
+    from oellm.plan.rendering import RunPlace
     from oellm.plan.row_spool import RowSpool
 
 
@@ -88,6 +92,8 @@ class Options(NamedTuple):
     manifest: str | None
     cluster: str | None
     overrides: list[str]
+    # The name of the run, empty if it has none.
+    name: str
     run_dir: str | None
     explain: bool
     dry_run: bool
@@ -99,6 +105,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
+    from oellm.runs.places.new_directory import check_name
+
     if arguments["--explain"] and arguments["--dry_run"]:
         raise UsageError("--explain and --dry_run print different things: use only one of them")
     return Options(
@@ -109,6 +117,7 @@ def _options(arguments: cli.Arguments) -> Options:
             *(_setting(text) for text in arguments["--sbatch"]),
             *(["unsafe_execution=true"] if arguments["--unsafe_execution"] else []),
         ],
+        name="" if arguments["--name"] is None else check_name(arguments["--name"]),
         run_dir=arguments["--run_dir"],
         explain=arguments["--explain"],
         dry_run=arguments["--dry_run"],
@@ -142,7 +151,7 @@ def _dry_run(options: Options, cluster: Cluster) -> None:
     plan = _plan(options, cluster)
     for line in planning.describe_plan(plan):
         cli.message(line)
-    for script in rendering.render_scripts(plan, cluster, options.run_dir):
+    for script in rendering.render_scripts(plan, cluster, _place(options)):
         print(script, end="")
 
 
@@ -180,14 +189,18 @@ def _render(options: Options, cluster: Cluster) -> None:
         except planning.NoRowsError:
             sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "\n")
             raise
-        run = rendering.write_run(
-            plan, spool, cluster, explicit_dir=options.run_dir, digests=digests
-        )
+        run = rendering.write_run(plan, spool, cluster, place=_place(options), digests=digests)
     cli.message(
         f"rows: {plan.count}, shards: {plan.used_shards}, "
         f"about {format_gpu_time(plan.gpu_hours)}, in {run.path}"
     )
     sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")
+
+
+def _place(options: Options) -> RunPlace:
+    from oellm.plan.rendering import RunPlace
+
+    return RunPlace(options.name, options.run_dir)
 
 
 def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> RunPlan:

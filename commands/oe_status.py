@@ -14,15 +14,26 @@ Options:
                    or of a row (its eval_id, or the beginning of it). A number
                    of up to seven digits is a shard.
   --lines=N        Lines of the log that --log prints. [default: 40]
-  --cluster=NAME   Without a run: list the runs of this cluster; by default this
-                   machine's.
+  --name=PATTERN   List only runs whose name, or directory, is called so. This
+                   and the next options are for the list. Patterns are those of
+                   the shell; quote them.
+  --model=PATTERN  List only runs with a row of such a model: its model_path, or
+                   the end of it after a slash, matches.
+  --task=PATTERN   Likewise, with such a task; with both, a row that has both.
+  --user=PATTERN   List the runs of these users; by default yours.
+  --state=STATES   List only runs with rows in one of these states, separated
+                   by commas; done: all rows are.
+  --last=N         List at most N runs; by default 20.
+  --cluster=NAME   List the runs of this cluster, and look for names of runs
+                   among them; by default this machine's.
   --help           Print this text.
   --version        Print the version.
 
-Input: run directories, or - for a run object on stdin (from oe-render or
+Input: run directories, names of runs (of yours below eval_output_dir; only one
+  may have the name), or - for a run object on stdin (from oe-render or
   oe-submit). Without any, oe-status lists your newest runs below the setting
-  eval_output_dir. A run is its directory: rm -r removes it, after oe-submit
-  --cancel.
+  eval_output_dir. A run is its directory: after oe-submit --cancel, rm -r
+  removes it.
 
 oe-status joins the manifest, results, failures, the workers' heartbeats and
 Slurm's answers. A row is
@@ -63,31 +74,32 @@ Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed,
 Examples:
   oe-status --watch RUN_DIR
   oe-status --format=csv RUN_DIR | csvgrep -c state -m failed
+  oe-status --model '*pythia*' --task mmlu --user ann --state failed,lost
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, InputError, MachineError, UsageError
+from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from oellm.core.log import Log
     from oellm.runs.run_directory import Run
     from oellm.status.observer import Observer
     from oellm.status.records import RowRecord, ShardRecord
+    from oellm.status.run_search import RunSearch
     from oellm.status.statuses import RunStatus, Totals
 
 _FORMATS = ("table", "csv", "jsonl", "json")
-# How many of the user's runs are listed.
+# How many runs are listed.
 _LISTED = 20
+# The options that select runs of the list.
+_SELECTING = ("--name", "--model", "--task", "--user", "--state", "--last")
 
 
 class Options(NamedTuple):
@@ -101,6 +113,9 @@ class Options(NamedTuple):
     log: str | None
     lines: int
     cluster: str | None
+    search: RunSearch
+    # How many runs are listed.
+    last: int
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -128,17 +143,37 @@ def _options(arguments: cli.Arguments) -> Options:
         log=arguments["--log"],
         lines=cli.positive(arguments, "--lines"),
         cluster=arguments["--cluster"],
+        search=_search(arguments),
+        last=cli.positive(arguments, "--last") if arguments["--last"] else _LISTED,
+    )
+
+
+def _search(arguments: cli.Arguments) -> RunSearch:
+    from oellm.core.paths import user_name
+    from oellm.status.run_search import RunSearch, parse_states
+
+    given = [option for option in _SELECTING if arguments[option] is not None]
+    if given and arguments["RUN_DIR"]:
+        raise UsageError(f"{given[0]} selects runs of the list: leave out the run")
+    return RunSearch(
+        name=arguments["--name"] or "",
+        model=arguments["--model"] or "",
+        task=arguments["--task"] or "",
+        user=arguments["--user"] or user_name(),
+        states=parse_states(arguments["--state"]) if arguments["--state"] else frozenset(),
     )
 
 
 def _status(arguments: cli.Arguments) -> int:
     from oellm.runs import run_directory
+    from oellm.runs.places.named_runs import find_directory
     from oellm.status.observer import Observer
 
     options = _options(arguments)
     if not options.run_dirs:
         return _list(options)
-    runs = [run_directory.open_run(path, lambda: cli.open_input(None)) for path in options.run_dirs]
+    paths = [find_directory(text, options.cluster) for text in options.run_dirs]
+    runs = [run_directory.open_run(path, lambda: cli.open_input(None)) for path in paths]
     if options.log is not None:
         return _print_log(runs[0], options.log, options.lines)
     tell = _once()
@@ -153,7 +188,7 @@ def _status(arguments: cli.Arguments) -> int:
         if options.layout == "json":
             _write_object(status)
         elif options.layout == "table":
-            print(f"{status.run.path}\n\n{_table(status)}")
+            print(_table(status))
     return max(_exit_status(status.totals) for status in statuses)
 
 
@@ -172,12 +207,16 @@ def _exit_status(total: Totals) -> ExitStatus:
 
 
 def _table(status: RunStatus) -> str:
-    import shutil
-
     from oellm.status import table as status_table
 
-    width = shutil.get_terminal_size().columns
-    return "\n".join(status_table.table_lines(status, width))
+    lines = "\n".join(status_table.table_lines(status, _width()))
+    return f"{status_table.name_run(status.run, str(status.run.path))}\n\n{lines}"
+
+
+def _width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 def _write_records(statuses: list[RunStatus], options: Options) -> None:
@@ -212,8 +251,6 @@ def _write_object(status: RunStatus) -> None:
 
 
 def _watch(observer: Observer, poll_s: float) -> int:
-    import shutil
-
     from oellm.status import table as status_table
 
     before = ""
@@ -221,10 +258,9 @@ def _watch(observer: Observer, poll_s: float) -> int:
         status = _look(observer)
         total = status.totals
         if sys.stdout.isatty():
-            columns = shutil.get_terminal_size().columns
-            text = f"{status.run.path}\n\n{_table(status)}\n"
+            bar = status_table.progress_bar(total, _width())
             # The escape sequences clear the screen and move to its upper left corner.
-            print(f"\x1b[H\x1b[2J{text}\n{status_table.progress_bar(total, columns)}", flush=True)
+            print(f"\x1b[H\x1b[2J{_table(status)}\n\n{bar}", flush=True)
         else:
             line = status_table.summary_line(total)
             if line != before:
@@ -251,37 +287,28 @@ def _print_log(run: Run, name: str, lines: int) -> int:
 
 
 def _list(options: Options) -> int:
-    import shutil
-    from pathlib import Path
+    from itertools import islice
 
-    from oellm.clusters import cluster
-    from oellm.core import paths, schema, tables
+    from oellm.core import schema, tables
+    from oellm.runs.places.named_runs import output_directory
     from oellm.status import records as status_records
     from oellm.status import table as status_table
     from oellm.status.observer import Observer
 
-    output_dir = cluster.resolve_cluster(options.cluster, [], os.environ).text("eval_output_dir")
-    if not output_dir:
-        raise MachineError("the setting eval_output_dir is empty")
-    directory = Path(output_dir) / paths.user_name()
-    runs = _newest_runs(directory)
+    output_dir = output_directory(options.cluster)
     tell = _once()
-
-    def look(run: Run) -> RunStatus | None:
-        # One damaged run must not hide the others.
-        try:
-            return _look(Observer(run, tell))
-        except (InputError, OSError) as error:
-            cli.message(str(error))
-            return None
-
-    statuses = [status for status in map(look, runs[:_LISTED]) if status is not None]
-    if len(runs) > _LISTED:
-        cli.message(f"{len(runs) - _LISTED} older runs are not listed")
+    runs = iter(options.search.list_runs(output_dir, cli.message))
+    found = options.search.find(runs, lambda run: _look(Observer(run, tell)), cli.message)
+    statuses = list(islice((status for status in found if status is not None), options.last))
+    if older := len(list(runs)):
+        cli.message(f"{older} older runs are not listed; --last=N lists N runs")
+    if not statuses:
+        cli.message(f"no such runs below {output_dir / options.search.user}")
     if options.layout == "table":
-        width = shutil.get_terminal_size().columns
-        print(f"{directory}\n")
-        print("\n".join(status_table.list_lines(statuses, width)))
+        if not statuses:
+            return ExitStatus.DONE
+        print(f"{output_dir / options.search.user}\n")
+        print("\n".join(status_table.list_lines(statuses, _width())))
         return ExitStatus.DONE
     layout = "jsonl" if options.layout == "json" else options.layout
     records = (status_records.describe_run(status).to_json() for status in statuses)
@@ -300,20 +327,6 @@ def _once() -> Log:
             cli.message(text)
 
     return tell
-
-
-def _newest_runs(directory: Path) -> list[Run]:
-    from oellm.runs import run_directory
-
-    def loaded(path: Path) -> Run | None:
-        try:
-            return run_directory.load_run(path.parent)
-        except InputError as error:
-            cli.message(str(error))
-            return None
-
-    runs = filter(None, map(loaded, directory.glob(f"*/{run_directory.RUN}")))
-    return sorted(runs, key=lambda run: (run.created, run.path), reverse=True)
 
 
 if __name__ == "__main__":

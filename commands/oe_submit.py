@@ -24,7 +24,8 @@ Options:
   --help           Print this text.
   --version        Print the version.
 
-Input: a run directory, or a run object (from oe-render) on stdin.
+Input: a run directory, the name of a run (of yours below eval_output_dir; only
+  one may have it), or a run object (from oe-render) on stdin.
 
 oe-submit submits the array elements that lack a valid result and are not in the
 queue, as many as there is room for: by the setting queue_limit, and by Slurm's
@@ -161,11 +162,13 @@ def _options(arguments: cli.Arguments) -> Options:
 def _oe_submit(arguments: cli.Arguments) -> int:
     from oellm.core import json_codec
     from oellm.runs import run_directory
+    from oellm.runs.places.named_runs import find_directory
     from oellm.submit import batch_call
 
     options = _options(arguments)
+    path = None if options.run_dir is None else find_directory(options.run_dir)
     try:
-        run = run_directory.open_run(options.run_dir, lambda: cli.open_input(None))
+        run = run_directory.open_run(path, lambda: cli.open_input(None))
     except run_directory.NoRunError as error:
         cli.message(str(error))
         if not (options.dry_run or options.cancel):

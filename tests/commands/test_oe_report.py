@@ -169,6 +169,8 @@ def test_a_page_without_results_says_so() -> None:
 
 
 def test_a_run_shows_failures_software_and_times(run_dir: Path, tmp_path: Path) -> None:
+    record = json.loads((run_dir / "run.json").read_text())
+    (run_dir / "run.json").write_text(json.dumps(record | {"name": "weekly"}))
     # The result of one row is gone, so it is neither done nor failed.
     (run_dir / "results" / f"{PROSE}.json").unlink()
     elsewhere = tmp_path / "other.json"
@@ -181,6 +183,7 @@ def test_a_run_shows_failures_software_and_times(run_dir: Path, tmp_path: Path) 
     root = page([], list(report_runs.read_runs(paths, said.append)))
     unfinished = root.one("section", id="unfinished")
     assert "2 of 3 rows without a result, 1 failed." in unfinished.text
+    assert unfinished.one("h3").text == f"weekly {run_dir}"
     cells = [[cell.text for cell in row.all("td")] for row in unfinished.one("tbody").all("tr")]
     assert [(row[0], row[1]) for row in cells] == [("1", "failed"), ("1", "lost")]
     assert "lm-eval has no task, group or tag 'no_such_task'" in cells[0][2]

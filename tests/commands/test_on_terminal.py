@@ -66,12 +66,12 @@ def test_the_list_of_runs_fits_and_tells_them_apart(
     env = clean_environment(tmp_path, {**slurm.env, "EVAL_OUTPUT_DIR": str(made[0].parents[1])})
     lines = lines_on_terminal("oe-status", "--cluster=local", env=env)
     assert lines[:2] == [str(made[0].parent), ""]
-    assert lines[2].split() == ["run", "state", "rows", "models", "and", "tasks"]
+    assert lines[2].split() == ["run", "state", "done", "left", "models", "and", "tasks"]
     assert max(map(len, lines[2:])) <= 80
     found = {line.split()[0]: line for line in lines[3:]}
-    untouched = r"  not submitted  0/6   exper\S*…\S*00 \+1: task_w\S*…\S*_0 \+2$"
+    untouched = r"  not submitted  0/6   6     exper\S*…\S*00 \+1: task_w\S*…\S*_0 \+2$"
     assert re.search(untouched, found[made[0].name])
-    assert re.search(r"  pending        0/3   exper\S*…\S*00: task_w", found[made[1].name])
+    assert re.search(r"  pending        0/3   3     exper\S*…\S*00: task_w", found[made[1].name])
     described = run("oe-status", "--cluster=local", "--format=jsonl", env=env).stdout
     first = {json.loads(line)["run_dir"]: json.loads(line) for line in described.splitlines()}
     record = first[str(made[0])]

@@ -31,7 +31,7 @@ _REFUSED = {
     "error": _LOGS,
     "export": _ENVIRONMENT,
     "export-file": _ENVIRONMENT,
-    "job-name": "it identifies the jobs of a run",
+    "job-name": "jobs have the name of their run; oe-render --name gives it one",
     "no-requeue": _REQUEUE,
     "nodes": _SHAPE,
     "ntasks": _SHAPE,

@@ -32,11 +32,13 @@ class ScriptFrame(NamedTuple):
         last_shard: The last shard of the array.
         is_outside: Whether its workers run on the node, and start containers themselves.
         is_followed: Whether another array computes second stages of its rows.
+        run_name: The name of the run; empty if it has none.
     """
 
     last_shard: int
     is_outside: bool = False
     is_followed: bool = False
+    run_name: str = ""
 
 
 def render_script(cluster: Cluster, run_dir: Path, array: Array, frame: ScriptFrame) -> str:
@@ -71,7 +73,7 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, frame: ScriptFr
     return environment.get_template("submit_evals.sbatch.j2").render(
         frame._asdict(),
         version=__version__,
-        sbatch_options=_sbatch_options(cluster, run_dir, array),
+        sbatch_options=_sbatch_options(cluster, array, frame.run_name or f"oellm-{run_dir.name}"),
         array=array,
         setup=cluster.items("setup"),
         allow_cpu=cluster.switch("allow_cpu"),
@@ -90,14 +92,14 @@ def render_script(cluster: Cluster, run_dir: Path, array: Array, frame: ScriptFr
     )
 
 
-def _sbatch_options(cluster: Cluster, run_dir: Path, array: Array) -> list[tuple[str, Any]]:
+def _sbatch_options(cluster: Cluster, array: Array, job_name: str) -> list[tuple[str, Any]]:
     throttle = cluster.number("concurrency")
     time_limit = array.time_limit or cluster.text("time_limit")
     is_beside_gpus = job_resources.is_beside_gpus(cluster, array)
     # Of another partition, these say nothing.
     elsewhere = is_beside_gpus and bool(cluster.text("cpu_partition"))
     options: dict[str, Any] = {
-        "job-name": f"oellm-{run_dir.name}",
+        "job-name": job_name,
         "array": f"0-{array.elements - 1}" + (f"%{throttle}" if throttle else ""),
         # For who submits it from the run directory; oe-submit gives the whole path.
         "output": f"{LOGS}/%A_%a.log",

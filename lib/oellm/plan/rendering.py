@@ -6,8 +6,9 @@ import datetime
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from oellm import __version__
 from oellm.clusters.binds import bind_line, list_binds
@@ -25,13 +26,27 @@ from oellm.plan.row_spool import RowSpool
 from oellm.runs import run_directory
 from oellm.runs.accepted_contents import AcceptedContents, write_accepted
 from oellm.runs.frozen_worker import freeze_worker
+from oellm.runs.places import new_directory
 from oellm.runs.run_directory import Run
 
 
-def render_scripts(plan: RunPlan, cluster: Cluster, explicit_dir: str | None) -> Iterator[str]:
+class RunPlace(NamedTuple):
+    """What a user says of a new run.
+
+    Attributes:
+        name: The name of the run; empty if it has none.
+        explicit_dir: Its directory; None for one of its own below the setting eval_output_dir.
+    """
+
+    name: str = ""
+    explicit_dir: str | None = None
+
+
+def render_scripts(plan: RunPlan, cluster: Cluster, place: RunPlace) -> Iterator[str]:
     """Yield the batch scripts that `write_run` would write, without making a directory."""
-    run_dir = Path(explicit_dir or _output_dir(cluster) / user_name() / "TIME").absolute()
-    for _, script in _scripts(plan, cluster, run_dir):
+    made = _output_dir(cluster) / user_name() / new_directory.directory_name("TIME", place.name)
+    run_dir = Path(place.explicit_dir or made).absolute()
+    for _, script in _scripts(plan, cluster, run_dir, name=place.name):
         yield script
 
 
@@ -40,7 +55,7 @@ def write_run(
     spool: RowSpool,
     cluster: Cluster,
     *,
-    explicit_dir: str | None,
+    place: RunPlace,
     digests: ImageDigests,
 ) -> Run:
     """Write the run directory, with the spooled rows, and return the run.
@@ -56,19 +71,27 @@ def write_run(
             images.append(digests.describe_image(environment, image))
     if plan.outside:
         require_node_python(cluster)
-    path = run_directory.create_run_directory(_output_dir(cluster), user_name(), explicit_dir)
+    path = new_directory.create_run_directory(
+        _output_dir(cluster), user_name(), place.explicit_dir, name=place.name
+    )
     try:
-        return _fill_directory(path, plan, spool, cluster=cluster, images=images)
+        return _fill_directory(path, plan, spool, cluster=cluster, images=images, name=place.name)
     except BaseException:
         shutil.rmtree(path)
         raise
 
 
 def _fill_directory(
-    path: Path, plan: RunPlan, spool: RowSpool, *, cluster: Cluster, images: list[ImageRecord]
+    path: Path,
+    plan: RunPlan,
+    spool: RowSpool,
+    *,
+    cluster: Cluster,
+    images: list[ImageRecord],
+    name: str,
 ) -> Run:
-    for name in (run_directory.LOGS, run_directory.RESULTS):
-        make_directory(path / name)
+    for folder in (run_directory.LOGS, run_directory.RESULTS):
+        make_directory(path / folder)
     jobs = path / run_directory.JOBS
     with atomic.naming_file(jobs), atomic.create_text(jobs) as stream:
         spool.write_jobs(stream, plan.places, plan.digests)
@@ -79,45 +102,60 @@ def _fill_directory(
         write_accepted(path, known)
     worker = freeze_worker(array.eval_suite for array in plan.arrays)
     atomic.write_file(path / run_directory.WORKER, worker)
-    for name, script in _scripts(plan, cluster, path):
-        atomic.write_file(path / name, script.encode("utf-8", "surrogateescape"))
+    for file_name, script in _scripts(plan, cluster, path, name=name):
+        atomic.write_file(path / file_name, script.encode("utf-8", "surrogateescape"))
     if images:
         make_shared_directory(Path(cluster.text("hf_home")))
         bound = list_binds(cluster, path, models=_models(plan), paths=plan.task_directories)
         # The script binds the run directory, wherever that is then.
         lines = "".join(f"{line}\n" for line in bound if line != bind_line(str(path)))
         atomic.write_file(path / run_directory.BINDS, lines.encode("utf-8", "surrogateescape"))
-    run = Run(
-        path,
-        {
-            "schema_version": schema.VERSION,
-            "run_dir": str(path),
-            "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "oellm_version": __version__,
-            "cluster": dict(cluster.settings),
-            "worker": {
-                "file": run_directory.WORKER,
-                "sha256": hashlib.sha256(worker).hexdigest(),
-            },
-            "images": [image.to_json() for image in images],
-            "n_rows": plan.count,
-            "plan": plan.to_json(),
-            "arrays": [array.to_json() for array in plan.arrays],
-            "shards": [shard.to_json() for shard in plan.shards],
-            "jobs": [],
-        },
-    )
+    run = Run(path, _record(path, plan, cluster, images=images, worker=worker, name=name))
     run.save()
     return run
 
 
-def _scripts(plan: RunPlan, cluster: Cluster, run_dir: Path) -> Iterator[tuple[str, str]]:
+def _record(
+    path: Path,
+    plan: RunPlan,
+    cluster: Cluster,
+    *,
+    images: Sequence[ImageRecord],
+    worker: bytes,
+    name: str,
+) -> dict[str, Any]:
+    """Return what run.json holds of a new run."""
+    return {
+        "schema_version": schema.VERSION,
+        "run_dir": str(path),
+        **({"name": name} if name else {}),
+        "user": user_name(),
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "oellm_version": __version__,
+        "cluster": dict(cluster.settings),
+        "worker": {
+            "file": run_directory.WORKER,
+            "sha256": hashlib.sha256(worker).hexdigest(),
+        },
+        "images": [image.to_json() for image in images],
+        "n_rows": plan.count,
+        "plan": plan.to_json(),
+        "arrays": [array.to_json() for array in plan.arrays],
+        "shards": [shard.to_json() for shard in plan.shards],
+        "jobs": [],
+    }
+
+
+def _scripts(
+    plan: RunPlan, cluster: Cluster, run_dir: Path, *, name: str
+) -> Iterator[tuple[str, str]]:
     """Yield the name and the text of each batch script."""
     for position, array in enumerate(plan.arrays):
         frame = ScriptFrame(
             last_shard=array.first_shard + plan.count_shards(position) - 1,
             is_outside=position in plan.outside,
             is_followed=any(other.follows == position for other in plan.arrays),
+            run_name=name,
         )
         yield array.script, batch_script.render_script(cluster, run_dir, array, frame=frame)
 

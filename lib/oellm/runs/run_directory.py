@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -13,9 +12,8 @@ from typing import Any, TextIO, TypeVar
 
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
-from oellm.core.paths import make_directory, make_shared_directory
 from oellm.core.regular_files import RefusedFileError, open_regular_text, read_regular
-from oellm.errors import ExitStatus, InputError, MachineError, OellmError
+from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
 from oellm.manifest.rows import Row
 from oellm.runs import run_record
@@ -152,6 +150,16 @@ class Run:
 
     def _damaged(self, key: str, reason: str) -> InputError:
         return InputError(reason, str(self.path / RUN), column=key)
+
+    @property
+    def name(self) -> str:
+        """The name that the user gave it; empty if there is none."""
+        return str(self.content.get("name", ""))
+
+    @property
+    def user(self) -> str:
+        """The user who rendered it; the one whose directory it is in, for older runs."""
+        return str(self.content.get("user", self.path.parent.name))
 
     @property
     def created(self) -> str:
@@ -301,53 +309,6 @@ def parse_run_object(text: str, source: str) -> Run:
     if content == NO_RUN:
         raise NoRunError("nothing to do: the manifest had no rows")
     return load_run(_checked(content, source)["run_dir"])
-
-
-def create_run_directory(output_dir: Path, user: str, explicit: str | None = None) -> Path:
-    """Create a new run directory and return it.
-
-    It is `explicit` if that is given (it must not exist, or be empty), else output_dir/user/TIME;
-    a second run in the same second gets a suffix. Raises MachineError, with the option or setting
-    that named it, if it cannot be made.
-    """
-    try:
-        return _create_directory(output_dir, user, explicit)
-    except OSError as error:
-        origin = "--run_dir" if explicit else "the setting eval_output_dir"
-        path = error.filename or explicit or output_dir
-        raise MachineError(f"{origin}: {path} cannot be created: {error.strerror}") from None
-
-
-def _create_directory(output_dir: Path, user: str, explicit: str | None) -> Path:
-    if explicit:
-        path = Path(os.path.abspath(explicit))
-        _require_text(path)
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError("the run directory exists already and is not empty", str(path))
-        make_directory(path)
-        return path
-    parent = output_dir / user
-    _require_text(parent)
-    make_shared_directory(output_dir)
-    make_directory(parent)
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d-%H-%M-%S")
-    attempt = 1
-    while True:
-        path = parent / (stamp if attempt == 1 else f"{stamp}-{attempt}")
-        try:
-            path.mkdir(mode=0o755)
-            return path
-        except FileExistsError:
-            attempt += 1
-
-
-def _require_text(path: Path) -> None:
-    """Raise InputError for a path with bytes that JSON, such as run.json, cannot hold."""
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        shown = str(path).encode("utf-8", "backslashreplace").decode()
-        raise InputError("expected a run directory whose path is UTF-8", shown) from None
 
 
 def _checked(content: Any, source: str) -> dict[str, Any]:

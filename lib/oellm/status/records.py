@@ -66,7 +66,7 @@ class ShardRecord(NamedTuple):
         content: dict[str, Any] = {}
         for name, value in self._asdict().items():
             if name == "counts":
-                content |= {state.name.lower(): count for state, count in self.counts.items()}
+                content |= {state.column: count for state, count in self.counts.items()}
             else:
                 content[name] = value
         return content
@@ -76,6 +76,8 @@ class RunRecord(NamedTuple):
     """The state of a run (schema.json, table `totals`, whose last columns are those of Totals)."""
 
     run_dir: str
+    name: str
+    user: str
     created: str
     models: int
     first_model: str
@@ -145,6 +147,8 @@ def describe_run(status: RunStatus) -> RunRecord:
     tasks = dict.fromkeys(row["task_path"] for row in status.rows)
     return RunRecord(
         run_dir=str(status.run.path),
+        name=status.run.name,
+        user=status.run.user,
         created=status.run.created,
         models=len(models),
         first_model=next(iter(models), ""),

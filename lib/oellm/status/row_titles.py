@@ -49,6 +49,9 @@ def describe_rows(rows: Iterable[Row], width: int) -> str:
     )
     task = shorten_middle(task, max(8, width // 2 - len(more_tasks))) + more_tasks
     room = max(8, width - len(task) - len(more_models) - 2)
+    if len(model) > room and not first.path.startswith("/"):
+        # The name of a model on the hub says more than that of its owner.
+        model = model.rpartition("/")[2]
     return f"{shorten_middle(model, room)}{more_models}: {task}"
 
 

@@ -31,6 +31,11 @@ class EvalState(TextEnum):
     LOST = "lost"
     CANCELLED = "cancelled"
 
+    @property
+    def column(self) -> str:
+        """The column that counts the rows in this state."""
+        return self.name.lower()
+
 
 class ShardPhase(TextEnum):
     """What happens to a shard."""
@@ -266,6 +271,11 @@ class Totals(NamedTuple):
     scoring_share: float | None
     estimate_s: float
     measured_s: float
+
+    def number_in(self, state: EvalState) -> int:
+        """Return the number of rows in a state."""
+        number: int = getattr(self, state.column)
+        return number
 
     @property
     def is_awaited(self) -> bool:

@@ -14,6 +14,7 @@ from oellm.core.display import (
     shorten_middle,
 )
 from oellm.runs.heartbeat import RowPhase
+from oellm.runs.run_directory import Run
 from oellm.slurm.notation import format_ranges
 from oellm.status.row_titles import RowTitles, describe_rows, make_titles
 from oellm.status.statuses import EvalState, RowStatus, RunStatus, ShardStatus, Totals
@@ -28,7 +29,11 @@ _NARROWEST = 12
 _REASONS_SHOWN = 10
 _TROUBLES = (EvalState.FAILED, EvalState.LOST, EvalState.CANCELLED)
 _NUMBERS = re.compile(r"\b(?:0x)?[0-9a-f]*[0-9][0-9a-f]*\b")
-_LIST_HEADER = ("run", "state", "rows", "models and tasks")
+_LIST_HEADER = ("run", "user", "state", "done", "failed", "left", "models and tasks")
+# The column that only lists of several users' runs have.
+_USER = "user"
+# Letters of the list that models and tasks have at least.
+_NARROWEST_TEXT = 16
 
 
 def table_lines(status: RunStatus, width: int) -> Iterator[str]:
@@ -60,17 +65,48 @@ def table_lines(status: RunStatus, width: int) -> Iterator[str]:
 
 
 def list_lines(statuses: Sequence[RunStatus], width: int) -> Iterator[str]:
-    """Yield the lines of a table of runs, none longer than `width` if that is 80 or more."""
-    cells = [_LIST_HEADER]
-    for status in statuses:
-        total = status.totals
-        cells.append((status.run.path.name, total.state.value, f"{total.done}/{total.rows}", ""))
+    """Yield the lines of a table of runs, none longer than `width` if that is 80 or more.
+
+    `failed` counts all rows that have ended without a result, `left` those that have not ended.
+    """
+    rows = list(map(_list_cells, statuses))
+    # All values of a column that tells something.
+    columns = [
+        [head, *values]
+        for head, *values in zip(_LIST_HEADER[:-1], *rows, strict=True)
+        if any(values) and (head != _USER or len(set(values)) > 1)
+    ]
+    cells = list(zip(*columns, strict=True)) or [_LIST_HEADER[:1]]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    room = max(_NARROWEST, width - sum(widths[:-1]) - 2 * (len(widths) - 1))
+    fixed = sum(widths[1:]) + 2 * len(widths)
+    widths[0] = max(_NARROWEST, min(widths[0], width - fixed - _NARROWEST_TEXT))
+    room = max(_NARROWEST, width - fixed - widths[0])
     texts = [_LIST_HEADER[-1], *(describe_rows(status.rows, room) for status in statuses)]
     for row, text in zip(cells, texts, strict=True):
-        shown = [cell.ljust(size) for cell, size in zip(row[:-1], widths, strict=False)]
+        shown = (
+            shorten_middle(cell, size).ljust(size) for cell, size in zip(row, widths, strict=True)
+        )
         yield "  ".join([*shown, shorten_middle(text, room)]).rstrip()
+
+
+def _list_cells(status: RunStatus) -> tuple[str, ...]:
+    run, total = status.run, status.totals
+    failed = sum(map(total.number_in, _TROUBLES))
+    left = total.rows - total.done - failed
+    return (
+        name_run(run),
+        run.user,
+        total.state.value,
+        f"{total.done}/{total.rows}",
+        str(failed or ""),
+        str(left or ""),
+    )
+
+
+def name_run(run: Run, text: str = "") -> str:
+    """Return `text`, or how its directory is called, with the name of a run if that lacks it."""
+    text = text or run.path.name
+    return text if text.endswith(run.name) else f"{text} ({run.name})"
 
 
 def summary_line(total: Totals) -> str:
@@ -81,7 +117,7 @@ def summary_line(total: Totals) -> str:
         EvalState.PENDING: {"generated": total.generated},
     }
     for state in (EvalState.RUNNING, EvalState.PENDING, EvalState.NOT_SUBMITTED, *_TROUBLES):
-        if not (number := getattr(total, state.name.lower())):
+        if not (number := total.number_in(state)):
             continue
         counted = [f"{count} {what}" for what, count in parts.get(state, {}).items() if count]
         text += f", {number} {state}" + (f" ({', '.join(counted)})" if counted else "")
