@@ -1,16 +1,21 @@
-"""oe-build: build the container images that the frameworks run in.
+"""oe-build: build, pull and push container images of the frameworks.
 
 Usage:
   oe-build [options] [--arg=NAME=VALUE]... [--set=KEY=VALUE]... [--] [DEF]...
 
 Options:
   --list            Build nothing; print what exists, and what is out of date.
+  --pull=SOURCE     Build nothing; put images in place that are built already:
+                    from oras://, docker://, library://, hf:// or https://.
+  --push=TARGET     Build nothing; upload images to oras://HOST/REPOSITORY:TAG.
+  --insecure        Allow plain http, which anybody on the way can read and
+                    change. Without it, only for registries on this machine.
   --dir=DIRECTORY   Where the images are. By default the cluster's
                     images_directory.
   --arg=NAME=VALUE  A build argument, such as FROM (another base image). An image
                     that was built with others is out of date.
-  --jobs=N          Images to build at once. [default: 2]
-  --force           Build also what is up to date.
+  --jobs=N          Images to build or pull at once. [default: 2]
+  --force           Build or pull also what is up to date.
   --way=WAY         root, userns, fakeroot, proot or remote. By default the first
                     that this user has the rights for.
   --format=FORMAT   jsonl, json, csv, table, markdown, latex or html. By default
@@ -43,19 +48,41 @@ An image is put in place when it is whole, so jobs can use the one before until
 then. Two oe-build at the same time share the work. What a killed one leaves
 behind, the next one removes.
 
+--pull takes an image from SOURCE:
+
+  oras://HOST/REPOSITORY:TAG             an image file in a registry
+  hf://datasets/ORG/NAME[@REVISION]/FILE a file of a data set of the hub
+  https://ADDRESS#sha256=DIGEST          any other file
+  docker://…, library://…                what Apptainer pulls; it makes an image
+                                         file of an image of layers
+
+Its name is DEF, else the one in SOURCE. If SOURCE has {name}, one image for
+each DEF is pulled. A download that was cut goes on where it ended, also in the
+next oe-build; its SHA-256 must be that of the source, or nothing is kept. An
+image is pulled again if the source has another one (if it is docker:// or
+library://: if SOURCE is another), or with --force. A pulled image is up to date
+for oe-build, whatever the definition of its name is.
+
+--push uploads the image DEF, or the one that TARGET names; {name} in TARGET
+stands for each DEF. What the registry has already is left out; afterwards its
+digest is compared. Logins are those of `apptainer registry login` and `docker
+login`.
+
 Input: names, as arguments or line by line on stdin (`-` or none); `#` begins a
   comment. On a terminal, without a name: those that the cluster's images name.
-  With --list, no name means all.
+  With --list, no name means all. --pull and --push read names only if the
+  address has {name}.
 
 Output: a record for each image (schema.json, table `image`), as it ends.
   Tables buffer.
 
-Exit status: 0 done; 1 an image could not be built; 2 bad usage; 3 no Apptainer,
+Exit status: 0 done; 1 an image could not be built or moved; 2 bad usage; 3 no Apptainer,
   no rights, or no room; 130 interrupted.
 
 Examples:
   oe-build --list
   oe-build --dir images lm_eval-cuda evalplus-evaluate-cpu
+  oe-build --pull oras://registry.example.org/oellm/{name}:1.0 lm_eval-cuda
   oe-build --arg FROM=nvcr.io/nvidia/pytorch:25.12-py3 lm_eval-cuda
 """
 
@@ -84,6 +111,9 @@ class Options(NamedTuple):
     layout: str
     jobs: int
     is_list: bool
+    pull: str | None
+    push: str | None
+    is_insecure: bool
     is_forced: bool
     way: str | None
     cluster: str | None
@@ -105,6 +135,11 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
     if arguments["--list"] and arguments["--force"]:
         raise UsageError("--list builds nothing: leave out --force")
+    actions = [name for name in ("--list", "--pull", "--push") if arguments[name]]
+    if len(actions) > 1:
+        raise UsageError(f"{' and '.join(actions)} exclude each other")
+    if arguments["--arg"] and (arguments["--pull"] or arguments["--push"]):
+        raise UsageError(f"{actions[0]} builds nothing: leave out --arg")
     return Options(
         names=arguments["DEF"],
         directory=arguments["--dir"],
@@ -112,6 +147,9 @@ def _options(arguments: cli.Arguments) -> Options:
         layout=layout,
         jobs=cli.positive(arguments, "--jobs"),
         is_list=arguments["--list"],
+        pull=arguments["--pull"],
+        push=arguments["--push"],
+        is_insecure=arguments["--insecure"],
         is_forced=arguments["--force"],
         way=arguments["--way"],
         cluster=arguments["--cluster"],
@@ -121,7 +159,6 @@ def _options(arguments: cli.Arguments) -> Options:
 
 def _build(arguments: cli.Arguments) -> int:
     from oellm.build import building
-    from oellm.build.outcomes import ImageStatus
     from oellm.build.parallel_jobs import ParallelJobs
 
     options = _options(arguments)
@@ -129,6 +166,8 @@ def _build(arguments: cli.Arguments) -> int:
     cluster = _cluster(options)
     images = building.ImageCollection(cluster, options.directory, os.environ, log=cli.message)
     names = _names(options, images)
+    if options.pull or options.push:
+        return _move(options, images, names)
     targets = images.targets(names, options.arguments)
     if options.is_list:
         _write(images.describe(targets, is_whole=not options.names), options.layout)
@@ -137,7 +176,37 @@ def _build(arguments: cli.Arguments) -> int:
         cli.message("nothing to do: there are no names")
     jobs = ParallelJobs(options.jobs, cli.message, cli.status_line())
     ended = images.build(targets, jobs, at_once=options.jobs, is_forced=options.is_forced, way=way)
-    statuses = _write(ended, options.layout)
+    return _exit_status(_write(ended, options.layout))
+
+
+def _move(options: Options, images: ImageCollection, names: list[str]) -> int:
+    """Pull or push images; return the exit status."""
+    from oellm.build import moving
+    from oellm.build.image_pusher import ImagePusher
+    from oellm.build.parallel_jobs import ParallelJobs
+
+    status = cli.status_line()
+    if options.pull:
+        pulled = moving.pull_jobs(
+            options.pull,
+            names,
+            images,
+            environ=os.environ,
+            insecure=options.is_insecure,
+            is_forced=options.is_forced,
+        )
+        ended = ParallelJobs(options.jobs, cli.message, status).run(pulled)
+    else:
+        pusher = ImagePusher(
+            os.environ, insecure=options.is_insecure, log=cli.message, status=status
+        )
+        ended = moving.push_images(options.push or "", names, images, pusher=pusher)
+    return _exit_status(_write(ended, options.layout))
+
+
+def _exit_status(statuses: set[ImageStatus]) -> int:
+    from oellm.build.outcomes import ImageStatus
+
     return ExitStatus.FAILED if ImageStatus.FAILED in statuses else ExitStatus.DONE
 
 
@@ -154,9 +223,14 @@ def _cluster(options: Options) -> Cluster:
 
 
 def _names(options: Options, images: ImageCollection) -> list[str]:
-    """Return the names of the definitions that are asked for."""
+    """Return the names of the images that are asked for."""
+    from oellm.build import moving
+
     if options.names and options.names != ["-"]:
         return options.names
+    address = options.pull or options.push
+    if address and not options.names and not moving.needs_names(address):
+        return []
     if options.is_list and not options.names:
         return images.all_names()
     if not options.names and sys.stdin.isatty():

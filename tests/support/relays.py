@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 
 class Relay:
@@ -15,6 +16,7 @@ class Relay:
     Attributes:
         host: Its address, as HOST:PORT.
         sent: The bytes that went to clients.
+        upload_cuts: The same as `cuts` for bytes to the server.
         cuts: The next connection with more bytes to the client than the first number ends after
             that many, the next after the second number, and so on.
         pause_s: The seconds to wait before each part to the client, of at most 64 KiB.
@@ -26,6 +28,7 @@ class Relay:
         self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.sent = 0
         self.cuts: deque[int] = deque()
+        self.upload_cuts: deque[int] = deque()
         self.pause_s = 0.0
 
     def __enter__(self) -> Relay:
@@ -46,23 +49,31 @@ class Relay:
     def _serve(self, client: socket.socket) -> None:
         host, _, port = self._server.rpartition(":")
         with client, socket.create_connection((host, int(port))) as server:
-            threading.Thread(target=_pass_on, args=(client, server), daemon=True).start()
-            passed = 0
-            with contextlib.suppress(OSError):
-                while part := server.recv(2**16):
-                    time.sleep(self.pause_s)
-                    if self.cuts and passed + len(part) > self.cuts[0]:
-                        client.sendall(part[: self.cuts.popleft() - passed])
-                        break
-                    client.sendall(part)
-                    passed += len(part)
-                    self.sent += len(part)
-            for end in (client, server):
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+            upload = threading.Thread(
+                target=_carry, args=(client, server, self.upload_cuts, lambda _: None), daemon=True
+            )
+            upload.start()
+            _carry(server, client, self.cuts, self._account)
+            upload.join()
+
+    def _account(self, size: int) -> None:
+        self.sent += size
+        time.sleep(self.pause_s)
 
 
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
+def _carry(
+    source: socket.socket, target: socket.socket, cuts: deque[int], account: Callable[[int], None]
+) -> None:
+    """Pass on what one side sends; end the connection when it ends, or at a cut."""
+    passed = 0
     with contextlib.suppress(OSError):
         while part := source.recv(2**16):
+            account(len(part))
+            if cuts and passed + len(part) > cuts[0]:
+                target.sendall(part[: cuts.popleft() - passed])
+                break
             target.sendall(part)
+            passed += len(part)
+    for end in (source, target):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

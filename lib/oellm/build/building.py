@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import heapq
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from oellm.images.definitions import (
     select_arguments,
 )
 from oellm.images.image_files import find_runtime
+
+_IMAGE_NAME = re.compile(r"[\w.+-]+(?: [\w.+-]+)*")
 
 
 def parse_arguments(texts: Iterable[str]) -> dict[str, str]:
@@ -106,17 +109,23 @@ class ImageCollection:
             )
         return names
 
+    def path_of(self, name: str) -> Path:
+        """Return where an image is, or will be; raises UsageError if it cannot have this name."""
+        if not _IMAGE_NAME.fullmatch(name):
+            raise UsageError(f"expected the name of an image, got {name!r}")
+        paths = {path.stem: path for path in self._used}
+        return paths.get(name, self.directory / f"{name}{SUFFIX}")
+
     def targets(self, names: Sequence[str], arguments: Mapping[str, str]) -> list[ImageTarget]:
         """Return the images of definitions; raises UsageError for names that none has."""
         definitions = [find_definition(name, self._containers) for name in dict.fromkeys(names)]
         selected = select_arguments(definitions, _with_absolute_base(arguments))
-        paths = {path.stem: path for path in self._used}
         return [
             ImageTarget(
                 definition,
                 arguments=selected[definition.name],
                 inputs=read_inputs(definition, selected[definition.name]),
-                path=paths.get(definition.name, self.directory / f"{definition.name}{SUFFIX}"),
+                path=self.path_of(definition.name),
             )
             for definition in definitions
         ]

@@ -65,7 +65,7 @@ class ImageBuilder:
         scratch = {f"{name}_TMPDIR": str(workspace) for name in ("APPTAINER", "SINGULARITY")}
         status = run_logged(command, {**self._environ, **scratch}, definition.root)
         if status:
-            raise BuildFailedError(_describe_failure(status, log_path(self.path)))
+            raise BuildFailedError(describe_failure("build", status, log_path(self.path)))
         return None
 
 
@@ -80,10 +80,11 @@ def last_lines(log: Path, count: int) -> list[str]:
     return [line for line in lines if line][-count:]
 
 
-def _describe_failure(status: int, log: Path) -> str:
+def describe_failure(action: str, status: int, log: Path) -> str:
+    """Return how a program failed to build or pull an image, from its exit status and its log."""
     lines = last_lines(log, 100)
     if any(_FULL in line.lower() for line in lines):
         return "the disk became full (No space left on device)"
     if status < 0:
-        return f"the build was killed by signal {-status}"
-    return f"the build ended with status {status}: {lines[-1] if lines else 'it wrote nothing'}"
+        return f"the {action} was killed by signal {-status}"
+    return f"the {action} ended with status {status}: {lines[-1] if lines else 'it wrote nothing'}"

@@ -21,6 +21,7 @@ from oellm.clusters.image_digest import ImageDigests, hash_file
 from oellm.core import atomic, display
 from oellm.core.paths import make_directory
 from oellm.errors import ExitStatus, OellmError
+from oellm.images.downloads import remove_partial_files
 from oellm.images.image_files import read_labels
 from oellm.images.image_record import StoredImage, log_path, put_in_place
 
@@ -149,6 +150,7 @@ class ImageJob(NamedTuple):
             )
             _flush_to_disk(attempt)
             put_in_place(attempt, maker.path, record)
+            remove_partial_files(maker.path)
         finally:
             attempt.unlink(missing_ok=True)
         ImageDigests(self.environ, lambda _: None).keep_digest(maker.path, record.digest)

@@ -57,6 +57,9 @@ class StateReader:
             return "not recorded", None
         if fault := self.find_change(target.path, record):
             return fault, record
+        if record.source != DEFINITION:
+            # Who pulled it wants it, whatever the definition is here.
+            return "", record
         return "; ".join(target.inputs.differences(record.inputs)), record
 
     def find_change(self, image: Path, record: StoredImage) -> str:
@@ -73,6 +76,8 @@ class StateReader:
         status = ImageStatus.OUT_OF_DATE if reason else ImageStatus.UP_TO_DATE
         if reason == ImageStatus.MISSING.value:
             status, reason = ImageStatus.MISSING, ""
+        elif record and not reason and record.source != DEFINITION:
+            reason = f"from {record.source}"
         return ImageOutcome(
             target.definition.name,
             target.path,

@@ -15,6 +15,7 @@ class ImageStatus(TextEnum):
 
     BUILT = "built"
     PULLED = "pulled"
+    PUSHED = "pushed"
     UP_TO_DATE = "up_to_date"
     FAILED = "failed"
     VERIFIED = "verified"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import http.client
 import os
@@ -70,16 +71,21 @@ def download_image(remote: RemoteImage, image: Path, *, log: Log, status: Log | 
     arrived stays for the next try, unless it is wrong or the disk is full.
     """
     partial = _partial_path(image, remote.sha256)
-    for other in image.parent.glob(f".{image.name}.*.partial"):
-        if other != partial:
-            other.unlink(missing_ok=True)
+    remove_partial_files(image, kept=partial)
     with (
         _explaining_full_disk(partial),
         _Download(remote, partial, log) as download,
-        TransferProgress(f"pulling {image.name}", download.amount, log=log, status=status),
+        TransferProgress("pulling", download.amount, log=log, status=status),
     ):
         download.complete()
     return partial
+
+
+def remove_partial_files(image: Path, kept: Path | None = None) -> None:
+    """Remove what unfinished downloads to an image have left, but for one file."""
+    for path in image.parent.glob(f".{glob.escape(image.name)}.*.partial"):
+        if path != kept:
+            path.unlink(missing_ok=True)
 
 
 def _partial_path(image: Path, sha256: str) -> Path:

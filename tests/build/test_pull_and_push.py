@@ -1,0 +1,379 @@
+"""oe-build moves images: to a real registry and from it, whatever happens on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.processes import BIN, clean_environment
+from support.registry import Registry, require_programs
+from support.relays import Relay
+from support.small_images import small_image, small_tree
+from support.terminal import on_terminal
+from support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+
+class Site:
+    """A user with a directory of images."""
+
+    def __init__(self, root: Path) -> None:
+        self.images = root / "images"
+        (root / "home").mkdir()
+        (root / "scratch").mkdir()
+        self.env = clean_environment(
+            root / "home",
+            {
+                "OELLM_CACHE_DIR": str(root / "cache"),
+                "APPTAINER_CACHEDIR": str(root / "cache"),
+                "TMPDIR": str(root / "scratch"),
+            },
+        )
+        self.path = self.images / "suite.sif"
+
+    def command(self, *words: str | Path) -> list[str]:
+        return ["oe-build", "--dir", str(self.images), *map(str, words)]
+
+    def run(self, *words: str | Path, status: int = 0) -> tuple[list[dict[str, Any]], str]:
+        """Run oe-build; return its records and its messages."""
+        done = subprocess.run(
+            self.command(*words),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=self.env,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    def start(self, *words: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*words),
+            executable=BIN / "oe-build",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.env,
+            text=True,
+        )
+
+    def log(self) -> str:
+        return self.path.with_name("suite.sif.log").read_text()
+
+    def partial_size(self) -> int:
+        return sum(path.stat().st_size for path in self.images.glob(".suite.sif.*.partial"))
+
+    def files(self) -> set[str]:
+        return {path.name for path in self.images.iterdir()}
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    require_programs("apptainer")
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def address(registry: Registry) -> str:
+    """Return where a registry has an image, which apptainer itself has pushed."""
+    push(small_image(), registry)
+    return f"oras://{registry.host}/oellm/suite:1"
+
+
+@pytest.fixture
+def relay(registry: Registry) -> Iterator[Relay]:
+    with Relay(registry.host) as running:
+        yield running
+
+
+def push(image: Path, registry: Registry) -> None:
+    target = f"oras://{registry.host}/oellm/suite:1"
+    apptainer("push", "--no-https", "-U", image, target, env=os.environ)
+
+
+def apptainer(*words: str | Path, env: Mapping[str, str]) -> None:
+    done = subprocess.run(
+        ["apptainer", *words], env=dict(env), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def endless(site: Site) -> Iterator[str]:
+    """Serve an image without telling its size; return its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(ConnectionError):
+                self.wfile.write(small_image().read_bytes())
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        port = server.server_address[1]
+        yield f"http://127.0.0.1:{port}/suite.sif#sha256={digest(small_image())}"
+        server.shutdown()
+
+
+def downloads(registry: Registry) -> int:
+    """Return how often the registry was asked for an image's content."""
+    return len(registry.served(f"GET .*/blobs/sha256:{digest(small_image())}"))
+
+
+def test_an_image_is_pulled_once(site: Site, address: str, registry: Registry) -> None:
+    records, told = site.run("--pull", address)
+    assert digest(site.path) == digest(small_image())
+    record = json.loads(site.path.with_name("suite.sif.json").read_text())
+    (printed,) = records
+    assert printed["status"] == "pulled"
+    for found in (record, printed):
+        assert found["digest"] == digest(small_image())
+        assert found["source"] == address
+        assert "org.label-schema.build-date" in found["labels"]
+    assert "suite: pulled in" in told
+    assert site.files() == {"suite.sif", "suite.sif.json", "suite.sif.log"}
+    (again,), _ = site.run("--pull", address)
+    assert again["status"] == "up_to_date"
+    assert downloads(registry) == 1
+    push(small_image(1), registry)
+    (newer,), told = site.run("--pull", address)
+    assert newer["status"] == "pulled"
+    assert f"suite: {address} is another image" in told
+    assert digest(site.path) == digest(small_image(1))
+
+
+def test_what_was_pushed_apptainer_pulls(site: Site, registry: Registry, tmp_path: Path) -> None:
+    site.images.mkdir()
+    for number, name in enumerate(("suite", "other")):
+        shutil.copy(small_image(number), site.images / f"{name}.sif")
+    target = f"oras://{registry.host}/oellm/{{name}}:2"
+    records, told = site.run("--push", target, "suite", "other")
+    assert [record["status"] for record in records] == ["pushed", "pushed"]
+    assert re.search(rf"other: pushed in \d+ s: oras://{registry.host}/oellm/other:2", told)
+    for number, name in enumerate(("suite", "other")):
+        pulled = tmp_path / f"{name}.sif"
+        place = f"oras://{registry.host}/oellm/{name}:2"
+        apptainer("pull", "--no-https", str(pulled), place, env=site.env)
+        assert digest(pulled) == digest(small_image(number))
+    uploads = registry.served("PUT .*/blobs/.*")
+    records, told = site.run("--push", target, "suite", "other")
+    assert [record["status"] for record in records] == ["up_to_date", "up_to_date"]
+    assert "suite: the registry has it" in told
+    assert registry.served("PUT .*/blobs/.*") == uploads
+    (record,), told = site.run("--push", target, "none", status=1)
+    assert record["reason"] in told
+    assert "there is no image" in told
+
+
+def test_a_push_goes_on_after_a_cut(site: Site, registry: Registry, relay: Relay) -> None:
+    site.images.mkdir()
+    shutil.copy(small_image(), site.path)
+    relay.upload_cuts.append(1_000_000)
+    (record,), told = site.run("--push", f"oras://{relay.host}/oellm/suite:1")
+    assert record["status"] == "pushed"
+    assert "next try in 1 s" in told
+    (layer,) = registry.manifest("oellm/suite", "1")["layers"]
+    assert layer["digest"] == f"sha256:{digest(small_image())}"
+
+
+def test_what_was_pulled_is_not_built(site: Site, address: str) -> None:
+    name = "lm_eval-cpu"
+    site.run("--pull", address, name)
+    (record,), _ = site.run("--list", name)
+    assert record["status"] == "up_to_date"
+    assert record["reason"] == f"from {address}"
+    (record,), _ = site.run(name)
+    assert record["status"] == "up_to_date"
+    (record,), _ = site.run("--pull", address, "--force", name)
+    assert record["status"] == "pulled"
+    with (site.images / f"{name}.sif").open("ab") as image:
+        image.write(b"more")
+    (record,), _ = site.run("--list", name)
+    assert record["reason"] == "image changed"
+    (record,), told = site.run("--pull", address, name)
+    assert record["status"] == "pulled"
+    assert f"{name}: image changed" in told
+
+
+def test_a_cut_connection_costs_no_bytes(site: Site, address: str, relay: Relay) -> None:
+    relay.cuts.extend([1_000_000, 900_000])
+    site.run("--pull", f"oras://{relay.host}/oellm/suite:1")
+    assert digest(site.path) == digest(small_image())
+    assert site.log().count("the connection was cut; continuing after") == 2
+    assert relay.sent < small_image().stat().st_size + 200_000
+
+
+def test_a_wrong_digest_leaves_the_image_before(
+    site: Site, address: str, registry: Registry
+) -> None:
+    site.run("--pull", address)
+    push(small_image(1), registry)
+    kept = registry.blob_file(digest(small_image(1)))
+    content = bytearray(kept.read_bytes())
+    content[-1] ^= 1
+    kept.write_bytes(content)
+    (record,), told = site.run("--pull", address, status=1)
+    found = hashlib.sha256(content).hexdigest()
+    assert record["status"] == "failed"
+    assert f"expected sha256 {digest(small_image(1))}, found {found}" in told
+    assert digest(site.path) == digest(small_image())
+    assert site.files() == {"suite.sif", "suite.sif.json", "suite.sif.log"}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+@pytest.mark.parametrize(
+    ("source", "message"), [("address", "no room: "), ("endless", "No space left on device")]
+)
+def test_a_full_disk_is_named(
+    site: Site, request: pytest.FixtureRequest, source: str, message: str
+) -> None:
+    site.images.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=1m none {site.images} || exit 99; "
+        f'"$@"; status=$?; ls -A {site.images}; exit $status'
+    )
+    words = site.command("--format=csv", "--pull", request.getfixturevalue(source))
+    done = subprocess.run(
+        ["unshare", "--mount", "bash", "-c", script, "bash", *words],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=site.env,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert message in done.stderr
+    assert done.stdout.splitlines()[2:] == ["suite.sif.log"]
+
+
+def test_an_image_of_a_web_server_is_checked(site: Site, endless: str) -> None:
+    (record,), _ = site.run("--pull", endless, "mine")
+    assert record["name"] == "mine"
+    assert digest(site.images / "mine.sif") == digest(small_image())
+
+
+def test_two_at_once_share_one_download(
+    site: Site, address: str, registry: Registry, relay: Relay
+) -> None:
+    relay.pause_s = 0.05
+    first = site.start("--pull", f"oras://{relay.host}/oellm/suite:1")
+    wait_until(lambda: site.partial_size() > 0, process=first)
+    second = site.start("--pull", f"oras://{relay.host}/oellm/suite:1")
+    told = [process.communicate() for process in (first, second)]
+    assert [first.returncode, second.returncode] == [0, 0], told
+    statuses = [json.loads(out)["status"] for out, _ in told]
+    assert statuses == ["pulled", "up_to_date"]
+    assert "another process makes it; waiting" in told[1][1]
+    assert downloads(registry) == 1
+
+
+def test_the_next_one_continues_after_a_kill(site: Site, address: str, relay: Relay) -> None:
+    relay.pause_s = 0.1
+    process = site.start("--pull", f"oras://{relay.host}/oellm/suite:1")
+    wait_until(lambda: site.partial_size() > 1_000_000, process=process)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    sent, relay.pause_s = relay.sent, 0
+    assert not site.path.exists()
+    (record,), _ = site.run("--pull", f"oras://{relay.host}/oellm/suite:1")
+    assert record["status"] == "pulled"
+    assert "continuing after" in site.log()
+    assert digest(site.path) == digest(small_image())
+    assert relay.sent - sent < small_image().stat().st_size - 900_000
+    assert site.files() == {"suite.sif", "suite.sif.json", "suite.sif.log"}
+
+
+def test_an_interrupted_pull_keeps_what_it_has(site: Site, address: str, relay: Relay) -> None:
+    relay.pause_s = 0.1
+    process = site.start("--pull", f"oras://{relay.host}/oellm/suite:1")
+    wait_until(lambda: site.partial_size() > 0, process=process)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130, told
+    (partial,) = [name for name in site.files() if name.endswith(".partial")]
+    assert site.files() == {"suite.sif.log", partial}
+
+
+def test_layers_are_pulled_and_converted(site: Site, registry: Registry, relay: Relay) -> None:
+    registry.add_tree(small_tree(), "base/suite", "1")
+    relay.cuts.append(1_000_000)
+    source = f"docker://{relay.host}/base/suite:1"
+    (record,), _ = site.run("--pull", source)
+    assert record["status"] == "pulled"
+    assert record["digest"] == digest(site.path)
+    assert "trying again in 2 s" in site.log()
+    apptainer("exec", "--userns", str(site.path), "/bin/sh", "-c", "true", env=site.env)
+    (record,), _ = site.run("--pull", source)
+    assert record["status"] == "up_to_date"
+    (record,), told = site.run("--pull", source.replace(":1", ":2"), "suite", status=1)
+    assert "manifest unknown" in told
+
+
+def test_a_definition_has_its_base_from_a_registry(
+    site: Site, registry: Registry, tmp_path: Path
+) -> None:
+    registry.add_tree(small_tree(), "base/tiny", "1")
+    site.images.mkdir()
+    (site.images / ".suite.sif.0123456789abcdef.partial").write_bytes(b"of a pull")
+    definition = tmp_path / "suite.def"
+    definition.write_text(
+        "Bootstrap: {{ BOOTSTRAP }}\nFrom: {{ FROM }}\n\n"
+        "%arguments\n    BOOTSTRAP=docker\n    FROM=example.org/tiny:1\n\n"
+        "%post\n    echo made >/made\n\n%test\n    cat /made\n"
+    )
+    base = f"{registry.host}/base/tiny:1"
+    (record,), _ = site.run("--arg", f"FROM={base}", definition)
+    assert record["status"] == "built"
+    assert record["labels"]["org.label-schema.usage.apptainer.version"]
+    assert "+ echo made" in site.log()
+    assert site.partial_size() == 0
+    (record,), _ = site.run("--arg", f"FROM={base}", definition)
+    assert record["status"] == "up_to_date"
+
+
+def test_a_terminal_shows_how_far_it_is(site: Site, address: str, relay: Relay) -> None:
+    relay.pause_s = 0.1
+    command = site.command("--pull", f"oras://{relay.host}/oellm/suite:1")
+    done = on_terminal(*command, env=site.env, width=160, is_stderr=True)
+    assert done.returncode == 0
+    assert re.search(r"suite, \d s, pulling: \d+ %, \S+ .B of 3.12 MB, \S+ .B/s", done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--pull", "suite.sif"], "cannot pull from 'suite.sif'"),
+        (["--pull", "oras://h/a:1", "one", "two"], "write {name} in the address"),
+        (["--push", "docker://h/a:1", "one"], "expected oras://"),
+        (["--push", "oras://h/a:1", "one", "two"], "write {name} in the address"),
+        (["--push", "oras://h/a:1", "--pull", "oras://h/a:1"], "--pull and --push"),
+        (["--pull", "oras://h/a:1", "--list"], "--list and --pull"),
+    ],
+)
+def test_bad_usage_is_explained(site: Site, words: list[str], message: str) -> None:
+    _, told = site.run(*words, status=2)
+    assert message in told
