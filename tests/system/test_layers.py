@@ -41,8 +41,8 @@ LAYERS = (
     ("frameworks",),
     # The stages: no stage enters another.
     ("fetch", "plan", "submit", "worker", "status", "collect", "build"),
-    # The report shows what oe-collect and oe-status find.
-    ("report",),
+    # The report shows what oe-collect and oe-status find; the doctor submits a job as a run does.
+    ("report", "doctor"),
     # What runs other commands; it looks at no other stage.
     ("wrappers",),
 )
@@ -116,6 +116,7 @@ def imports_that_a_job_lacks(modules: Modules) -> Iterator[str]:
     """
     # The worker imports adapters, and the code of its processes, by names in strings.
     by_name = [name for name, module in modules.items() if module.room in ("frameworks", "worker")]
+    by_name += [name for name in modules if name == "oellm.doctor.node_probe"]
     for module in loaded_modules(modules, "oe_run_task", *by_name, only_at_start=False):
         if module.room == "frameworks":
             continue

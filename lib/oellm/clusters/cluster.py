@@ -79,8 +79,8 @@ def resolve_cluster(
 
     `name` is a cluster's name, the path of a JSON file that oe-detect wrote (anything with a
     slash or ending in .json), or None to choose by OELLM_CLUSTER and the host name; `overrides`
-    are `key=value` texts; `own` come after all files and before the environment. Raises UsageError or InputError if one of them is wrong, MachineError if
-    no cluster matches this machine.
+    are `key=value` texts; `own` come after all files and before the environment. Raises UsageError
+    or InputError if one of them is wrong, MachineError if no cluster matches this machine.
     """
     if name and ("/" in name or name.endswith(".json")):
         # oe-detect resolved that file, environment included; only options still change it.

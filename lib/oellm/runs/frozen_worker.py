@@ -34,7 +34,7 @@ _GROUP = "oellm.frameworks"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 # A package with more than an adapter would make each run's worker large. In bytes.
 _MOST = 16 * 10**6
-_MAIN = f"import sys\nfrom {_COMMAND} import main\nsys.exit(main())\n"
+_MAIN = "import sys\nfrom {entry} import main\nsys.exit(main())\n"
 _SHEBANG = b"#!/usr/bin/env python3\n"
 # The earliest time that a zip file can hold; with it the same sources always give the same bytes.
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -52,18 +52,18 @@ class AddedFrameworks(NamedTuple):
     refused: Mapping[str, str] = {}  # nobody changes it
 
 
-def freeze_worker(eval_suites: Iterable[str]) -> bytes:
+def freeze_worker(eval_suites: Iterable[str], entry: str = _COMMAND) -> bytes:
     """Return the worker as the bytes of an executable Python zip archive.
 
-    It has the packages that add those of the frameworks that other packages add. Raises
-    MachineError if one cannot travel.
+    It has the packages that add those of the frameworks that other packages add. `entry` is the
+    module whose main() it runs. Raises MachineError if a package cannot travel.
     """
     files = {
         **_package(Path(__file__).parent.parent),
         **_package(_source("docopt").parent),
         **_added_packages(eval_suites),
         f"{_COMMAND}.py": _source(_COMMAND).read_bytes(),
-        "__main__.py": _MAIN.encode(),
+        "__main__.py": _MAIN.format(entry=entry).encode(),
         f"oellm/runs/{_PRIMARY_METRICS}": json_codec.dumps(_read_primary_metrics()),
     }
     archive = io.BytesIO(_SHEBANG)

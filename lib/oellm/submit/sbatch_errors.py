@@ -35,11 +35,18 @@ def is_lack_of_room(error: str) -> bool:
     return limit is None or "Submit" in limit.group(1)
 
 
-def advise(error: str, run: Run) -> str | None:
-    """Return how to change what sbatch refuses, None if that is not known."""
+def find_settings(error: str) -> list[str]:
+    """Return the settings that what sbatch refuses is about; none if that is not known."""
     limit = _POLICY_LIMIT.search(error)
     text = (limit.group(1) if limit else error).lower()
-    keys = dict.fromkeys(key for part, members in _SETTINGS if part in text for key in members)
+    return list(
+        dict.fromkeys(key for part, members in _SETTINGS if part in text for key in members)
+    )
+
+
+def advise(error: str, run: Run) -> str | None:
+    """Return how to change what sbatch refuses, None if that is not known."""
+    keys = find_settings(error)
     if not keys:
         return None
     settings = ", ".join(f"{key}={run.setting(key) or ''}" for key in keys)

@@ -73,7 +73,7 @@ def find_obstacle(count: int, root: str = "/") -> str:
         return "this machine shows none"
     has_only_nvidia = any(_find(root, _OF_NVIDIA)) and not any(_find(root, _OF_OTHERS))
     if has_only_nvidia and not _has_nvidia_library():
-        hint = "is --nv missing in container_args?" if _container() else "is the driver installed?"
+        hint = "is --nv missing in container_args?" if find_image() else "is the driver installed?"
         return f"NVIDIA's driver library libcuda.so.1 is not there; {hint}"
     return ""
 
@@ -127,7 +127,7 @@ def describe_sight(root: str = "/") -> str:
     devices = sorted(str(path.relative_to(root)) for path in _find(root, _DEVICES))
     shown = ", ".join(f"/{name}" for name in devices[:8]) or "no /dev/nvidia*, no /dev/kfd"
     parts = [gpu_variables.describe_variables(os.environ), shown, *map(_ask_tool, _TOOLS)]
-    if image := _container():
+    if image := find_image():
         parts.append(f"in the container {image}")
     return "; ".join(parts)
 
@@ -165,7 +165,7 @@ def _has_nvidia_library() -> bool:
     return True
 
 
-def _container() -> str:
+def find_image() -> str:
     """Return the image that this process runs in; empty if it runs in none."""
     names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
     return next(filter(None, map(os.environ.get, names)), "") or ""

@@ -1,0 +1,182 @@
+"""The images and virtual environments of a cluster: there, whole, and with their framework."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from oellm import frameworks
+from oellm.clusters.cluster import Cluster
+from oellm.clusters.image_digest import ImageDigests
+from oellm.clusters.runtime import Launcher, find_launcher, worker_command
+from oellm.core import json_codec
+from oellm.core.display import format_size
+from oellm.doctor import environment_probe
+from oellm.doctor.diagnoses import Diagnosis, found_doubtful, found_ok, found_wrong
+from oellm.frameworks.current_contents import definition_version
+from oellm.images.image_record import is_unchanged, read_record
+from oellm.slurm.job_ends import last_line
+
+_BUILD = "build or pull it (oe-build), or set images.{name} and images_directory"
+_LATER = "-evaluate"
+# The settings of directories that every container sees.
+_SHARED = ("eval_base_dir", "hf_home")
+
+
+class JobEnvironment(NamedTuple):
+    """An image or a Python, and the keys of the settings that name it."""
+
+    launcher: Launcher
+    keys: tuple[str, ...]
+
+    @property
+    def check(self) -> str:
+        """The name of its check."""
+        kind = "image" if self.launcher.image else "python"
+        return f"{kind} {', '.join(self.keys)}"
+
+    @property
+    def suites(self) -> list[str]:
+        """The frameworks that it should have."""
+        return list(dict.fromkeys(key.removesuffix(_LATER) for key in self.keys))
+
+
+def find_environments(cluster: Cluster) -> list[JobEnvironment]:
+    """Return the environments that the settings name, each once.
+
+    If they name none, it is the one for frameworks with resident models. Raises MachineError for
+    the first that the cluster has no environment for.
+    """
+    named = [*cluster.mapping("images"), *cluster.mapping("venvs")]
+    resident = [name for name in frameworks.runnable_names() if frameworks.is_resident(name)]
+    keys: dict[Launcher, list[str]] = {}
+    for key in dict.fromkeys(named or resident):
+        keys.setdefault(find_launcher(cluster, key), []).append(key)
+    return [JobEnvironment(launcher, tuple(members)) for launcher, members in keys.items()]
+
+
+def find_sandbox_image(found: Iterable[JobEnvironment]) -> Path | None:
+    """Return the image in which a model's programs run: that of a second stage if there is one."""
+    images = {key: one.launcher.image for one in found for key in one.keys if one.launcher.image}
+    later = [image for key, image in images.items() if key.endswith(_LATER)]
+    return next(iter([*later, *images.values()]), None)
+
+
+def check_runtime(cluster: Cluster) -> Iterator[Diagnosis]:
+    """Ask the container runtime of the settings for its version, after the setup lines."""
+    name = cluster.text("container_runtime") or "auto"
+    names = ("apptainer", "singularity") if name == "auto" else (name,)
+    remedy = "load its module (setting setup: module load …), or set container_runtime"
+    for each in names:
+        script = "\n".join(["set -e", *cluster.items("setup"), 'exec "$0" --version'])
+        done = subprocess.run(
+            ["bash", "-c", script, each], capture_output=True, text=True, check=False
+        )
+        if done.returncode == 0:
+            path = shutil.which(each)
+            yield found_ok("runtime", done.stdout.strip() + (f", {path}" if path else ""))
+            return
+        if done.returncode != 127:
+            yield found_wrong("runtime", f"{each} --version: {last_line(done.stderr)}", remedy)
+            return
+    text = f"neither {' nor '.join(names)} is" if len(names) > 1 else f"{name} is not"
+    yield found_wrong("runtime", f"{text} on PATH", remedy)
+
+
+def check_environment(
+    cluster: Cluster, environment: JobEnvironment, environ: Mapping[str, str]
+) -> Iterator[Diagnosis]:
+    """Start an environment once, and look at what it has."""
+    image, _ = environment.launcher
+    said = ""
+    if image:
+        try:
+            said = _describe_image(image, environ)
+        except (OSError, ValueError) as error:
+            hint = _BUILD.format(name=environment.keys[0])
+            text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            yield found_wrong(environment.check, f"{image}: {text}", hint)
+            return
+    with tempfile.TemporaryDirectory(prefix="oellm-") as directory:
+        # A container sees this directory; it need not see where we are installed.
+        probe = Path(directory, "environment_probe.py")
+        loader = environment_probe.__spec__.loader
+        probe.write_bytes(loader.get_data(environment_probe.__file__))  # type: ignore[union-attr]
+        command = worker_command(
+            _without_missing(cluster),
+            environment.keys[0],
+            worker=probe,
+            paths=[],
+            arguments=environment.suites,
+        )
+        done = subprocess.run(command, capture_output=True, check=False)
+    yield describe_start(environment, done, said)
+
+
+def _without_missing(cluster: Cluster) -> Cluster:
+    """Return the settings without shared directories that do not exist yet: none can be bound."""
+    gone = {key for key in _SHARED if not os.path.exists(cluster.text(key))}
+    kept = {key: value for key, value in cluster.settings.items() if key not in gone}
+    return Cluster(kept, cluster.origins)
+
+
+def describe_start(
+    environment: JobEnvironment, done: subprocess.CompletedProcess[bytes], said: str = ""
+) -> Diagnosis:
+    """Return what the probe in an environment means; `said` is what is known of its image."""
+    image, python = environment.launcher
+    place = str(image or python)
+    try:
+        answer = json_codec.loads(done.stdout.splitlines()[-1])
+        packages = {str(name): version for name, version in answer["packages"].items()}
+    except (LookupError, ValueError, TypeError, AttributeError):
+        reason = last_line(done.stderr.decode("utf-8", "replace")) or "it says nothing"
+        text = f"{place} does not start (status {done.returncode}): {reason}"
+        remedy = "is it an image? " + _BUILD.format(name=environment.keys[0])
+        return found_wrong(environment.check, text, remedy if image else "set venv or venvs")
+    if missing := [name for name, version in packages.items() if version is None]:
+        text = f"{place} lacks {', '.join(missing)}"
+        remedy = f"install it there, or set images.{missing[0]} or venvs.{missing[0]}"
+        return found_wrong(environment.check, text, remedy)
+    shown = [f"{name} {version}".strip() for name, version in packages.items()]
+    shown += [f"Python {answer['python']}", *filter(None, [said])]
+    if others := list(_other_versions(packages)):
+        remedy = "tasks may differ: install the same version here and there"
+        text = f"{place}: {', '.join(shown)}; here are {', '.join(others)}"
+        return found_doubtful(environment.check, text, remedy)
+    return found_ok(environment.check, f"{place}: {', '.join(shown)}")
+
+
+def _other_versions(packages: Mapping[str, str]) -> Iterable[str]:
+    """Yield the frameworks whose tasks are known here in another version than is there."""
+    for name, version in packages.items():
+        if name not in frameworks.names() or not version:
+            continue
+        known = definition_version(name)
+        if known and known != version:
+            yield f"the tasks of {name} {known}"
+
+
+def _describe_image(image: Path, environ: Mapping[str, str]) -> str:
+    """Return what is known of an image; raises OSError, or ValueError if it is not as recorded."""
+    if image.is_dir():
+        os.listdir(image)
+        return "a directory"
+    size = image.stat().st_size
+    with image.open("rb") as stream:
+        stream.read(1)
+    record = read_record(image)
+    if record is None:
+        return f"{format_size(size)}, no record of its digest"
+    # It takes long to read an image; oe-build --verify does that in any case.
+    if not is_unchanged(image, record):
+        found = ImageDigests(environ, lambda _: None).describe_image("", image).sha256 or ""
+        if found != record.digest:
+            shown = (found[:16], record.digest[:16])
+            raise ValueError("its SHA-256 is {}…, but {}… in the record beside it".format(*shown))
+    return f"{format_size(size)}, as oe-build recorded it"

@@ -1,0 +1,312 @@
+"""The job of oe-doctor: submitted, followed while it waits, read when it has ended."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Generator, Iterator
+from typing import NamedTuple
+
+from oellm.clusters import gpu_variables
+from oellm.clusters.cluster import Cluster
+from oellm.core import json_codec
+from oellm.core.display import format_duration
+from oellm.core.log import Log
+from oellm.core.processes.children import signal_at_parents_end
+from oellm.core.regular_files import read_regular
+from oellm.doctor.diagnoses import MEND_THAT, Diagnosis, Health, found_ok, found_wrong
+from oellm.doctor.probe_directory import FINDINGS, JOB, probe_directory
+from oellm.errors import MachineError, OellmError
+from oellm.runs.run_directory import LOGS, Run
+from oellm.runs.shard_jobs import read_log_end
+from oellm.slurm.clusters import cluster_option, find_clusters
+from oellm.slurm.commands import (
+    SlurmUnavailableError,
+    call_slurm,
+    parse_job_number,
+    sbatch_command,
+)
+from oellm.slurm.job_ends import explain_end, last_line
+from oellm.slurm.job_states import ACTIVE, RUNNING, ArrayTask, JobState, SlurmJob
+from oellm.slurm.queue import QueuedElement, ask_job_states, ask_queue
+from oellm.submit.batch_call import log_option, script_arguments
+from oellm.submit.job_environment import job_environment
+from oellm.submit.local_gpus import LocalGpus
+from oellm.submit.sbatch_errors import find_settings
+
+# What Slurm means by a reason, and the settings that it may be about. The words of others do.
+_REASONS = {
+    "Resources": "no node has room for it now",
+    "Priority": "other jobs come first",
+    "Dependency": "it waits for another job",
+    "BeginTime": "its time has not come",
+    "PartitionDown": "the partition is down",
+    "ReqNodeNotAvail": "the nodes that it could have are down or reserved",
+    "Licenses": "a licence is not free",
+    "Reservation": "its reservation has not begun",
+}
+# Of these, it waits for ever.
+_HOPELESS = {
+    "AccountNotAllowed": "the partition refuses the account",
+    "BadConstraints": "no node has what it asks for (gpu_constraint, gpu_gres)",
+    "InvalidAccount": "there is no such account",
+    "InvalidQOS": "there is no such QOS",
+    "JobHeldAdmin": "an administrator holds it",
+    "PartitionNodeLimit": "the partition gives no job what it asks for",
+    "PartitionTimeLimit": "the partition gives no job that time",
+    "QOSNotAllowed": "the partition or account refuses the QOS",
+}
+# Seconds: between two looks at the queue, for files to appear, and for a job to leave.
+_FIRST_LOOK_S, _LONGEST_LOOK_S = 1.0, 10.0
+_FILES_S = 15.0
+_LEAVE_S = 60.0
+# The longest time of the job on this machine, without Slurm.
+_LOCAL_S = 600.0
+_NAME = "oellm-doctor"
+
+
+class _Submitted(NamedTuple):
+    job: SlurmJob
+    since: float
+
+
+def run_probe_job(
+    cluster: Cluster, patience_s: float, *, log: Log, show: Log
+) -> Iterator[Diagnosis]:
+    """Run a job as those of a run, and yield what it has found on its node.
+
+    Without Slurm it runs on this machine. `show` gets what it waits for. The job is cancelled after
+    `patience_s` in the queue, and if this is interrupted; then nothing stays of it.
+    """
+    try:
+        with _interruptible(), probe_directory(cluster, log) as run:
+            if cluster.text("executor") == "slurm":
+                yield from _run_in_slurm(run, patience_s, log=log, show=show)
+            else:
+                yield from _run_here(run, show)
+    except MachineError as error:
+        yield found_wrong("job", str(error), MEND_THAT)
+    finally:
+        show("")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the signals that end a process do so as Ctrl-C does: in order."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run_in_slurm(run: Run, patience_s: float, *, log: Log, show: Log) -> Iterator[Diagnosis]:
+    comment = f"{_NAME}:{run.path.name}"
+    number = None
+    try:
+        try:
+            submitted = _submit(run, comment, log)
+            number = submitted.job.job_id
+        except OellmError as error:
+            keys = " ".join(f"--set={key}=…" for key in find_settings(str(error)))
+            yield found_wrong("job", str(error), keys or "see the lines above")
+            return
+        state = yield from _follow(submitted, patience_s, show)
+    finally:
+        _cancel(run, comment, number, log=log)
+    if state is not None:
+        yield from _read_findings(run, state, time.monotonic() - submitted.since)
+
+
+def _submit(run: Run, comment: str, log: Log) -> _Submitted:
+    command = sbatch_command(
+        str(run.path / JOB),
+        [0],
+        concurrency=None,
+        comment=comment,
+        options=[*log_option(run), f"--job-name={_NAME}", "--no-requeue"],
+        arguments=script_arguments(run, 0),
+    )
+    began = datetime.datetime.now().astimezone()
+    number = parse_job_number(call_slurm(command))
+    with contextlib.suppress(OellmError):
+        # A site may have replaced the comment.
+        theirs = {q.comment for q in _queue(run, log) if q.job_id == number.job_id}
+        if len(theirs) == 1 and comment not in (found := theirs.pop()):
+            comment = found
+    job = SlurmJob(number.job_id, comment, began, cluster=number.cluster)
+    return _Submitted(job, time.monotonic())
+
+
+def _follow(
+    submitted: _Submitted, patience_s: float, show: Log
+) -> Generator[Diagnosis, None, JobState | None]:
+    """Wait until the job has ended; return how, or None after a finding that says why not."""
+    job = submitted.job
+    task = ArrayTask(job.job_id, 0, cluster=job.cluster, comment=job.comment)
+    pause_s = _FIRST_LOOK_S
+    last = JobState("PENDING")
+    while True:
+        time.sleep(pause_s)
+        pause_s = min(_LONGEST_LOOK_S, pause_s * 1.3)
+        waited_s = time.monotonic() - submitted.since
+        try:
+            state = ask_job_states([job]).get(task)
+        except SlurmUnavailableError as error:
+            show(f"job {job.job_id}: {error}")
+            continue
+        if state is None or state.state not in ACTIVE:
+            return state or last
+        last = state
+        if state.state in RUNNING:
+            show(f"job {job.job_id} runs on {state.nodes}")
+            continue
+        why = explain_waiting(state.reason)
+        show(f"job {job.job_id} waits for {format_duration(waited_s)}: {why}")
+        if state.reason in _HOPELESS:
+            remedy = "change the settings account, partition, qos, time_limit or gpu_gres"
+            yield found_wrong("job", f"job {job.job_id} would wait for ever: {why}", remedy)
+            return None
+        if waited_s > patience_s:
+            text = f"job {job.job_id} still waits after {format_duration(waited_s)}: {why}"
+            yield found_wrong("job", text, "try again later, or wait longer (--patience)")
+            return None
+
+
+def _queue(run: Run, log: Log) -> list[QueuedElement]:
+    clusters = find_clusters(run.setting("sbatch") or {}, os.environ)
+    return ask_queue(log, clusters)
+
+
+def explain_waiting(reason: str) -> str:
+    """Return why a job waits: Slurm's reason in brackets, after its meaning if that is known."""
+    meaning = {**_REASONS, **_HOPELESS}.get(reason.partition(",")[0], "")
+    if not meaning and reason.startswith(("QOS", "Assoc")):
+        meaning = "a limit of the QOS or account is reached"
+    word = reason if reason not in ("", "None") else "no reason given yet"
+    return f"{meaning} ({word})" if meaning else word
+
+
+def _read_findings(
+    run: Run, state: JobState, seconds: float, *, files_s: float = _FILES_S
+) -> Iterator[Diagnosis]:
+    """Yield what each worker of a job that has ended has written, or why one has not.
+
+    A shared file system may show what a node has written `files_s` late.
+    """
+    node = state.nodes or "its node"
+    text = f"ended on {node} {format_duration(seconds)} after it was submitted"
+    unsound = state.state != "COMPLETED"
+    if unsound:
+        log = "".join(read_log_end(path) for path in (run.path / LOGS).glob("*_*.log"))
+        end = explain_end(state, log)
+        yield found_wrong("job", f"{end.reason} on {node}: {end.last_line}", MEND_THAT)
+    else:
+        yield found_ok("job", text)
+    deadline = time.monotonic() + (0 if unsound else files_s)
+    for shard in run.shards:
+        content = _read(run, shard.index)
+        while content is None and time.monotonic() < deadline:
+            time.sleep(0.5)
+            os.listdir(run.path / FINDINGS)
+            content = _read(run, shard.index)
+        findings, has_ended = content or ([], False)
+        yield from (finding._replace(host=finding.host or node) for finding in findings)
+        if not has_ended:
+            yield _describe_silence(run, shard.index, node)
+
+
+def _read(run: Run, shard: int) -> tuple[list[Diagnosis], bool] | None:
+    """Return what a worker has found, and whether that is all; None if there is nothing."""
+    try:
+        content = json_codec.loads(read_regular(run.path / FINDINGS / f"{shard}.json"))
+        findings = [Diagnosis.from_json(one) for one in content["findings"]]
+        return findings, bool(content["ended"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
+def _describe_silence(run: Run, shard: int, node: str) -> Diagnosis:
+    """Return why a worker has not found all that it should: the end of its log says it."""
+    array = run.arrays[run.shards[shard].array]
+    logs = [run.path / LOGS / f"{array.script}.log"]
+    logs += (run.path / LOGS).glob(f"*_0.{shard - array.first_shard}.log")
+    said = "".join(map(read_log_end, logs))
+    reason = last_line(said) or "it left no message"
+    is_inside = bool(array.eval_suite)
+    what = f"the worker of {array.eval_suite}" if is_inside else "the worker on the node"
+    remedy = (
+        f"images.{array.eval_suite}, container_args and binds decide; oe-build makes images"
+        if is_inside
+        else "--set=python=…, a Python 3.10 or newer that the nodes have"
+    )
+    text = f"{what} did not end well on {node}: {reason}"
+    check = "job start" if is_inside else "job python"
+    return Diagnosis(check, Health.WRONG, text, remedy=remedy, host=node)
+
+
+def _cancel(run: Run, comment: str, number: int | None, *, log: Log) -> None:
+    """Take the job out of the queue, if it is there, and wait until it has left.
+
+    It is looked up by its comment, since an interrupt may come before sbatch has told its number.
+    """
+    deadline = time.monotonic() + _LEAVE_S
+    told: set[int] = set()
+    while True:
+        try:
+            ours = [q for q in _queue(run, log) if comment in q.comment or q.job_id == number]
+            for queued in ours:
+                if queued.job_id not in told:
+                    found = str(queued.job_id)
+                    call_slurm(["scancel", *cluster_option(queued.cluster), found])
+                    told.add(queued.job_id)
+        except OellmError as error:
+            log(f"is its job still there? {error}")
+            return
+        if not ours or time.monotonic() > deadline:
+            return
+        time.sleep(0.5)
+
+
+def _run_here(run: Run, show: Log) -> Iterator[Diagnosis]:
+    """Run the job on this machine."""
+    show("running the job on this machine")
+    arguments = run.setting("container_args") or []
+    order = gpu_variables.order_by_settings(arguments, run.setting("gpu_gres") or "")
+    gpus = LocalGpus(os.environ, order or gpu_variables.order_by_devices())
+    wanted = max(array.gpus * array.workers for array in run.arrays)
+    environment = {
+        **job_environment(os.environ, run.setting("stage_dir") or ""),
+        **gpus.variables(gpus.take(wanted) if gpus.suffice(wanted) else []),
+        "SLURM_ARRAY_TASK_ID": "0",
+    }
+    began = time.monotonic()
+    process = subprocess.Popen(
+        ["bash", str(run.path / JOB), *script_arguments(run, 0)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: signal_at_parents_end(signal.SIGKILL),  # noqa: PLW1509
+    )
+    try:
+        process.wait(_LOCAL_S)
+        state = JobState("COMPLETED", nodes="this machine")
+    except subprocess.TimeoutExpired:
+        state = JobState("TIMEOUT", nodes="this machine")
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    yield from _read_findings(run, state, time.monotonic() - began, files_s=0.0)

@@ -1,0 +1,452 @@
+"""oe-doctor: each fault that it is to find, planted once."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import docopt
+import pytest
+
+from oellm.images.image_record import StoredImage, record_path
+from support.doctor import Doctor, read_found
+from support.processes import BIN, ROOT, Run, clean_environment
+from support.submitting import FakeSlurm
+from support.terminal import lines_on_terminal
+from support.waiting import wait_until
+
+# Starts what follows an image without any container, as `apptainer exec … IMAGE COMMAND…`.
+RUNTIME = """#!/bin/bash
+if [[ $1 == --version ]]; then echo "apptainer version 9"; exit; fi
+while [[ $1 != *.sif ]]; do shift; done
+if [[ $(cat "$1") != image ]]; then echo "FATAL: image format not recognized" >&2; exit 255; fi
+shift
+exec "$@"
+"""
+
+
+@pytest.fixture
+def doctor(run: Run, tmp_path: Path, slurm: FakeSlurm) -> Doctor:
+    return Doctor(run, tmp_path, slurm)
+
+
+@pytest.fixture
+def image(doctor: Doctor, tmp_path: Path) -> Path:
+    """Have the cluster run its models in an image, with a stand-in for the container runtime."""
+    runtime, path = tmp_path / "apptainer", tmp_path / "lm_eval.sif"
+    runtime.write_text(RUNTIME)
+    runtime.chmod(0o755)
+    path.write_text("image\n")
+    (tmp_path / "python3").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    doctor.env["PATH"] = f"{tmp_path}:{doctor.env['PATH']}"
+    doctor.settings |= {
+        "container_runtime": "apptainer",
+        "images": {"lm_eval": path.name},
+        "images_directory": str(tmp_path),
+        "venvs": {},
+    }
+    return path
+
+
+def test_a_sound_cluster(doctor: Doctor) -> None:
+    doctor.settings |= {"account": "acme", "qos": "normal", "cpu_partition": "cpu"}
+    doctor.slurm.says("associations", "acme||normal,long\nother||normal\n")
+    found = doctor()
+    assert found.wrong() == []
+    assert list(found.records) == [
+        *("versions", "slurm", "partition", "cpu_partition", "account", "qos", "sbatch"),
+        *("sbatch cpu", "python lm_eval", "sandbox", "hf_home", "locks hf_home", "clock hf_home"),
+        *("eval_output_dir", "locks eval_output_dir", "clock eval_output_dir", "hub"),
+    ]
+    assert found.state("sandbox") == "warning"
+    assert "slurm 23.11.4 answers: 2 partitions, 0 jobs" in found.text("slurm")
+    assert "lm_eval 0.4." in found.text("python lm_eval")
+    assert "not asked: HF_HUB_OFFLINE is set" in found.text("hub")
+    # What sbatch has judged is a script of a run.
+    tested = (doctor.slurm.directory / "sbatch.tested").read_text()
+    assert "#SBATCH --partition=cpu" in tested
+    assert os.listdir(doctor.base) == []
+
+
+SLURM_FAULTS = {
+    "slurm": ({"squeue.fails": "squeue: error: no such option"}, {}, "no such option"),
+    "partition": (
+        {"partitions": "gpu*\nlong\n"},
+        {"partition": "gpuu"},
+        "there is no partition gpuu -> --set=partition=…, one of gpu, long",
+    ),
+    "a closed partition": ({"partition.gpu": "State=DRAIN"}, {}, "gpu is DRAIN: it takes no jobs"),
+    "a partition of others": (
+        {"partition.gpu": "State=UP AllowAccounts=corp,dept"},
+        {"account": "acme"},
+        "takes only accounts corp,dept, not acme",
+    ),
+    "no default partition": ({"partitions": "a\nb\n"}, {"partition": None}, "one of a, b"),
+    "account": (
+        {"associations": "other||normal\nmine||long\n"},
+        {"account": "acme"},
+        "may not use account acme -> --set=account=…, one of mine, other",
+    ),
+    "qos": (
+        {"associations": "acme||normal,long\nmine||debug\n"},
+        {"account": "acme", "qos": "debug"},
+        "you may not use QOS debug -> --set=qos=…, one of long, normal",
+    ),
+    "sbatch": (
+        {"sbatch.fails": "sbatch: error: Batch job submission failed: Invalid account"},
+        {"account": "acme"},
+        "Invalid account -> the settings are account=acme; change them: --set=account=…",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", SLURM_FAULTS)
+def test_faults_of_slurm(doctor: Doctor, fault: str) -> None:
+    files, settings, said = SLURM_FAULTS[fault]
+    for name, text in files.items():
+        doctor.slurm.says(name, text)
+    doctor.settings |= settings
+    found = doctor()
+    (check,) = found.wrong()
+    assert check in fault
+    assert said in found.text(check)
+
+
+def test_a_partition_that_is_down_is_no_reason_not_to_submit(doctor: Doctor) -> None:
+    doctor.slurm.says("partition.gpu", "State=DOWN")
+    found = doctor()
+    assert (found.status, found.state("partition")) == (0, "warning")
+    assert "jobs wait until it is up" in found.text("partition")
+
+
+def test_a_service_that_hangs_delays_no_other_check(doctor: Doctor) -> None:
+    doctor.slurm.says("sinfo.hangs", "")
+    began = time.monotonic()
+    found = doctor("--timeout=5")
+    assert time.monotonic() - began < 60
+    assert found.wrong() == ["slurm"]
+    assert "it did not end within 5 s" in found.text("slurm")
+    assert found.state("eval_output_dir") == "ok"
+
+
+@pytest.mark.skipif(
+    shutil.which("squashfuse") is None or not os.access("/dev/fuse", os.W_OK) or os.geteuid() != 0,
+    reason="needs squashfuse, /dev/fuse and root",
+)
+def test_a_file_system_that_hangs_delays_no_other_check(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "hangs").mkdir()
+    subprocess.run(
+        ["mksquashfs", tmp_path / "empty", tmp_path / "fs"], check=True, capture_output=True
+    )
+    server = subprocess.Popen(
+        ["squashfuse", "-f", tmp_path / "fs", tmp_path / "hangs"], stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_until((tmp_path / "hangs").is_mount, process=server)
+        server.send_signal(signal.SIGSTOP)
+        doctor.settings["hf_home"] = str(tmp_path / "hangs" / "hf")
+        found = doctor("--timeout=5")
+    finally:
+        server.send_signal(signal.SIGCONT)
+        subprocess.run(["umount", "-l", tmp_path / "hangs"], check=False)
+        server.wait()
+    assert "it did not end within 5 s" in found.text("hf_home")
+    assert found.state("eval_output_dir") == "ok"
+
+
+def record_image(image: Path) -> None:
+    """Write the record of an image, as oe-build does."""
+    status = image.stat()
+    record = StoredImage(
+        name="lm_eval",
+        digest=hashlib.sha256(image.read_bytes()).hexdigest(),
+        size=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+        labels={},
+        source="definition",
+        inputs={},
+        seconds=1.0,
+        finished="2026-01-01T00:00:00Z",
+    )
+    record_path(image).write_text(json.dumps(record._asdict()))
+
+
+def test_an_image_as_it_should_be(doctor: Doctor, image: Path) -> None:
+    record_image(image)
+    # A copy has another time, but the same content.
+    os.utime(image)
+    found = doctor()
+    assert found.wrong() == []
+    assert "apptainer version 9" in found.text("runtime")
+    assert "as oe-build recorded it" in found.text("image lm_eval")
+    assert "lm_eval 0.4." in found.text("image lm_eval")
+
+
+def test_faults_of_images(doctor: Doctor, image: Path) -> None:
+    record_image(image)
+    image.write_text("changed\n")
+    text = doctor().text("image lm_eval")
+    assert "its SHA-256 is" in text
+    assert "in the record beside it -> build or pull it (oe-build)" in text
+    record_path(image).unlink()
+    text = doctor().text("image lm_eval")
+    assert "does not start (status 255): FATAL: image format not recognized -> " in text
+    image.unlink()
+    found = doctor()
+    assert found.wrong() == ["image lm_eval"]
+    assert f"{image}: No such file or directory -> build or pull it" in found.text("image lm_eval")
+    doctor.settings["setup"] = ["PATH=/nonexistent"]
+    assert "apptainer is not on PATH -> load its module" in doctor().text("runtime")
+
+
+def test_faults_of_pythons(doctor: Doctor, image: Path, tmp_path: Path) -> None:
+    old = tmp_path / "old-python"
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    doctor.settings["python"] = str(old)
+    assert "is no Python 3.10 or newer" in doctor().text("python")
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True)
+    doctor.settings |= {"venvs": {"lm_eval": str(venv)}, "container_runtime": "none"}
+    found = doctor()
+    assert found.wrong() == ["python lm_eval"]
+    assert "lacks lm_eval -> install it there" in found.text("python lm_eval")
+    doctor.settings["venvs"] = {}
+    text = doctor().text("environment")
+    assert "has no environment for lm_eval -> set images.lm_eval" in text
+
+
+def test_another_version_than_the_one_whose_tasks_are_known(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    answer = {"python": "3.12.1", "packages": {"lm_eval": "0.4.9"}}
+    python = tmp_path / "bin" / "python"
+    python.write_text(f"#!/bin/sh\necho '{json.dumps(answer)}'\n")
+    python.chmod(0o755)
+    doctor.settings["venvs"] = {"lm_eval": str(tmp_path)}
+    found = doctor()
+    assert found.state("python lm_eval") == "warning"
+    assert "lm_eval 0.4.9, Python 3.12.1; here are the tasks of lm_eval 0.4." in found.text(
+        "python lm_eval"
+    )
+
+
+def test_a_directory_that_cannot_be_written(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    doctor.settings |= {"hf_home": str(tmp_path / "file"), "eval_output_dir": "/proc/evals"}
+    found = doctor()
+    assert found.wrong() == ["hf_home", "eval_output_dir"]
+    assert "cannot be written: Not a directory" in found.text("hf_home")
+    assert "/proc/evals does not exist yet; /proc: cannot be written" in found.text(
+        "eval_output_dir"
+    )
+
+
+def test_a_full_disk(doctor: Doctor, small_disk: Path) -> None:
+    doctor.settings["hf_home"] = str(small_disk)
+    found = doctor()
+    assert found.wrong() == ["hf_home"]
+    assert "writable, 410 kB free" in found.text("hf_home")
+    assert "-> free some room" in found.text("hf_home")
+
+
+PATCHES = {
+    "locks that say yes": (
+        "import fcntl\nfcntl.flock = lambda *_: None",
+        "locks hf_home",
+        ("warning", "two processes get the same file lock -> run one oe-fetch at a time"),
+    ),
+    "no locks": (
+        "import fcntl\ndef flock(*_):\n    raise OSError(38, 'no locks')\nfcntl.flock = flock",
+        "locks hf_home",
+        ("warning", "no file locks: no locks -> run one oe-fetch at a time"),
+    ),
+    "a clock that is late": (
+        "import time\nnow = time.time\ntime.time = lambda: now() - 1000",
+        "clock hf_home",
+        ("wrong", "1000 s behind the file system -> tell the site"),
+    ),
+    "a clock that is a little fast": (
+        "import time\nnow = time.time\ntime.time = lambda: now() + 20",
+        "clock hf_home",
+        ("warning", "20 s ahead of the file system -> tell the site"),
+    ),
+}
+
+
+@pytest.mark.parametrize("patch", PATCHES)
+def test_locks_and_clocks(doctor: Doctor, tmp_path: Path, patch: str) -> None:
+    code, check, (state, text) = PATCHES[patch]
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(code)
+    found = doctor(env={"PYTHONPATH": str(tmp_path / "site")})
+    assert found.state(check) == state
+    assert text in found.text(check)
+
+
+class _Hub(http.server.BaseHTTPRequestHandler):
+    def do_HEAD(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        known = self.headers["Authorization"] == "Bearer hf_right"
+        self.send_response(200 if known else 401)
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_the_hub_and_the_token(doctor: Doctor, address: str) -> None:
+    doctor.env |= {"HF_HUB_OFFLINE": "", "HF_ENDPOINT": address}
+    assert "answers; no token" in doctor().text("hub")
+    assert "knows your token" in doctor(env={"HF_TOKEN": "hf_right"}).text("hub")
+    found = doctor(env={"HF_TOKEN": "hf_wrong"})
+    assert found.wrong() == ["hub"]
+    assert "not to your token (status 401) -> log in again" in found.text("hub")
+    found = doctor(env={"HF_ENDPOINT": "http://127.0.0.1:9"})
+    assert found.state("hub") == "warning"
+    assert "does not answer" in found.text("hub")
+
+
+def test_people_get_lines_that_fit_their_terminal(doctor: Doctor, tmp_path: Path) -> None:
+    doctor.slurm.says("partition.gpu", "State=DOWN")
+    env = clean_environment(tmp_path / "home", doctor.environment())
+    lines = lines_on_terminal("oe-doctor", env=env, width=80)
+    assert max(map(len, lines)) <= 80
+    (line,) = [number for number, text in enumerate(lines) if text.startswith("warning partition")]
+    assert "partition gpu is DOWN" in lines[line]
+    assert lines[line + 2].strip().startswith("→ wait, or set another partition")
+    assert not any(text.startswith("{") for text in lines)
+
+
+def test_no_cluster_and_bad_usage(run: Run, doctor: Doctor) -> None:
+    env = {**doctor.slurm.env, "OELLM_CONFIG": ""}
+    assert "no known cluster" in run("oe-doctor", env=env, status=3).stderr
+    assert "--format: expected" in run("oe-doctor", "--format=xml", status=2).stderr
+
+
+@pytest.mark.slow
+def test_the_job_without_slurm(doctor: Doctor) -> None:
+    doctor.settings |= {"executor": "local", "gpus_per_node": 0}
+    found = doctor("--job")
+    assert found.wrong() == []
+    assert "slurm" not in found.records
+    assert "starts: lm_eval 0.4." in found.text("job start")
+    assert found.text("job gpu") == "its jobs get no GPUs -> "
+    for check in ("job hf_home (worker)", "job eval_output_dir (node)", "job locks hf_home"):
+        assert found.state(check) == "ok"
+    assert os.listdir(doctor.base) == []
+    # A machine whose GPUs cannot be seen is no machine for a run.
+    doctor.settings["gpus_per_node"] = 1
+    found = doctor("--job")
+    assert found.wrong() == ["job gpu"]
+    assert "the GPU that the worker was given cannot be used" in found.text("job gpu")
+
+
+def test_a_job_whose_worker_does_not_start(doctor: Doctor, tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.write_text("#!/bin/sh\necho 'no module named anything' >&2\nexit 1\n")
+    python.chmod(0o755)
+    doctor.settings |= {"executor": "local", "venvs": {"lm_eval": str(tmp_path)}}
+    found = doctor("--job")
+    assert "job start" in found.wrong()
+    assert "did not end well on this machine: no module named anything" in found.text("job start")
+    assert found.state("job eval_output_dir (node)") == "ok"
+
+
+def test_a_job_that_waits_is_cancelled_by_ctrl_c(doctor: Doctor, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [BIN / "oe-doctor", "--job"],
+        env=clean_environment(tmp_path / "home", doctor.environment()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until((doctor.slurm.directory / "queue").exists, process=process)
+    process.send_signal(signal.SIGINT)
+    _, messages = process.communicate(timeout=60)
+    assert process.returncode == 130, messages
+    assert doctor.slurm.queue() == []
+    assert os.listdir(doctor.base) == []
+
+
+def test_a_job_that_would_wait_for_ever(doctor: Doctor) -> None:
+    doctor.slurm.says("sbatch.reason", "InvalidAccount")
+    # A site may replace the comment by which a job is known.
+    doctor.slurm.says("sbatch.comment", "acme")
+    found = doctor("--job")
+    assert found.wrong() == ["job"]
+    assert "would wait for ever: there is no such account (InvalidAccount)" in found.text("job")
+    assert doctor.slurm.queue() == []
+    assert os.listdir(doctor.base) == []
+
+
+def test_a_job_that_sbatch_refuses(doctor: Doctor) -> None:
+    doctor.slurm.says("sbatch.fails", "sbatch: error: Invalid partition name specified")
+    found = doctor("--job")
+    assert found.wrong() == ["sbatch", "job"]
+    assert found.text("job").endswith("Invalid partition name specified -> --set=partition=…")
+    assert os.listdir(doctor.base) == []
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None,
+    reason="only root can become another user, with setpriv",
+)
+def test_a_user_without_rights(doctor: Doctor, image: Path) -> None:
+    # Everybody can reach this directory; only root can write to it, and read the image.
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
+        place = Path(name)
+        place.chmod(0o755)
+        (place / "lm_eval.sif").touch(mode=0o600)
+        (place / "apptainer").write_text(RUNTIME)
+        (place / "apptainer").chmod(0o755)
+        doctor.settings |= {"eval_base_dir": name, "images_directory": name}
+        doctor.settings["python"] = "/usr/bin/python3"
+        settings = doctor.environment()
+        shutil.copy(settings["OELLM_CONFIG"], place / "clusters.json")
+        packages = Path(docopt.__file__).parent.parent
+        settings |= {
+            "OELLM_CONFIG": f"{place}/clusters.json",
+            "PATH": f"{place}:{os.environ['PATH']}",
+            "PYTHONPATH": f"{ROOT}/lib:{ROOT}/commands:{packages}",
+        }
+        done = subprocess.run(
+            [
+                *("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"),
+                *("/usr/bin/python3", "-m", "oe_doctor", "--set=executor=local"),
+            ],
+            env=clean_environment(Path("/nonexistent"), settings),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = read_found(done.returncode, done.stdout, done.stderr)
+    assert found.wrong() == ["image lm_eval", "hf_home", "eval_output_dir"]
+    assert "lm_eval.sif: Permission denied" in found.text("image lm_eval")
+    assert "cannot be written: Permission denied" in found.text("eval_output_dir")
