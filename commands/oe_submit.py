@@ -10,8 +10,9 @@ Options:
   --wait[=WHAT]    Stay, and submit the rest as room appears, until everything
                    is submitted; with --wait=done, until nothing of the run is
                    in the queue any more.
-  --poll=SECONDS   Longest time between two checks of the queue with --wait; the
-                   first checks come sooner. [default: 60]
+  --poll=SECONDS   Longest time between two checks of the queue with --wait. The
+                   first checks come sooner, and so does one when the workers
+                   have written that they ended. [default: 60]
   --jobs=N         Array elements that the local executor runs at the same
                    time. [default: 1]
   --accept_stale   Keep results whose model, task or data have changed since,
@@ -107,9 +108,6 @@ if TYPE_CHECKING:
     from oellm.runs.run_directory import Run
     from oellm.submit.stale_rows import StaleRows
     from oellm.submit.submitter import Round, Submitter
-
-# Seconds until --wait first checks the queue again.
-_FIRST_PAUSE_S = 2.0
 
 
 class Options(NamedTuple):
@@ -251,33 +249,36 @@ def _wait(submitter: Submitter, options: Options) -> ExitStatus:
 
 
 def _follow(submitter: Submitter, options: Options, show: Callable[[str], None]) -> None:
-    import random
-    import time
+    from oellm.submit.queue_pauses import QueuePauses
 
+    reported = None
+    pauses = QueuePauses(options.poll_s)
+    while True:
+        found = _try_round(submitter, options)
+        if found is None:
+            pauses.wait_long()
+            continue
+        # What this round has submitted will be in the queue at the next.
+        news = found._replace(submitted=0, queued=found.queued + found.submitted)
+        if news != reported:
+            cli.message(_summary(found))
+            reported = news
+        if not found.postponed and (options.wait == "submitted" or not news.queued):
+            return
+        show(_summary(news))
+        pauses.wait(submitter.have_workers_ended)
+
+
+def _try_round(submitter: Submitter, options: Options) -> Round | None:
+    """Submit what there is room for; None if Slurm or another oe-submit does not let us."""
     from oellm.runs.submit_lock import LockedError
     from oellm.slurm.commands import SlurmUnavailableError
 
-    reported = None
-    began = time.monotonic()
-    while True:
-        # A short run is over soon: a check costs a fifth of the time that went by, at most.
-        pause_s = min(options.poll_s, max(_FIRST_PAUSE_S, (time.monotonic() - began) / 5))
-        try:
-            found = submitter.submit_round()
-        except (SlurmUnavailableError, LockedError) as error:
-            pause_s = options.poll_s
-            cli.message(f"{error}; next check in about {pause_s} s")
-        else:
-            # What this round has submitted will be in the queue at the next.
-            news = found._replace(submitted=0, queued=found.queued + found.submitted)
-            if news != reported:
-                cli.message(_summary(found))
-                reported = news
-            if not found.postponed and (options.wait == "submitted" or not news.queued):
-                return
-            show(_summary(news))
-        # Several oe-submit that started together must not keep asking Slurm at the same moment.
-        time.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311
+    try:
+        return submitter.submit_round()
+    except (SlurmUnavailableError, LockedError) as error:
+        cli.message(f"{error}; next check in about {options.poll_s} s")
+        return None
 
 
 def _summary(found: Round) -> str:

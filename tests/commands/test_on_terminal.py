@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from support.environments import idle_venv
-from support.processes import BIN, Run, clean_environment
-from support.submitting import HEADER, FakeSlurm, finish, jobs
+from support.processes import Run, clean_environment
+from support.submitting import HEADER, FakeSlurm, jobs
 from support.terminal import lines_on_terminal
 
 
@@ -77,27 +73,3 @@ def test_the_list_of_runs_fits_and_tells_them_apart(
     record = first[str(made[0])]
     assert (record["models"], record["tasks"], record["not_submitted"]) == (2, 3, 6)
     assert record["first_task"] == "task_with_a_long_name_0"
-
-
-@pytest.mark.slow
-def test_waiting_notices_the_end_of_a_short_run_soon(
-    slurm: FakeSlurm, tmp_path: Path, rendered: dict[str, Any]
-) -> None:
-    process = subprocess.Popen(
-        [BIN / "oe-submit", "--wait=done", rendered["run_dir"]],
-        env=clean_environment(tmp_path, slurm.env),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    while "4 submitted" not in process.stderr.readline():
-        assert process.poll() is None
-    finish(rendered, 0, 1, 2)
-    slurm.says("queue", "")
-    began = time.monotonic()
-    _, said = process.communicate(timeout=50)
-    # Without --poll the checks become a minute apart only in the course of five.
-    assert time.monotonic() - began < 40
-    assert process.returncode == 1
-    assert f"why the others have none: oe-status {rendered['run_dir']}\n" in said

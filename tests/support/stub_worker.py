@@ -19,7 +19,7 @@ for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]:
 """
 
 
-def render_for_stub(cluster: DevCluster, rows: str, code: str) -> dict[str, Any]:
+def render_for_stub(cluster: DevCluster, rows: str, code: str, *options: str) -> dict[str, Any]:
     """Render a run whose worker is a stub; return the run object.
 
     `code` is what the stub runs before it writes its results. It knows `run_dir`, a Path, and
@@ -36,6 +36,7 @@ def render_for_stub(cluster: DevCluster, rows: str, code: str) -> dict[str, Any]
     settings = (
         *(f"--set=venv={python.parent.parent}", "--set=container_runtime=none"),
         *("--set=shard_time=0", "--set=mem=100M", "--set=time_limit=00:05:00"),
+        *options,
     )
     manifest = f"model_path,task_path,n_shot\n{rows}"
     record: dict[str, Any] = json.loads(cluster.run("oe-render", *settings, stdin=manifest))

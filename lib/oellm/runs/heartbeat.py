@@ -298,6 +298,11 @@ def read_heartbeats(run_dir: Path) -> dict[int, Heartbeat]:
     return heartbeats
 
 
+def read_heartbeat(run_dir: Path, shard: int) -> Heartbeat | None:
+    """Return the newest heartbeat of a shard, None if there is none or it is damaged."""
+    return _read_heartbeat(run_dir / PROGRESS / f"{shard}.json")
+
+
 def _read_heartbeat(path: Path) -> Heartbeat | None:
     try:
         return Heartbeat.from_json(json_codec.loads(read_regular(path, STATE)))

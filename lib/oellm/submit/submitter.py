@@ -29,6 +29,7 @@ from oellm.submit.array_elements import (
 )
 from oellm.submit.failing_nodes import FailingNodes, read_beats
 from oellm.submit.queue_limits import Limit, QueueRules
+from oellm.submit.queue_pauses import have_workers_ended
 from oellm.submit.stale_rows import StaleRows
 from oellm.submit.submission import NoRoomError, SlurmSubmissions
 
@@ -75,7 +76,9 @@ class Submitter:
         self._log = log
         self._rules: QueueRules | None = None
         self._submitted: set[Element] = set()
-        # Those of them that were to follow others.
+        # The elements that were in the queue after the last round.
+        self._awaited: dict[Element, Placement] = {}
+        # Those of the submitted ones that were to follow others.
         self._followers: set[Element] = set()
         self._nodes = FailingNodes(log)
 
@@ -108,9 +111,8 @@ class Submitter:
             # What is in the queue may still get to a good node.
             if fit.admitted and not in_queue:
                 self._nodes.require_a_good_node(self.run, fit.admitted)
-            submitted = self._submit(
-                fit, submissions, lock, queued=in_queue, is_queue_empty=not queue
-            )
+            self._awaited = dict(in_queue)
+            submitted = self._submit(fit, submissions, lock, is_queue_empty=not queue)
         is_refused = submitted < len(fit.admitted)
         return Round(
             submitted=submitted,
@@ -121,6 +123,10 @@ class Submitter:
             barren=len(found.barren),
             finished=self._total - len(in_queue) - len(unfinished),
         )
+
+    def have_workers_ended(self) -> bool:
+        """Return whether all that was in the queue after the last round seems to be over."""
+        return have_workers_ended(self.run, self.rows, self._awaited)
 
     def command_lines(self) -> list[str]:
         """Return the shell commands of `submit_round`; nothing is written or submitted."""
@@ -205,15 +211,14 @@ class Submitter:
         submissions: SlurmSubmissions,
         lock: SubmitLock,
         *,
-        queued: Mapping[Element, Placement],
         is_queue_empty: bool,
     ) -> int:
         """Submit what fits; return the number of elements that Slurm took."""
-        taken, placements = 0, dict(queued)
+        taken = 0
         try:
-            for batch in self._batches(fit, placements):
+            for batch in self._batches(fit, self._awaited):
                 lock.refresh()
-                placements.update(batch.placements(self._submit_batch(batch, submissions)))
+                self._awaited.update(batch.placements(self._submit_batch(batch, submissions)))
                 taken += len(batch.elements)
         except NoRoomError as error:
             if is_queue_empty and not taken:
