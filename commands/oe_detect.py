@@ -8,6 +8,9 @@ Options:
   --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
   --explain        Print a table of the settings and where each came from.
   --list           Print the names of the known clusters.
+  --propose        Print an entry for your file that describes this machine, as
+                   far as Slurm and the file system tell; --cluster names it.
+                   With --explain, a table of where each value comes from.
   --help           Print this text.
   --version        Print the version.
 
@@ -27,10 +30,15 @@ Values may refer to other settings, {user} and {home}: "{eval_base_dir}/images".
 Output: a JSON object (schema.json, table `cluster`). oe-render accepts it with
   `--cluster FILE`.
 
-Exit status: 0 done, 2 bad setting, 3 no cluster matches this machine.
+With --propose, a clusters file with one entry, which oe-config FILE adds to yours;
+  what must be filled in is on stderr.
 
-Example:
+Exit status: 0 done, 1 the proposal is not complete, 2 bad setting, 3 no cluster
+matches this machine, or it has no Slurm.
+
+Examples:
   oe-detect --set time_limit=02:00:00 >cluster.json
+  oe-detect --propose --explain
 """
 
 from __future__ import annotations
@@ -41,7 +49,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus
+from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
@@ -54,6 +62,7 @@ class Options(NamedTuple):
     overrides: list[str]
     explain: bool
     list: bool
+    propose: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -74,6 +83,33 @@ def _explain(resolved: Cluster) -> None:
         print(f"{key:{keys}}  {origin:{origins}}  {shown}".rstrip())
 
 
+def _propose(options: Options) -> int:
+    """Print the proposal of an entry for the user's clusters file."""
+    import shutil
+
+    from oellm.discovery import own_clusters, proposal
+    from oellm.discovery.listing import list_settings
+    from oellm.discovery.machine import look_at_machine
+
+    decided = proposal.read_decided(options.overrides)
+    clusters = own_clusters.read_own_clusters(os.environ)
+    machine = look_at_machine(os.environ)
+    name = options.cluster or proposal.choose_name(machine, clusters, os.environ)
+    if problem := own_clusters.check_name(name):
+        raise UsageError(f"--cluster: {problem}")
+    proposed = proposal.propose(machine, name, decided)
+    if options.explain:
+        for line in list_settings(proposed.settings, shutil.get_terminal_size().columns):
+            print(line)
+    else:
+        sys.stdout.write(own_clusters.format_entry(name, proposed.entry()))
+    for failure in proposed.failures:
+        cli.message(failure)
+    for setting in proposed.open_settings():
+        cli.message(f"{setting.key} must be filled in: {setting.origin}")
+    return ExitStatus.FAILED if proposed.open_settings() else ExitStatus.DONE
+
+
 def _detect(arguments: cli.Arguments) -> int:
     from oellm.clusters import cluster
     from oellm.core import json_codec
@@ -83,7 +119,10 @@ def _detect(arguments: cli.Arguments) -> int:
         overrides=arguments["--set"],
         explain=arguments["--explain"],
         list=arguments["--list"],
+        propose=arguments["--propose"],
     )
+    if options.propose:
+        return _propose(options)
     if options.list:
         for name in cluster.known_clusters(os.environ):
             print(name)

@@ -18,10 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oellm.slurm.accounting import parse_associations
 from oellm.slurm.job_states import JobState
 from oellm.slurm.queue import QueuedElement
 from oellm.submit.array_elements import Element, make_batches
-from oellm.submit.queue_limits import Limit, parse_associations
+from oellm.submit.queue_limits import Limit
 from support.processes import Run
 from support.submitting import FakeSlurm, finish, jobs, queue_line, until_it_says, waiting
 
@@ -80,13 +81,14 @@ def test_elements_beyond_the_array_size_get_an_offset(
 def test_limits_of_the_accounting_are_kept(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:
-    slurm.says("associations", "acme||normal|30\n")
-    slurm.says("qos", "3\n")
+    slurm.says("associations", "acme||normal|30||normal\n")
+    slurm.says("qos", "normal|3|\n")
     slurm.has_queued("7 0 acme normal", "8 0 acme long")
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
     assert slurm.submitted() == ["0-1"]
     assert "2 waiting for room (MaxSubmitJobsPerUser of QOS normal 3)" in done.stderr
-    assert parse_associations("a|gpu|normal|\n") == [("a", "gpu", "normal", "")]
+    associations = parse_associations("a|gpu|normal|||normal,long\n")
+    assert associations == [("a", "gpu", "normal", "", "", "normal,long")]
 
 
 def test_a_submit_limit_means_lack_of_room_only_if_jobs_are_queued(

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from oellm.clusters import settings
 from oellm.core import json_config, schema
 from oellm.core.json_config import Node
-from oellm.core.paths import data_file, user_file, user_name
+from oellm.core.paths import configuration_directory, data_file, user_name
 from oellm.errors import MachineError, UsageError, nearest
 
 _FILE = "clusters.json"
@@ -74,21 +74,24 @@ def resolve_cluster(
     environ: Mapping[str, str],
     hostname: str | None = None,
     own: Iterable[Layer] = (),
+    *,
+    users: Node | None = None,
 ) -> Cluster:
     """Return the settings of a cluster.
 
     `name` is a cluster's name, the path of a JSON file that oe-detect wrote (anything with a
     slash or ending in .json), or None to choose by OELLM_CLUSTER and the host name; `overrides`
-    are `key=value` texts; `own` come after all files and before the environment. Raises UsageError
-    or InputError if one of them is wrong, MachineError if no cluster matches this machine.
+    are `key=value` texts; `own` come after all files and before the environment; `users` takes the
+    place of the user's file. Raises UsageError or InputError if one of them is wrong, MachineError
+    if no cluster matches this machine.
     """
     if name and ("/" in name or name.endswith(".json")):
         # oe-detect resolved that file, environment included; only options still change it.
         layers = [Layer(name, _values(json_config.read_json_file(Path(name))))]
     else:
-        known = known_clusters(environ)
+        known = known_clusters(environ, users)
         asked = environ.get("OELLM_CLUSTER")
-        chosen = name or asked or _match_host(known, hostname)
+        chosen = name or asked or _own_cluster(known, hostname)
         if chosen not in known:
             raise UsageError(
                 f"unknown cluster {chosen!r}{nearest(chosen, known)}; oe-detect --list shows them"
@@ -96,7 +99,7 @@ def resolve_cluster(
         origin = "--cluster" if name else "OELLM_CLUSTER" if chosen == asked else "host name"
         default = Layer(origin, {"name": chosen})
         layers = [default, *known[chosen], *own, *_environment_layers(environ)]
-    layers += [_override_layer(text) for text in overrides]
+    layers += [read_override(text) for text in overrides]
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, values in layers:
@@ -112,38 +115,48 @@ def resolve_cluster(
     return Cluster(settings.resolve_references(ordered, fixed), origins)
 
 
-def known_clusters(environ: Mapping[str, str]) -> dict[str, list[Layer]]:
-    """Return the layers of settings of each known cluster, lowest first."""
+def known_clusters(environ: Mapping[str, str], users: Node | None = None) -> dict[str, list[Layer]]:
+    """Return the layers of settings of each known cluster, lowest first.
+
+    `users` takes the place of the user's file.
+    """
     layers: dict[str, list[Layer]] = {}
     shared: list[Layer] = []
-    own = _user_file(environ)
-    files = [(data_file(_FILE), _FILE), *([(own, str(own))] if own else [])]
-    for path, origin in files:
-        parts = json_config.read_json_file(path).members(("defaults", "clusters"))
+    if users is None and (path := _user_file(environ)):
+        users = json_config.read_json_file(path)
+    packaged = json_config.read_json_file(data_file(_FILE))
+    for node, origin in ((packaged, _FILE), *([(users, users.source)] if users else [])):
+        parts = node.members(("defaults", "clusters"))
         if "defaults" in parts:
             defaults = Layer(f"{origin}, defaults", _values(parts["defaults"]))
             for others in layers.values():
                 others.append(defaults)
             shared.append(defaults)
         clusters = parts["clusters"].members() if "clusters" in parts else {}
-        for name, node in clusters.items():
-            layers.setdefault(name, list(shared)).append(Layer(origin, _values(node)))
+        for name, entry in clusters.items():
+            layers.setdefault(name, list(shared)).append(Layer(origin, _values(entry)))
     return layers
 
 
 def _user_file(environ: Mapping[str, str]) -> Path | None:
     """Return the user's file, if there is one; one that OELLM_CONFIG names must exist."""
+    path = own_clusters_path(environ)
+    return path if environ.get("OELLM_CONFIG") or path.is_file() else None
+
+
+def own_clusters_path(environ: Mapping[str, str]) -> Path:
+    """Return where the user's clusters file is, or would be."""
     if explicit := environ.get("OELLM_CONFIG"):
         return Path(explicit)
-    return user_file(_FILE, environ)
+    return configuration_directory(environ) / _FILE
 
 
 def _values(node: Node) -> dict[str, Any]:
     return {key: member.value for key, member in node.members().items()}
 
 
-def _match_host(known: Mapping[str, list[Layer]], host: str | None) -> str:
-    """Return the cluster whose host name patterns match a host, or this machine."""
+def match_host(known: Mapping[str, list[Layer]], host: str | None = None) -> str:
+    """Return the cluster whose host name patterns match a host, or this machine; empty if none."""
     names = {host} if host else {socket.gethostname(), socket.getfqdn()}
     patterns = []
     for cluster, layers in known.items():
@@ -156,13 +169,20 @@ def _match_host(known: Mapping[str, list[Layer]], host: str | None) -> str:
     for _, cluster, pattern in sorted(patterns, key=lambda entry: entry[0]):
         if any(fnmatch.fnmatchcase(name, pattern) for name in names):
             return cluster
+    return ""
+
+
+def _own_cluster(known: Mapping[str, list[Layer]], host: str | None) -> str:
+    """Return the cluster that this machine is; raises MachineError if none is known."""
+    if found := match_host(known, host):
+        return found
     if shutil.which("sbatch") is None:
         return "local"
-    shown = " or ".join(sorted(names))
+    shown = host or " or ".join(sorted({socket.gethostname(), socket.getfqdn()}))
     raise MachineError(
         f"no known cluster has a login node called {shown}, and this machine has sbatch: "
-        "choose one with --cluster or OELLM_CLUSTER (`slurm` is the generic one), "
-        "or describe the cluster in your clusters.json"
+        "`oellm config` describes it in your clusters.json; or choose one with --cluster or "
+        "OELLM_CLUSTER (`slurm` is the generic one)"
     )
 
 
@@ -179,7 +199,8 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
     ]
 
 
-def _override_layer(text: str) -> Layer:
+def read_override(text: str) -> Layer:
+    """Return what a text `key=value` of the command line sets; raises UsageError if it is wrong."""
     path, equals, value = text.partition("=")
     name, _, member = path.strip().partition(".")
     key = settings.setting_name(name)

@@ -137,23 +137,28 @@ def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json_file(path: Path) -> Node:
-    """Return the content of a JSON file.
+    """Return the content of a JSON file; raises what `read_json` raises."""
+    return read_json(read_regular(path, any_link=True), str(path))
+
+
+def read_json(content: bytes, source: str) -> Node:
+    """Return the content of a JSON file; `source` is its name.
 
     Raises InputError if it is no JSON (with line and column), or if an object has a key twice.
     """
     try:
-        value = parse_json(read_regular(path, any_link=True).decode())
+        value = parse_json(content.decode())
         # An escaped surrogate such as `\ud800` is no character: it cannot be printed or written.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        place = f"{path}:{error.lineno}:{error.colno}"
+        place = f"{source}:{error.lineno}:{error.colno}"
         raise InputError(f"expected JSON: {error.msg}", place) from None
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
-        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", str(path)) from None
+        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", source) from None
     except UnicodeEncodeError as error:
         shown = repr(error.object[error.start])
-        raise InputError(f"expected UTF-8 text, got {shown}", str(path)) from None
+        raise InputError(f"expected UTF-8 text, got {shown}", source) from None
     except ValueError as error:
-        raise InputError(str(error), str(path)) from None
-    return Node(value, str(path))
+        raise InputError(str(error), source) from None
+    return Node(value, source)

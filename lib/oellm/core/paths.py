@@ -61,13 +61,15 @@ def user_name() -> str:
 
 
 def user_file(name: str, environ: Mapping[str, str]) -> Path | None:
-    """Return the file of this name in the user's configuration, None if there is none.
-
-    The configuration is oellm/ below XDG_CONFIG_HOME, else below ~/.config.
-    """
-    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
-    path = Path(home) / "oellm" / name
+    """Return the file of this name in the user's configuration, None if there is none."""
+    path = configuration_directory(environ) / name
     return path if path.is_file() else None
+
+
+def configuration_directory(environ: Mapping[str, str]) -> Path:
+    """Return the user's configuration: oellm/ below XDG_CONFIG_HOME, else below ~/.config."""
+    home = environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return Path(home) / "oellm"
 
 
 def cache_directory(environ: Mapping[str, str]) -> Path:

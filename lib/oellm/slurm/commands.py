@@ -48,7 +48,7 @@ def ask_slurm(command: Sequence[str], log: Log = lambda _: None) -> str:
     )
 
 
-def call_slurm(command: Sequence[str]) -> str:
+def call_slurm(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
     """Run a Slurm command once and return its stdout; raises what `ask_slurm` raises."""
     try:
         done = subprocess.run(
@@ -57,14 +57,16 @@ def call_slurm(command: Sequence[str]) -> str:
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=_TIMEOUT_S,
+            timeout=timeout_s,
             env=_environment(),
             check=False,
         )
     except FileNotFoundError:
         raise MachineError(f"{command[0]} is not on PATH: is this a Slurm login node?") from None
     except subprocess.TimeoutExpired:
-        raise SlurmUnavailableError(f"{command[0]} did not answer within {_TIMEOUT_S} s") from None
+        raise SlurmUnavailableError(
+            f"{command[0]} did not answer within {timeout_s:.0f} s"
+        ) from None
     if done.returncode == 0:
         return done.stdout
     if done.returncode < 0:

@@ -1,4 +1,4 @@
-"""Time limits and index ranges as Slurm writes them."""
+"""Time limits, index ranges and lists as Slurm writes them."""
 
 from __future__ import annotations
 
@@ -39,3 +39,8 @@ def format_ranges(indices: Iterable[int]) -> str:
         else:
             parts.append([index, index])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+
+
+def split_names(text: str) -> list[str]:
+    """Return the names in a list that commas separate, without empty ones."""
+    return [name for part in text.split(",") if (name := part.strip())]

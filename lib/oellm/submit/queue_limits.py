@@ -11,8 +11,9 @@ from oellm.core.log import Log
 from oellm.core.paths import user_name
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
+from oellm.slurm.accounting import ask_associations, ask_qos_limits
 from oellm.slurm.clusters import OWN
-from oellm.slurm.commands import ask_configuration, ask_slurm, call_slurm
+from oellm.slurm.commands import ask_configuration, ask_slurm
 from oellm.slurm.queue import QueuedElement
 
 _NUMBER = re.compile("[0-9]+")
@@ -40,15 +41,6 @@ class Limit(NamedTuple):
             for element in queue
         )
         return max(0, self.most - counted)
-
-
-class Association(NamedTuple):
-    """What the accounting says about the user in one account; a field is empty if unknown."""
-
-    account: str
-    partition: str
-    default_qos: str
-    max_submit_jobs: str
 
 
 class QueueRules(NamedTuple):
@@ -96,13 +88,9 @@ def ask_rules(
 
 
 def _ask_accounting_limits(run: Run, cluster: str) -> list[Limit]:
-    show = ["sacctmgr", "--noheader", "--parsable2", "show"]
-    selection = [f"user={user_name()}", f"cluster={cluster}"]
-    columns = "format=Account,Partition,DefaultQOS,MaxSubmitJobs"
-    answer = call_slurm([*show, "associations", *selection, columns])
     associations = [
         association
-        for association in parse_associations(answer)
+        for association in ask_associations(user_name(), cluster)
         if run.setting("account") in (None, "", association.account)
         and association.partition in ("", run.setting("partition"))
     ]
@@ -116,18 +104,12 @@ def _ask_accounting_limits(run: Run, cluster: str) -> list[Limit]:
     ]
     qos = run.setting("qos") or associations[0].default_qos
     if qos:
-        most = _parse_number(
-            call_slurm([*show, "qos", f"name={qos}", "format=MaxSubmitPU"]).strip()
-        )
-        if most is not None:
-            limits.append(Limit(f"MaxSubmitJobsPerUser of QOS {qos}", most, qos=qos))
+        limits += [
+            Limit(f"MaxSubmitJobsPerUser of QOS {qos}", most, qos=qos)
+            for limited in ask_qos_limits([qos])
+            if (most := _parse_number(limited.max_submit_jobs)) is not None
+        ]
     return limits
-
-
-def parse_associations(text: str) -> list[Association]:
-    """Read `sacctmgr --parsable2 show associations` with the columns of an Association."""
-    lines = (line.split("|") for line in text.splitlines())
-    return [Association(*cells) for cells in lines if len(cells) == len(Association._fields)]
 
 
 def _parse_number(text: str) -> int | None:

@@ -1,0 +1,170 @@
+"""oe-config: describe this machine in your clusters file, as far as it can be found out.
+
+Usage:
+  oe-config [options] [--set=KEY=VALUE]... [FILE]
+
+Options:
+  --yes            Write the proposal as it is; ask nothing.
+  --cluster=NAME   Name of the cluster; by default Slurm's own (ClusterName).
+  --set=KEY=VALUE  Choose a setting; KEY.MEMBER=VALUE sets a member of a map. What
+                   follows from it, such as the time limit from the partition, is
+                   proposed accordingly.
+  --force          Replace your entry of the same name.
+  --help           Print this text.
+  --version        Print the version.
+
+Examples:
+  oellm config
+  oe-config --yes --set=account=a42 --set=partition=gpu
+  oe-detect --propose | jq '.clusters[].time_limit = "02:00:00"' |
+      oe-config --yes -
+
+Run it on a login node of a cluster that oellm does not know. It asks Slurm
+(scontrol, sinfo, sacctmgr) and the file system, and shows a table of settings:
+where each value comes from, what else is possible, and what must be filled in.
+On a terminal you can change each of them before it is written. With FILE (or
+`-`, stdin) it writes what oe-detect --propose has printed, or somebody changed.
+
+The entry goes into $OELLM_CONFIG, else $XDG_CONFIG_HOME/oellm/clusters.json,
+else ~/.config/oellm/clusters.json, beside what is in it. A file that is no JSON
+stays as it is. So does the file if oe-detect would not accept the new entry.
+
+Without a terminal --yes is needed. An entry of the same name is replaced only
+with --force, or if you say so on the terminal.
+
+Output: the entry that was written, as JSON; on a terminal, the file's path and
+the next commands.
+
+Exit status: 0 written, 1 nothing was written or a setting must be filled in,
+2 bad setting or file, 3 this machine has no Slurm: it is the cluster `local`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from oellm import cli
+from oellm.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from oellm.discovery.own_clusters import OwnClusters
+    from oellm.discovery.proposal import Proposal
+
+Propose = Callable[[Mapping[str, Any]], "Proposal"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    return cli.run("oe-config", doc=__doc__, command=_config, argv=argv)
+
+
+def _config(arguments: cli.Arguments) -> int:
+    from oellm.core import menus
+    from oellm.discovery.own_clusters import host_problem, read_own_clusters, write_own_clusters
+    from oellm.discovery.proposal import read_decided
+
+    if not arguments["--yes"]:
+        menus.require_terminal("--yes")
+    clusters = read_own_clusters(os.environ)
+    decided = read_decided(arguments["--set"])
+    propose = _proposer(arguments["FILE"], arguments["--cluster"], clusters)
+    proposal = _agree(propose, decided, clusters, is_asking=not arguments["--yes"])
+    if proposal is None or not _may_write(proposal, clusters, arguments):
+        cli.message("nothing was written")
+        return ExitStatus.FAILED
+    written = clusters.with_entry(proposal.name, proposal.entry())
+    write_own_clusters(written, proposal.name, os.environ)
+    cli.message(f"{written.path}: wrote the cluster {proposal.name}")
+    if problem := host_problem(written, proposal.name, os.environ):
+        cli.message(problem)
+    _print_entry(proposal, written)
+    return _report_open(proposal)
+
+
+def _proposer(path: str | None, name: str | None, clusters: OwnClusters) -> Propose:
+    """Return what makes a proposal from settings that somebody has decided."""
+    from oellm.discovery.machine import look_at_machine
+    from oellm.discovery.own_clusters import read_entry
+    from oellm.discovery.proposal import choose_name, propose, propose_given, with_decided
+
+    if path is not None:
+        with cli.open_input(path) as stream:
+            content = stream.read().encode()
+        source = cli.input_name(path)
+        given, entry = read_entry(content, source)
+        return lambda decided: with_decided(propose_given(name or given, entry, source), decided)
+    machine = look_at_machine(os.environ)
+    for failure in machine.facts.failures:
+        cli.message(failure)
+    chosen = name or choose_name(machine, clusters, os.environ)
+    return lambda decided: propose(machine, chosen, decided)
+
+
+def _agree(
+    propose: Propose, decided: Mapping[str, Any], clusters: OwnClusters, *, is_asking: bool
+) -> Proposal | None:
+    """Return the proposal that is to be written; None if somebody stops."""
+    from oellm.discovery.dialog import discuss
+
+    if is_asking:
+        return discuss(propose, decided, show=_show, goal=str(clusters.path))
+    proposal = propose(decided)
+    if sys.stderr.isatty():
+        _show(proposal)
+    return proposal
+
+
+def _show(proposal: Proposal) -> None:
+    import shutil
+
+    from oellm.discovery.listing import list_settings
+
+    cli.relay(f"\nThe cluster {proposal.name}:\n\n")
+    for line in list_settings(proposal.settings, shutil.get_terminal_size().columns):
+        cli.relay(f"{line}\n")
+    cli.relay("\n")
+
+
+def _may_write(proposal: Proposal, clusters: OwnClusters, arguments: cli.Arguments) -> bool:
+    """Return whether an entry may be written, perhaps over one of the same name."""
+    from oellm.core import menus
+
+    name = proposal.name
+    if arguments["--force"] or not clusters.has(name):
+        return True
+    if arguments["--yes"]:
+        raise UsageError(
+            f"{clusters.path} has a cluster {name} already: --force replaces it, "
+            "--cluster=NAME gives the new one another name"
+        )
+    lost = [key for key in clusters.settings(name) if key not in proposal.entry()]
+    loss = f" It would lose {', '.join(lost)}." if lost else ""
+    return menus.confirm(f"{clusters.path} has a cluster {name} already.{loss} Replace it?")
+
+
+def _print_entry(proposal: Proposal, clusters: OwnClusters) -> None:
+    from oellm.discovery.own_clusters import format_entry
+
+    if sys.stdout.isatty():
+        print(clusters.path)
+        print("all settings:       oe-detect --explain")
+        print("what a run needs:   oellm doctor")
+    else:
+        sys.stdout.write(format_entry(proposal.name, proposal.entry()))
+
+
+def _report_open(proposal: Proposal) -> int:
+    """Say what must still be filled in; return the exit status."""
+    for setting in proposal.open_settings():
+        cli.message(
+            f"{setting.key} must be filled in, {setting.origin}: "
+            f"oe-config --force --set={setting.key}=…"
+        )
+    return ExitStatus.FAILED if proposal.open_settings() else ExitStatus.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What a machine is: the proposal of an entry for the user's clusters file."""
