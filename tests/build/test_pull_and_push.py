@@ -370,6 +370,7 @@ def test_a_terminal_shows_how_far_it_is(site: Site, address: str, relay: Relay) 
         (["--pull", "oras://h/a:1", "one", "two"], "write {name} in the address"),
         (["--push", "docker://h/a:1", "one"], "expected oras://"),
         (["--push", "oras://h/a:1", "one", "two"], "write {name} in the address"),
+        (["--push", f"oras://h/a@sha256:{'0' * 64}", "one"], "expected a tag to push to"),
         (["--push", "oras://h/a:1", "--pull", "oras://h/a:1"], "--pull and --push"),
         (["--pull", "oras://h/a:1", "--list"], "--list and --pull"),
     ],

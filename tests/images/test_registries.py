@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -159,6 +160,17 @@ def test_a_damaged_partial_file_is_not_kept(
     assert place.pull(registry.host).read_bytes() == place.content
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has files of others")
+def test_nobody_else_can_change_what_was_checked(place: Place, registry: real.Registry) -> None:
+    place.push(registry.host)
+    partial = place.images / f".suite.sif.{place.layer.sha256[:16]}.partial"
+    partial.write_bytes(place.content[:1000])
+    os.chown(partial, 12345, 12345)
+    pulled = place.pull(registry.host)
+    assert pulled.read_bytes() == place.content
+    assert pulled.stat().st_uid == 0
+
+
 def test_room_is_looked_for_first(
     place: Place,
     registry: real.Registry,
@@ -179,6 +191,22 @@ def config_file(home: Path, name: str, host: str) -> dict[str, str]:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"auths": {host: {"auth": auth}}}))
     return {"HOME": str(home)}
+
+
+@pytest.mark.parametrize("variables", [(), ("APPTAINER_CONFIGDIR",)], ids=str)
+def test_the_login_of_apptainer_counts(
+    place: Place, registry_with_login: real.Registry, tmp_path: Path, variables: tuple[str, ...]
+) -> None:
+    real.require_programs("apptainer")
+    host = registry_with_login.host
+    environ = {**os.environ, "HOME": str(tmp_path)}
+    environ |= dict.fromkeys(variables, str(tmp_path / "config"))
+    command = ["apptainer", "registry", "login", "--username", real.USER, "--password-stdin"]
+    subprocess.run(
+        [*command, f"docker://{host}"], input=real.PASSWORD.encode(), env=environ, check=True
+    )
+    place.push(host, environ)
+    assert place.pull(host, environ).read_bytes() == place.content
 
 
 @pytest.mark.parametrize("name", [".docker/config.json", ".apptainer/docker-config.json"])

@@ -8,6 +8,8 @@ import http.server
 import json
 import random
 import re
+import ssl
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import pytest
 
 from oellm.core.retry import Backoff
 from oellm.hub.repository_files import HubFileError
-from oellm.images import downloads
+from oellm.images import downloads, web_requests
 from oellm.images.downloads import RemoteImage, WrongDigestError, download_image
 from oellm.images.image_sources import HubImage, RegistryImage, WebImage
 from oellm.images.remote_images import find_remote_image
@@ -31,7 +33,7 @@ DIGEST = hashlib.sha256(CONTENT).hexdigest()
 class Site:
     """A web server: each path has a status, headers and a body; it notes what it is asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.asked: list[tuple[str, str]] = []
         # Paths that only who has this Authorization header gets.
@@ -59,6 +61,9 @@ class Site:
                 pass
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if context:
+            listener = self._server.socket
+            self._server.socket = context.wrap_socket(listener, server_side=True)
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -170,6 +175,58 @@ def test_a_token_goes_to_its_registry_alone(
     with pytest.raises(TransferError) as caught:
         pull(remote, tmp_path, said)
     assert not re.search("k3y|t0ken|sesame", str(caught.value) + "".join(said))
+
+
+def test_a_server_that_falls_silent_is_asked_again(
+    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    monkeypatch.setattr(web_requests, "_SILENCE_S", 0.3)
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "suite.sif").write_bytes(CONTENT)
+    hub.add_dataset("acme/images", files)
+    hub.fault("GET */suite.sif", Fault(hang=300_000), times=1)
+    url = f"{hub.url}/datasets/acme/images/resolve/main/suite.sif"
+    remote = find_remote_image(WebImage(url, DIGEST), {}, said.append, insecure=False)
+    assert pull(remote, tmp_path, said) == CONTENT
+    assert "timed out; continuing after 300 kB" in "".join(said)
+
+
+def test_a_query_is_not_shown(sites: tuple[Site, Site], tmp_path: Path, said: list[str]) -> None:
+    site, _ = sites
+    source = WebImage(f"http://{site.host}/suite.sif?key=s3cret", DIGEST)
+    assert "s3cret" not in str(source)
+    remote = find_remote_image(source, {}, said.append, insecure=False)
+    with pytest.raises(TransferError, match=r"/suite.sif: the server answers 404") as caught:
+        pull(remote, tmp_path, said)
+    assert site.asked[0][0] == "/suite.sif?key=s3cret"
+    assert "s3cret" not in str(caught.value)
+
+
+def test_https_needs_a_trusted_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    (tmp_path / "site").mkdir()
+    key, certificate = tmp_path / "site" / "key.pem", tmp_path / "site" / "certificate.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=127.0.0.1"),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    site = Site(context)
+    site.answers["/suite.sif"] = (200, {}, CONTENT)
+    source = WebImage(f"https://{site.host}/suite.sif", DIGEST)
+    remote = find_remote_image(source, {}, said.append, insecure=False)
+    with pytest.raises(SilentServerError, match=r"not trusted here \(.*\): set SSL_CERT_FILE"):
+        pull(remote, tmp_path, said)
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert pull(remote, tmp_path, said) == CONTENT
+    site.stop()
 
 
 def test_nothing_leads_to_plain_http(sites: tuple[Site, Site], tmp_path: Path) -> None:

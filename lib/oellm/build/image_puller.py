@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from oellm.build.disk_room import needs_of_build, require_room
 from oellm.build.image_builder import describe_failure, last_lines
 from oellm.build.image_jobs import run_logged
 from oellm.build.image_states import StateReader
@@ -93,6 +94,7 @@ class ImagePuller:
         return self._remote.sha256
 
     def _convert(self, attempt: Path, workspace: Path) -> None:
+        require_room(needs_of_build(self.source, self.path.parent, self._environ, known_size=None))
         scratch = {f"{name}_TMPDIR": str(workspace) for name in ("APPTAINER", "SINGULARITY")}
         host = self.source.partition("://")[2].partition("/")[0]
         is_plain = self._insecure or is_loopback(host)

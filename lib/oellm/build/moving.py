@@ -60,6 +60,8 @@ def push_images(
     Raises UsageError before the first for an address that cannot be.
     """
     targets = [(name, parse_registry_image(text)) for name, text in _addresses(address, names)]
+    if any(target.is_pinned for _, target in targets):
+        raise UsageError(f"{address}: expected a tag to push to, not a digest")
     paths = [images.path_of(name or target.name) for name, target in targets]
     return (pusher.push(path, target) for path, (_, target) in zip(paths, targets, strict=True))
 

@@ -21,7 +21,7 @@ from oellm.core import atomic
 from oellm.core.display import format_size
 from oellm.core.log import Log
 from oellm.core.processes.transfer_progress import TransferProgress
-from oellm.core.regular_files import append_regular, open_regular
+from oellm.core.regular_files import append_regular, is_ours, open_regular
 from oellm.core.retry import Backoff, retry
 from oellm.errors import MachineError, OellmError
 from oellm.hub.cache import free_space
@@ -119,6 +119,10 @@ class _Download:
         self._has_answered = False
 
     def __enter__(self) -> _Download:
+        with contextlib.suppress(FileNotFoundError):
+            # Whoever owns the file could change it after the check.
+            if not is_ours(self._partial.lstat()):
+                self._partial.unlink()
         self._file = append_regular(self._partial)
         try:
             self._hash_present()

@@ -30,8 +30,13 @@ class RegistryImage(NamedTuple):
     repository: str
     reference: str
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether it always means the same image."""
+        return self.reference.startswith("sha256:")
+
     def __str__(self) -> str:
-        separator = "@" if self.reference.startswith("sha256:") else ":"
+        separator = "@" if self.is_pinned else ":"
         return f"oras://{self.host}/{self.repository}{separator}{self.reference}"
 
     @property
@@ -64,7 +69,12 @@ class WebImage(NamedTuple):
     sha256: str
 
     def __str__(self) -> str:
-        return f"{self.url}#sha256={self.sha256}"
+        return f"{self.label}#sha256={self.sha256}"
+
+    @property
+    def label(self) -> str:
+        """The address without its query, which may be a secret."""
+        return self.url.partition("?")[0]
 
     @property
     def name(self) -> str:
@@ -84,11 +94,6 @@ class ConvertedImage(NamedTuple):
     def name(self) -> str:
         """The name that the image gets here."""
         return re.split(r"[:@]", self.url.rpartition("/")[2])[0]
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether the address will always mean the same image."""
-        return bool(re.search(r"(@sha256:|:sha256\.)[0-9a-f]{64}$", self.url))
 
 
 ImageSource = RegistryImage | HubImage | WebImage | ConvertedImage

@@ -66,7 +66,7 @@ class Registry:
         path = f"{image.repository}/manifests/{image.reference}"
         with self._send(path, label=label, headers=headers) as answer:
             content = answer.read(STATE)
-        if image.reference.startswith("sha256:") and image.reference != _digest(content):
+        if image.is_pinned and image.reference != _digest(content):
             raise NotAnImageFileError(f"{label}: the registry sends another manifest")
         try:
             layers = json_codec.loads(content)["layers"]

@@ -45,7 +45,10 @@ def _kept_logins(environ: Mapping[str, str]) -> Iterator[dict[str, Any]]:
     apptainer = environ.get("APPTAINER_CONFIGDIR") or os.path.join(home, ".apptainer")
     for path in (
         environ.get("REGISTRY_AUTH_FILE", ""),
+        # Apptainer 1.4 with APPTAINER_CONFIGDIR; without, it writes docker's file. Others before.
+        os.path.join(apptainer, "config.json"),
         os.path.join(apptainer, "docker-config.json"),
+        os.path.join(home, ".singularity", "docker-config.json"),
         os.path.join(docker, "config.json"),
     ):
         with contextlib.suppress(OSError, ValueError):

@@ -51,9 +51,9 @@ def _hub_image(
 
 def _web_image(source: WebImage, insecure: bool) -> RemoteImage:
     def open_from(first: int) -> http.client.HTTPResponse:
-        return send(source.url, label=source.url, headers=_part(first), insecure=insecure)
+        return send(source.url, label=source.label, headers=_part(first), insecure=insecure)
 
-    return RemoteImage(source.url, source.sha256, None, open_from=open_from)
+    return RemoteImage(source.label, source.sha256, None, open_from=open_from)
 
 
 def _part(first: int) -> dict[str, str]:

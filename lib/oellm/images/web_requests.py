@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -114,6 +115,11 @@ def interruption(error: Exception, label: str) -> TransferError:
 
 
 def _describe(reason: Any) -> str:
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return (
+            f"its certificate is not trusted here ({reason.verify_message}): "
+            "set SSL_CERT_FILE to a file with your site's"
+        )
     if isinstance(reason, http.client.IncompleteRead | http.client.RemoteDisconnected):
         return "the connection was cut"
     return str(getattr(reason, "strerror", None) or reason or type(reason).__name__)
