@@ -12,25 +12,27 @@ Options:
                     change. Without it, only for registries on this machine.
   --dir=DIRECTORY   Where the images are. By default the cluster's
                     images_directory.
-  --arg=NAME=VALUE  A build argument, such as FROM (another base image). An image
-                    that was built with others is out of date.
+  --arg=NAME=VALUE  A build argument, such as FROM (another base image). An
+                    image that was built with others is out of date.
   --jobs=N          Images to build or pull at once. [default: 2]
   --force           Build or pull also what is up to date.
-  --way=WAY         root, userns, fakeroot, proot or remote. By default the first
-                    that this user has the rights for.
-  --format=FORMAT   jsonl, json, csv, table, markdown, latex or html. By default
-                    table on a terminal, jsonl otherwise.
+  --way=WAY         root, userns, fakeroot, proot or remote. By default the
+                    first that this user has the rights for.
+  --format=FORMAT   jsonl, json, csv, table, markdown, latex or html. By
+                    default table on a terminal, jsonl otherwise.
   --cluster=NAME    Cluster to build for: a name, or a JSON file from oe-detect
                     (with a slash in its name, or ending in .json). Without it,
                     this machine's cluster.
-  --set=KEY=VALUE   Override a setting; KEY.MEMBER=VALUE sets a member of a map.
+  --set=KEY=VALUE   Override a setting; KEY.MEMBER=VALUE sets a member of a
+                    map.
   --help            Print this text.
   --version         Print the version.
 
 Run it on a machine with internet access and Apptainer or Singularity. DEF is
-the name of a definition in containers/, which comes with oellm: a file NAME.def
-there, or a file requirements/NAME.txt with -cpu; or the path of your own file
-NAME.def. Its image is NAME.sif, which the setting images of a cluster may name.
+the name of a definition in containers/, which comes with oellm: a file
+NAME.def there, or a file requirements/NAME.txt with -cpu; or the path of your
+own file NAME.def. Its image is NAME.sif, which the setting images of a cluster
+may name.
 
 oe-build builds an image only if it is missing, or if the definition, a file in
 it, the base image or an argument has changed since. What is known of an image
@@ -53,15 +55,15 @@ behind, the next one removes.
   oras://HOST/REPOSITORY:TAG             an image file in a registry
   hf://datasets/ORG/NAME[@REVISION]/FILE a file of a data set of the hub
   https://ADDRESS#sha256=DIGEST          any other file
-  docker://…, library://…                what Apptainer pulls; it makes an image
-                                         file of an image of layers
+  docker://…, library://…                what Apptainer pulls; it makes an
+                                         image file of an image of layers
 
 Its name is DEF, else the one in SOURCE. If SOURCE has {name}, one image for
 each DEF is pulled. A download that was cut goes on where it ended, also in the
 next oe-build; its SHA-256 must be that of the source, or nothing is kept. An
 image is pulled again if the source has another one (if it is docker:// or
-library://: if SOURCE is another), or with --force. A pulled image is up to date
-for oe-build, whatever the definition of its name is.
+library://: if SOURCE is another), or with --force. A pulled image is up to
+date for oe-build, whatever the definition of its name is.
 
 --push uploads the image DEF, or the one that TARGET names; {name} in TARGET
 stands for each DEF. What the registry has already is left out; afterwards its
@@ -76,8 +78,8 @@ Input: names, as arguments or line by line on stdin (`-` or none); `#` begins a
 Output: a record for each image (schema.json, table `image`), as it ends.
   Tables buffer.
 
-Exit status: 0 done; 1 an image could not be built or moved; 2 bad usage; 3 no Apptainer,
-  no rights, or no room; 130 interrupted.
+Exit status: 0 done; 1 an image could not be built or moved; 2 bad usage; 3 no
+  Apptainer, no rights, or no room; 130 interrupted.
 
 Examples:
   oe-build --list

@@ -8,12 +8,13 @@ Options:
                    booktabs), html, parquet, or dashboard: the CSV that the
                    dashboard of OpenEuroLLM reads. By default table on a
                    terminal, csv otherwise.
-  --columns=NAMES  Columns to print, separated by commas. By default tables have
-                   the most important columns, and the other formats all.
-  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
-                   nothing for an empty value) or COLUMN!=PATTERN; for numbers
-                   also COLUMN<NUMBER, <=, > and >=. You may repeat it: all
-                   conditions must hold, but of several = on one column any.
+  --columns=NAMES  Columns to print, separated by commas. By default tables
+                   have the most important columns, and the other formats all.
+  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a
+                   shell, nothing for an empty value) or COLUMN!=PATTERN; for
+                   numbers also COLUMN<NUMBER, <=, > and >=. You may repeat it:
+                   all conditions must hold, but of several = on one column
+                   any.
   --sort=COLUMNS   Sort by these columns, separated by commas; a minus before
                    one means descending.
   --metric=METRIC  METRIC or METRIC,FILTER is the primary metric of every task
@@ -23,8 +24,9 @@ Options:
                    name of their directory, marked "(guessed)".
   --all            Keep every result of an evaluation, not only the newest.
   --partial        Also keep scores of groups that lack some of their tasks.
-  --strict         End with status 1 if a score is not as asked (column remark):
-                   other shots, fewer documents, a metric that is no number.
+  --strict         End with status 1 if a score is not as asked (column
+                   remark): other shots, fewer documents, a metric that is no
+                   number.
   --help           Print this text.
   --version        Print the version.
 

@@ -8,10 +8,11 @@ Options:
   --format=FORMAT  csv, jsonl, json, table, markdown, latex (needs the package
                    booktabs), html or parquet. By default table on a terminal,
                    csv otherwise.
-  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
-                   nothing for an empty value) or COLUMN!=PATTERN; for numbers
-                   also COLUMN<NUMBER, <=, > and >=. You may repeat it: all
-                   conditions must hold, but of several = on one column any.
+  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a
+                   shell, nothing for an empty value) or COLUMN!=PATTERN; for
+                   numbers also COLUMN<NUMBER, <=, > and >=. You may repeat it:
+                   all conditions must hold, but of several = on one column
+                   any.
   --filter_a=EXPR  Like --filter, but only for A.
   --filter_b=EXPR  Like --filter, but only for B.
   --metric=METRIC  METRIC or METRIC,FILTER is the primary metric of every task
@@ -25,17 +26,17 @@ Input: A and B are each a run directory, a directory with runs or results below
   them may be - for stdin. To compare two models of one run, name the run twice
   and choose with --filter_a and --filter_b.
 
-Output: records of differences, B minus A (schema.json, table `comparison`), one
-  for each primary metric that A and B share, in the order of A. Each model is
-  compared with itself; if A and B have one model each, these two are compared,
-  like two checkpoints. The column method says how the noise is known: `paired`
-  from the samples of both (rows with log_samples), document by document, or
-  `independent` from the two standard errors. Scores of other documents, prompts
-  or versions of the task are not comparable: the verdict says so, and the
-  remark why. stderr says what only one side has, and how many differences are
-  significant. Tables leave out the directories that all models have in common.
-  Columns of manifests that oellm does not know are there for each side
-  (experiment_a, experiment_b). Buffers.
+Output: records of differences, B minus A (schema.json, table `comparison`),
+  one for each primary metric that A and B share, in the order of A. Each model
+  is compared with itself; if A and B have one model each, these two are
+  compared, like two checkpoints. The column method says how the noise is
+  known: `paired` from the samples of both (rows with log_samples), document by
+  document, or `independent` from the two standard errors. Scores of other
+  documents, prompts or versions of the task are not comparable: the verdict
+  says so, and the remark why. stderr says what only one side has, and how many
+  differences are significant. Tables leave out the directories that all models
+  have in common. Columns of manifests that oellm does not know are there for
+  each side (experiment_a, experiment_b). Buffers.
 
 Exit status: 0 done; 1 a result is damaged; 2 bad input; 3 no pyarrow for
   parquet.

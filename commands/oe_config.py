@@ -6,9 +6,9 @@ Usage:
 Options:
   --yes            Write the proposal as it is; ask nothing.
   --cluster=NAME   Name of the cluster; by default Slurm's own (ClusterName).
-  --set=KEY=VALUE  Choose a setting; KEY.MEMBER=VALUE sets a member of a map. What
-                   follows from it, such as the time limit from the partition, is
-                   proposed accordingly.
+  --set=KEY=VALUE  Choose a setting; KEY.MEMBER=VALUE sets a member of a map.
+                   What follows from it, such as the time limit from the
+                   partition, is proposed accordingly.
   --force          Replace your entry of the same name.
   --help           Print this text.
   --version        Print the version.
@@ -23,11 +23,13 @@ Run it on a login node of a cluster that oellm does not know. It asks Slurm
 (scontrol, sinfo, sacctmgr) and the file system, and shows a table of settings:
 where each value comes from, what else is possible, and what must be filled in.
 On a terminal you can change each of them before it is written. With FILE (or
-`-`, stdin) it writes what oe-detect --propose has printed, or somebody changed.
+`-`, stdin) it writes what oe-detect --propose has printed, or somebody
+changed.
 
 The entry goes into $OELLM_CONFIG, else $XDG_CONFIG_HOME/oellm/clusters.json,
-else ~/.config/oellm/clusters.json, beside what is in it. A file that is no JSON
-stays as it is. So does the file if oe-detect would not accept the new entry.
+else ~/.config/oellm/clusters.json, beside what is in it. A file that is no
+JSON stays as it is. So does the file if oe-detect would not accept the new
+entry.
 
 Without a terminal --yes is needed. An entry of the same name is replaced only
 with --force, or if you say so on the terminal.

@@ -25,16 +25,17 @@ Each setting comes from the first of these that has it:
   3. your file: $OELLM_CONFIG, else $XDG_CONFIG_HOME/oellm/clusters.json
   4. clusters.json of this package: the cluster, then the defaults
 
-Values may refer to other settings, {user} and {home}: "{eval_base_dir}/images".
+Values may refer to other settings, {user} and {home}:
+"{eval_base_dir}/images".
 
 Output: a JSON object (schema.json, table `cluster`). oe-render accepts it with
   `--cluster FILE`.
 
-With --propose, a clusters file with one entry, which oe-config FILE adds to yours;
-  what must be filled in is on stderr.
+With --propose, a clusters file with one entry, which oe-config FILE adds to
+  yours; what must be filled in is on stderr.
 
-Exit status: 0 done, 1 the proposal is not complete, 2 bad setting, 3 no cluster
-matches this machine, or it has no Slurm.
+Exit status: 0 done, 1 the proposal is not complete, 2 bad setting, 3 no
+cluster matches this machine, or it has no Slurm.
 
 Examples:
   oe-detect --set time_limit=02:00:00 >cluster.json

@@ -29,18 +29,18 @@ are for you; sbatch would take a job with the run's settings (--test-only). The
 container runtime starts. Each image is there, has the digest that is recorded
 beside it (IMAGE.json), starts, and has its framework, of the version whose
 tasks are known here. hf_home and eval_output_dir can be written, have room for
-bytes and files, lock files between processes, and have this machine's time. The
-hub answers, and knows the token if there is one. It says what would contain
-programs that a model writes.
+bytes and files, lock files between processes, and have this machine's time.
+The hub answers, and knows the token if there is one. It says what would
+contain programs that a model writes.
 
 --job submits one job of a minute or two with the batch script of a run: its
 image, container arguments, binds, variables and GPUs. It finds out whether the
-worker starts, the GPUs are usable (as oe-run-task does), the node sees the same
-directories, file locks hold between nodes, the clocks agree, there is temporary
-room, images of programs start, and what the sandbox is there. oe-doctor shows
-why Slurm keeps it waiting. When it ends, also by Ctrl-C, the job has left the
-queue, and nothing is left on disk. With the executor local the job runs on this
-machine.
+worker starts, the GPUs are usable (as oe-run-task does), the node sees the
+same directories, file locks hold between nodes, the clocks agree, there is
+temporary room, images of programs start, and what the sandbox is there.
+oe-doctor shows why Slurm keeps it waiting. When it ends, also by Ctrl-C, the
+job has left the queue, and nothing is left on disk. With the executor local
+the job runs on this machine.
 
 The checks run at the same time, in processes of their own: one that hangs on a
 file system or service is a finding, and delays no other for longer than

@@ -19,31 +19,33 @@ the cluster's hf_home, where the jobs look, and does not download again what is
 already there.
 
 For each model, oe-fetch downloads the commit in the row's model_revision, else
-the commit that its `revision` argument names (by default `main`). It takes only
-the weights that will be loaded: safetensors, else .bin, else .pt and .pth; in
-the directory that `subfolder` names, the copy that `variant` names, or the file
-that `gguf_file` names. It leaves out what training left behind, and other
-models in subdirectories. It also downloads the repositories in the arguments
-tokenizer (without weights), peft and delta, and those of the model's code if
-the row trusts remote code. A local model must be complete, as for oe-manifest.
+the commit that its `revision` argument names (by default `main`). It takes
+only the weights that will be loaded: safetensors, else .bin, else .pt and
+.pth; in the directory that `subfolder` names, the copy that `variant` names,
+or the file that `gguf_file` names. It leaves out what training left behind,
+and other models in subdirectories. It also downloads the repositories in the
+arguments tokenizer (without weights), peft and delta, and those of the model's
+code if the row trusts remote code. A local model must be complete, as for
+oe-manifest.
 
 For each task, oe-fetch finds every data set, metric and other file by trying
-the task in the environment that the jobs will have (the container image or venv
-of the cluster). `oe-run-task --fetch_tasks` does that: it asks two documents,
-and scores made-up answers, with the network blocked. If something is missing,
-it is downloaded, and the task is tried again, so a row that passes has been
-seen to start. A data set that is already there is used as it is, even if the
-hub has a newer one; delete it to get the newer one.
+the task in the environment that the jobs will have (the container image or
+venv of the cluster). `oe-run-task --fetch_tasks` does that: it asks two
+documents, and scores made-up answers, with the network blocked. If something
+is missing, it is downloaded, and the task is tried again, so a row that passes
+has been seen to start. A data set that is already there is used as it is, even
+if the hub has a newer one; delete it to get the newer one.
 
 The tasks of other frameworks (eval_suite) are tried in their environments; one
 manifest may have several. There, oe-fetch loads what a program will load: data
-sets, metrics, packages of NLTK, and files, which it compares with their digests
-and keeps below hf_home. The user's own problems (include_path) take the place
-of such a file. If a row has two stages, the environment of the second must be
-there, too.
+sets, metrics, packages of NLTK, and files, which it compares with their
+digests and keeps below hf_home. The user's own problems (include_path) take
+the place of such a file. If a row has two stages, the environment of the
+second must be there, too.
 
---check downloads nothing: it tries the tasks and checks the models' files. What
-a framework cannot do as a row asks is an error, before anything is downloaded.
+--check downloads nothing: it tries the tasks and checks the models' files.
+What a framework cannot do as a row asks is an error, before anything is
+downloaded.
 
 Models are downloaded only if there is room for all of them. Each file is
 compared with the size and digest that the hub lists, and fetched once more if
@@ -52,8 +54,8 @@ files; two at the same time share the work. If the hub limits requests or has
 trouble, oe-fetch waits: up to five minutes per request, and as long as the hub
 asks for. If the hub does not answer at all, models and data in the cache are
 taken as they are. After HF_HUB_DOWNLOAD_TIMEOUT seconds (10) without data it
-requests the rest of a file again, at most six times. It shows its progress on a
-terminal, and logs a line every 30 s otherwise.
+requests the rest of a file again, at most six times. It shows its progress on
+a terminal, and logs a line every 30 s otherwise.
 
 oe-fetch ignores variables that would keep it from downloading (HF_HUB_OFFLINE
 and the like) or that put single caches elsewhere (HF_HUB_CACHE,
@@ -68,11 +70,11 @@ Output: the rows whose model and task are in the cache, in order. They have the
   columns model_revision (the commit of a hub model; if it changes, eval_id
   becomes empty), model_bytes, dataset_revision, task_digest, task_version,
   n_docs, n_requests and request_types. The digest is over the task's own
-  configuration, code and local files, so that a change is noticed. stderr names
-  the rows that could not be fetched, each reason once. With --check: the rows
-  that cannot start, with the columns reason and remedy (the command that would
-  solve it). Buffers until everything is fetched. A manifest of a header alone
-  passes through, with status 0.
+  configuration, code and local files, so that a change is noticed. stderr
+  names the rows that could not be fetched, each reason once. With --check: the
+  rows that cannot start, with the columns reason and remedy (the command that
+  would solve it). Buffers until everything is fetched. A manifest of a header
+  alone passes through, with status 0.
 
 Exit status: 0 done; 1 some rows were left out (cannot start); 2 bad input or
   setting; 3 the hub cannot be reached, no image or environment; 130

@@ -38,8 +38,8 @@ Options:
   --tp=N                       GPUs over which one copy of the model is split.
   --trust_remote_code=BOOL     Run code that comes with the model. Off by
                                default.
-  --model_args=ARGUMENTS       Arguments of all models: key=value,key=value or a
-                               JSON object.
+  --model_args=ARGUMENTS       Arguments of all models: key=value,key=value or
+                               a JSON object.
   --limit=N                    Evaluate only the first N documents of each task
                                (or a fraction).
   --batch_size=N               Requests per forward pass: a number, auto or
@@ -50,8 +50,8 @@ Options:
   --system_instruction=TEXT    System prompt.
   --gen_kwargs=ARGUMENTS       Generation arguments: key=value,key=value or a
                                JSON object.
-  --seed=SEED                  One seed, or four: Python, NumPy, torch, few-shot
-                               sampling.
+  --seed=SEED                  One seed, or four: Python, NumPy, torch,
+                               few-shot sampling.
   --include_path=DIR           Directory with further task YAML files.
   --confirm_run_unsafe_code=BOOL
                                Allow tasks that run code written by the model.
@@ -78,8 +78,8 @@ object is JSON: max_memory={"0":"10GiB","1":"10GiB"}.
 
 A model has one name, however its path is spelled: absolute, without // and ..,
 and without symbolic links, so that a link `latest` is the checkpoint to which
-it leads today. A directory of the hub's cache (models--org--name, or one of its
-snapshots) is org/name, with its commit in the column model_revision.
+it leads today. A directory of the hub's cache (models--org--name, or one of
+its snapshots) is org/name, with its commit in the column model_revision.
 
 A directory without weights stands for the checkpoints below it (up to three
 levels deep; symbolic links are followed once), in natural order: iter_2000
@@ -101,17 +101,18 @@ reason: config.json, weights or the tokenizer's vocabulary are missing, a shard
 that its index names is missing, or a file is empty or truncated. Weights are
 judged by their headers; the tensors are not read.
 
-Task names are looked up in an index of lm-eval's tasks, groups and tags, and of
-those in include_path. Making it takes about ten seconds, once per version of
-lm-eval; it is kept in OELLM_CACHE_DIR (~/.cache/oellm). The names and settings
-of other frameworks are those of the versions for which oellm has adapters.
+Task names are looked up in an index of lm-eval's tasks, groups and tags, and
+of those in include_path. Making it takes about ten seconds, once per version
+of lm-eval; it is kept in OELLM_CACHE_DIR (~/.cache/oellm). The names and
+settings of other frameworks are those of the versions for which oellm has
+adapters.
 
 Output: CSV (schema.json, table `manifest`), by model, then task, then shots.
   Local paths are absolute. A setting has a column if its option is given.
   Streams.
 
-Exit status: 0 done; 1 broken models were left out (0 with --skip_broken); 2 bad
-  usage, a name that does not exist, or no model left.
+Exit status: 0 done; 1 broken models were left out (0 with --skip_broken); 2
+  bad usage, a name that does not exist, or no model left.
 
 Example:
   oe-manifest --models acme/tiny --tasks hellaswag,mmlu --n_shot 0,5

@@ -4,8 +4,8 @@ Usage:
   oe-missing [options] [--in=DIR]... [--set=KEY=VALUE]... [--] [PATH]...
 
 Options:
-  --in=DIR         Print the rows of a manifest that have no valid result in any
-                   run below DIR. DIR need not exist yet. May be repeated.
+  --in=DIR         Print the rows of a manifest that have no valid result in
+                   any run below DIR. DIR need not exist yet. May be repeated.
   --also_running   With --in: also print the rows that are queued or running in
                    one of the runs.
   --failed         Of these rows, print only those that failed; not with
@@ -21,30 +21,31 @@ Options:
 
 Without --in, the input is run directories, names of runs (of yours below
 eval_output_dir; only one may have the name), or directories that have runs
-below them; their manifests say which rows there should be. Files of results, ours or
-another tool's, count for the rows too (docs/RESULTS.md). Without a PATH,
-oe-missing reads stdin: line by line run objects (from oe-submit) and result
-objects (from oe-run-task). It prints each row once, as it is in its run, if no
-input has its result.
+below them; their manifests say which rows there should be. Files of results,
+ours or another tool's, count for the rows too (docs/RESULTS.md). Without a
+PATH, oe-missing reads stdin: line by line run objects (from oe-submit) and
+result objects (from oe-run-task). It prints each row once, as it is in its
+run, if no input has its result.
 
 With --in, the input is a manifest in CSV, a file or stdin, and the runs of all
 users below DIR. Hidden directories are skipped, and symbolic links below DIR
 are not followed. stderr names runs and directories that cannot be read; their
 results do not count. It prints the rows as they came, with all their columns.
-It looks up each row by the eval_id that oe-render will give it on this cluster.
-For a row of a hub model that names no commit (model_revision), a result of any
-commit counts; put oe-fetch before oe-missing if you want new commits evaluated.
+It looks up each row by the eval_id that oe-render will give it on this
+cluster. For a row of a hub model that names no commit (model_revision), a
+result of any commit counts; put oe-fetch before oe-missing if you want new
+commits evaluated.
 
 Rows whose shard is queued or running in one of these runs are not missing;
 Slurm, the workers' heartbeats and the lock of oe-submit tell which these are.
 The shard of a row's second stage counts if the first stage has its output. If
 Slurm does not answer, or if the run is on another cluster, a submitted row
-counts as queued unless its worker has finished. Failed rows are missing, and so
-are the rows of runs that were rendered but not submitted.
+counts as queued unless its worker has finished. Failed rows are missing, and
+so are the rows of runs that were rendered but not submitted.
 
-A result does not count if the files of its model, or the configuration, code or
-data of its task, have changed since it was computed. stderr names such results
-as stale, and why; nothing is written.
+A result does not count if the files of its model, or the configuration, code
+or data of its task, have changed since it was computed. stderr names such
+results as stale, and why; nothing is written.
 
 Output: a manifest in CSV (schema.json, table `manifest`). stderr counts the
   rows. It names damaged results, and their rows are missing. If nothing is

@@ -4,20 +4,21 @@ Usage:
   oe-pivot [options] [--filter=EXPR]... [--] [PATH]...
 
 Options:
-  --rows=COLUMNS   Columns of metric records that make the rows, also columns of
-                   your own manifest.
+  --rows=COLUMNS   Columns of metric records that make the rows, also columns
+                   of your own manifest.
                    [default: model_path]
   --cols=COLUMNS   Columns of metric records that make the columns.
                    [default: task]
   --stderr         Also print standard errors.
   --average        Add a last column: the mean over the complete columns.
-  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a shell,
-                   nothing for an empty value) or COLUMN!=PATTERN; for numbers
-                   also COLUMN<NUMBER, <=, > and >=. You may repeat it: all
-                   conditions must hold, but of several = on one column any.
-  --sort=COLUMNS   Sort the records by these columns first, separated by commas;
-                   a minus before one means descending. Rows and columns appear
-                   in that order.
+  --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a
+                   shell, nothing for an empty value) or COLUMN!=PATTERN; for
+                   numbers also COLUMN<NUMBER, <=, > and >=. You may repeat it:
+                   all conditions must hold, but of several = on one column
+                   any.
+  --sort=COLUMNS   Sort the records by these columns first, separated by
+                   commas; a minus before one means descending. Rows and
+                   columns appear in that order.
   --metric=METRIC  METRIC or METRIC,FILTER is the primary metric of every task
                    that has it; other tasks have none.
   --all            Keep every result of an evaluation, not only the newest.
@@ -28,26 +29,28 @@ Options:
   --help           Print this text.
   --version        Print the version.
 
-Input: metric records from oe-collect on stdin or in files (csv, jsonl or json),
-  or what oe-collect itself reads: run directories, and files of results.
+Input: metric records from oe-collect on stdin or in files (csv, jsonl or
+  json), or what oe-collect itself reads: run directories, and files of
+  results.
 
 Output: one record per row of the matrix. Each cell is one score: the value of
   the task's primary metric, or of every metric if --rows or --cols has the
-  column metric. Scores of different shots, metrics, filters or frameworks never
-  share a column (or a row, if --rows has the task); the headers say what tells
-  them apart. Parts of groups are left out unless a --filter, --rows or --cols
-  names the column group. It is an error if results of several limits are mixed,
-  or if two scores meet in one cell. Buffers.
+  column metric. Scores of different shots, metrics, filters or frameworks
+  never share a column (or a row, if --rows has the task); the headers say what
+  tells them apart. Parts of groups are left out unless a --filter, --rows or
+  --cols names the column group. It is an error if results of several limits
+  are mixed, or if two scores meet in one cell. Buffers.
 
   Tables mark the best score of each task (bold in markdown, latex and html),
   mark scores of groups that lack tasks with *, and leave out the directories
-  that all models have in common. Scores that cannot be compared with the others
-  of their column (other version of the task, documents, prompts, chat template,
-  shots or limit), or that are not as asked, have a letter and a legend; such a
-  column has no best score and no part in the average. stderr and the caption
-  name the limit of documents. The average covers the tasks for which every
-  row has a score and more is better; scores on a scale beyond 1 count only if
-  all are on such a scale. stderr names the tasks that do not count.
+  that all models have in common. Scores that cannot be compared with the
+  others of their column (other version of the task, documents, prompts, chat
+  template, shots or limit), or that are not as asked, have a letter and a
+  legend; such a column has no best score and no part in the average. stderr
+  and the caption name the limit of documents. The average covers the tasks for
+  which every row has a score and more is better; scores on a scale beyond 1
+  count only if all are on such a scale. stderr names the tasks that do not
+  count.
 
 Exit status: 0 done; 1 a result is damaged, or a row on stdin had failed; 2 bad
   input; 3 no pyarrow for parquet.

@@ -8,8 +8,8 @@ Options:
                    (with a slash in its name, or ending in .json). Without it,
                    this machine's cluster.
   --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
-  --sbatch=OPTION  A further sbatch option by its long name: NAME=VALUE, or NAME
-                   if it takes no value. The same as --set=sbatch.NAME=VALUE.
+  --sbatch=OPTION  A further sbatch option by its long name: NAME=VALUE, or
+                   NAME if it takes no value (as --set=sbatch.NAME=VALUE).
   --unsafe_execution  Let code that a model wrote run without a container, with
                    all your rights, if there is no image for it. It is the
                    setting of this name.
@@ -23,12 +23,12 @@ Options:
   --help           Print this text.
   --version        Print the version.
 
-Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Every
-  row gets its eval_id. A row that occurs twice is evaluated once. If a row
-  leaves batch_size, dtype or tp empty, the cluster's setting of that name
+Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`).
+  Every row gets its eval_id. A row that occurs twice is evaluated once. If a
+  row leaves batch_size, dtype or tp empty, the cluster's setting of that name
   fills it. Rows of a framework (eval_suite) whose results oellm can only read
-  are left out, and stderr names them; if there are no others, that is an error.
-  A task that does not exist is an error if jobs use the environment of
+  are left out, and stderr names them; if there are no others, that is an
+  error. A task that does not exist is an error if jobs use the environment of
   oe-render, and a warning otherwise: jobs may have another version.
 
 oe-render puts rows into shards. A shard is the work of one worker and takes
@@ -38,12 +38,12 @@ same model only if that pays. There are never more jobs than the setting
 queue_limit.
 
 A row whose answers are programs has two stages: the first generates them with
-the model, the second runs them. The second stages have job arrays of their own,
-without GPUs, in cpu_partition. Each of their elements follows one of the first
-stages' elements; jobs.csv has its shard in the column evaluate_shard. Rows that
-need the same answers share a shard, and generate them once. A row whose code
-would run in no container is refused, unless --unsafe_execution or its column
-confirm_run_unsafe_code permits that.
+the model, the second runs them. The second stages have job arrays of their
+own, without GPUs, in cpu_partition. Each of their elements follows one of the
+first stages' elements; jobs.csv has its shard in the column evaluate_shard.
+Rows that need the same answers share a shard, and generate them once. A row
+whose code would run in no container is refused, unless --unsafe_execution or
+its column confirm_run_unsafe_code permits that.
 
 Rows of local models get the column model_digest, and rows of task files and of
 include paths the column task_digest. If these change later, oe-submit notices.

@@ -12,8 +12,8 @@ Options:
                     without a network.
   --fetch_tasks     The same, after downloading what they need.
   --bootstrap_iters=N
-                    Draws for bootstrapped standard errors; by default the run's
-                    setting, else 1000.
+                    Draws for bootstrapped standard errors; by default the
+                    run's setting, else 1000.
   --unsafe_execution
                     Let code that a model has written run without a container:
                     it can do whatever you can do on this machine.
@@ -21,18 +21,18 @@ Options:
   --help            Print this text.
   --version         Print the version.
 
-Input: a manifest in CSV on stdin, or the rows of one shard in a run's jobs.csv.
-  Rows of the same model are evaluated together, so it is loaded once. A row
-  with a valid result in the run (or in --output_dir) is not evaluated again,
-  unless that in --output_dir is out of date. If a row fails, its reason is
-  recorded, and the other rows continue. A row of a run whose model or task has
-  changed since oe-submit fails.
+Input: a manifest in CSV on stdin, or the rows of one shard in a run's
+  jobs.csv. Rows of the same model are evaluated together, so it is loaded
+  once. A row with a valid result in the run (or in --output_dir) is not
+  evaluated again, unless that in --output_dir is out of date. If a row fails,
+  its reason is recorded, and the other rows continue. A row of a run whose
+  model or task has changed since oe-submit fails.
 
-Output: one JSON object per row, on one line, when the row ends: the framework's
-  own result plus the key `oellm` (schema.json, table `result`). oe-collect
-  reads these lines. The same objects are written to files if there is a
-  directory for them: results/EVAL_ID.json and failures/EVAL_ID.json. Progress
-  goes to stderr. Streams.
+Output: one JSON object per row, on one line, when the row ends: the
+  framework's own result plus the key `oellm` (schema.json, table `result`).
+  oe-collect reads these lines. The same objects are written to files if there
+  is a directory for them: results/EVAL_ID.json and failures/EVAL_ID.json.
+  Progress goes to stderr. Streams.
 
 --check_tasks and --fetch_tasks load no model. A process without network access
 builds each task, asks two of its documents, and scores made-up answers; this
@@ -41,9 +41,9 @@ and use of it (schema.json, table `task`). oe-fetch calls this in the
 environment that the jobs will have.
 
 While the model answers for one row, other processes prepare the next rows and
-compute the last row's metrics (docs/WORKER.md). On SIGUSR1, SIGTERM, SIGHUP and
-SIGINT the model finishes its batch, and its answers are kept in answers/; the
-next attempt continues from there.
+compute the last row's metrics (docs/WORKER.md). On SIGUSR1, SIGTERM, SIGHUP
+and SIGINT the model finishes its batch, and its answers are kept in answers/;
+the next attempt continues from there.
 
 Rows of frameworks that are programs (bigcode_eval, evalplus and others) are
 evaluated after the others. oe-run-task starts the program of each on this
@@ -54,18 +54,18 @@ runs in a sandbox; without a container only with --unsafe_execution.
 
 A worker that was given GPUs (by its run, or by Slurm) and cannot use them ends
 before it loads a model, and says what it saw. The setting allow_cpu, or
-OELLM_ALLOW_CPU=true here, lets it compute on the CPU. A full disk ends it, too.
-In both cases its rows get no failure, and the next worker evaluates them. A row
-that takes longer than row_timeout fails, and the next row begins.
+OELLM_ALLOW_CPU=true here, lets it compute on the CPU. A full disk ends it,
+too. In both cases its rows get no failure, and the next worker evaluates them.
+A row that takes longer than row_timeout fails, and the next row begins.
 
 For lm_eval, oe-run-task needs the framework: run it in a container, or after
-`pip install 'oellm[hf]'`. A run has it as the file oe-run-task.pyz, which needs
-nothing else.
+`pip install 'oellm[hf]'`. A run has it as the file oe-run-task.pyz, which
+needs nothing else.
 
 Exit status: 0 every row has a result (or can start); 1 some rows failed (or
   cannot start), or the job makes no progress within its time limit; 2 bad
-  input; 3 the machine lacks something, such as the GPUs that it was to have, or
-  a sandbox; 75 a signal or a full disk stopped it before all rows were
+  input; 3 the machine lacks something, such as the GPUs that it was to have,
+  or a sandbox; 75 a signal or a full disk stopped it before all rows were
   evaluated; 130 interrupted. A shard of first stages ends with 0 if second
   stages of its rows can follow, and a shard of second stages if only rows
   without a first output are left out.

@@ -17,8 +17,8 @@ Options:
   --name=PATTERN   List only runs whose name, or directory, is called so. This
                    and the next options are for the list. Patterns are those of
                    the shell; quote them.
-  --model=PATTERN  List only runs with a row of such a model: its model_path, or
-                   the end of it after a slash, matches.
+  --model=PATTERN  List only runs with a row of such a model: its model_path,
+                   or the end of it after a slash, matches.
   --task=PATTERN   Likewise, with such a task; with both, a row that has both.
   --user=PATTERN   List the runs of these users; by default yours.
   --state=STATES   List only runs with rows in one of these states, separated
@@ -45,31 +45,32 @@ Slurm's answers. A row is
             stale: model, task or data have changed since its result;
   failed    if the worker recorded a reason in failures/;
   cancelled if a user took its job out of the queue;
-  lost      if its job ended without a result for another reason: it was killed,
-            its node failed, its container did not start.
+  lost      if its job ended without a result for another reason: it was
+            killed, its node failed, its container did not start.
 
 A row whose answers are programs has two stages: generate asks the model,
 evaluate runs the programs. Such a row is in the first one until that has an
 output, which the column `stage` says; its state, reason, log and job are those
-of the stage. A shard computes one of the stages. The totals count the rows that
-are generating, generated (they wait for their evaluation) and evaluating.
+of the stage. A shard computes one of the stages. The totals count the rows
+that are generating, generated (they wait for their evaluation) and evaluating.
 
 Lost rows have the last line of their job's log as part of the reason, and the
-log's path. oe-submit starts failed, cancelled and lost rows again. squeue knows
-jobs until a while after they end, sacct knows all of them; without accounting,
-oe-status says what it cannot know. If Slurm does not answer, oe-status shows
-what the files say. Times and GPU-hours come from the heartbeats, from each
-worker's start to its last heartbeat. Remaining times assume the pace so far.
+log's path. oe-submit starts failed, cancelled and lost rows again. squeue
+knows jobs until a while after they end, sacct knows all of them; without
+accounting, oe-status says what it cannot know. If Slurm does not answer,
+oe-status shows what the files say. Times and GPU-hours come from the
+heartbeats, from each worker's start to its last heartbeat. Remaining times
+assume the pace so far.
 
 Output: records (schema.json, tables `status` and `shard_status`). In json, one
-  object per run and line, with its totals and shards. --watch redraws the table
-  with a bar on a terminal; in a pipe it prints a line when something has
+  object per run and line, with its totals and shards. --watch redraws the
+  table with a bar on a terminal; in a pipe it prints a line when something has
   changed.
 
-Exit status: 0 all rows are done, or the list of runs is printed; 1 rows failed,
-  were lost or cancelled, and nothing is running or waiting; 75 something is
-  running, queued or not submitted; for several runs, the highest of these. 2
-  bad input; 130 interrupted.
+Exit status: 0 all rows are done, or the list of runs is printed; 1 rows
+  failed, were lost or cancelled, and nothing is running or waiting; 75
+  something is running, queued or not submitted; for several runs, the highest
+  of these. 2 bad input; 130 interrupted.
 
 Examples:
   oe-status --watch RUN_DIR

@@ -10,16 +10,16 @@ Options:
   --wait[=WHAT]    Stay, and submit the rest as room appears, until everything
                    is submitted; with --wait=done, until nothing of the run is
                    in the queue any more.
-  --poll=SECONDS   Longest time between two checks of the queue with --wait. The
-                   first checks come sooner, and so does one when the workers
-                   have written that they ended. [default: 60]
+  --poll=SECONDS   Longest time between two checks of the queue with --wait.
+                   The first checks come sooner, and so does one when the
+                   workers have written that they ended. [default: 60]
   --jobs=N         Array elements that the local executor runs at the same
                    time. [default: 1]
   --accept_stale   Keep results whose model, task or data have changed since,
                    instead of evaluating their rows again.
   --dry_run        Print the command lines that would run, and do nothing.
-  --include_nodes=NODES  Let jobs go to excluded nodes again: names separated by
-                   commas, or all.
+  --include_nodes=NODES  Let jobs go to excluded nodes again: names separated
+                   by commas, or all.
   --cancel         Cancel what is queued or running of this run, and do nothing
                    else.
   --help           Print this text.
@@ -28,23 +28,23 @@ Options:
 Input: a run directory, the name of a run (of yours below eval_output_dir; only
   one may have it), or a run object (from oe-render) on stdin.
 
-oe-submit submits the array elements that lack a valid result and are not in the
-queue, as many as there is room for: by the setting queue_limit, and by Slurm's
-MaxArraySize and MaxSubmitJobs of account and QOS. All your jobs count. Run it
-again to continue, to retry what failed, and to submit the rest; a row with a
-valid result is not computed again. One call submits an element only once,
-however long it waits.
+oe-submit submits the array elements that lack a valid result and are not in
+the queue, as many as there is room for: by the setting queue_limit, and by
+Slurm's MaxArraySize and MaxSubmitJobs of account and QOS. All your jobs count.
+Run it again to continue, to retry what failed, and to submit the rest; a row
+with a valid result is not computed again. One call submits an element only
+once, however long it waits.
 
-Second stages of rows are array elements of their own, which follow those of the
-first ones: each begins when the element with its number has ended well (sbatch
---dependency=aftercorr), and leaves the queue if that has failed
+Second stages of rows are array elements of their own, which follow those of
+the first ones: each begins when the element with its number has ended well
+(sbatch --dependency=aftercorr), and leaves the queue if that has failed
 (--kill-on-invalid-dep), so nothing waits for ever. If all rows of an element
 have what their first stage leaves in RUN_DIR/stages, it waits for nothing. A
 first stage that is there is not computed again.
 
 A result counts only if it was computed from what the row would be evaluated
-from now: the files of the model, the task's configuration, code and local data.
-oe-submit names what has changed since, sets these results aside
+from now: the files of the model, the task's configuration, code and local
+data. oe-submit names what has changed since, sets these results aside
 (results/EVAL_ID.json.stale-TIME) and evaluates their rows again. With
 --accept_stale it keeps them, and says so; contents.json remembers that. A
 worker refuses a row whose model or task has changed since oe-submit. The same
@@ -53,27 +53,27 @@ holds for what a first stage has left.
 Two calls at the same time submit nothing twice: the process that holds
 RUN_DIR/submit.lock checks and submits. oe-submit takes over a lock at once if
 its process is gone, and a lock of another host after 15 minutes. It waits half
-a minute for a lock, then ends with status 75. If Slurm does not answer, it asks
-again for two minutes. If it did not get a job's number, it looks for the job by
-its comment before it submits again, in this call or the next.
+a minute for a lock, then ends with status 75. If Slurm does not answer, it
+asks again for two minutes. If it did not get a job's number, it looks for the
+job by its comment before it submits again, in this call or the next.
 
 A node on which two jobs ended before their first row was loaded is excluded
-from then on (sbatch --exclude), also from jobs that wait. Jobs of second stages
-are counted by themselves. run.json keeps this, stderr and oe-status tell it,
-and --include_nodes undoes it. If all nodes do that, nothing more is submitted,
-and the status is 3. On this machine (executor local), two such ends one after
-the other stop the rest.
+from then on (sbatch --exclude), also from jobs that wait. Jobs of second
+stages are counted by themselves. run.json keeps this, stderr and oe-status
+tell it, and --include_nodes undoes it. If all nodes do that, nothing more is
+submitted, and the status is 3. On this machine (executor local), two such ends
+one after the other stop the rest.
 
-On a login node of several Slurm clusters, jobs go where the run's sbatch option
-clusters says, else SBATCH_CLUSTERS or SLURM_CLUSTERS. Later calls ask the
-cluster that sbatch has named.
+On a login node of several Slurm clusters, jobs go where the run's sbatch
+option clusters says, else SBATCH_CLUSTERS or SLURM_CLUSTERS. Later calls ask
+the cluster that sbatch has named.
 
 Ctrl-C while it waits leaves submitted jobs in the queue.
 
-The executor `slurm` returns when sbatch has accepted the elements. The executor
-`local` runs the same script's elements on this machine, one after the other or
---jobs at a time, with progress on stderr, and returns when all have ended. It
-divides the machine's GPUs among them (CUDA_VISIBLE_DEVICES,
+The executor `slurm` returns when sbatch has accepted the elements. The
+executor `local` runs the same script's elements on this machine, one after the
+other or --jobs at a time, with progress on stderr, and returns when all have
+ended. It divides the machine's GPUs among them (CUDA_VISIBLE_DEVICES,
 ROCR_VISIBLE_DEVICES or HIP_VISIBLE_DEVICES if set, else what nvidia-smi or
 rocm-smi lists). A signal stops them all in good order; after a second Ctrl-C,
 or half a minute, they are killed. Finished rows keep their results.

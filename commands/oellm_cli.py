@@ -35,8 +35,8 @@ schedule-eval runs oe-manifest | oe-fetch | oe-missing | oe-render | oe-submit;
 collect-results runs oe-collect. oe-missing leaves out the rows that have a
 result, or are queued or running, in any run below the setting eval_output_dir,
 unless the result is out of date. oellm names the commands on stderr as it runs
-them. Each command gets the output of the one before it on stdin, but only after
-that one has succeeded: half a manifest is never submitted.
+them. Each command gets the output of the one before it on stdin, but only
+after that one has succeeded: half a manifest is never submitted.
 
 Output: the output of the last command. Exit status: that of the first command
 that failed.

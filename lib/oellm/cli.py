@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from oellm import __version__
-from oellm.errors import ExitStatus, OellmError, UsageError, nearest
+from oellm.errors import ExitStatus, OellmError, UsageError
+from oellm.manuals import usage
 
 if TYPE_CHECKING:
     from oellm.core.log import Log
@@ -70,6 +71,14 @@ def _show_status(text: str) -> None:
     _status = f"{_program}: {text}"[: width - 1] if text else ""
     sys.stderr.write(_ERASE + _status)
     sys.stderr.flush()
+
+
+def next_steps(*steps: str) -> None:
+    """Tell people what they may type next; if stdout is no terminal, a program reads it."""
+    if sys.stdout.isatty():
+        sys.stdout.flush()
+        for step in steps:
+            relay(f"{step}\n")
 
 
 def run(
@@ -189,12 +198,13 @@ def _run(
     words = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     # Before docopt is imported, so that --help and --version cost little more than Python itself.
     if "--help" in words or "-h" in words:
-        print(doc.strip())
+        print(usage.arrange(doc))
         return ExitStatus.DONE
-    if "--version" in words:
+    if "--version" in words or "-V" in words:
         print(f"{_program} {__version__}")
         return ExitStatus.DONE
-    return command(_parse(doc, argv, moved))
+    usage.require_no_moved(argv, moved)
+    return command(usage.Manual(doc).parse(argv))
 
 
 def _guarded(action: Callable[[], int]) -> int:
@@ -204,6 +214,8 @@ def _guarded(action: Callable[[], int]) -> int:
         _traceback_if_asked()
         for text in error.texts():
             message(text)
+        if isinstance(error, usage.CommandLineError):
+            relay(f"see {error.manual}\n")
         return error.status
     except KeyboardInterrupt:
         message("interrupted")
@@ -247,115 +259,3 @@ def _flushed(status: int) -> int:
         return status
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return status
-
-
-def _parse(doc: str, argv: Sequence[str], moved: Mapping[str, str]) -> Arguments:
-    import re
-
-    import docopt
-
-    _require_no_moved(argv, moved)
-    # docopt would take each line of the manual that begins with a hyphen for an option.
-    before, _, rest = doc.partition("Options:\n")
-    options = rest.partition("\n\n")[0]
-    # By option: `=` if it takes a value, `[=` if the value may be left out, else empty.
-    forms: dict[str, str] = dict(re.findall(r"^  (--\w+)(\[?=)?", options, re.MULTILINE))
-    # docopt knows no value that may be left out.
-    options = re.sub(r"^(  --\w+)\[=(\w+)\]", r"\1=\2", options, flags=re.MULTILINE)
-    words = _spell_out(argv, forms)
-    try:
-        return dict(docopt.docopt(f"{before}Options:\n{options}\n", words, default_help=False))
-    except docopt.DocoptExit:
-        raise UsageError(_describe_mismatch(before.partition("Usage:\n")[2], words)) from None
-
-
-def _describe_mismatch(usages: str, words: Sequence[str]) -> str:
-    """Return what is wrong with arguments that match none of the usages."""
-    program = usages.split(maxsplit=1)[0]
-    end = words.index("--") if "--" in words else len(words)
-    options = [word.partition("=")[0] for word in words[:end] if word.startswith("--")]
-    values = [word for word in words[:end] if not word.startswith("--")] + list(words[end + 1 :])
-    forms = [" ".join(form.split()) for form in usages.split(f"{program} ")[1:]]
-    firsts = [form.split()[0] for form in forms]
-    commands = [first for first in firsts if first[0].isalpha() and first.islower()]
-    if commands and not values:
-        return f"expected {' or '.join(commands)}; --help explains"
-    if commands and values[0] not in commands:
-        hint = nearest(values[0], commands)
-        return f"unknown command {values[0]!r}{hint}{'' if hint else ';'} --help lists the commands"
-    # Of several usages, the one whose first word is given, else the first one.
-    given = {*options, *values[:1]}
-    usage = next((form for form in forms if form.split()[0] in given), forms[0])
-    fault = _find_fault(usage, options, values[1:] if commands else values)
-    if fault:
-        return f"{fault}; usage: {program} {usage}"
-    return f"the arguments do not match the usage: {program} {usage}"
-
-
-def _find_fault(usage: str, options: Sequence[str], values: Sequence[str]) -> str:
-    """Return in which way arguments do not match a usage; empty if this cannot tell."""
-    import re
-
-    argument = "(?<![=A-Z_])[A-Z][A-Z_]*"
-    needed = re.sub(r"\[[^][]*\]", "", usage)
-    for name in options:
-        if options.count(name) > 1 and not re.search(rf"{name}=\w+\]?\.\.\.", usage):
-            return f"{name} is given twice"
-    for name in re.findall(r"--\w+", needed):
-        if name not in options:
-            return f"{name} is missing"
-    required, possible = re.findall(argument, needed), re.findall(argument, usage)
-    if len(values) < len(required):
-        return f"{required[len(values)]} is missing"
-    if len(values) > len(possible) and not re.search(rf"{argument}\]?\.\.\.", usage):
-        return f"unexpected argument {values[len(possible)]!r}"
-    return ""
-
-
-def _require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:
-    """Raise UsageError for an option that the command had once."""
-    for word in argv[: argv.index("--")] if "--" in argv else argv:
-        name = "--" + word[2:].partition("=")[0].replace("-", "_")
-        if word.startswith("--") and name in moved:
-            raise UsageError(f"{name} is no longer an option: use {moved[name]}")
-
-
-def _spell_out(argv: Sequence[str], forms: Mapping[str, str]) -> list[str]:
-    """Return argv with each option under its documented name and joined to its value.
-
-    docopt accepts abbreviations and does not say which option is wrong; this does neither. If an
-    optional value is left out, it is empty.
-    """
-    words = iter(argv)
-    result: list[str] = []
-    for word in words:
-        if word == "--":
-            return [*result, word, *words]
-        if not word.startswith("--"):
-            if len(word) > 1 and word.startswith("-"):
-                raise UsageError(f"unknown option {word}; --help lists the options")
-            result.append(word)
-            continue
-        given, equals, value = word.partition("=")
-        name = _documented_name(given, forms)
-        form = forms[name]
-        if not form:
-            if equals:
-                raise UsageError(f"{name} takes no value")
-            result.append(name)
-            continue
-        if not equals and form == "=":
-            try:
-                value = next(words)
-            except StopIteration:
-                raise UsageError(f"{name} needs a value") from None
-        result.append(f"{name}={value}")
-    return result
-
-
-def _documented_name(given: str, forms: Mapping[str, str]) -> str:
-    """Return the name of an option in the manual; hyphens and underscores mean the same."""
-    for name in (given, "--" + given[2:].replace("-", "_")):
-        if name in forms:
-            return name
-    raise UsageError(f"unknown option {given}{nearest(given, forms)}; --help lists the options")

@@ -52,7 +52,7 @@ def test_files_of_records_are_compared_like_runs(run: Run, run_dir: Path, tmp_pa
     ("arguments", "message"),
     [
         (["-", "-"], "A and B: only one of them can be stdin"),
-        (["RUN_DIR"], "B is missing; usage: oe-compare [options] "),
+        (["RUN_DIR"], "B is missing"),
         (["--format=xml", "A", "B"], "--format: expected one of csv, jsonl, "),
         (["--sort=task", "A", "B"], "unknown option --sort"),
         (["--filter_b=tusk=1", METRICS, METRICS], "--filter_b: unknown column 'tusk', did you"),

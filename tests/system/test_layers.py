@@ -31,7 +31,7 @@ from support.source_tree import (
 LAYERS = (
     ("errors",),
     ("core",),
-    ("manifest",),
+    ("manifest", "manuals"),
     ("clusters", "tasks", "slurm"),
     ("hub", "sandbox"),
     ("images",),

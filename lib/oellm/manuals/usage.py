@@ -1,0 +1,209 @@
+"""Manuals in the docopt language: their options, and command lines that are to fit them.
+
+docopt on its own accepts abbreviations, and does not say what is wrong with a command line. Nothing
+is imported before it is needed, because --help must be fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from oellm.errors import UsageError, nearest
+
+_OPTIONS = "Options:\n"
+# An argument such as RUN_DIR, but not the value of an option.
+_ARGUMENT = "(?<![=A-Z_-])[A-Z][A-Z_]*"
+
+
+class CommandLineError(UsageError):
+    """A command line that does not fit the manual; `manual` is the command that prints that."""
+
+    def __init__(self, message: str, manual: str) -> None:
+        super().__init__(message)
+        self.manual = manual
+
+
+class Manual:
+    """The manual of a command: what its command line may have.
+
+    Attributes:
+        forms: By option: `=` if it takes a value, `[=` if the value may be left out, else empty.
+    """
+
+    def __init__(self, text: str) -> None:
+        import re
+
+        # docopt would take each line of the manual that begins with a hyphen for an option.
+        self._head, _, rest = text.partition(_OPTIONS)
+        self._options = rest.partition("\n\n")[0]
+        self._usage = self._head.partition("Usage:\n")[2]
+        found = re.findall(r"^  (--[\w-]+)(\[?=)?", self._options, re.MULTILINE)
+        self.forms: dict[str, str] = dict(found)
+        self.program = self._usage.split(maxsplit=1)[0]
+        self._lines = [
+            " ".join(line.split()) for line in f" {self._usage}".split(f" {self.program} ")[1:]
+        ]
+
+    def repeats(self, option: str) -> bool:
+        """Say whether an option may be given more than once."""
+        return any(_repeats(line, option) for line in self._lines)
+
+    def parse(self, argv: Sequence[str]) -> dict[str, Any]:
+        """Return what docopt makes of a command line.
+
+        Raises CommandLineError if it does not fit.
+        """
+        import re
+
+        import docopt
+
+        try:
+            words = self._spell_out(argv)
+            # docopt knows no value that may be left out.
+            options = re.sub(r"^(  --[\w-]+)\[=(\w+)\]", r"\1=\2", self._options, flags=re.M)
+            # It would take a line of a description for another option.
+            options = re.sub(r"^   +-", "   .-", options, flags=re.M)
+            text = f"{self._head}{_OPTIONS}{options}\n"
+            return dict(docopt.docopt(text, words, default_help=False))
+        except docopt.DocoptExit:
+            raise CommandLineError(self._mismatch(words), self._shown_by(words)) from None
+        except UsageError as error:
+            raise CommandLineError(str(error), self._shown_by(argv)) from None
+
+    def option_name(self, given: str) -> str:
+        """Return the name of an option in the manual; hyphens and underscores mean the same.
+
+        Raises UsageError if the manual has no such option.
+        """
+        return documented_name(given, self.forms)
+
+    def _shown_by(self, words: Sequence[str]) -> str:
+        """Return the command that prints the manual: with the subcommand if all usages have it."""
+        firsts = {line.split()[0] for line in self._lines}
+        subcommand = firsts.pop()
+        is_command = not firsts and _is_command(subcommand) and subcommand in words
+        return " ".join([self.program, *([subcommand] if is_command else []), "--help"])
+
+    def _spell_out(self, argv: Sequence[str]) -> list[str]:
+        """Return argv with each option under its documented name and joined to its value.
+
+        If an optional value is left out, it is empty.
+        """
+        words = iter(argv)
+        result: list[str] = []
+        for word in words:
+            if word == "--":
+                return [*result, word, *words]
+            if not word.startswith("--"):
+                if len(word) > 1 and word.startswith("-"):
+                    raise UsageError(f"unknown option {word}")
+                result.append(word)
+                continue
+            given, equals, value = word.partition("=")
+            name = self.option_name(given)
+            form = self.forms[name]
+            if not form:
+                if equals:
+                    raise UsageError(f"{name} takes no value")
+                result.append(name)
+                continue
+            if not equals and form == "=":
+                value = self._value(name, next(words, "--"))
+            result.append(f"{name}={value}")
+        return result
+
+    def _value(self, option: str, word: str) -> str:
+        """Return the word after an option as its value, if it is no option itself."""
+        other = word.partition("=")[0]
+        if word.startswith("--") and (
+            word == "--" or _normal(other) in {_normal(name) for name in self.forms}
+        ):
+            raise UsageError(f"{option} needs a value")
+        return word
+
+    def _mismatch(self, words: Sequence[str]) -> str:
+        """Return what is wrong with arguments that match none of the usages."""
+        end = words.index("--") if "--" in words else len(words)
+        options = [word.partition("=")[0] for word in words[:end] if word.startswith("--")]
+        values = [word for word in words[:end] if not word.startswith("--")]
+        values += words[end + 1 :]
+        firsts = [line.split()[0] for line in self._lines]
+        commands = list(dict.fromkeys(filter(_is_command, firsts)))
+        if commands and not values:
+            return f"expected a command: {', '.join(commands)}"
+        if commands and values[0] not in commands:
+            return f"unknown command {values[0]!r}{nearest(values[0], commands)}"
+        # Of several usages, the one whose first word is given, else the first one.
+        given = {*options, *values[:1]}
+        line = next(
+            (line for line, first in zip(self._lines, firsts, strict=True) if first in given),
+            self._lines[0],
+        )
+        fault = _find_fault(line, options, values[1:] if commands else values)
+        return fault or f"the arguments do not match the usage: {self.program} {line}"
+
+
+def arrange(text: str) -> str:
+    """Return a manual as people read it: its examples, which come last, after the usage."""
+    text = text.strip()
+    start = max(text.rfind(f"\n\n{head}:\n") for head in ("Example", "Examples"))
+    head, options, rest = text[:start].partition(_OPTIONS)
+    if start < 0 or not options:
+        return text
+    return f"{head}{text[start:].strip()}\n\n{options}{rest.rstrip()}"
+
+
+def documented_name(given: str, names: Iterable[str]) -> str:
+    """Return the name of an option among those of a manual.
+
+    Raises UsageError if there is no such name.
+    """
+    known = {_normal(name): name for name in names}
+    if _normal(given) in known:
+        return known[_normal(given)]
+    raise UsageError(f"unknown option {given}{nearest(given, known.values())}")
+
+
+def require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:
+    """Raise UsageError for an option that the command had once; `moved` says what to use."""
+    for word in argv[: argv.index("--")] if "--" in argv else argv:
+        name = "--" + word[2:].partition("=")[0].replace("-", "_")
+        if word.startswith("--") and name in moved:
+            raise UsageError(f"{name} is no longer an option: use {moved[name]}")
+
+
+def _normal(option: str) -> str:
+    return "--" + option[2:].replace("-", "_")
+
+
+def _is_command(word: str) -> bool:
+    return word[0].isalpha() and word.islower()
+
+
+def _repeats(line: str, option: str) -> bool:
+    import re
+
+    return bool(re.search(rf"{option}=\w+\]?\.\.\.", line))
+
+
+def _find_fault(line: str, options: Sequence[str], values: Sequence[str]) -> str:
+    """Return in which way arguments do not match a usage; empty if this cannot tell."""
+    import re
+
+    needed = re.sub(r"\[[^][]*\]", "", line)
+    possible_options = re.findall(r"--[\w-]+", line)
+    for name in options:
+        if options.count(name) > 1 and not _repeats(line, name):
+            return f"{name} is given twice"
+        if "[options]" not in line and name not in possible_options:
+            return f"{name} does not go with {line.split(maxsplit=1)[0]}"
+    for name in re.findall(r"--[\w-]+", needed):
+        if name not in options:
+            return f"{name} is missing"
+    required, possible = re.findall(_ARGUMENT, needed), re.findall(_ARGUMENT, line)
+    if len(values) < len(required):
+        return f"{required[len(values)]} is missing"
+    if len(values) > len(possible) and not re.search(rf"{_ARGUMENT}\]?\.\.\.", line):
+        return f"unexpected argument {values[len(possible)]!r}"
+    return ""
