@@ -283,7 +283,7 @@ def test_notes_count_the_training_runs_of_steps(models: tuple[str, str], runs: i
     [
         ([SMALL, LARGE], ["tiny/iter_0001000", "tiny/iter_0010000"]),
         (["/evals/models/tiny", "org/tiny"], ["tiny", "org/tiny"]),
-        (["/a/b", "/c/d"], ["/a/b", "/c/d"]),
+        (["/a/b", "/c/d"], ["…/b", "…/d"]),
     ],
 )
 def test_tables_show_short_names_of_models(models: list[str], shown: list[str]) -> None:

@@ -146,7 +146,7 @@ def test_long_names_are_cut_in_the_middle_if_they_stay_distinct() -> None:
     (board,) = boards(page([score(model, "t", 0.5) for model in (*long, *same)]))
     shown = {model: cells[0].text for model, cells in board.rows.items()}
     assert [len(shown[model]) for model in long] == [48, 48]
-    assert {shown[model] for model in same} == set(same)
+    assert {f"org/{shown[model]}" for model in same} == set(same)
     assert {board.rows[model][0].attributes["title"] for model in long} == set(long)
 
 
@@ -292,9 +292,10 @@ def test_rows_without_a_result_are_grouped_by_reason(run: Run, tmp_path: Path) -
     (facts,) = report_runs.read_runs([run_dir], lambda _: None)
     assert isinstance(facts, report_runs.RunFacts)
     (group,) = facts.unfinished
-    assert (group.number, group.state, group.reason) == (120, "pending", "not submitted")
+    assert (group.number, group.state, group.reason) == (120, "not submitted", "not submitted")
     cells = page([], [facts]).one("section", id="unfinished").one("tbody").all("td")
-    assert [cell.text for cell in cells[:3]] == ["120", "pending", "not submitted"]
+    assert [cell.text for cell in cells[:3]] == ["120", "not submitted", "not submitted"]
+    assert cells[3].one("summary").text == "a0 arc_easy, …"
     assert "… and 20 more" in cells[3].text
 
 

@@ -7,7 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.core import display
-from oellm.metrics.model_names import ModelName, fit_names, short_names, shorten_names
+from oellm.metrics.model_names import (
+    ModelName,
+    describe_left_out,
+    fit_names,
+    short_names,
+    shorten_names,
+)
 
 SMALL, LARGE = "/evals/models/tiny/iter_0001000", "/evals/models/tiny/iter_0010000"
 CELLS = st.lists(st.text("ab/,=猫\n", min_size=1, max_size=60), max_size=8)
@@ -33,9 +39,17 @@ def names(*cells: str) -> list[str]:
         # Arguments that all have say nothing.
         (["/m/a/x/1,dtype=f16", "/m/a/y/z/2/"], ["x/1,dtype=f16", "y/z/2"]),
         (["/m/a,dtype=f16", "/m/b,dtype=f16,x=1"], ["a", "b,x=1"]),
-        # Without the root, these would look like hub ids.
-        (["/a/b", "/c/d"], ["/a/b", "/c/d"]),
+        # Paths that share only the root keep what tells them apart.
+        (["/a/b", "/c/d"], ["…/b", "…/d"]),
         (["/models/a/b", "/evals/a/b"], ["/models/a/b", "/evals/a/b"]),
+        (["/a/x/run/iter_1", "/b/run/iter_2"], ["…/run/iter_1", "…/run/iter_2"]),
+        (["/a/x/y/m", "/b/x/m", "/b/z/n", "org/m"], ["…/y/m", "…/x/m", "…/z/n", "org/m"]),
+        (["/m", "/a/b/n"], ["/m", "…/n"]),
+        # An owner is no news if all models have it.
+        (["org/a", "org/b,x=1"], ["a", "b,x=1"]),
+        (["org/a", "org/a,x=1"], ["org/a", "org/a,x=1"]),
+        (["org/a", "orb/b"], ["org/a", "orb/b"]),
+        (["org/a", "/m/b"], ["org/a", "b"]),
         (["org/a", "b", "org/a,x=1"], ["org/a", "b", "org/a,x=1"]),
         # Names that would be equal are whole.
         (["/r/a/x", "/r/a/x/", "/r/b"], ["/r/a/x", "/r/a/x/", "b"]),
@@ -44,6 +58,24 @@ def names(*cells: str) -> list[str]:
 )
 def test_a_short_name_is_what_tells_models_apart(models: list[str], shown: list[str]) -> None:
     assert names(*models) == shown
+
+
+def test_what_names_lack_can_be_said() -> None:
+    def left_out(*cells: str) -> str:
+        return describe_left_out(short_names(map(ModelName, cells)))
+
+    begin = "names of models lack"
+    shared = "what all models share"
+    assert left_out("org/a", "org/b,x=1") == f"{begin} {shared}: org/"
+    assert left_out("/r/x/a", "/r/x/b") == f"{begin} {shared}: /r/x/"
+    assert left_out("/a/b", "/c/d", "/c/e") == (
+        f"{begin} the directories that they are in: /a/, /c/"
+    )
+    many = left_out(*(f"/{letter}/m{letter},x=1" for letter in "abcde"))
+    assert many == (
+        f"{begin} {shared}: x=1; and the directories that they are in: /a/, /b/, /c/ and 2 more"
+    )
+    assert left_out("org/a", "other/b") == ""
 
 
 def test_a_revision_is_shown_where_it_alone_differs() -> None:

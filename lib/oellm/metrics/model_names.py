@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
@@ -16,6 +16,10 @@ NameKey = TypeVar("NameKey", bound=Hashable)
 
 # Last names of directories that do not name a model. A training step does not name one, either.
 _PLAIN = ("hf", "checkpoints", "output")
+# What a name begins with that lacks directories which not all models share.
+_CUT = "…/"
+# The number of these directories that a message names.
+_NAMED = 3
 
 
 class ModelName(NamedTuple):
@@ -31,19 +35,20 @@ class ModelName(NamedTuple):
 
 
 def short_names(models: Iterable[ModelName]) -> dict[ModelName, str]:
-    """Return a name for each model, without the parts that all models have in common.
+    """Return a name for each model, as short as it can be and still tell it from the others.
 
     Absolute paths lose the directories that all of them begin with, and those that all of them end
-    with; a path without others keeps its last directories. What remains names a model:
-    `run/iter_1000`, not `iter_1000`. Paths that share only the root stay whole, because the rest
-    would look like a hub id. Hub ids stay whole, too. Models lose the arguments that all of them
+    with; a path without others keeps its last directories, and so do paths that share only the
+    root, as `…/run/iter_1000`. What remains names a model: `run/iter_1000`, not `iter_1000`. Hub
+    ids lose their owner if it is that of all models. Models lose the arguments that all of them
     have, and show the revision only if nothing else tells two of them apart. Names that would
     still be equal are the full names.
     """
     models = list(dict.fromkeys(models))
     words = {model: _words(model.path) for model in models}
     shared = set.intersection(*(set(each[1:]) for each in words.values())) if models else set()
-    short_paths = _short_paths({path for path, *_ in words.values() if path.startswith("/")})
+    paths = {path for path, *_ in words.values()}
+    short_paths = _without_owner(paths) or _short_paths({p for p in paths if p.startswith("/")})
     names = {}
     for model, (path, *arguments) in words.items():
         kept = (argument for argument in arguments if argument not in shared)
@@ -59,16 +64,24 @@ def short_names(models: Iterable[ModelName]) -> dict[ModelName, str]:
 def describe_left_out(names: Mapping[ModelName, str]) -> str:
     """Return what `short_names` left out of paths and arguments; empty if it is nothing."""
     frames: dict[str, None] = {}
+    tops: dict[str, None] = {}
     dropped: dict[str, None] = {}
     for model, name in names.items():
         path, *arguments = model.path.split(",")
         shown, *kept = name.partition(" @ ")[0].split(",")
-        if path != shown and shown in path:
+        if shown.startswith(_CUT):
+            tops[path.removesuffix(shown.removeprefix(_CUT))] = None
+        elif path != shown and shown in path:
             before, _, after = path.rpartition(shown)
             frames[f"{before}…{after}" if after else before] = None
         dropped |= dict.fromkeys(argument for argument in arguments if argument not in kept)
-    left_out = ", ".join([*frames, *dropped])
-    return f"names of models lack what all models share: {left_out}" if left_out else ""
+    shared = ", ".join([*frames, *dropped])
+    first = ", ".join(list(tops)[:_NAMED])
+    if len(tops) > _NAMED:
+        first += f" and {len(tops) - _NAMED} more"
+    left_out = [f"what all models share: {shared}"] if shared else []
+    left_out += [f"the directories that they are in: {first}"] if tops else []
+    return f"names of models lack {'; and '.join(left_out)}" if left_out else ""
 
 
 def shorten_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str]:
@@ -92,6 +105,17 @@ def _words(cell: str) -> list[str]:
     return [plain_path(path), *arguments]
 
 
+def _without_owner(paths: Collection[str]) -> dict[str, str]:
+    """Return hub ids without their owner; nothing if not all paths are ids of one owner."""
+    owners = {owner for owner, *rest in (path.split("/") for path in paths) if len(rest) == 1}
+    if len(paths) < 2 or len(owners) != 1 or "" in owners:
+        return {}
+    begin = f"{owners.pop()}/"
+    if not all(path.startswith(begin) and path.count("/") == 1 for path in paths):
+        return {}
+    return {path: path.removeprefix(begin) for path in paths}
+
+
 def _short_paths(paths: Iterable[str]) -> dict[str, str]:
     """Return what remains of each absolute path."""
     parts = {path: path.strip("/").split("/") for path in paths}
@@ -99,7 +123,7 @@ def _short_paths(paths: Iterable[str]) -> dict[str, str]:
         return {path: "/".join(names[-_needed(names) :]) for path, names in parts.items()}
     common = _agreement(parts.values())
     if not common:
-        return {}
+        return _last_parts(parts)
     # Each path keeps enough to name a model, also one that another path begins with.
     start = min(common, *(len(names) - _needed(names) for names in parts.values()))
     rest = {path: names[start:] for path, names in parts.items()}
@@ -108,6 +132,20 @@ def _short_paths(paths: Iterable[str]) -> dict[str, str]:
         *(len(names) - 1 for names in rest.values()),
     )
     return {path: "/".join(names[: len(names) - stop]) for path, names in rest.items()}
+
+
+def _last_parts(parts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Return the last directories of each path, as many of all as it takes to tell them apart."""
+    longest = max(map(len, parts.values()), default=0)
+    for size in range(1, longest + 1):
+        tails = {path: names[-max(size, _needed(names)) :] for path, names in parts.items()}
+        if len(set(map(tuple, tails.values()))) == len(parts):
+            # Without the mark, some would look like hub ids.
+            return {
+                path: path if len(tail) == len(parts[path]) else _CUT + "/".join(tail)
+                for path, tail in tails.items()
+            }
+    return {}
 
 
 def _needed(names: Sequence[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from oellm import __version__
@@ -18,6 +18,7 @@ from oellm.metrics.records import MetricRecord
 from oellm.metrics.score_groups import select_primary
 from oellm.report.leaderboard import LEVELS, Board, make_boards, make_language_boards
 from oellm.report.runs import RunFacts, UnreadableRun
+from oellm.status.row_titles import model_of
 
 if TYPE_CHECKING:
     from oellm.report.figures.figures import PageFigure
@@ -98,7 +99,8 @@ def render_page(contents: PageContents, log: Log) -> str:
 def _tables(contents: PageContents) -> dict[str, Any]:
     primary = select_primary(contents.records)
     # A model has one name on the whole page.
-    names = short_names(ModelName(each.model_path, each.model_revision) for each in primary)
+    scored = dict.fromkeys(ModelName(each.model_path, each.model_revision) for each in primary)
+    names = short_names([*scored, *_unfinished_models(contents.runs)])
     boards = make_boards(primary, names)
     language_boards = make_language_boards(primary, names, contents.languages)
     cells = [cell for board in boards for line in board.lines for cell in line.cells if cell]
@@ -107,13 +109,22 @@ def _tables(contents: PageContents) -> dict[str, Any]:
         "boards": boards,
         "language_boards": language_boards,
         "is_wide": any(len(board.columns) > _NARROW for board in (*boards, *language_boards)),
-        "n_models": len(names),
+        "names": names,
+        "model_of": model_of,
+        "n_models": len(scored),
         "left_out": describe_left_out(names),
         "n_tasks": len(tasks),
         "has_partial": any(cell.is_partial for cell in cells),
         "has_others": any(cell.others for cell in cells),
         "has_footnotes": any(cell.footnotes for cell in cells),
     }
+
+
+def _unfinished_models(runs: Iterable[RunFacts | UnreadableRun]) -> Iterator[ModelName]:
+    """Yield the models of the rows without a result that the page names."""
+    for run in runs:
+        for group in run.unfinished if isinstance(run, RunFacts) else ():
+            yield from (model_of(each.row) for each in group.rows)
 
 
 def _warnings(boards: Sequence[Board]) -> Iterator[str]:

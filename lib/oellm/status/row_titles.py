@@ -1,4 +1,4 @@
-"""Short titles of rows, no two of them alike: model, task and number of shots."""
+"""Short titles of rows, no two of them alike: model, task and, if need be, number of shots."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from collections.abc import Iterable, Mapping
 from oellm.core.display import shorten_middle
 from oellm.manifest.rows import Row
 from oellm.metrics.model_names import ModelName, short_names
+from oellm.metrics.records import canonical_model
 
 # The titles of rows, by eval_id.
 RowTitles = Mapping[str, str]
 
 
-def make_titles(rows: Iterable[Row]) -> RowTitles:
+def make_titles(rows: Iterable[Row], names: Mapping[ModelName, str] | None = None) -> RowTitles:
     """Return the titles of a run's rows, such as `run1/iter_1000 arc_easy 5-shot`.
 
-    Models lose what all models of the run have in common. Rows that differ in something else, such
-    as their limit, also show the beginning of their eval_id.
+    Models have the names that they have beside all other models of the run, or those in `names`.
+    The shots are shown of a task that occurs with several. Rows that differ in something else,
+    such as their limit, also show the beginning of their eval_id.
     """
     rows = list(rows)
-    models = short_names(map(_model, rows))
+    models = short_names(map(model_of, rows)) if names is None else names
     tasks = _last_parts({row["task_path"] for row in rows})
+    shots = Counter(task for task, _ in {(row["task_path"], row["n_shot"]) for row in rows})
     titles = {}
     for row in rows:
-        shots = f" {row['n_shot']}-shot" if row["n_shot"] else ""
-        titles[row["eval_id"]] = f"{models[_model(row)]} {tasks[row['task_path']]}{shots}"
+        title = f"{models[model_of(row)]} {tasks[row['task_path']]}"
+        if shots[row["task_path"]] > 1:
+            title += f" {row['n_shot']}-shot" if row["n_shot"] else " default shots"
+        titles[row["eval_id"]] = title
     counts = Counter(titles.values())
     return {
         eval_id: title if counts[title] == 1 else f"{title} ({eval_id[:8]})"
@@ -38,7 +43,7 @@ def describe_rows(rows: Iterable[Row], width: int) -> str:
     models: dict[ModelName, None] = {}
     tasks: dict[str, None] = {}
     for row in rows:
-        models.setdefault(_model(row))
+        models.setdefault(model_of(row))
         tasks.setdefault(row["task_path"])
     if not models:
         return "no rows"
@@ -55,8 +60,9 @@ def describe_rows(rows: Iterable[Row], width: int) -> str:
     return f"{shorten_middle(model, room)}{more_models}: {task}"
 
 
-def _model(row: Row) -> ModelName:
-    return ModelName(row["model_path"], row["model_revision"])
+def model_of(row: Row) -> ModelName:
+    """Return the model of a row as records name it."""
+    return ModelName(canonical_model(row["model_path"]), row["model_revision"])
 
 
 def _last_parts(paths: Iterable[str]) -> dict[str, str]:
