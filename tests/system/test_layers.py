@@ -45,6 +45,8 @@ LAYERS = (
     ("report", "doctor"),
     # What runs other commands; it looks at no other stage.
     ("wrappers",),
+    # A wrapper with a configuration and results of its own.
+    ("global_benchmark",),
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

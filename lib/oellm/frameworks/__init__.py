@@ -167,6 +167,18 @@ def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
     return list(unknown.values())
 
 
+def list_task_names(name: str, log: Log) -> list[str]:
+    """Return the names of a framework's tasks and groups, as far as oellm knows them.
+
+    Raises MachineError if that needs the framework, and it is not installed.
+    """
+    if program := create_program_framework(name):
+        catalogue = program.catalogue()
+        return sorted([*catalogue.tasks, *catalogue.groups])
+    names: list[str] = _module(name, "tasks").list_names(log)
+    return names
+
+
 def find_harness(name: str) -> Harness:
     """Return how the dashboard knows a framework; one that is not built in has its own name."""
     framework = _find(name)

@@ -173,6 +173,13 @@ def find_snapshot(path: str, revision: str, cache: str | None = None) -> str | N
     return directory if os.path.isdir(directory) else None
 
 
+def list_models(cache: str) -> list[str]:
+    """Return the names of the models of which a cache has a commit."""
+    roots = sorted(Path(cache).glob("models--*"))
+    names = [root.name for root in roots if any(root.glob("snapshots/*/config.json"))]
+    return [name.removeprefix("models--").replace("--", "/", 1) for name in names]
+
+
 def _own_cache() -> str:
     """Return the cache of this process, whose Python may lack the hub's library."""
     try:

@@ -101,6 +101,14 @@ class LmEvalTasks:
         return self._managers.version(task, include_path)
 
 
+def list_names(log: Log) -> list[str]:
+    """Return the names of the tasks, groups and tags that come with lm-eval.
+
+    Raises MachineError if lm-eval is not installed. A first call may scan its files.
+    """
+    return sorted(TaskIndices(os.environ, log).shipped().entries)
+
+
 def create_tasks(log: Log) -> LmEvalTasks:
     """Return lm-eval's tasks."""
     return LmEvalTasks(log)

@@ -1,0 +1,269 @@
+"""global-benchmark: Global Benchmarks, with its configuration and its results.
+
+Usage:
+  global-benchmark config [--force]
+  global-benchmark setup [--images_directory=DIR] [--definitions=NAME]...
+  global-benchmark run [--model=MODEL] [--tasks=TASK]... [--samples=PAIR]...
+                       [--limit=N] [--cell=CELL]... [--slurm]
+  global-benchmark list
+  global-benchmark save RUN_DIR
+
+Options:
+  --force                 Overwrite config.json without asking.
+  --images_directory=DIR  Where images go; by default that of config.json, else
+                          images. -i means the same.
+  --definitions=NAME      Images to build: llm_evaluation_harness,
+                          big_code_bench, big_code_evaluation_harness, or the
+                          name of a definition of oe-build.
+  --model=MODEL           The model: a name on the hub, or a path, of this
+                          machine or of a container. -m means the same.
+  --tasks=TASK            Tasks, separated by commas; `list` shows them.
+                          FRAMEWORK:TASK is any task of a framework. -t means
+                          the same.
+  --samples=PAIR          How bigcode's and bigcodebench's answers are drawn:
+                          TEMPERATURE,N_SAMPLES, or FRAMEWORK:TEMPERATURE,
+                          N_SAMPLES without the blank. Each is one evaluation.
+  --limit=N               Evaluate only the first N documents of each task.
+  --cell=CELL             A further cell of the rows, COLUMN=VALUE, or
+                          FRAMEWORK.COLUMN=VALUE for those of a framework.
+  --slurm                 Evaluate in Slurm jobs, and wait for them, instead of
+                          here.
+  --help                  Print this text.
+  --version               Print the version.
+
+What an option does not say is asked for on a terminal. You may repeat options
+that take lists.
+
+config writes config.json. Its section `run` has dtype, tensor_parallel_size (or
+tp), binds ("/a", "/a:/b" or {"source": "/a", "target": "/b"}) and
+images_directory; `slurm` has cpu_partition, cpus_per_task, gpu_partition,
+gpu_gres, mem, cpus_per_gpu, concurrency, account, gpu_constraint and exclude. A
+section may have any other setting of a cluster, too (docs/SCHEMA.md). They
+replace those of this machine's cluster, which oe-detect shows. Without --slurm
+the section slurm does not count.
+
+setup makes images with oe-build. run takes for each framework the image that
+fits: for GPUs of NVIDIA or AMD, or for a CPU if there is no GPU.
+
+run sends its rows through oe-fetch, oe-render and oe-submit, and prints these
+command lines on stderr. lm-eval uses vLLM, unless its image has none. On Slurm,
+a run that is interrupted while it waits goes on; `oe-submit --wait=done
+results/UUID` waits again, and `save results/UUID` writes its results.
+
+Output: run and save print the path of the results, results/UUID.json: the model
+  and, by task, a list of its metrics with their temperature, n_samples and
+  subset. The run directory is results/UUID. list prints the tasks (schema.json,
+  table `benchmark`): a table on a terminal, CSV elsewhere. setup prints the
+  records of oe-build, config the path of the file.
+
+Exit status: 0 done; 1 rows have no result, or an image could not be built; 2
+  bad usage or configuration; 3 no sbatch, image or hub; 130 interrupted.
+
+Examples:
+  global-benchmark config
+  global-benchmark setup --definitions llm_evaluation_harness
+  global-benchmark run --model acme/tiny --tasks humaneval,mmlu --slurm
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from oellm import cli
+from oellm.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from oellm.clusters.cluster import Cluster
+    from oellm.global_benchmark.benchmark_tasks import BenchmarkTask, Sampling
+    from oellm.global_benchmark.config_file import BenchmarkConfig
+
+_SHORT = {"-m": "--model", "-t": "--tasks", "-i": "--images_directory"}
+
+
+class Options(NamedTuple):
+    """The command line of `run`."""
+
+    model: str | None
+    tasks: list[str]
+    samples: list[str]
+    cells: list[str]
+    slurm: bool
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    if argv is None:
+        sys.argv[1:] = [_SHORT.get(word, word) for word in sys.argv[1:]]
+    return cli.run("global-benchmark", doc=__doc__, command=_global_benchmark, argv=argv)
+
+
+def _global_benchmark(arguments: cli.Arguments) -> int:
+    if arguments["config"]:
+        return _config(is_forced=arguments["--force"])
+    if arguments["setup"]:
+        return _setup(arguments["--images_directory"], _pieces(arguments["--definitions"]))
+    if arguments["list"]:
+        return _list()
+    if arguments["save"]:
+        return _save(arguments["RUN_DIR"])
+    limit = arguments["--limit"]
+    return _run(
+        Options(
+            model=arguments["--model"],
+            tasks=_pieces(arguments["--tasks"]),
+            samples=arguments["--samples"],
+            cells=[*([f"limit={limit}"] if limit is not None else []), *arguments["--cell"]],
+            slurm=arguments["--slurm"],
+        )
+    )
+
+
+def _pieces(values: Sequence[str]) -> list[str]:
+    return [piece.strip() for value in values for piece in value.split(",") if piece.strip()]
+
+
+def _config(*, is_forced: bool) -> int:
+    from oellm.core import menus
+    from oellm.global_benchmark.config_file import FILE, write_defaults
+
+    if Path(FILE).exists() and not is_forced:
+        if not menus.is_interactive():
+            raise UsageError(f"{FILE} exists; --force overwrites it")
+        if not menus.confirm(f"{FILE} exists. Overwrite it?"):
+            cli.message(f"{FILE} stays as it is")
+            return ExitStatus.DONE
+    write_defaults(Path(FILE))
+    print(FILE)
+    return ExitStatus.DONE
+
+
+def _setup(directory: str | None, names: list[str]) -> int:
+    from oellm.global_benchmark import framework_images, questions
+    from oellm.images.definitions import containers_directory, definition_names
+    from oellm.wrappers.pipeline import run_pipeline
+
+    cluster = _find_cluster(_read_config(slurm=False, may_lack=True), slurm=False)
+    configured = cluster.text("images_directory")
+    chosen = directory or os.path.relpath(configured)
+    known = definition_names(containers_directory())
+    names = names or questions.ask_definitions(known)
+    kind = framework_images.find_kind(cluster)
+    definitions = framework_images.expand_definitions(names, known, kind)
+    if os.path.abspath(chosen) != configured:
+        cli.message(f"config.json has other images: set run.images_directory to {chosen!r}")
+    return run_pipeline([["oe-build", f"--dir={chosen}", *definitions]], log=cli.message)
+
+
+def _list() -> int:
+    import textwrap
+
+    from oellm.core import schema, tables
+    from oellm.core.display import shorten_middle
+    from oellm.global_benchmark.benchmark_tasks import find_obstacle, known_tasks
+
+    rows = [(*task.shown(), find_obstacle(task)) for task in known_tasks().values()]
+    columns = list(schema.table("benchmark"))
+    if not sys.stdout.isatty():
+        tables.write_rows(rows, columns, layout="csv", stream=sys.stdout)
+        return ExitStatus.DONE
+    # The last columns are long, and mostly empty.
+    notes = [f"{row[0]}: {text}" for row in rows for text in row[3:] if text]
+    tables.write_rows(
+        [(*row[:2], shorten_middle(row[2], 38)) for row in rows],
+        columns[:3],
+        layout="table",
+        stream=sys.stdout,
+        caption=[line for note in notes for line in textwrap.wrap(note, 79)],
+    )
+    return ExitStatus.DONE
+
+
+def _save(directory: str) -> int:
+    from oellm.global_benchmark.benchmark_run import BenchmarkRun
+
+    run = BenchmarkRun(Path(os.path.normpath(directory)))
+    status = run.save_results(cli.message)
+    print(run.results)
+    return status
+
+
+def _run(options: Options) -> int:
+    from oellm.global_benchmark import manifest_rows, questions, run_cluster
+    from oellm.global_benchmark.benchmark_run import BenchmarkRun
+    from oellm.global_benchmark.benchmark_tasks import find_task
+
+    config = _read_config(slurm=options.slurm)
+    cells = [manifest_rows.parse_cell(text) for text in options.cells]
+    tasks = [find_task(name) for name in options.tasks]
+    samplings = _samplings(options.samples)
+    cluster = _find_cluster(config, slurm=options.slurm)
+    hf_home = cluster.text("hf_home")
+    model = options.model or questions.ask_model(hf_home, config.binds)
+    tasks = tasks or list(map(find_task, questions.ask_tasks(cli.message)))
+    run_cluster.require_environments(cluster, tasks)
+    rows = manifest_rows.make_rows(
+        manifest_rows.GivenModel(model, config),
+        tasks,
+        samplings=_complete(samplings, tasks),
+        cells=cells,
+        cluster=cluster,
+    )
+    run = BenchmarkRun.create()
+    with cli.stdout_diverted():
+        status = run.evaluate(rows, cluster, cli.message)
+    if not run.is_there or status not in (ExitStatus.DONE, ExitStatus.FAILED):
+        return status
+    saved = run.save_results(cli.message)
+    print(run.results)
+    return status or saved
+
+
+def _samplings(texts: Sequence[str]) -> dict[str, list[Sampling]]:
+    """Return the samplings of the command line by framework; those of all have an empty name."""
+    from oellm.global_benchmark.benchmark_tasks import parse_samplings
+
+    found: dict[str, list[Sampling]] = {}
+    for text in texts:
+        suite, _, pairs = text.rpartition(":")
+        try:
+            found.setdefault(suite, []).extend(parse_samplings(pairs))
+        except ValueError as error:
+            raise UsageError(f"--samples: {error}") from None
+    return found
+
+
+def _complete(
+    given: dict[str, list[Sampling]], tasks: Sequence[BenchmarkTask]
+) -> dict[str, list[Sampling]]:
+    """Return the samplings of each framework of the tasks; asks for those that no option gives."""
+    from oellm.global_benchmark import questions
+
+    found = {}
+    for suite in dict.fromkeys(task.eval_suite for task in tasks if task.needs_samples):
+        names = [task.name for task in tasks if task.eval_suite == suite]
+        found[suite] = given.get(suite) or given.get("") or questions.ask_samplings(suite, names)
+    if unused := given.keys() - {"", *found}:
+        raise UsageError(f"--samples: no task is of {sorted(unused)[0]!r}")
+    return found
+
+
+def _read_config(*, slurm: bool, may_lack: bool = False) -> BenchmarkConfig:
+    from oellm.global_benchmark.config_file import FILE, default_config, read_config
+
+    if may_lack and not Path(FILE).exists():
+        return default_config()
+    return read_config(Path(FILE), slurm=slurm)
+
+
+def _find_cluster(config: BenchmarkConfig, *, slurm: bool) -> Cluster:
+    from oellm.global_benchmark.run_cluster import resolve_benchmark_cluster
+
+    return resolve_benchmark_cluster(config, os.environ, slurm=slurm)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

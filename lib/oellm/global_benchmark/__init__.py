@@ -1,0 +1,1 @@
+"""Global Benchmarks: its configuration file, task names and results, over oellm's own commands."""

@@ -1,0 +1,88 @@
+"""The cluster of a run: what is known of this machine, with the settings of config.json over it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from oellm.clusters.cluster import Cluster, Layer, resolve_cluster
+from oellm.core import json_codec
+from oellm.core.atomic import write_file
+from oellm.errors import MachineError
+from oellm.global_benchmark.benchmark_tasks import BenchmarkTask, image_definitions
+from oellm.global_benchmark.config_file import FILE, RUN, SLURM, BenchmarkConfig
+from oellm.global_benchmark.framework_images import (
+    ARGUMENTS,
+    find_images,
+    find_kind,
+    kind_of_image,
+)
+
+# Where results are, below the current directory.
+RESULTS = "results"
+_ORIGIN = "global-benchmark"
+# The cache of a machine without one for all its users.
+_CACHE = "{home}/.cache/huggingface"
+
+
+def resolve_benchmark_cluster(
+    config: BenchmarkConfig, environ: Mapping[str, str], *, slurm: bool
+) -> Cluster:
+    """Return the settings of a run with this configuration, on Slurm or on this machine.
+
+    They are those of this machine's cluster (oe-detect), or generic ones if none matches. Images
+    come from images_directory, unless a setting names others. Raises MachineError without sbatch
+    where it is needed, and as resolve_cluster.
+    """
+    executor = [f"executor={'slurm' if slurm else 'local'}"]
+    first = [
+        Layer(_ORIGIN, {"eval_output_dir": os.path.abspath(RESULTS), "hf_home": _CACHE}),
+        Layer(f"{FILE}: {RUN}", config.run),
+        Layer(f"{FILE}: {SLURM}", config.slurm),
+    ]
+    name = None
+    try:
+        cluster = resolve_cluster(None, executor, environ, own=first)
+    except MachineError:
+        name = "slurm" if slurm else "local"
+        cluster = resolve_cluster(name, executor, environ, own=first)
+    if slurm and cluster.text("name") == "local":
+        raise MachineError("--slurm: this machine has no sbatch")
+    own = [Layer(_ORIGIN, _values_for(cluster)), *first[1:]]
+    return resolve_cluster(name, executor, environ, own=own)
+
+
+def require_environments(cluster: Cluster, tasks: Iterable[BenchmarkTask]) -> None:
+    """Raise MachineError if there is neither an image nor a virtual environment for a task."""
+    places = {**cluster.mapping("images"), **cluster.mapping("venvs")}
+    for task in tasks:
+        if task.eval_suite not in places and not cluster.text("venv"):
+            directory = cluster.text("images_directory")
+            makers = [name for name, keys in image_definitions().items() if task.eval_suite in keys]
+            setup = f"global-benchmark setup{''.join(f' --definitions {each}' for each in makers)}"
+            raise MachineError(
+                f"{task.name}: no image of {task.eval_suite} in {directory}; `{setup}` makes it"
+            )
+
+
+def _values_for(cluster: Cluster) -> dict[str, Any]:
+    """Return the settings that a cluster lacks for a run."""
+    values: dict[str, Any] = {"eval_output_dir": os.path.abspath(RESULTS)}
+    if not cluster.text("eval_base_dir"):
+        values["hf_home"] = _CACHE
+    if cluster.text("container_runtime") == "none":
+        values["container_runtime"] = "auto"
+    images = find_images(Path(cluster.text("images_directory")), find_kind(cluster))
+    values["images"] = {key: str(path) for key, path in images.items()}
+    kinds = sorted({kind_of_image(path) for path in images.values()})
+    arguments = [word for kind in kinds for word in ARGUMENTS[kind]]
+    if arguments and not cluster.items("container_args"):
+        values["container_args"] = arguments
+    return values
+
+
+def write_cluster(path: Path, cluster: Cluster) -> None:
+    """Write the settings as oe-render and oe-fetch read them (`--cluster FILE`)."""
+    write_file(path, json_codec.dumps(dict(cluster.settings), indent=True) + b"\n")
