@@ -5,6 +5,8 @@ Usage:
 
 Options:
   --list            Build nothing; print what exists, and what is out of date.
+  --verify          Build nothing; check the SHA-256 of each image, run its
+                    %test, and ask it for the versions of the frameworks.
   --pull=SOURCE     Build nothing; put images in place that are built already:
                     from oras://, docker://, library://, hf:// or https://.
   --push=TARGET     Build nothing; upload images to oras://HOST/REPOSITORY:TAG.
@@ -34,21 +36,20 @@ NAME.def there, or a file requirements/NAME.txt with -cpu; or the path of your
 own file NAME.def. Its image is NAME.sif, which the setting images of a cluster
 may name.
 
-oe-build builds an image only if it is missing, or if the definition, a file in
-it, the base image or an argument has changed since. What is known of an image
-is beside it: NAME.sif.json with its SHA-256, labels, and what it was made of,
-and NAME.sif.log with the log of the last build.
+oe-build builds an image only if it is missing, or if the definition, a file
+that it copies, the base image or an argument has changed since. What is known
+of an image is beside it: NAME.sif.json with its SHA-256, its labels and what
+it was made of, and NAME.sif.log with the log of the last build.
 
-The way to build is root (with all capabilities), userns (root without: in a
-user namespace), fakeroot (a user with user namespaces or subordinate ids),
-proot (SingularityCE), or remote (SingularityCE, after `remote login`). If none
-works, oe-build says why.
+The ways to build: root (with all capabilities), userns (root without them: in
+a user namespace), fakeroot (other users, in user namespaces), proot and remote
+(SingularityCE only). If none works, oe-build says why.
 
-Room on the disks is checked first, roughly: in DIRECTORY, for the base images
+Room on the disks is checked first, roughly: in DIRECTORY, for base images
 (APPTAINER_CACHEDIR), and for what is unpacked (APPTAINER_TMPDIR, else TMPDIR).
-An image is put in place when it is whole, so jobs can use the one before until
-then. Two oe-build at the same time share the work. What a killed one leaves
-behind, the next one removes.
+An image is put in place when it is whole; until then jobs use the one before.
+Two oe-build at the same time share the work. What a killed one leaves behind,
+the next one removes.
 
 --pull takes an image from SOURCE:
 
@@ -78,12 +79,14 @@ Input: names, as arguments or line by line on stdin (`-` or none); `#` begins a
 Output: a record for each image (schema.json, table `image`), as it ends.
   Tables buffer.
 
-Exit status: 0 done; 1 an image could not be built or moved; 2 bad usage; 3 no
-  Apptainer, no rights, or no room; 130 interrupted.
+Exit status: 0 done; 1 an image could not be built or moved, or is not sound; 2
+  bad usage; 3 no Apptainer, no rights, or no room; 130 interrupted.
 
 Examples:
   oe-build --list
   oe-build --dir images lm_eval-cuda evalplus-evaluate-cpu
+  oe-build --list --format csv | csvgrep -c status -m out_of_date |
+      csvcut -c name | sed 1d | oe-build
   oe-build --pull oras://registry.example.org/oellm/{name}:1.0 lm_eval-cuda
   oe-build --arg FROM=nvcr.io/nvidia/pytorch:25.12-py3 lm_eval-cuda
 """
@@ -113,6 +116,7 @@ class Options(NamedTuple):
     layout: str
     jobs: int
     is_list: bool
+    is_check: bool
     pull: str | None
     push: str | None
     is_insecure: bool
@@ -135,11 +139,11 @@ def _options(arguments: cli.Arguments) -> Options:
     formats = (*tables.STREAMED, *tables.TABLES)
     if layout not in formats:
         raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
-    if arguments["--list"] and arguments["--force"]:
-        raise UsageError("--list builds nothing: leave out --force")
-    actions = [name for name in ("--list", "--pull", "--push") if arguments[name]]
+    actions = [name for name in ("--list", "--verify", "--pull", "--push") if arguments[name]]
     if len(actions) > 1:
         raise UsageError(f"{' and '.join(actions)} exclude each other")
+    if arguments["--force"] and actions and not arguments["--pull"]:
+        raise UsageError(f"{actions[0]} builds nothing: leave out --force")
     if arguments["--arg"] and (arguments["--pull"] or arguments["--push"]):
         raise UsageError(f"{actions[0]} builds nothing: leave out --arg")
     return Options(
@@ -149,6 +153,7 @@ def _options(arguments: cli.Arguments) -> Options:
         layout=layout,
         jobs=cli.positive(arguments, "--jobs"),
         is_list=arguments["--list"],
+        is_check=arguments["--verify"],
         pull=arguments["--pull"],
         push=arguments["--push"],
         is_insecure=arguments["--insecure"],
@@ -176,6 +181,8 @@ def _build(arguments: cli.Arguments) -> int:
         return ExitStatus.DONE
     if not targets:
         cli.message("nothing to do: there are no names")
+    if options.is_check:
+        return _exit_status(_write(images.verify(targets), options.layout))
     jobs = ParallelJobs(options.jobs, cli.message, cli.status_line())
     ended = images.build(targets, jobs, at_once=options.jobs, is_forced=options.is_forced, way=way)
     return _exit_status(_write(ended, options.layout))

@@ -33,6 +33,7 @@ HEAVY = {
 HEADER = b"model_path,task_path,n_shot\n"
 # Commands that read stdin, with the beginning of an input that they wait for the rest of.
 READERS = {
+    "oe-build": (["--cluster=local", "--dir=."], b"\n"),
     "oe-collect": ([], b"\n"),
     "oe-missing": ([], b"\n"),
     "oe-pivot": ([], b"\n"),

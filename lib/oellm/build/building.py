@@ -21,9 +21,11 @@ from oellm.build.image_states import (
 )
 from oellm.build.outcomes import ImageOutcome
 from oellm.build.parallel_jobs import ParallelJobs
+from oellm.build.verification import ImageCheck
 from oellm.build.ways import WAYS, BuildWay, find_way
 from oellm.clusters.cluster import Cluster
 from oellm.core.log import Log
+from oellm.core.redaction import holds_secret
 from oellm.errors import UsageError, nearest
 from oellm.images.definitions import (
     containers_directory,
@@ -40,9 +42,14 @@ _IMAGE_NAME = re.compile(r"[\w.+-]+(?: [\w.+-]+)*")
 def parse_arguments(texts: Iterable[str]) -> dict[str, str]:
     """Return build arguments from texts NAME=VALUE; raises UsageError for another text."""
     pairs = [text.partition("=") for text in texts]
-    for name, equals, _ in pairs:
+    for name, equals, value in pairs:
         if not equals or not name:
             raise UsageError(f"--arg: expected NAME=VALUE, got {name + equals!r}")
+        if holds_secret(value):
+            raise UsageError(
+                f"--arg: {name}: expected no token and no password: everybody can read the "
+                "definition in an image; give it to the runtime as APPTAINERENV_NAME"
+            )
     return {name: value for name, _, value in pairs}
 
 
@@ -136,6 +143,13 @@ class ImageCollection:
             yield self._states.describe(target, self._used.get(target.path, ()))
         for path, keys in foreign_images(self._used, targets) if is_whole else ():
             yield self._states.describe_foreign(path, keys)
+
+    def verify(self, targets: Sequence[ImageTarget]) -> Iterator[ImageOutcome]:
+        """Yield whether each image is sound; see ImageCheck."""
+        check = ImageCheck(self.runtime, self._environ, self._log)
+        for target in targets:
+            keys = self._used.get(target.path, ())
+            yield check.verify(target.definition.name, target.path, keys)
 
     def build(
         self,

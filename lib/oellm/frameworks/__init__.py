@@ -257,6 +257,12 @@ def create_tasks(name: str, log: Log) -> Tasks:
     return tasks
 
 
+def find_version_fault(name: str, version: str) -> str:
+    """Return why oellm does not work with a version of a resident framework; empty if it does."""
+    fault: str = _module(name, "environment").find_version_fault(version)
+    return fault
+
+
 def result_readers() -> list[ResultReader]:
     """Return the readers of all frameworks' result files, in the order in which to ask them."""
     readers: list[ResultReader] = [

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from oellm.core import json_codec
 from oellm.errors import MachineError
 
 _RUNTIMES = ("apptainer", "singularity")
+# Prints the versions of packages as JSON.
+_VERSIONS = """
+import importlib.metadata, importlib.util, json, sys
+found = {}
+for name in sys.argv[1:]:
+    found[name] = "" if importlib.util.find_spec(name) else None
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
 # Seconds for what reads the head of a file.
 _PATIENCE_S = 120.0
 # Variables of a login shell that would change what runs in an image.
@@ -27,7 +40,7 @@ def find_runtime(setting: str) -> str:
     for name in names:
         if found := shutil.which(name):
             return found
-    missing = f"{names[0]} is" if len(names) == 1 else f"neither {names[0]} nor {names[1]} is"
+    missing = f"{names[0]} is not" if len(names) == 1 else f"neither {' nor '.join(names)} is"
     raise MachineError(f"{missing} on PATH: images are made and tested on a machine that has it")
 
 
@@ -38,8 +51,8 @@ def read_labels(runtime: str, image: Path) -> dict[str, str]:
         command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S, check=False
     )
     if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines()
-        raise ValueError(f"it is no image: {said[-1] if said else 'inspect failed'}")
+        said = _last_line(done.stderr.decode(errors="replace"))
+        raise ValueError(f"it is no image: {said or 'inspect failed'}")
     try:
         labels = json_codec.loads(done.stdout)["data"]["attributes"]["labels"]
     except (ValueError, TypeError, KeyError):
@@ -52,6 +65,45 @@ def environment_of_image(environ: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in environ.items() if name not in _FOREIGN}
     kept |= {f"{runtime.upper()}ENV_PYTHONNOUSERSITE": "1" for runtime in _RUNTIMES}
     return kept
+
+
+def run_test(runtime: str, image: Path, environ: Mapping[str, str]) -> tuple[int, str]:
+    """Run the %test of an image; return its exit status, and what it has written."""
+    return _run([runtime, "test", "--cleanenv", str(image)], environ)
+
+
+def find_versions(
+    runtime: str, image: Path, names: Iterable[str], environ: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return the version of each Python package in an image.
+
+    It is empty for a package that tells none, and None for one that is not there. Raises ValueError
+    if the image has no Python that can be asked.
+    """
+    command = [runtime, "exec", "--cleanenv", str(image), "python3", "-c", _VERSIONS, *names]
+    status, said = _run(command, environ)
+    with contextlib.suppress(ValueError, IndexError):
+        found = json_codec.loads(said.splitlines()[-1].encode())
+        if status == 0 and isinstance(found, dict):
+            return found
+    raise ValueError(f"python3 in the image fails: {_last_line(said) or f'status {status}'}")
+
+
+def _run(command: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
+    """Run a program of an image; return its exit status, and what it has written."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment_of_image(environ),
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(errors="replace")
+
+
+def _last_line(text: str) -> str:
+    return next(reversed(text.strip().splitlines()), "")
 
 
 def version_of_runtime(runtime: str) -> str:

@@ -53,13 +53,16 @@ def describe_environment(handle: Handle) -> Environment:
     )
 
 
+def find_version_fault(version: str) -> str:
+    """Return why oellm does not work with a version of lm-eval; empty if it does."""
+    if tuple(map(int, re.findall(r"[0-9]+", version)[:3])) >= _OLDEST:
+        return ""
+    oldest = ".".join(map(str, _OLDEST))
+    return f"lm-eval {version} is too old, {oldest} is the oldest that oellm works with"
+
+
 def _require_version() -> None:
     import importlib.metadata
 
-    version = importlib.metadata.version("lm_eval")
-    if tuple(map(int, re.findall(r"[0-9]+", version)[:3])) < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
-        raise MachineError(
-            f"lm-eval {version} is too old, {oldest} is the oldest that oellm works with: "
-            "use another image or environment"
-        )
+    if fault := find_version_fault(importlib.metadata.version("lm_eval")):
+        raise MachineError(f"{fault}: use another image or environment")

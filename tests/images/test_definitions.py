@@ -1,0 +1,80 @@
+"""Definitions: their names, and what an image of one is made of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from oellm.errors import UsageError
+from oellm.images.definitions import (
+    containers_directory,
+    definition_names,
+    find_definition,
+    read_inputs,
+    select_arguments,
+)
+from support.fake_apptainer import write_definition
+
+HEAD = "Bootstrap: {{ BOOTSTRAP }}\nFrom: {{FROM}}"
+ARGUMENTS = {"BOOTSTRAP": "docker", "FROM": "python:3", "NAME": "a"}
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Path:
+    directory = tmp_path / "containers"
+    (directory / "requirements").mkdir(parents=True)
+    for name in ("a", "b-evaluate"):
+        (directory / "requirements" / f"{name}.txt").write_text(name)
+    files = ["containers/requirements/{{ NAME }}.txt"]
+    for name in ("framework-cpu", "own-cuda"):
+        write_definition(directory / f"{name}.def", files=files, head=HEAD, arguments=ARGUMENTS)
+    return directory
+
+
+def test_each_definition_and_each_lock_file_has_a_name(containers: Path) -> None:
+    assert definition_names(containers) == ["a-cpu", "b-evaluate-cpu", "own-cuda"]
+    definition = find_definition("b-evaluate-cpu", containers)
+    assert definition.path == containers / "framework-cpu.def"
+    assert definition.arguments == {"NAME": "b-evaluate"}
+    with pytest.raises(UsageError, match="unknown definition 'own-cude', did you mean own-cuda"):
+        find_definition("own-cude", containers)
+
+
+def test_inputs_are_those_of_the_lock_file_and_the_base_that_the_arguments_say(
+    containers: Path,
+) -> None:
+    definition = find_definition("b-evaluate-cpu", containers)
+    inputs = read_inputs(definition, {})
+    assert inputs.base == "docker://python:3"
+    assert [*inputs.files] == ["containers/requirements/b-evaluate.txt"]
+    assert read_inputs(definition, {"FROM": "debian"}).base == "docker://debian"
+    # A local base is another one if it has changed.
+    base = containers / "base.sif"
+    local = {"BOOTSTRAP": "localimage", "FROM": str(base)}
+    base.write_text("x")
+    before = read_inputs(definition, local)
+    os.utime(base, ns=(1, 1))
+    (difference,) = read_inputs(definition, local).differences(before.to_json())
+    assert difference.startswith("base changed: localimage://")
+
+
+def test_an_argument_that_only_some_definitions_have_is_for_these(containers: Path) -> None:
+    write_definition(containers / "plain.def")
+    definitions = [find_definition(name, containers) for name in ("own-cuda", "plain", "a-cpu")]
+    selected = select_arguments(definitions, {"FROM": "x"})
+    assert selected == {"own-cuda": {"FROM": "x"}, "plain": {}, "a-cpu": {"FROM": "x"}}
+    # The name of the image stands for this one.
+    with pytest.raises(UsageError, match="no definition has the argument 'NAME'"):
+        select_arguments(definitions[2:], {"NAME": "b-evaluate"})
+
+
+def test_all_definitions_of_the_project_can_be_read() -> None:
+    containers = containers_directory()
+    names = definition_names(containers)
+    assert "lm_eval-cuda" in names
+    for name in names:
+        inputs = read_inputs(find_definition(name, containers), {})
+        assert inputs.base.startswith("docker://")
+        assert "{{" not in inputs.base
