@@ -43,10 +43,11 @@ def test_a_proposal_goes_through_a_pipe(run: Run, node: LoginNode, tmp_path: Pat
     changed = json.loads(printed)
     changed["clusters"]["my-snellius"]["time_limit"] = "02:00:00"
     env = {"OELLM_CONFIG": str(tmp_path / "other.json"), "FAKE_SLURM": "/nowhere"}
-    options = ("--yes", "--cluster=mine", "--set=account=lab", "-")
+    options = ("--yes", "--cluster=mine", "--set=gpu_partition=gpu_vis", "-")
     done = run("oe-config", *options, stdin=json.dumps(changed), env=env)
     (entry,) = json.loads((tmp_path / "other.json").read_text())["clusters"].values()
-    assert (entry["time_limit"], entry["account"]) == ("02:00:00", "lab")
+    assert (entry["time_limit"], entry["partition"]) == ("02:00:00", "gpu_vis")
+    assert "gpu_partition" not in entry
     assert json.loads(done.stdout) == {"clusters": {"mine": entry}}
 
 
@@ -153,6 +154,19 @@ def test_an_entry_that_will_not_be_found_is_named(run: Run, node: LoginNode) -> 
     assert f"no host name pattern of my-snellius matches {host}: set hostnames" in done.stderr
     done = run("oe-config", "--yes", "--force", env={**node.env, "OELLM_CLUSTER": "lumi"})
     assert "OELLM_CLUSTER says that this is the cluster lumi: unset it" in done.stderr
+
+
+def test_a_machine_that_the_file_knows_keeps_its_name(run: Run, node: LoginNode) -> None:
+    node.file.parent.mkdir()
+    known = {"clusters": {"ours": {"hostnames": [socket.gethostname()], "eval_base_dir": "/b"}}}
+    node.file.write_text(json.dumps(known))
+    refused = run("oe-config", "--yes", env=node.env, status=2)
+    assert "has a cluster ours already" in refused.stderr
+    run("oe-config", "--yes", "--force", env=node.env)
+    assert list(own_file(node)["clusters"]) == ["ours"]
+    # Another entry for the same machine would never be taken.
+    done = run("oe-config", "--yes", "--cluster=other", env=node.env)
+    assert "a host name pattern of the cluster ours also matches" in done.stderr
 
 
 def test_a_terminal_gets_a_path_and_the_next_commands(node: LoginNode, tmp_path: Path) -> None:

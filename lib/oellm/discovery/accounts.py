@@ -9,6 +9,7 @@ from oellm.discovery.machine import Machine
 from oellm.discovery.partition_views import PartitionView
 from oellm.discovery.proposed_setting import Alternative, ProposedSetting, alternatives
 from oellm.slurm.accounting import Association, QosLimits
+from oellm.slurm.notation import parse_count
 
 # Variables that name the account to Slurm's own commands.
 _VARIABLES = ("SBATCH_ACCOUNT", "SLURM_ACCOUNT", "SALLOC_ACCOUNT")
@@ -78,16 +79,17 @@ def propose_queue_limit(
 ) -> Iterator[ProposedSetting]:
     """Yield the setting queue_limit, if Slurm bounds the jobs of a user."""
     limits = [
-        (int(association.max_submit_jobs), f"MaxSubmitJobs of account {association.account}")
+        (
+            parse_count(association.max_submit_jobs),
+            f"MaxSubmitJobs of account {association.account}",
+        )
         for association in _associations(machine, account)
-        if association.max_submit_jobs.isdecimal()
     ]
     limits += [
-        (int(limit.max_submit_jobs), f"MaxSubmitJobsPerUser of QOS {limit.name}")
+        (parse_count(limit.max_submit_jobs), f"MaxSubmitJobsPerUser of QOS {limit.name}")
         for limit in qos_limits(machine, view, account=account, qos=qos)
-        if limit.max_submit_jobs.isdecimal()
     ]
-    if found := [limit for limit in limits if limit[0] > 0]:
+    if found := [limit for limit in limits if limit[0]]:
         most, origin = min(found)
         yield ProposedSetting("queue_limit", most, f"{origin} (sacctmgr)")
 

@@ -80,7 +80,7 @@ def look_at_machine(environ: Mapping[str, str]) -> Machine:
         views=partition_views(facts),
         storage=find_storage(environ, [user, *groups]),
         runtime=found,
-        module="" if found else _find_module(environ),
+        module="" if found else find_module(environ),
         environ=environ,
     )
 
@@ -94,7 +94,7 @@ def _group_names() -> list[str]:
     return names
 
 
-def _find_module(environ: Mapping[str, str]) -> str:
+def find_module(environ: Mapping[str, str]) -> str:
     """Return the environment module of a container runtime; empty if there is none."""
     for directory in environ.get("MODULEPATH", "").split(":"):
         for name in _MODULES:

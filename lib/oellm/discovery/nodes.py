@@ -11,7 +11,7 @@ from oellm.discovery.machine import Machine
 from oellm.discovery.partition_views import PartitionView
 from oellm.discovery.proposed_setting import Alternative, ProposedSetting, alternatives
 from oellm.slurm.gres import GpuCount
-from oellm.slurm.notation import format_time_limit, parse_time_limit
+from oellm.slurm.notation import format_time_limit, parse_count, parse_time_limit
 from oellm.slurm.partitions import NodeGroup
 
 _DEFAULT_TIME = "24:00:00"
@@ -95,10 +95,10 @@ def _takes_whole_nodes(machine: Machine, view: PartitionView) -> str:
 def _cores(machine: Machine, group: NodeGroup) -> tuple[int, str]:
     """Return the cores that jobs get on a node, and how that is known."""
     details = machine.facts.details.get(group.first_node, {})
-    given = details.get("CPUEfctv") or details.get("CPUTot") or ""
-    threads = details.get("ThreadsPerCore", "")
-    if given.isdecimal() and threads.isdecimal() and int(threads):
-        cores = int(given) // int(threads)
+    given = parse_count(details.get("CPUEfctv") or details.get("CPUTot") or "")
+    threads = parse_count(details.get("ThreadsPerCore", ""))
+    if given and threads:
+        cores = given // threads
         return cores, f"{cores} cores of {group.first_node} for jobs"
     return group.cpus, f"{group.cpus} CPUs of a node"
 
@@ -137,6 +137,6 @@ def _default_memory(machine: Machine, view: PartitionView, cpus_per_gpu: int) ->
             (said.get("DefMemPerCPU", ""), max(1, cpus_per_gpu)),
             (said.get("DefMemPerNode", ""), 1),
         ):
-            if text.isdecimal() and int(text):
-                return int(text) * factor
+            if number := parse_count(text):
+                return number * factor
     return None

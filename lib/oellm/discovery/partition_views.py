@@ -11,7 +11,7 @@ from oellm.core.display import format_count
 from oellm.discovery.gpu_makers import is_slice
 from oellm.discovery.slurm_facts import SlurmFacts
 from oellm.slurm.gres import GpuCount, parse_tres_gpus
-from oellm.slurm.notation import parse_time_limit
+from oellm.slurm.notation import parse_count, parse_time_limit
 from oellm.slurm.partitions import NodeGroup, PartitionRules
 
 # Partitions for short tests, for parts of nodes, or whose jobs make way for those of others.
@@ -51,7 +51,7 @@ class PartitionView:
         if counted:
             return counted.most_common(1)[0][0]
         # Without an answer of sinfo, some sites let scontrol tell the GPUs of all nodes.
-        nodes = int(self.rules.text("TotalNodes") or 0)
+        nodes = parse_count(self.rules.text("TotalNodes"))
         total = 0 if self.groups else parse_tres_gpus(self.rules.text("TRES"))
         return GpuCount("", total // nodes) if total and nodes else None
 
@@ -108,7 +108,7 @@ class PartitionView:
         """Return how many of the nodes for which it is chosen take jobs."""
         groups = self.with_gpus or self.groups
         known = sum(group.nodes for group in groups if group.is_usable)
-        return known if groups else int(self.rules.text("TotalNodes") or 0)
+        return known if groups else parse_count(self.rules.text("TotalNodes"))
 
     def refuses(self, accounts: Iterable[str], qos: Iterable[str], groups: Iterable[str]) -> bool:
         """Return whether none of these may use it; a list that is empty is unknown."""
@@ -123,7 +123,7 @@ class PartitionView:
     def describe(self) -> str:
         """Return what it has: `88 nodes of 4×h100, 5-00:00:00 at most`."""
         groups = self.with_gpus or self.groups
-        nodes = sum(group.nodes for group in groups) or int(self.rules.text("TotalNodes") or 0)
+        nodes = sum(group.nodes for group in groups) or parse_count(self.rules.text("TotalNodes"))
         text = format_count(nodes, "node")
         if self.gpus:
             text += f" of {self.gpus}"
@@ -161,16 +161,15 @@ def rank_for_gpus(views: Iterable[PartitionView]) -> list[PartitionView]:
 
 
 def rank_for_cpus(views: Iterable[PartitionView]) -> list[PartitionView]:
-    """Return the partitions for long work without a GPU, the best one first."""
+    """Return the partitions for work without a GPU, the best one first."""
 
     def worth(view: PartitionView) -> tuple[object, ...]:
         return (
-            *(view.is_up, not view.gpus, view.usable_nodes > 0),
+            *(view.is_up, not view.is_for_tests, not view.gpus, view.usable_nodes > 0),
             *(not view.is_exclusive, view.is_default, view.usable_nodes),
         )
 
-    fitting = (view for view in views if view.is_for_cpus and not view.is_for_tests)
-    return sorted(fitting, key=worth, reverse=True)
+    return sorted((view for view in views if view.is_for_cpus), key=worth, reverse=True)
 
 
 def _tokens(name: str) -> list[str]:

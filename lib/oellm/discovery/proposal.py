@@ -51,7 +51,8 @@ def read_decided(overrides: Iterable[str]) -> dict[str, Any]:
     decided: dict[str, Any] = {}
     for text in overrides:
         origin, values = read_override(text)
-        for key, value in values.items():
+        for given, value in values.items():
+            key = settings.setting_name(given)
             settings.check_setting(key, value, origin)
             decided[key] = _joined(decided.get(key), value)
     return decided
@@ -69,7 +70,9 @@ def choose_name(machine: Machine, clusters: OwnClusters, environ: Mapping[str, s
 
 def propose_given(name: str, entry: Mapping[str, Any], source: str) -> Proposal:
     """Return the settings of an entry that somebody has made as a proposal."""
-    given = [ProposedSetting(key, value, source) for key, value in entry.items()]
+    given = [
+        ProposedSetting(settings.setting_name(key), value, source) for key, value in entry.items()
+    ]
     return Proposal(name, given)
 
 
@@ -138,7 +141,8 @@ def _propose_partitions(machine: Machine, decided: Mapping[str, Any]) -> list[Pr
     found = [
         ProposedSetting("partition", chosen.name, chosen.describe() + why, others=tuple(others))
     ]
-    if for_gpus and (beside := [view for view in for_cpus if view is not chosen]):
+    beside = [view for view in for_cpus if view is not chosen and not view.is_for_tests]
+    if for_gpus and beside:
         origin = f"{beside[0].describe()}, for evaluations without a GPU"
         names = alternatives(view.name for view in beside[1:])
         found.append(ProposedSetting("cpu_partition", beside[0].name, origin, others=names))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from oellm.slurm.notation import parse_count
+
 # `gpu:4`, `gpu:a100:4(S:0-3)`, `gres/gpu:a100=4`; a comma within parentheses separates nothing.
 _RESOURCE = re.compile(r"(?:gres/)?(gpu)(?::([^:=]*[^:=0-9][^:=]*))?(?:[:=]([0-9]+))?")
 _NOTE = re.compile(r"\([^()]*\)")
@@ -35,7 +37,7 @@ def parse_gpus(text: str) -> list[GpuCount]:
     for part in _NOTE.sub("", text).split(","):
         if match := _RESOURCE.fullmatch(part.strip()):
             kind, number = match[2] or "", match[3]
-            counts[kind] = counts.get(kind, 0) + int(number or 1)
+            counts[kind] = counts.get(kind, 0) + parse_count(number or "1")
     found = [GpuCount(kind, count) for kind, count in counts.items() if count]
     return sorted(found, key=lambda gpus: -gpus.number)
 

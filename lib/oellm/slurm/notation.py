@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+_TIME = re.compile(r"([0-9]{1,9}-)?[0-9]{1,9}(:[0-9]{1,9}){0,2}")
+_COUNT = re.compile(r"[0-9]{1,9}")
 
 
 def format_time_limit(seconds: int) -> str:
@@ -13,11 +17,11 @@ def format_time_limit(seconds: int) -> str:
 
 
 def parse_time_limit(text: str) -> int | None:
-    """Return the seconds of a time limit, None for UNLIMITED.
+    """Return the seconds of a time limit, None for UNLIMITED and for what is no time.
 
     Slurm reads `4` and `4:30` as minutes first, but `1-4` and `1-4:30` as hours first.
     """
-    if not (text.isascii() and text[:1].isdigit()):
+    if not _TIME.fullmatch(text):
         return None
     days, dash, rest = text.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
@@ -44,3 +48,8 @@ def format_ranges(indices: Iterable[int]) -> str:
 def split_names(text: str) -> list[str]:
     """Return the names in a list that commas separate, without empty ones."""
     return [name for part in text.split(",") if (name := part.strip())]
+
+
+def parse_count(text: str) -> int:
+    """Return a number of things; 0 for a text that is none, such as UNLIMITED or nothing."""
+    return int(text) if _COUNT.fullmatch(text) else 0

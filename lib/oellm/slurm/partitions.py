@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from oellm.slurm.commands import call_slurm
 from oellm.slurm.gres import GpuCount, parse_gpus
-from oellm.slurm.notation import split_names
+from oellm.slurm.notation import parse_count, split_names
 
 Ask = Callable[[Sequence[str]], str]
 
@@ -145,4 +145,4 @@ def first_host(names: str) -> str:
 def _leading_number(text: str) -> int:
     """Return the number at the beginning of a text; sinfo writes `128+` for at least 128."""
     match = re.match("[0-9]+", text)
-    return int(match[0]) if match else 0
+    return parse_count(match[0] if match else "")
