@@ -193,7 +193,11 @@ def _move(options: Options, images: ImageCollection, names: list[str]) -> int:
     from oellm.build import moving
     from oellm.build.image_pusher import ImagePusher
     from oellm.build.parallel_jobs import ParallelJobs
+    from oellm.hub.environment import configure_libraries
 
+    if (options.pull or "").startswith("hf://"):
+        for variable in configure_libraries(os.environ, hf_home=""):
+            cli.message(f"{variable} is ignored")
     status = cli.status_line()
     if options.pull:
         pulled = moving.pull_jobs(

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from support.hub import Fault, Hub
 from support.processes import BIN, clean_environment
 from support.registry import Registry, require_programs
 from support.relays import Relay
@@ -270,6 +271,20 @@ def test_a_full_disk_is_named(
     assert done.stdout.splitlines()[2:] == ["suite.sif.log"]
 
 
+def test_an_image_of_the_hub_is_pulled(site: Site, hub: Hub, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    shutil.copy(small_image(), files / "suite.sif")
+    hub.add_dataset("acme/images", files)
+    hub.fault("GET */suite.sif", Fault(cut=1_000_000), times=1)
+    site.env |= hub.environment | {"HF_HUB_OFFLINE": "1"}
+    (record,), told = site.run("--pull", "hf://datasets/acme/images/suite.sif")
+    assert record["source"] == "hf://datasets/acme/images/suite.sif"
+    assert "HF_HUB_OFFLINE is ignored" in told
+    assert digest(site.path) == digest(small_image())
+    assert hub.served("GET */suite.sif bytes=1000000-")
+
+
 def test_an_image_of_a_web_server_is_checked(site: Site, endless: str) -> None:
     (record,), _ = site.run("--pull", endless, "mine")
     assert record["name"] == "mine"
@@ -361,6 +376,11 @@ def test_a_terminal_shows_how_far_it_is(site: Site, address: str, relay: Relay) 
     done = on_terminal(*command, env=site.env, width=160, is_stderr=True)
     assert done.returncode == 0
     assert re.search(r"suite, \d s, pulling: \d+ %, \S+ .B of 3.12 MB, \S+ .B/s", done.stdout)
+    command = site.command("--push", f"oras://{relay.host}/oellm/suite:2")
+    shutil.copy(small_image(1), site.path)
+    done = on_terminal(*command, env=site.env, width=160, is_stderr=True)
+    assert done.returncode == 0
+    assert re.search(r"pushing suite: \d+ %, \S+ .B of 3.12 MB, \S+ .B/s", done.stdout)
 
 
 @pytest.mark.parametrize(

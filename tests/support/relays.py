@@ -19,7 +19,7 @@ class Relay:
         upload_cuts: The same as `cuts` for bytes to the server.
         cuts: The next connection with more bytes to the client than the first number ends after
             that many, the next after the second number, and so on.
-        pause_s: The seconds to wait before each part to the client, of at most 64 KiB.
+        pause_s: The seconds to wait before each part, of at most 64 KiB.
     """
 
     def __init__(self, server: str) -> None:
@@ -50,7 +50,7 @@ class Relay:
         host, _, port = self._server.rpartition(":")
         with client, socket.create_connection((host, int(port))) as server:
             upload = threading.Thread(
-                target=_carry, args=(client, server, self.upload_cuts, lambda _: None), daemon=True
+                target=_carry, args=(client, server, self.upload_cuts, self._pause), daemon=True
             )
             upload.start()
             _carry(server, client, self.cuts, self._account)
@@ -58,6 +58,9 @@ class Relay:
 
     def _account(self, size: int) -> None:
         self.sent += size
+        self._pause(size)
+
+    def _pause(self, _: int) -> None:
         time.sleep(self.pause_s)
 
 

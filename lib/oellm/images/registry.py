@@ -153,7 +153,10 @@ class Registry:
         return True
 
     def _send(self, path: str, *, label: str, **request: Any) -> http.client.HTTPResponse:
-        """Send a request; if the registry asks for a login, once more with it."""
+        """Send a request; if the registry asks for a login, once more with it.
+
+        Not if it has a file as its body, which is read by then: the requests before have the login.
+        """
         url = urljoin(self._base, path)
         # Another host that the registry names gets no login of this one.
         is_own = urlsplit(url)[:2] == urlsplit(self._base)[:2]
@@ -167,7 +170,8 @@ class Registry:
                 **request,
             )
         except TransferError as error:
-            if error.code != 401 or not error.challenge or not is_own:
+            is_repeatable = not isinstance(request.get("body"), _Counted)
+            if error.code != 401 or not error.challenge or not is_own or not is_repeatable:
                 raise
             authorization = answer_challenge(
                 error.challenge, self._login, label=label, insecure=self._insecure
@@ -175,8 +179,6 @@ class Registry:
             if authorization in ("", self._authorization):
                 raise
             self._authorization = authorization
-        if isinstance(request.get("body"), _Counted):
-            request["body"].rewind()
         return send(
             url,
             label=label,
@@ -198,10 +200,6 @@ class _Counted:
         part = self._stream.read(size)
         self._advance(self._stream.tell())
         return part
-
-    def rewind(self) -> None:
-        """Begin again."""
-        self._stream.seek(0)
 
 
 def _entry(media_type: str, layer: ImageLayer) -> dict[str, Any]:
