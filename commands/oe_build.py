@@ -5,8 +5,9 @@ Usage:
 
 Options:
   --list            Build nothing; print what exists, and what is out of date.
-  --verify          Build nothing; check the SHA-256 of each image, run its
-                    %test, and ask it for the versions of the frameworks.
+  --verify          Build nothing; check the SHA-256 of each image, also of
+                    one that no definition makes, run its %test, and ask it
+                    for the versions of the frameworks.
   --pull=SOURCE     Build nothing; put images in place that are built already:
                     from oras://, docker://, library://, hf:// or https://.
   --push=TARGET     Build nothing; upload images to oras://HOST/REPOSITORY:TAG.
@@ -144,7 +145,7 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError(f"{' and '.join(actions)} exclude each other")
     if arguments["--force"] and actions and not arguments["--pull"]:
         raise UsageError(f"{actions[0]} builds nothing: leave out --force")
-    if arguments["--arg"] and (arguments["--pull"] or arguments["--push"]):
+    if arguments["--arg"] and actions not in ([], ["--list"]):
         raise UsageError(f"{actions[0]} builds nothing: leave out --arg")
     return Options(
         names=arguments["DEF"],
@@ -175,14 +176,14 @@ def _build(arguments: cli.Arguments) -> int:
     names = _names(options, images)
     if options.pull or options.push:
         return _move(options, images, names)
+    if options.is_check:
+        return _exit_status(_write(images.verify(names), options.layout))
     targets = images.targets(names, options.arguments)
     if options.is_list:
         _write(images.describe(targets, is_whole=not options.names), options.layout)
         return ExitStatus.DONE
     if not targets:
         cli.message("nothing to do: there are no names")
-    if options.is_check:
-        return _exit_status(_write(images.verify(targets), options.layout))
     jobs = ParallelJobs(options.jobs, cli.message, cli.status_line())
     ended = images.build(targets, jobs, at_once=options.jobs, is_forced=options.is_forced, way=way)
     return _exit_status(_write(ended, options.layout))
@@ -247,7 +248,7 @@ def _names(options: Options, images: ImageCollection) -> list[str]:
     if options.is_list and not options.names:
         return images.all_names()
     if not options.names and sys.stdin.isatty():
-        return images.names_of_cluster()
+        return images.names_in_use() if options.is_check else images.names_of_cluster()
     with cli.open_input(None) as stream:
         lines = [line.partition("#")[0].strip() for line in stream]
     return [line for line in lines if line]
@@ -255,7 +256,7 @@ def _names(options: Options, images: ImageCollection) -> list[str]:
 
 def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:
     """Print a record for each image as it comes; return their statuses."""
-    from oellm.core import schema, tables
+    from oellm.core import display, schema, tables
 
     is_table = layout in tables.TABLES
     columns = schema.shown_columns("image") if is_table else list(schema.table("image"))
@@ -265,6 +266,8 @@ def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:
         for outcome in outcomes:
             statuses.add(outcome.status)
             record = outcome.to_json()
+            if is_table and record["size"] is not None:
+                record["size"] = display.format_size(record["size"])
             yield [_cell(record[column], layout) for column in columns]
             sys.stdout.flush()
 

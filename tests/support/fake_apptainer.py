@@ -1,7 +1,8 @@
 """A stand-in for apptainer that builds in no time, and fails, waits or spawns as it is told.
 
-It runs the lines of %post in the image's name: `$IMAGE` is the file to make. An image is a JSON
-object. What has been called is in the file `calls`, one line for each call.
+It runs the lines of %post that write_definition has written; `$IMAGE` is the file to make. Those of
+other definitions are not for this machine. An image is a JSON object. What has been called is in
+the file `calls`, one line for each call.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+_OURS = "# for the stand-in"
 _START = """#!{python}
 import sys
 sys.path.insert(0, {tests!r})
@@ -66,7 +68,7 @@ def write_definition(
         "test": test,
     }
     text = "".join(f"\n%{name}\n{body}\n" for name, body in sections.items() if body)
-    path.write_text(f"{head}\n{text}")
+    path.write_text(f"{_OURS}\n{head}\n{text}")
     return path
 
 
@@ -85,22 +87,28 @@ def _build(words: list[str]) -> int:
     image, definition = Path(words[-2]), Path(words[-1])
     sections: dict[str, str] = {}
     name = ""
-    for line in definition.read_text().splitlines():
+    lines = definition.read_text().splitlines()
+    for line in lines:
         if line.startswith("%"):
             name = line[1:]
         elif name:
             sections[name] = sections.get(name, "") + line + "\n"
-    pairs = (line.split() for line in sections.get("labels", "").splitlines() if line.strip())
-    content = {"labels": dict(pairs), "test": sections.get("test", ""), "words": words[:-2]}
+    pairs = (line.split(maxsplit=1) for line in sections.get("labels", "").splitlines() if line)
+    test = sections.get("test", "") if _is_ours(lines) else ""
+    content = {"labels": dict(pairs), "test": test, "words": words[:-2]}
     image.write_text(json.dumps(content))
     # What apptainer unpacks.
     Path(os.environ["APPTAINER_TMPDIR"], "bundle").mkdir()
-    status = _shell(sections.get("post", ""), {"IMAGE": str(image)})
+    status = _shell(sections.get("post", ""), {"IMAGE": str(image)}) if _is_ours(lines) else 0
     if status:
         sys.stderr.write(f"FATAL: While performing build: exit status {status}\n")
         return 255
     sys.stdout.write(f"INFO: Build complete: {image}\n")
     return 0
+
+
+def _is_ours(lines: list[str]) -> bool:
+    return lines[0] == _OURS
 
 
 def _inspect(words: list[str]) -> int:

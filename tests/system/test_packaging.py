@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import sysconfig
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support.fake_apptainer import FakeApptainer
 from support.processes import ROOT, Run
 
 pytestmark = pytest.mark.slow
@@ -51,6 +53,12 @@ def test_commands_of_a_wheel_find_their_data(run: Run, installed: Path, tmp_path
     run(installed / "oe-render", "--cluster=local", "--run_dir=run", stdin=rows)
     worker = tmp_path / "run" / "oe-run-task.pyz"
     assert run("python3", "-I", "-S", worker, "--version").stdout.startswith("oe-run-task ")
+    # The definitions, with the files that they copy.
+    apptainer = FakeApptainer(tmp_path / "bin")
+    words = (installed / "oe-build", "--cluster=local", "--dir=images", "--way=root")
+    run(*words, "evalplus-evaluate-cpu", env=apptainer.environment)
+    record = json.loads((tmp_path / "images" / "evalplus-evaluate-cpu.sif.json").read_text())
+    assert "containers/requirements/evalplus-evaluate.txt" in record["inputs"]["files"]
     shown = run(
         installed / "oellm",
         "schedule-eval",

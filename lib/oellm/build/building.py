@@ -99,6 +99,10 @@ class ImageCollection:
         """Return the names of all definitions."""
         return definition_names(self._containers)
 
+    def names_in_use(self) -> list[str]:
+        """Return the names of all images that the cluster names."""
+        return [path.stem for path in self._used]
+
     def names_of_cluster(self) -> list[str]:
         """Return the definitions of the images that the cluster names.
 
@@ -126,6 +130,10 @@ class ImageCollection:
     def targets(self, names: Sequence[str], arguments: Mapping[str, str]) -> list[ImageTarget]:
         """Return the images of definitions; raises UsageError for names that none has."""
         definitions = [find_definition(name, self._containers) for name in dict.fromkeys(names)]
+        by_name = {definition.name: definition for definition in definitions}
+        for definition in definitions:
+            if (other := by_name[definition.name]) is not definition:
+                raise UsageError(f"{definition.path} and {other.path}: two images of one name")
         selected = select_arguments(definitions, _with_absolute_base(arguments))
         return [
             ImageTarget(
@@ -144,12 +152,11 @@ class ImageCollection:
         for path, keys in foreign_images(self._used, targets) if is_whole else ():
             yield self._states.describe_foreign(path, keys)
 
-    def verify(self, targets: Sequence[ImageTarget]) -> Iterator[ImageOutcome]:
-        """Yield whether each image is sound; see ImageCheck."""
+    def verify(self, names: Iterable[str]) -> Iterator[ImageOutcome]:
+        """Yield whether each image is sound, whoever has made it; see ImageCheck."""
         check = ImageCheck(self.runtime, self._environ, self._log)
-        for target in targets:
-            keys = self._used.get(target.path, ())
-            yield check.verify(target.definition.name, target.path, keys)
+        for path in dict.fromkeys(self.path_of(Path(name).stem) for name in names):
+            yield check.verify(path.stem, path, self._used.get(path, ()))
 
     def build(
         self,
