@@ -52,6 +52,16 @@ def run_pipeline(
     return ExitStatus.DONE
 
 
+def run_captured(stage: Stage, given: bytes, *, log: Log) -> tuple[int, bytes]:
+    """Run one command on an input; return its status and its output.
+
+    Raises MachineError if it is not installed.
+    """
+    program = find_command(stage[0])
+    log(shlex.join(stage))
+    return _run([program, *stage[1:]], given, is_last=False)
+
+
 def shell_line(stages: Sequence[Stage], given: str | None = None) -> str:
     """Return the stages as one pipe to paste into a shell; `given` is the first one's file."""
     first, *others = map(shlex.join, stages)
