@@ -3,6 +3,7 @@
 Usage:
   global-benchmark config [--force]
   global-benchmark setup [--images_directory=DIR] [--definitions=NAME]...
+                         [--arg=NAME=VALUE]...
   global-benchmark run [--model=MODEL] [--tasks=TASK]... [--samples=PAIR]...
                        [--limit=N] [--cell=CELL]... [--slurm]
   global-benchmark list
@@ -15,6 +16,7 @@ Options:
   --definitions=NAME      Images to build: llm_evaluation_harness,
                           big_code_bench, big_code_evaluation_harness, or the
                           name of a definition of oe-build.
+  --arg=NAME=VALUE        A build argument, as for oe-build.
   --model=MODEL           The model: a name on the hub, or a path, of this
                           machine or of a container. -m means the same.
   --tasks=TASK            Tasks, separated by commas; `list` shows them.
@@ -34,11 +36,11 @@ Options:
 What an option does not say is asked for on a terminal. You may repeat options
 that take lists.
 
-config writes config.json. Its section `run` has dtype, tensor_parallel_size (or
-tp), binds ("/a", "/a:/b" or {"source": "/a", "target": "/b"}) and
+config writes config.json. Its section `run` has dtype, tensor_parallel_size
+(or tp), binds ("/a", "/a:/b" or {"source": "/a", "target": "/b"}) and
 images_directory; `slurm` has cpu_partition, cpus_per_task, gpu_partition,
-gpu_gres, mem, cpus_per_gpu, concurrency, account, gpu_constraint and exclude. A
-section may have any other setting of a cluster, too (docs/SCHEMA.md). They
+gpu_gres, mem, cpus_per_gpu, concurrency, account, gpu_constraint and exclude.
+A section may have any other setting of a cluster, too (docs/SCHEMA.md). They
 replace those of this machine's cluster, which oe-detect shows. Without --slurm
 the section slurm does not count.
 
@@ -46,15 +48,15 @@ setup makes images with oe-build. run takes for each framework the image that
 fits: for GPUs of NVIDIA or AMD, or for a CPU if there is no GPU.
 
 run sends its rows through oe-fetch, oe-render and oe-submit, and prints these
-command lines on stderr. lm-eval uses vLLM, unless its image has none. On Slurm,
-a run that is interrupted while it waits goes on; `oe-submit --wait=done
+command lines on stderr. lm-eval uses vLLM, unless its image has none. On
+Slurm, a run that is interrupted while it waits goes on; `oe-submit --wait=done
 results/UUID` waits again, and `save results/UUID` writes its results.
 
-Output: run and save print the path of the results, results/UUID.json: the model
-  and, by task, a list of its metrics with their temperature, n_samples and
-  subset. The run directory is results/UUID. list prints the tasks (schema.json,
-  table `benchmark`): a table on a terminal, CSV elsewhere. setup prints the
-  records of oe-build, config the path of the file.
+Output: run and save print the path of the results, results/UUID.json: the
+  model and, by task, a list of its metrics with their temperature, n_samples
+  and subset. The run directory is results/UUID. list prints the tasks
+  (schema.json, table `benchmark`): a table on a terminal, CSV elsewhere. setup
+  prints the records of oe-build, config the path of the file.
 
 Exit status: 0 done; 1 rows have no result, or an image could not be built; 2
   bad usage or configuration; 3 no sbatch, image or hub; 130 interrupted.
@@ -68,6 +70,7 @@ Examples:
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,6 +81,7 @@ from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
+    from oellm.global_benchmark.benchmark_run import BenchmarkRun
     from oellm.global_benchmark.benchmark_tasks import BenchmarkTask, Sampling
     from oellm.global_benchmark.config_file import BenchmarkConfig
 
@@ -105,7 +109,8 @@ def _global_benchmark(arguments: cli.Arguments) -> int:
     if arguments["config"]:
         return _config(is_forced=arguments["--force"])
     if arguments["setup"]:
-        return _setup(arguments["--images_directory"], _pieces(arguments["--definitions"]))
+        names = _pieces(arguments["--definitions"])
+        return _setup(arguments["--images_directory"], names, arguments["--arg"])
     if arguments["list"]:
         return _list()
     if arguments["save"]:
@@ -123,7 +128,8 @@ def _global_benchmark(arguments: cli.Arguments) -> int:
 
 
 def _pieces(values: Sequence[str]) -> list[str]:
-    return [piece.strip() for value in values for piece in value.split(",") if piece.strip()]
+    pieces = (piece.strip() for value in values for piece in value.split(","))
+    return list(dict.fromkeys(filter(None, pieces)))
 
 
 def _config(*, is_forced: bool) -> int:
@@ -141,7 +147,7 @@ def _config(*, is_forced: bool) -> int:
     return ExitStatus.DONE
 
 
-def _setup(directory: str | None, names: list[str]) -> int:
+def _setup(directory: str | None, names: list[str], build_arguments: list[str]) -> int:
     from oellm.global_benchmark import framework_images, questions
     from oellm.images.definitions import containers_directory, definition_names
     from oellm.wrappers.pipeline import run_pipeline
@@ -155,7 +161,8 @@ def _setup(directory: str | None, names: list[str]) -> int:
     definitions = framework_images.expand_definitions(names, known, kind)
     if os.path.abspath(chosen) != configured:
         cli.message(f"config.json has other images: set run.images_directory to {chosen!r}")
-    return run_pipeline([["oe-build", f"--dir={chosen}", *definitions]], log=cli.message)
+    options = [f"--dir={chosen}", *(f"--arg={text}" for text in build_arguments)]
+    return run_pipeline([["oe-build", *options, *definitions]], log=cli.message)
 
 
 def _list() -> int:
@@ -182,13 +189,20 @@ def _list() -> int:
     return ExitStatus.DONE
 
 
+def _save_results(run: BenchmarkRun) -> int:
+    """Write the file of results, and print its path."""
+    status = run.save_results()
+    if run.results.exists():
+        print(run.results)
+        cli.next_steps(f"scores: oe-collect --format=table {shlex.quote(str(run.directory))}")
+    return status
+
+
 def _save(directory: str) -> int:
     from oellm.global_benchmark.benchmark_run import BenchmarkRun
 
     run = BenchmarkRun(Path(os.path.normpath(directory)))
-    status = run.save_results(cli.message)
-    print(run.results)
-    return status
+    return _save_results(run)
 
 
 def _run(options: Options) -> int:
@@ -216,9 +230,12 @@ def _run(options: Options) -> int:
     with cli.stdout_diverted():
         status = run.evaluate(rows, cluster, cli.message)
     if not run.is_there or status not in (ExitStatus.DONE, ExitStatus.FAILED):
+        if run.is_there and status == ExitStatus.INTERRUPTED and options.slurm:
+            directory = shlex.quote(str(run.directory))
+            cli.message(f"the jobs go on: oe-submit --wait=done {directory}")
+            cli.message(f"writes their results then: global-benchmark save {directory}")
         return status
-    saved = run.save_results(cli.message)
-    print(run.results)
+    saved = _save_results(run)
     return status or saved
 
 
@@ -246,8 +263,10 @@ def _complete(
     for suite in dict.fromkeys(task.eval_suite for task in tasks if task.needs_samples):
         names = [task.name for task in tasks if task.eval_suite == suite]
         found[suite] = given.get(suite) or given.get("") or questions.ask_samplings(suite, names)
-    if unused := given.keys() - {"", *found}:
-        raise UsageError(f"--samples: no task is of {sorted(unused)[0]!r}")
+    for suite in given:
+        if not found or (suite and suite not in found):
+            whose = f" of {suite!r}" if suite else ""
+            raise UsageError(f"--samples: no task{whose} needs them")
     return found
 
 

@@ -143,7 +143,8 @@ def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: st
     valued = [name for name in re.findall(r"^  (--\w+)=", options, re.M) if name not in usage]
     switches = re.findall(r"^  (--\w+) ", options, re.M)
     twice = [f"{valued[0]}=1", valued[0], "2"] if valued else [switches[0]] * 2
-    subcommand = ["schedule-eval"] if script == "oellm" else []
+    first = {"oellm": "schedule-eval", "global-benchmark": "config"}
+    subcommand = [first[script]] if script in first else []
     for arguments, message in (
         (["--hel"], "unknown option --hel, did you mean --help?"),
         ([*subcommand, *twice], f"{twice[-2].partition('=')[0]} is given twice"),

@@ -144,14 +144,28 @@ def test_without_a_terminal_the_missing_option_is_named(
     assert not (tmp_path / "results").exists()
 
 
+def test_samples_that_no_task_needs_are_refused(
+    run: Run, env: dict[str, str], tmp_path: Path
+) -> None:
+    run(command(tmp_path), "config", env=env)
+    words = ("run", "--model=a/b", "--tasks=mmlu,mmlu")
+    for given, told in (("0,1", "no task needs"), ("bigcode_eval:0,1", "'bigcode_eval' needs")):
+        done = run(command(tmp_path), *words, f"--samples={given}", env=env, status=2)
+        assert told in done.stderr
+    # oe-fetch fails.
+    (tmp_path / "bin" / "oe-fetch").write_text("#!/bin/sh\nexit 3\n")
+    run(command(tmp_path), *words, env=env, status=3)
+    assert list((tmp_path / "results").iterdir()) == []
+
+
 def test_setup_makes_the_images_of_this_kind_of_machine(
     run: Run, env: dict[str, str], tmp_path: Path
 ) -> None:
-    words = ("--definitions=llm_evaluation_harness", "--definitions", "lighteval-cpu")
+    words = ("--definitions=llm_evaluation_harness", "--definitions", "lighteval-cpu", "--arg=A=1")
     gpus = {**env, "OELLM_CONTAINER_ARGS": "--nv"}
     run(command(tmp_path), "setup", "-i", "there", *words, env=gpus)
     ((*start, of_gpu, of_cpu),) = called(tmp_path)
-    assert (start, of_cpu) == (["oe-build", "--dir=there"], "lighteval-cpu")
+    assert (start, of_cpu) == (["oe-build", "--dir=there", "--arg=A=1"], "lighteval-cpu")
     assert of_gpu.endswith("-cuda")
 
 

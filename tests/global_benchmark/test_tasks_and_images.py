@@ -11,6 +11,7 @@ import pytest
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.errors import MachineError, UsageError
+from oellm.frameworks.bigcode_eval import definitions
 from oellm.global_benchmark import benchmark_tasks, framework_images, manifest_rows
 from oellm.global_benchmark.benchmark_tasks import MODEL, SETTINGS, TASK, Sampling, find_task
 from oellm.global_benchmark.config_file import default_config
@@ -42,9 +43,8 @@ def test_the_41_tasks_are_tasks_of_frameworks() -> None:
     for task in tasks.values():
         assert set(task.tasks.values()) <= names[task.eval_suite], task
     told = [name for name, task in tasks.items() if benchmark_tasks.find_obstacle(task)]
-    apps = ["apps-introductory", "apps-interview", "apps-competition"]
-    joined = [f"multiple-{name}" for name in ("cljcpp", "dart", "elixir", "hs", "mlpl")]
-    assert told == [*joined, *apps]
+    assert told == [name for name in tasks if definitions.find_obstacle(name)]
+    assert {"multiple-cljcpp", "multiple-mlpl", "apps-interview"} <= set(told)
 
 
 def test_rows_are_what_global_benchmarks_ran() -> None:
@@ -126,7 +126,9 @@ def test_definitions_and_images_are_of_the_kind_of_the_machine(tmp_path: Path) -
     assert set(found) <= set(known)
     with pytest.raises(UsageError, match="unknown definition 'big_code', did you mean big_code_b"):
         framework_images.expand_definitions(["big_code"], known, "cpu")
-    for name in (*found, "lm_eval-cuda", "bigcode_eval-cuda"):
+    with pytest.raises(UsageError, match="big_code_bench: no definition makes bigcodebench for ro"):
+        framework_images.expand_definitions(["big_code_bench"], known, "rocm")
+    for name in ("bigcode_eval-cpu", "vllm-cpu-cpu", "bigcode_eval-cuda"):
         tmp_path.joinpath(f"{name}.sif").touch()
     images = framework_images.find_images(tmp_path, "cuda")
     assert os.path.basename(images["bigcode_eval"]) == "bigcode_eval-cuda.sif"
@@ -136,11 +138,18 @@ def test_definitions_and_images_are_of_the_kind_of_the_machine(tmp_path: Path) -
     assert os.path.basename(on_cpu["bigcode_eval"]) == "bigcode_eval-cpu.sif"
 
 
-def test_a_missing_image_is_named_with_what_makes_it() -> None:
-    cluster = Cluster({"images_directory": "/i", "images": {"lm_eval": "/i/lm.sif"}}, {})
-    require_environments(cluster, [find_task("mmlu")])
-    with pytest.raises(MachineError, match="no image of bigcode_eval in /i; `global-benchmark set"):
-        require_environments(cluster, [find_task("mmlu"), find_task("multiple-py")])
+def test_a_missing_image_is_named_with_what_makes_it(tmp_path: Path) -> None:
+    (tmp_path / "lm.sif").touch()
+    settings = {"images_directory": str(tmp_path), "images": {"lm_eval": "lm.sif"}}
+    require_environments(Cluster(settings, {}), [find_task("mmlu")])
+    told = "no image of bigcode_eval in .*; `global-benchmark setup --definitions big_code_eval"
+    with pytest.raises(MachineError, match=told):
+        require_environments(Cluster(settings, {}), [find_task("mmlu"), find_task("multiple-py")])
+    require_environments(Cluster({**settings, "venv": "/v"}, {}), [find_task("multiple-py")])
+    # A known cluster has an image, but not in this directory.
+    (tmp_path / "lm.sif").unlink()
+    with pytest.raises(MachineError, match="no image of lm_eval"):
+        require_environments(Cluster(settings, {}), [find_task("mmlu")])
 
 
 def record(task: str, value: float, **more: Any) -> MetricRecord:

@@ -41,7 +41,7 @@ class BenchmarkRun:
     def evaluate(self, rows: Sequence[Row], cluster: Cluster, log: Log) -> int:
         """Run all stages up to oe-submit, and wait for its jobs; return the status.
 
-        Raises MachineError if a command is not installed.
+        If no run comes of it, nothing stays. Raises MachineError if a command is not installed.
         """
         write_cluster(self._cluster, cluster)
         where = f"--cluster={self._cluster}"
@@ -51,9 +51,12 @@ class BenchmarkRun:
             ["oe-render", where, f"--run_dir={self.directory}"],
             ["oe-submit", *(["--wait=done"] if waits else [])],
         ]
-        return run_pipeline(stages, log=log, given=write_rows(rows))
+        status = run_pipeline(stages, log=log, given=write_rows(rows))
+        if not self.is_there:
+            self._cluster.unlink()
+        return status
 
-    def save_results(self, log: Log) -> int:
+    def save_results(self) -> int:
         """Write the file of results from what the run has; return the status of oe-collect.
 
         Raises OellmError if there are no results.
@@ -69,7 +72,6 @@ class BenchmarkRun:
         if not records:
             raise OellmError(f"{self.directory}: no row has a result; oe-status shows why")
         write_results(self.results, results_of(records))
-        log(f"results: {self.results}")
         return done.returncode
 
     @property

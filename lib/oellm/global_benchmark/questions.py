@@ -12,6 +12,7 @@ from oellm.core.log import Log
 from oellm.errors import MachineError
 from oellm.global_benchmark.benchmark_tasks import (
     Sampling,
+    find_obstacle,
     image_definitions,
     known_tasks,
     parse_samplings,
@@ -37,9 +38,10 @@ def ask_model(hf_home: str, binds: Iterable[Bind]) -> str:
 
 
 def ask_tasks(log: Log) -> list[str]:
-    """Return tasks: some of Global Benchmarks, and of all frameworks' if that is wanted."""
+    """Return tasks: of Global Benchmarks, if they can be run, and if wanted of all frameworks."""
     menus.require_terminal("--tasks")
-    chosen = menus.choose_several("Which tasks?", [*known_tasks(), _OTHER_TASKS])
+    names = [name for name, task in known_tasks().items() if not find_obstacle(task)]
+    chosen = menus.choose_several("Which tasks?", [*names, _OTHER_TASKS])
     if _OTHER_TASKS not in chosen:
         return chosen
     others = menus.choose_several("Which other tasks?", list(_all_names(log)))

@@ -56,14 +56,17 @@ def resolve_benchmark_cluster(
 
 def require_environments(cluster: Cluster, tasks: Iterable[BenchmarkTask]) -> None:
     """Raise MachineError if there is neither an image nor a virtual environment for a task."""
-    places = {**cluster.mapping("images"), **cluster.mapping("venvs")}
+    directory = cluster.text("images_directory")
+    images = cluster.mapping("images")
     for task in tasks:
-        if task.eval_suite not in places and not cluster.text("venv"):
-            directory = cluster.text("images_directory")
-            makers = [name for name, keys in image_definitions().items() if task.eval_suite in keys]
+        suite = task.eval_suite
+        if suite in images and os.path.exists(os.path.join(directory, images[suite])):
+            continue
+        if suite in images or not (suite in cluster.mapping("venvs") or cluster.text("venv")):
+            makers = [name for name, keys in image_definitions().items() if suite in keys]
             setup = f"global-benchmark setup{''.join(f' --definitions {each}' for each in makers)}"
             raise MachineError(
-                f"{task.name}: no image of {task.eval_suite} in {directory}; `{setup}` makes it"
+                f"{task.name}: no image of {suite} in {directory}; `{setup}` makes it"
             )
 
 
