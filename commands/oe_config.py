@@ -89,7 +89,7 @@ def _config(arguments: cli.Arguments) -> int:
 def _proposer(path: str | None, name: str | None, clusters: OwnClusters) -> Propose:
     """Return what makes a proposal from settings that somebody has decided."""
     from oellm.discovery.machine import look_at_machine
-    from oellm.discovery.own_clusters import read_entry
+    from oellm.discovery.own_clusters import packaged_name, read_entry
     from oellm.discovery.proposal import choose_name, propose, propose_given, with_decided
 
     if path is not None:
@@ -101,6 +101,11 @@ def _proposer(path: str | None, name: str | None, clusters: OwnClusters) -> Prop
     machine = look_at_machine(os.environ)
     for failure in machine.facts.failures:
         cli.message(failure)
+    if known := packaged_name(clusters, os.environ):
+        cli.message(
+            f"this machine is the cluster {known} of oellm already; each setting of an entry of "
+            "yours comes before that of oellm"
+        )
     chosen = name or choose_name(machine, clusters, os.environ)
     return lambda decided: propose(machine, chosen, decided)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,21 @@ def test_a_machine_that_the_file_knows_keeps_its_name(run: Run, node: LoginNode)
     assert "a host name pattern of the cluster ours also matches" in done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a process another host name")
+def test_a_login_node_with_a_number_stands_for_its_siblings(run: Run, node: LoginNode) -> None:
+    def config_on(host: str) -> Any:
+        script = f"hostname {host} && exec oe-config --yes"
+        return run("unshare", "--uts", "sh", "-c", script, env=node.env)
+
+    done = config_on("gold-login03.acme.example")
+    (entry,) = json.loads(done.stdout)["clusters"].values()
+    assert entry["hostnames"] == ["gold-login*.acme.example"]
+    # oellm knows this one, and has the same name for it.
+    done = config_on("int4.local.snellius.surf.nl")
+    assert "this machine is the cluster snellius of oellm already" in done.stderr
+    assert list(own_file(node)["clusters"]) == ["my-snellius", "snellius"]
+
+
 def test_a_terminal_gets_a_path_and_the_next_commands(node: LoginNode, tmp_path: Path) -> None:
     done = on_terminal("oe-config", "--yes", env=node.environment(tmp_path))
     assert done.stdout.splitlines() == [
@@ -199,9 +215,16 @@ def test_somebody_changes_the_proposal_and_writes_it(node: LoginNode, tmp_path: 
     asked.expect("expected \\[days-\\]hours:minutes:seconds")
     asked.send("\x15" + "02:00:00\r")
     asked.expect("What next?")
+    asked.send("name\r")
+    asked.expect("Name of the cluster:.*my-snellius")
+    asked.send("\x15" + "a/b\r")
+    asked.expect("expected letters, digits and ._-")
+    asked.send("\x15" + "mine\r")
+    asked.expect("The cluster mine:")
+    asked.expect("What next?")
     asked.send("write\r")
     assert end(asked) == 0
-    entry = own_file(node)["clusters"]["my-snellius"]
+    entry = own_file(node)["clusters"]["mine"]
     assert (entry["partition"], entry["cpus_per_gpu"]) == ("gpu_a100", 18)
     assert entry["shard_time"] == "02:00:00"
 

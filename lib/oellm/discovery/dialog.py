@@ -9,11 +9,13 @@ from typing import Any
 from oellm.clusters import settings
 from oellm.core import menus, schema
 from oellm.discovery.listing import show_value
+from oellm.discovery.own_clusters import check_name
 from oellm.discovery.proposal import Proposal
 from oellm.discovery.proposed_setting import ProposedSetting
 from oellm.errors import OellmError
 
-_CHANGE, _ADD, _STOP = "change a setting", "add a setting", "stop, and write nothing"
+_CHANGE, _ADD, _RENAME = "change a setting", "add a setting", "change the name of the cluster"
+_STOP = "stop, and write nothing"
 _OTHER = "another value"
 
 
@@ -28,7 +30,7 @@ def discuss(
     `propose` makes it from what has been decided, `show` shows it, and `goal` says what becomes of
     it. What must be filled in is asked for first.
     """
-    chosen = dict(decided)
+    chosen, name = dict(decided), ""
     for setting in propose(chosen).open_settings():
         show(propose(chosen))
         # What was just decided may have settled this one.
@@ -36,13 +38,17 @@ def discuss(
             chosen[setting.key] = _ask_value(setting)
     while True:
         proposal = propose(chosen)
+        proposal = proposal._replace(name=name or proposal.name)
         show(proposal)
         write = f"write it: {goal}"
-        action = menus.choose("What next?", [write, _CHANGE, _ADD, _STOP], default=write)
+        action = menus.choose("What next?", [write, _CHANGE, _ADD, _RENAME, _STOP], default=write)
         if action == write:
             return proposal
         if action == _STOP:
             return None
+        if action == _RENAME:
+            name = menus.ask("Name of the cluster:", default=proposal.name, check=check_name)
+            continue
         present = {each.key: each for each in proposal.settings}
         key = _choose_present(present) if action == _CHANGE else _choose_absent(present)
         chosen[key] = _ask_value(present.get(key) or ProposedSetting(key, None, ""))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 
-_LOCAL = re.compile(r"localhost(\..*)?|ip6-.*", re.IGNORECASE)
+_LOCAL = re.compile(r"localhost(\..*)?|ip6-.*|.*\.localdomain", re.IGNORECASE)
 
 
 def own_host_name() -> str:

@@ -96,6 +96,12 @@ def check_name(name: str) -> str:
     return f"expected letters, digits and ._- (no .json at the end), got {name!r}"
 
 
+def packaged_name(clusters: OwnClusters, environ: Mapping[str, str]) -> str:
+    """Return the cluster of the package that this machine is; empty if none, or one of the file."""
+    found = match_host(clusters.known(environ))
+    return "" if clusters.has(found) else found
+
+
 def host_problem(clusters: OwnClusters, name: str, environ: Mapping[str, str]) -> str:
     """Return why this machine would not be the cluster of this name; empty if it would."""
     asked = environ.get("OELLM_CLUSTER")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 
+from oellm.clusters.cluster import known_clusters
+from oellm.core.json_config import Node
 from oellm.discovery.gpu_makers import AMD, NVIDIA, GpuMaker, find_maker
 from oellm.discovery.login_hosts import host_pattern
 from oellm.discovery.machine import Machine
@@ -41,7 +43,7 @@ def _propose_containers(machine: Machine, view: PartitionView) -> Iterator[Propo
     """Yield the settings that say which images run, how, and what their GPUs need."""
     maker, origin = _find_maker(view)
     variant = maker.variant if maker else "cpu"
-    if images := _propose_images(variant):
+    if images := _propose_images(maker, variant):
         kind = " ".join(
             filter(None, [maker.name if maker else "CPU", _architecture(machine, view)])
         )
@@ -58,10 +60,19 @@ def _propose_containers(machine: Machine, view: PartitionView) -> Iterator[Propo
     yield ProposedSetting("container_runtime", "auto", seen, others=(without,))
 
 
-def _propose_images(variant: str) -> dict[str, str]:
-    """Return the image of each framework that has a definition for the nodes' GPUs, or for CPUs."""
+def _propose_images(maker: GpuMaker | None, variant: str) -> dict[str, str]:
+    """Return the image of each framework that has a definition for the nodes' GPUs, or for CPUs.
+
+    Clusters of the package that have such GPUs are the example.
+    """
     known = definition_names(containers_directory())
     images: dict[str, str] = {}
+    for layers in known_clusters({}, Node({}, "")).values() if maker else ():
+        values = layers[-1].values
+        if maker and maker.container_args[0] in values.get("container_args", ()):
+            for key, file in values.get("images", {}).items():
+                if file.removesuffix(".sif") in known:
+                    images.setdefault(key, file)
     for framework in runnable_names():
         evaluation = f"{framework}-evaluate"
         wanted = [(framework, f"{name}-{variant}") for name in (framework, f"{framework}-generate")]
