@@ -108,6 +108,10 @@ if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
 
 
+# Letters of a reason that a table shows on any terminal.
+_NARROWEST = 20
+
+
 class Options(NamedTuple):
     """The command line."""
 
@@ -256,7 +260,7 @@ def _names(options: Options, images: ImageCollection) -> list[str]:
 
 def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:
     """Print a record for each image as it comes; return their statuses."""
-    from oellm.core import display, schema, tables
+    from oellm.core import schema, tables
 
     is_table = layout in tables.TABLES
     columns = schema.shown_columns("image") if is_table else list(schema.table("image"))
@@ -266,14 +270,34 @@ def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:
         for outcome in outcomes:
             statuses.add(outcome.status)
             record = outcome.to_json()
-            if is_table and record["size"] is not None:
-                record["size"] = display.format_size(record["size"])
             yield [_cell(record[column], layout) for column in columns]
             sys.stdout.flush()
 
+    shown: Iterable[list[Any]] = rows()
+    if is_table:
+        shown = _for_people(list(shown), columns)
     counts = schema.count_columns("image")
-    tables.write_rows(rows(), columns, layout, stream=sys.stdout, counts=counts)
+    tables.write_rows(shown, columns, layout, stream=sys.stdout, counts=counts)
     return statuses
+
+
+def _for_people(rows: list[list[Any]], columns: list[str]) -> list[list[Any]]:
+    """Return rows with readable sizes, and reasons that fit on the terminal if there is one."""
+    from oellm.core import display
+
+    size, reason = columns.index("size"), columns.index("reason")
+    for row in rows:
+        row[size] = "" if row[size] is None else display.format_size(row[size])
+    if sys.stdout.isatty():
+        others = [place for place in range(len(columns)) if place != reason]
+        widths = [max([len(str(row[place] or "")) for row in rows], default=0) for place in others]
+        # As tabulate does it.
+        heads = [len(columns[place]) + 2 for place in others]
+        used = sum(max(pair) + 2 for pair in zip(widths, heads, strict=True) if pair[0])
+        room = max(os.get_terminal_size(1).columns - used, _NARROWEST)
+        for row in rows:
+            row[reason] = display.shorten_end(row[reason], room)
+    return rows
 
 
 def _cell(value: Any, layout: str) -> Any:

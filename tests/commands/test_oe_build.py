@@ -216,9 +216,7 @@ def test_an_image_that_cannot_be_built_costs_no_other_one(yard: Yard) -> None:
     done = yard.run("bad.def", "good.def", "--jobs=1", status=1)
     records = [json.loads(line) for line in done.stdout.splitlines()]
     assert [record["status"] for record in records] == ["failed", "built"]
-    assert records[0]["reason"] == (
-        "the build ended with status 255: FATAL: While performing build: exit status 3"
-    )
+    assert records[0]["reason"] == ("its %post fails: the package is not there")
     assert "oe-build: bad: | the package is not there\n" in done.stderr
     assert "the package is not there" in (yard.images / "bad.sif.log").read_text()
     # The image before stays, and is still out of date.
@@ -333,3 +331,16 @@ def test_an_image_is_verified(yard: Yard, tmp_path: Path) -> None:
     (record,) = yard.records(*words[:2], "--set=images.lighteval=one.sif", status=1)
     assert "lighteval is not installed" in record["reason"]
     assert yard.records("--verify", "lm_eval-rocm", status=1)[0]["reason"] == "there is no image"
+
+
+def test_a_table_fits_the_terminal(yard: Yard, tmp_path: Path) -> None:
+    yard.define(
+        "one", "echo a reason that is much longer than any terminal is wide " * 3 + "; exit 1"
+    )
+    env = clean_environment(tmp_path / "home", {**yard.env, "TERM": "xterm"})
+    words = ["oe-build", "--cluster=local", f"--dir={yard.images}", "--way=root"]
+    done = on_terminal(*words, str(yard.directory / "one.def"), env=env, width=80)
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["name", "status", "reason"]
+    assert lines[2].endswith("…")
+    assert max(map(len, lines)) <= 80

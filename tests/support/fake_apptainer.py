@@ -101,7 +101,7 @@ def _build(words: list[str]) -> int:
     Path(os.environ["APPTAINER_TMPDIR"], "bundle").mkdir()
     status = _shell(sections.get("post", ""), {"IMAGE": str(image)}) if _is_ours(lines) else 0
     if status:
-        sys.stderr.write(f"FATAL: While performing build: exit status {status}\n")
+        sys.stderr.write(f"FATAL: While running %post section: exit status {status}\n")
         return 255
     sys.stdout.write(f"INFO: Build complete: {image}\n")
     return 0

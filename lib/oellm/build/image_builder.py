@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ from oellm.images.image_record import StoredImage, log_path
 
 # Bytes at the end of a log that are read.
 _TAIL = 2**14
+# Sections of a definition, in the last words of a runtime, and lines of the runtime itself.
+_SECTION = re.compile(r"%(post|test|setup|pre)\b")
+_OF_RUNTIME = re.compile(r"(\x1b\[\d+m)?(INFO|WARNING|ERROR|FATAL)\b|\+ ")
 _FULL = "no space left on device"
 
 
@@ -87,4 +91,9 @@ def describe_failure(action: str, status: int, log: Path) -> str:
         return "the disk became full (No space left on device)"
     if status < 0:
         return f"the {action} was killed by signal {-status}"
-    return f"the {action} ended with status {status}: {lines[-1] if lines else 'it wrote nothing'}"
+    last = lines[-1] if lines else "it wrote nothing"
+    if match := _SECTION.search(last):
+        # The runtime only says that a section failed; what the section says is above.
+        own = [line for line in lines if not _OF_RUNTIME.match(line)]
+        return f"its {match[0]} fails: {own[-1] if own else last}"
+    return f"the {action} ended with status {status}: {last}"

@@ -42,10 +42,10 @@ class ImageOutcome(NamedTuple):
         return {
             "name": self.name,
             "status": str(self.status),
-            "reason": self.reason,
             "used_by": list(self.used_by),
             "size": record.size if record else None,
             "seconds": None if self.seconds is None else round(self.seconds, 1),
+            "reason": self.reason,
             "digest": record.digest if record else None,
             "path": str(self.path),
             "labels": dict(labels) if labels is not None else None,
