@@ -129,9 +129,13 @@ def _find(options: Options, cluster: Cluster) -> Iterator[Diagnosis]:
 
     show = cli.status_line() or (lambda _: None)
     for findings in run_checks(list_checks(cluster, os.environ), options.timeout_s, show):
+        # The terminal may show the line of a status.
+        show("")
         yield from findings
     if options.job:
-        yield from run_probe_job(cluster, options.patience_s, log=cli.message, show=show)
+        for finding in run_probe_job(cluster, options.patience_s, log=cli.message, show=show):
+            show("")
+            yield finding
 
 
 if __name__ == "__main__":

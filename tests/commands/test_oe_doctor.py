@@ -6,6 +6,7 @@ import hashlib
 import http.server
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,11 +20,13 @@ from pathlib import Path
 import docopt
 import pytest
 
+from oellm.clusters.cluster import resolve_cluster
+from oellm.doctor.probe_directory import probe_directory
 from oellm.images.image_record import StoredImage, record_path
 from support.doctor import Doctor, read_found
 from support.processes import BIN, ROOT, Run, clean_environment
 from support.submitting import FakeSlurm
-from support.terminal import lines_on_terminal
+from support.terminal import lines_on_terminal, on_terminal
 from support.waiting import wait_until
 
 # Starts what follows an image without any container, as `apptainer exec … IMAGE COMMAND…`.
@@ -333,13 +336,17 @@ def test_the_hub_and_the_token(doctor: Doctor, address: str) -> None:
 
 def test_people_get_lines_that_fit_their_terminal(doctor: Doctor, tmp_path: Path) -> None:
     doctor.slurm.says("partition.gpu", "State=DOWN")
-    env = clean_environment(tmp_path / "home", doctor.environment())
+    env = {**clean_environment(tmp_path / "home", doctor.environment()), "TERM": "xterm"}
     lines = lines_on_terminal("oe-doctor", env=env, width=80)
     assert max(map(len, lines)) <= 80
     (line,) = [number for number, text in enumerate(lines) if text.startswith("warning partition")]
     assert "partition gpu is DOWN" in lines[line]
     assert lines[line + 2].strip().startswith("→ wait, or set another partition")
     assert not any(text.startswith("{") for text in lines)
+    # What it waits for is gone before the next line appears.
+    shown = on_terminal("oe-doctor", env=env, is_stderr=True).stdout
+    assert "oe-doctor: checking versions, slurm" in shown
+    assert "checking" not in re.sub(r"[^\n]*\r\x1b\[K", "", shown)
 
 
 def test_no_cluster_and_bad_usage(run: Run, doctor: Doctor) -> None:
@@ -402,6 +409,48 @@ def test_a_job_that_would_wait_for_ever(doctor: Doctor) -> None:
     assert found.wrong() == ["job"]
     assert "would wait for ever: there is no such account (InvalidAccount)" in found.text("job")
     assert doctor.slurm.queue() == []
+    assert os.listdir(doctor.base) == []
+
+
+def test_a_job_that_slurm_forgets_and_that_left_nothing(doctor: Doctor, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [BIN / "oe-doctor", "--job"],
+        env=clean_environment(tmp_path / "home", doctor.environment()),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until((doctor.slurm.directory / "queue").exists, process=process)
+    doctor.slurm.says("queue", "")
+    output, messages = process.communicate(timeout=60)
+    found = read_found(process.returncode, output, messages)
+    assert found.wrong() == ["job start", "job python"]
+    assert "the worker of lm_eval did not end well on its node" in found.text("job start")
+    assert os.listdir(doctor.base) == []
+
+
+def test_a_node_that_has_another_directory_of_that_name(doctor: Doctor, tmp_path: Path) -> None:
+    """The worker of the job looks for what this machine has put into the directories."""
+    doctor.settings |= {"executor": "local", "gpus_per_node": 0}
+    cluster = resolve_cluster("dev", [], doctor.environment())
+    with probe_directory(cluster, lambda _: None) as probed:
+        run_json = probed.path / "run.json"
+        content = json.loads(run_json.read_text())
+        content["probe"]["marks"]["hf_home"] = str(tmp_path / "node" / "mark")
+        content["probe"]["skew_s"] += 30
+        run_json.write_text(json.dumps(content))
+        node = probed.shards[1].index
+        script = probed.path / probed.arrays[1].script
+        environment = {**os.environ, "SLURM_ARRAY_TASK_ID": "0"}
+        subprocess.run(["bash", script, "0", probed.path], env=environment, check=True)
+        found = json.loads((probed.path / "findings" / f"{node}.json").read_text())
+    assert found["ended"]
+    texts = {check: (state, text) for check, state, text, *_ in found["findings"]}
+    assert texts["job hf_home (node)"][0] == "wrong"
+    assert f"{tmp_path}/node is not the one of" in texts["job hf_home (node)"][1]
+    assert texts["job eval_output_dir (node)"][0] == "ok"
+    assert texts["job clock"][0] == "warning"
+    assert "30 s behind" in texts["job clock"][1]
     assert os.listdir(doctor.base) == []
 
 

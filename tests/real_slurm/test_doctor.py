@@ -34,6 +34,17 @@ def test_a_node_as_it_should_be(cluster: DevCluster) -> None:
     assert os.listdir(cluster.base) == []
 
 
+def test_the_workers_of_a_whole_node(cluster: DevCluster) -> None:
+    cluster.add_settings(whole_node=True, gpus_per_node=4, allow_cpu=False, mem="7000M")
+    done = cluster.call("oe-doctor", "--job", env={"HF_HUB_OFFLINE": "1"}, status=1)
+    found = read_found(done.returncode, done.stdout, done.stderr)
+    # Each worker has looked for its own GPU; what they find alike is told once.
+    assert found.wrong() == ["job gpu"]
+    assert [f"VISIBLE_DEVICES={gpu}" in done.stdout for gpu in range(4)] == [True] * 4
+    assert done.stdout.count('"job start"') == 1
+    assert cluster.queue() == []
+
+
 def test_a_file_that_is_no_image(cluster: DevCluster, tmp_path: Path) -> None:
     (tmp_path / "text.sif").write_text("no image\n")
     cluster.add_settings(images={"lm_eval": str(tmp_path / "text.sif")}, allow_cpu=False)

@@ -67,6 +67,8 @@ _LEAVE_S = 60.0
 # The longest time of the job on this machine, without Slurm.
 _LOCAL_S = 600.0
 _NAME = "oellm-doctor"
+# What stands for the state of a job that Slurm no longer knows.
+_FORGOTTEN = "FORGOTTEN"
 
 
 class _Submitted(NamedTuple):
@@ -165,8 +167,11 @@ def _follow(
         except SlurmUnavailableError as error:
             show(f"job {job.job_id}: {error}")
             continue
-        if state is None or state.state not in ACTIVE:
-            return state or last
+        if state is None:
+            # Some sites forget a job as soon as it has ended.
+            return last._replace(state=_FORGOTTEN)
+        if state.state not in ACTIVE:
+            return state
         last = state
         if state.state in RUNNING:
             show(f"job {job.job_id} runs on {state.nodes}")
@@ -206,7 +211,7 @@ def _read_findings(
     """
     node = state.nodes or "its node"
     text = f"ended on {node} {format_duration(seconds)} after it was submitted"
-    unsound = state.state != "COMPLETED"
+    unsound = state.state not in ("COMPLETED", _FORGOTTEN)
     if unsound:
         log = "".join(read_log_end(path) for path in (run.path / LOGS).glob("*_*.log"))
         end = explain_end(state, log)
@@ -214,6 +219,8 @@ def _read_findings(
     else:
         yield found_ok("job", text)
     deadline = time.monotonic() + (0 if unsound else files_s)
+    # The workers of a node mostly find the same.
+    told: set[Diagnosis] = set()
     for shard in run.shards:
         content = _read(run, shard.index)
         while content is None and time.monotonic() < deadline:
@@ -221,9 +228,10 @@ def _read_findings(
             os.listdir(run.path / FINDINGS)
             content = _read(run, shard.index)
         findings, has_ended = content or ([], False)
-        yield from (finding._replace(host=finding.host or node) for finding in findings)
         if not has_ended:
-            yield _describe_silence(run, shard.index, node)
+            findings.append(_describe_silence(run, shard.index, node))
+        yield from (finding for finding in findings if finding not in told)
+        told.update(findings)
 
 
 def _read(run: Run, shard: int) -> tuple[list[Diagnosis], bool] | None:
