@@ -13,6 +13,7 @@ Options:
   --accept_stale   Let results count although their model, task or data have
                    changed since.
   --check          End with status 1 if any row is missing.
+  --format=FORMAT  table or csv; by default table on a terminal, csv otherwise.
   --cluster=NAME   With --in: the cluster that you will give to oe-render; by
                    default this machine's.
   --set=KEY=VALUE  With --in: a setting that you will give to oe-render.
@@ -47,10 +48,11 @@ A result does not count if the files of its model, or the configuration, code
 or data of its task, have changed since it was computed. stderr names such
 results as stale, and why; nothing is written.
 
-Output: a manifest in CSV (schema.json, table `manifest`). stderr counts the
-  rows. It names damaged results, and their rows are missing. If nothing is
-  missing, only the header is printed; oe-fetch, oe-render and oe-submit then
-  have nothing to do and end with status 0. Buffers.
+Output: a manifest in CSV (schema.json, table `manifest`), or a table of it for
+  people, without empty columns and without what all models have in common.
+  stderr counts the rows. It names damaged results, and their rows are missing.
+  If nothing is missing, only the header is printed; oe-fetch, oe-render and
+  oe-submit then have nothing to do and end with status 0. Buffers.
 
 Exit status: 0 done, even if rows are missing or results are damaged; 1 with
   --check, a row is missing; 2 bad input; 3 no cluster matches this machine.
@@ -86,6 +88,7 @@ class Options(NamedTuple):
     failed: bool
     accept_stale: bool
     check: bool
+    is_table: bool
     cluster: str | None
     overrides: list[str]
 
@@ -112,6 +115,9 @@ def _options(arguments: cli.Arguments) -> Options:
             f"--in: expected one manifest at most, got {len(arguments['PATH'])} paths; "
             "repeat --in for several directories"
         )
+    layout = arguments["--format"] or ("table" if sys.stdout.isatty() else "csv")
+    if layout not in ("table", "csv"):
+        raise UsageError(f"--format: expected table or csv, got {layout!r}")
     return Options(
         paths=find_directories(cli.input_paths(arguments)),
         directories=arguments["--in"],
@@ -119,6 +125,7 @@ def _options(arguments: cli.Arguments) -> Options:
         failed=arguments["--failed"],
         accept_stale=arguments["--accept_stale"],
         check=arguments["--check"],
+        is_table=layout == "table",
         cluster=arguments["--cluster"],
         overrides=arguments["--set"],
     )
@@ -149,7 +156,8 @@ def _missing_in_manifest(options: Options) -> bool:
     kinds = {RowState.FAILED} if options.failed else {RowState.FAILED, RowState.MISSING}
     if options.also_running:
         kinds |= {RowState.ACTIVE, RowState.PROBABLE}
-    _print(manifest.header, (r for r, state in zip(rows, states, strict=True) if state in kinds))
+    missing = (row for row, state in zip(rows, states, strict=True) if state in kinds)
+    _print(manifest.header, missing, options.is_table)
     counts = Counter(states)
     cli.message(
         f"{counts[RowState.MISSING] + counts[RowState.FAILED]} of {len(rows)} rows are missing "
@@ -179,19 +187,33 @@ def _missing_in_runs(options: Options) -> bool:
         collection.drop_stale()
     missing = list(collection.missing_rows())
     chosen = [row for row in missing if not options.failed or collection.has_failed(row)]
-    _print(collection.columns(), chosen)
+    _print(collection.columns(), chosen, options.is_table)
     what = "failed" if options.failed else "have no valid result"
     cli.message(f"{len(chosen)} of {collection.counts()[1]} rows {what}")
     return bool(missing)
 
 
-def _print(columns: Sequence[str], rows: Iterable[Row]) -> None:
+def _print(columns: Sequence[str], rows: Iterable[Row], is_table: bool) -> None:
+    if is_table:
+        _print_table(columns, rows)
+        return
     from oellm.manifest import csv_file
 
     writer = csv_file.ManifestWriter(sys.stdout)
     writer.header(columns)
     for row in rows:
         writer.write(row)
+
+
+def _print_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
+    from oellm.collect.record_source import shorten_models
+    from oellm.core import tables
+
+    shown, left_out = shorten_models(([row[name] for name in columns] for row in rows), columns)
+    if shown:
+        tables.write_rows(shown, columns, layout="table", stream=sys.stdout)
+    if left_out:
+        cli.message(left_out)
 
 
 if __name__ == "__main__":

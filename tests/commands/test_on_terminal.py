@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from support.environments import idle_venv
-from support.processes import Run, clean_environment
+from support.golden_run import make_run
+from support.processes import Run, clean_environment, rows_of
 from support.submitting import HEADER, FakeSlurm, jobs
-from support.terminal import lines_on_terminal
+from support.terminal import lines_on_terminal, on_terminal
 
 
 def test_oe_submit_names_the_run_directory_and_the_next_commands(
@@ -73,3 +76,20 @@ def test_the_list_of_runs_fits_and_tells_them_apart(
     record = first[str(made[0])]
     assert (record["models"], record["tasks"], record["not_submitted"]) == (2, 3, 6)
     assert record["first_task"] == "task_with_a_long_name_0"
+
+
+@pytest.mark.parametrize("command", ["status", "collect", "pivot", "compare", "missing"])
+def test_a_terminal_gets_a_table_and_a_pipe_gets_csv(
+    run: Run, tmp_path: Path, command: str
+) -> None:
+    runs = [make_run(tmp_path / name) for name in ("old", "new")]
+    paths = runs if command == "compare" else runs[:1]
+    status = 1 if command == "status" else 0
+    piped = run(f"oe-{command}", *paths, status=status)
+    assert rows_of(piped.stdout)
+    shown = on_terminal(f"oe-{command}", *paths, env=clean_environment(tmp_path), width=200)
+    assert shown.returncode == status, shown.stderr
+    assert "," not in shown.stdout.splitlines()[0]
+    header = piped.stdout.splitlines()[0]
+    assert "," in header
+    assert header not in shown.stdout

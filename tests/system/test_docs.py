@@ -94,7 +94,7 @@ def test_no_code_repeats_the_list_of_columns() -> None:
 @pytest.mark.slow
 def test_the_readmes_example_prints_what_the_readme_shows(tmp_path: Path) -> None:
     block, results = re.findall(r"```console\n\$ (.*?)```", README, re.DOTALL)
-    command, _, shown = block.partition("\n  step")
+    command, _, shown = block.partition("\nstep")
     (tmp_path / "demo").mkdir()
     (tmp_path / "demo" / "tasks").symlink_to(DEMO_TASKS)
     for step in (1000, 2000):
@@ -108,7 +108,7 @@ def test_the_readmes_example_prints_what_the_readme_shows(tmp_path: Path) -> Non
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    expected = [line.split() for line in f"  step{shown}".splitlines()]
+    expected = [line.split() for line in f"step{shown}".splitlines()]
     printed = [line.split() for line in done.stdout.splitlines()]
     assert printed[0] == expected[0]
     assert [line[:4] for line in printed[2:]] == [line[:4] for line in expected[2:]]
@@ -143,7 +143,7 @@ def test_the_demonstration_runs_the_pipeline_of_the_readme() -> None:
     def words(text: str) -> list[str]:
         return text.replace("\\\n", " ").split()
 
-    block, *_ = re.findall(r"```console\n\$ (.*?)\n  step", README, re.DOTALL)
+    block, *_ = re.findall(r"```console\n\$ (.*?)\nstep", README, re.DOTALL)
     script = (ROOT / "demo" / "run").read_text()
     assert words(script[script.index("oe-manifest") :]) == words(block)
     assert os.access(ROOT / "demo" / "run", os.X_OK)

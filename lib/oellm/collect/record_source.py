@@ -167,7 +167,7 @@ class RecordSource:
             rows: Iterable[Values] = metric_records.select_columns(self.records(), names)
             left_out = ""
             if layout in tables.TABLES:
-                rows, left_out = _shorten_models(rows, names)
+                rows, left_out = shorten_models(rows, names)
             types = columns.column_types(names)
             write_rows(
                 rows, types, layout=layout, stream=stream, counts=schema.count_columns("metric")
@@ -245,7 +245,7 @@ def choose_format(asked: str | None, stream: TextIO, *more: str) -> str:
     return layout
 
 
-def _shorten_models(rows: Iterable[Values], names: Sequence[str]) -> tuple[list[Values], str]:
+def shorten_models(rows: Iterable[Values], names: Sequence[str]) -> tuple[list[Values], str]:
     """Return the rows with the names of models that tables show, and what these lack."""
     whole = list(rows)
     places = [place for place, name in enumerate(names) if name == _MODEL]

@@ -190,6 +190,8 @@ def _tabulated(
 ) -> str:
     import tabulate
 
+    # It would make each column two letters wider than its head, on terminals of 80.
+    tabulate.MIN_PADDING = 2 if layout == "markdown" else 0
     return tabulate.tabulate(
         rows,
         headers=heads,
