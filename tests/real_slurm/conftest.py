@@ -56,14 +56,14 @@ def tools() -> None:
 
 @pytest.fixture(scope="session")
 def image_path() -> Path:
-    """Return where the image of the shipped CPU definition is, once it is built."""
+    """Return where the image of lm-eval for CPUs is, once it is built."""
     path: Path = runpy.run_path(str(BUILD_IMAGE))["image_path"]()
     return path
 
 
 @pytest.fixture(scope="session")
 def image(tools: None, image_path: Path) -> Path:
-    """Build the shipped CPU definition, or take the image from the cache."""
+    """Build the image of lm-eval for CPUs, or take the image from the cache."""
     subprocess.run([BUILD_IMAGE], stdout=subprocess.DEVNULL, check=True)
     return image_path
 

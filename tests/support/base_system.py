@@ -45,6 +45,12 @@ def _os_release() -> dict[str, str]:
     return {key: value.strip("\"'") for key, _, value in pairs}
 
 
+def apt_source() -> str:
+    """Return the line of sources.list that has the archive of this machine's apt."""
+    suite, address, components = _apt_archive()
+    return f"deb {address} {suite} {components.replace(',', ' ')}\n"
+
+
 def _apt_archive() -> tuple[str, str, str]:
     """Return suite, address and components of the archive that this machine's apt uses."""
     release = _os_release()

@@ -32,7 +32,13 @@ def framework_environment(name: str) -> Path:
 @functools.cache
 def framework_image(name: str) -> Path:
     """Return the container image with the packages of a lock file."""
-    return _made("build-test-image", f"{name}-cpu")
+    return image_of(f"{name}-cpu")
+
+
+@functools.cache
+def image_of(name: str) -> Path:
+    """Return a container image by its name."""
+    return _made("build-test-image", name)
 
 
 @functools.cache

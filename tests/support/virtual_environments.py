@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from support import package_sources, shared_cache
 CONTAINERS = Path(__file__).resolve().parent.parent.parent / "containers"
 REQUIREMENTS = CONTAINERS / "requirements"
 REPAIR = CONTAINERS / "repair.py"
-# The lock files are for this version of Python.
+# The lock files are for this version of Python, but for those that name another in NAME.in.
 PYTHON = "3.11"
 # Environments share the files of this cache on the same file system by hard links.
 UV_CACHE = shared_cache.CACHE / "uv-cache"
@@ -52,7 +53,11 @@ def _make(name: str, directory: Path) -> None:
 
 def lock(name: str) -> None:
     """Write a lock file anew from the requirements in NAME.in, with today's versions."""
-    command = ["pip", "compile", "--python-version", PYTHON, "--no-header", "--no-annotate"]
+    named = re.search(
+        r"^# Python (3\.\d+)$", (REQUIREMENTS / f"{name}.in").read_text(), re.MULTILINE
+    )
+    version = named[1] if named else PYTHON
+    command = ["pip", "compile", "--python-version", version, "--no-header", "--no-annotate"]
     for left_out in ("all", name):
         path = REQUIREMENTS / "left-out" / f"{left_out}.txt"
         command += ["--override", str(path)] if path.exists() else []

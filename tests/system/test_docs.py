@@ -76,7 +76,7 @@ def test_every_framework_that_runs_is_on_its_page_and_its_rows_are_valid(
     shown = run(
         "oe-detect", "--cluster=mine", env={"OELLM_CONFIG": str(tmp_path / "clusters.json")}
     )
-    assert json.loads(shown.stdout)["images"]["evalplus-evaluate"] == "evalplus-cpu.sif"
+    assert json.loads(shown.stdout)["images"]["evalplus-evaluate"] == "evalplus-evaluate-cpu.sif"
     manifests = re.findall(r"```csv\n(.*?)```", page, re.DOTALL)
     assert len(manifests) >= 4
     for manifest in manifests:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from oellm import __version__
 from oellm.build.image_jobs import run_logged
 from oellm.build.image_states import DEFINITION, ImageTarget, StateReader
 from oellm.build.outcomes import ImageStatus
@@ -16,6 +19,7 @@ from oellm.build.ways import BuildWay
 from oellm.core.redaction import redact
 from oellm.core.regular_files import open_regular
 from oellm.errors import OellmError
+from oellm.images.definitions import DefinitionText
 from oellm.images.image_record import StoredImage, log_path
 
 # Bytes at the end of a log that are read.
@@ -23,6 +27,8 @@ _TAIL = 2**14
 # Sections of a definition, in the last words of a runtime, and lines of the runtime itself.
 _SECTION = re.compile(r"%(post|test|setup|pre)\b")
 _OF_RUNTIME = re.compile(r"(\x1b\[\d+m)?(INFO|WARNING|ERROR|FATAL)\b|\+ ")
+# The argument of a definition that says where it comes from, for a label.
+_REVISION = "REVISION"
 _FULL = "no space left on device"
 
 
@@ -60,6 +66,9 @@ class ImageBuilder:
         way = self._find_way()
         definition = self._target.definition
         arguments = {**definition.arguments, **self._target.arguments}
+        if _REVISION in DefinitionText(definition.path).defaults:
+            # Not one of the inputs: another revision of the same files makes the same image.
+            arguments.setdefault(_REVISION, describe_revision(definition.root))
         command = [*way.before, self._runtime, "build", *way.options]
         for key, value in arguments.items():
             command += ["--build-arg", f"{key}={value}"]
@@ -71,6 +80,17 @@ class ImageBuilder:
         if status:
             raise BuildFailedError(describe_failure("build", status, log_path(self.path)))
         return None
+
+
+def describe_revision(root: Path) -> str:
+    """Return the commit of the checkout in a directory, or else the version of oellm."""
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40"]
+        with suppress(OSError):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return done.stdout.strip()
+    return f"oellm-{__version__}"
 
 
 def last_lines(log: Path, count: int) -> list[str]:

@@ -19,6 +19,8 @@ from oellm.errors import InputError, UsageError, nearest
 _OF_LOCK_FILES = "framework-"
 _FILE = ".def"
 _LOCK_FILES = "requirements"
+# What such a definition for machines without a GPU is for; the others need a torch.
+_CPU = "cpu"
 # The argument of such a definition that names the lock file.
 _NAME = "NAME"
 _REFERENCE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -90,16 +92,24 @@ def containers_directory() -> Path:
 
 
 def definition_names(containers: Path) -> list[str]:
-    """Return the names of all images that the definitions of a directory can make."""
-    found = []
-    for path in sorted(containers.glob(f"*{_FILE}")):
-        if path.stem.startswith(_OF_LOCK_FILES):
-            kind = path.stem.removeprefix(_OF_LOCK_FILES)
-            locks = sorted((containers / _LOCK_FILES).glob("*.txt"))
-            found += [f"{lock.stem}-{kind}" for lock in locks]
-        else:
-            found.append(path.stem)
-    return sorted(found)
+    """Return the names of all images that the definitions of a directory can make.
+
+    A definition makes the image of its own name. framework-KIND.def makes an image LOCK-KIND of
+    every lock file that has no definition of its own name; for a GPU, only of those with torch.
+    """
+    found = {path.stem for path in containers.glob(f"*{_FILE}")}
+    kinds = [stem.removeprefix(_OF_LOCK_FILES) for stem in found if stem.startswith(_OF_LOCK_FILES)]
+    for lock in (containers / _LOCK_FILES).glob("*.txt"):
+        if lock.stem not in found:
+            found |= {f"{lock.stem}-{kind}" for kind in kinds if _makes(lock, kind)}
+    return sorted(name for name in found if not name.startswith(_OF_LOCK_FILES))
+
+
+def _makes(lock: Path, kind: str) -> bool:
+    """Return whether a lock file makes an image of a kind."""
+    if kind == _CPU:
+        return True
+    return not lock.stem.endswith(f"-{_CPU}") and b"\ntorch==" in read_regular(lock)
 
 
 def find_definition(name: str, containers: Path) -> ImageDefinition:

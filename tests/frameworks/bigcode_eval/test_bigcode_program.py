@@ -74,7 +74,9 @@ def test_every_task_has_a_definition_and_those_that_can_run_have_data() -> None:
     definitions = read_definitions()
     assert definitions.keys() == PROGRAM.catalogue().tasks.keys()
     runnable = [name for name in definitions if not find_obstacle(name)]
-    assert 60 < len(runnable) < len(definitions)
+    assert 50 < len(runnable) < len(definitions)
+    # Its evaluator says that every program passes.
+    assert "all pass" in find_obstacle("multiple-go")
     for name in runnable:
         assert definitions[name].data_sets, name
         assert PROGRAM.needs(row(name)) == definitions[name].needs

@@ -58,7 +58,10 @@ class Toolchain(NamedTuple):
     image: str
 
 
-_MULTIPLE = "one made from ghcr.io/nuprl/multipl-e-evaluation (bigcode's Dockerfile-multiple)"
+_MULTIPLE = (
+    "bigcode_eval-multiple-cpu (oe-build) or, for cs, d, jl and swift, one made from "
+    "ghcr.io/nuprl/multipl-e-evaluation"
+)
 _PACK = "one with that language's compiler (bigcode's docs, HumanEvalPack)"
 _PROGRAMS = {
     "cpp": ("g++",),
@@ -91,6 +94,7 @@ _IMPOSSIBLE = {
     r"mercury": "it measures how fast programs run, which a sandbox changes",
     r"(santacoder|starcoder)_fim": "it knows models by their hub names only, and gets their files",
     r"multiple-(cljcpp|mlpl)": "at this version it joins two languages by mistake, and has no data",
+    r"multiple-go": "at this version its evaluator runs no test of Go, and all pass",
     r"multiple-(dart|elixir|hs)": "at this version it has no evaluator for the language",
     r"(parity|quixbugs|studenteval|perturbed-.*)": "its result has no score of the whole task",
 }
