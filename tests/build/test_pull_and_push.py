@@ -174,6 +174,8 @@ def test_what_was_pushed_apptainer_pulls(site: Site, registry: Registry, tmp_pat
     target = f"oras://{registry.host}/oellm/{{name}}:2"
     records, told = site.run("--push", target, "suite", "other")
     assert [record["status"] for record in records] == ["pushed", "pushed"]
+    pushed = [digest(small_image(number)) for number in range(2)]
+    assert [record["digest"] for record in records] == pushed
     assert re.search(rf"other: pushed in \d+ s: oras://{registry.host}/oellm/other:2", told)
     for number, name in enumerate(("suite", "other")):
         pulled = tmp_path / f"{name}.sif"
@@ -199,6 +201,15 @@ def test_a_push_goes_on_after_a_cut(site: Site, registry: Registry, relay: Relay
     assert "next try in 1 s" in told
     (layer,) = registry.manifest("oellm/suite", "1")["layers"]
     assert layer["digest"] == f"sha256:{digest(small_image())}"
+
+
+def test_what_is_pushed_is_what_is_there(site: Site, address: str, registry: Registry) -> None:
+    site.run("--pull", address)
+    shutil.copy(small_image(1), site.path)
+    (record,), _ = site.run("--push", address)
+    assert (record["status"], record["digest"]) == ("pushed", digest(small_image(1)))
+    (layer,) = registry.manifest("oellm/suite", "1")["layers"]
+    assert layer["digest"] == f"sha256:{digest(small_image(1))}"
 
 
 def test_what_was_pulled_is_not_built(site: Site, address: str) -> None:

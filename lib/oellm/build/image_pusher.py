@@ -13,7 +13,7 @@ from oellm.core.log import Log
 from oellm.core.processes.transfer_progress import TransferProgress
 from oellm.core.retry import Backoff, retry
 from oellm.errors import OellmError
-from oellm.images.image_record import read_record
+from oellm.images.image_record import StoredImage, read_record
 from oellm.images.image_sources import RegistryImage
 from oellm.images.registry import ImageLayer, NotAnImageFileError, Registry
 from oellm.images.web_requests import TransferError
@@ -44,21 +44,21 @@ class ImagePusher:
     def push(self, image: Path, target: RegistryImage) -> ImageOutcome:
         """Push an image, unless the registry has it there; return what became of it."""
         started = time.monotonic()
-        record = read_record(image)
         try:
             if not image.is_file():
                 raise NoImageError(f"there is no image {image}")
-            status = self._push(image, target)
+            layer = self._layer(image)
+            status = self._push(image, layer, target)
         except (OellmError, OSError) as error:
             text = str(error)
             self._log(f"{image.stem}: {text}")
-            return ImageOutcome(image.stem, image, ImageStatus.FAILED, reason=text, record=record)
+            return ImageOutcome(image.stem, image, ImageStatus.FAILED, reason=text)
         seconds = time.monotonic() - started
         self._log(f"{image.stem}: {_describe(status, seconds)}: {target}")
+        record = _describe_image(image, layer)
         return ImageOutcome(image.stem, image, status, record=record, seconds=seconds)
 
-    def _push(self, image: Path, target: RegistryImage) -> ImageStatus:
-        layer = self._layer(image)
+    def _push(self, image: Path, layer: ImageLayer, target: RegistryImage) -> ImageStatus:
         registry = Registry(target.host, self._environ, insecure=self._insecure)
         if _find(registry, target) == layer:
             return ImageStatus.UP_TO_DATE
@@ -94,6 +94,24 @@ class ImagePusher:
         if described.sha256 is None or described.size_bytes != size:
             raise OSError(f"{image} cannot be read, or changes")
         return ImageLayer(described.sha256, size)
+
+
+def _describe_image(image: Path, layer: ImageLayer) -> StoredImage:
+    """Return the record of an image, or what is known of it without one."""
+    record = read_record(image)
+    if record and record.digest == layer.sha256:
+        return record
+    return StoredImage(
+        name=image.stem,
+        digest=layer.sha256,
+        size=layer.size,
+        mtime_ns=image.stat().st_mtime_ns,
+        labels={},
+        source="",
+        inputs={},
+        seconds=0.0,
+        finished="",
+    )
 
 
 def _find(registry: Registry, target: RegistryImage) -> ImageLayer | None:
