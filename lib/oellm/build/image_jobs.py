@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import os
+import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -25,6 +28,8 @@ from oellm.images.downloads import remove_partial_files
 from oellm.images.image_files import read_labels
 from oellm.images.image_record import StoredImage, log_path, put_in_place
 
+# Seconds after which nobody writes an attempt any more.
+_OLD_S = 24 * 3600.0
 # Seconds that a program has to end, and to remove what it has unpacked.
 _GRACE_S = 10.0
 
@@ -120,7 +125,7 @@ class ImageJob(NamedTuple):
                 status = ImageStatus.UP_TO_DATE
                 return ImageOutcome(maker.name, maker.path, status, record=record)
             if is_locked:
-                atomic.remove_leftovers(maker.path)
+                _remove_attempts(maker.path)
             else:
                 connection.send(NotLocked())
             connection.send(Begun(reason or "--force"))
@@ -132,7 +137,7 @@ class ImageJob(NamedTuple):
 
     def _make_whole(self, started: float) -> StoredImage:
         maker = self.maker
-        attempt = atomic.staging_path(maker.path, atomic.new_attempt())
+        attempt = atomic.staging_path(maker.path, f"{_host()}-{atomic.new_attempt()}")
         try:
             with _workspace(maker.path, temporary_directory(self.environ)) as workspace:
                 digest = maker.make(attempt, workspace)
@@ -173,6 +178,24 @@ def run_logged(argv: list[str], env: Mapping[str, str], directory: Path) -> int:
         raise
 
 
+def _host() -> str:
+    return re.sub(r"\W", "_", platform.node())
+
+
+def _remove_attempts(image: Path) -> None:
+    """Remove what killed processes have left beside an image.
+
+    The locks of some file systems are only for one host, so another one may be building; what is
+    old is left over there, too.
+    """
+    ours = f".{image.name}.{_host()}-"
+    for attempt in image.parent.glob(f".{glob.escape(image.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            is_old = time.time() - attempt.lstat().st_mtime > _OLD_S
+            if is_old or attempt.name.startswith(ours):
+                attempt.unlink()
+
+
 def _stop(*_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise _StoppedError
@@ -180,7 +203,6 @@ def _stop(*_: object) -> None:
 
 def _redirect_output(log: Path) -> None:
     """Make a new file the stdout and stderr of this process."""
-    atomic.remove_leftovers(log)
     log.unlink(missing_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o644)
     for stream in (1, 2):
