@@ -201,8 +201,11 @@ def _save_results(run: BenchmarkRun) -> int:
 def _save(directory: str) -> int:
     from oellm.global_benchmark.benchmark_run import BenchmarkRun
 
-    run = BenchmarkRun(Path(os.path.normpath(directory)))
-    return _save_results(run)
+    path = Path(os.path.normpath(directory))
+    # `.` has no name to which the file's could be added.
+    return _save_results(
+        BenchmarkRun(path if path.name.strip(".") else Path(os.path.abspath(path)))
+    )
 
 
 def _run(options: Options) -> int:
@@ -225,6 +228,7 @@ def _run(options: Options) -> int:
         samplings=_complete(samplings, tasks),
         cells=cells,
         cluster=cluster,
+        log=cli.message,
     )
     run = BenchmarkRun.create()
     with cli.stdout_diverted():

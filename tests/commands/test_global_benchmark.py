@@ -108,6 +108,13 @@ def test_the_stages_run_one_after_the_other_and_leave_results(
     (tmp_path / path).unlink()
     assert run(command(tmp_path), "save", f"{name}/", env=env).stdout.strip() == path
     assert (tmp_path / path).exists()
+    (tmp_path / name / "manifest.csv").write_text((tmp_path / "manifest.csv").read_text())
+    saved = run(command(tmp_path), "save", ".", env=env, cwd=tmp_path / name)
+    assert saved.stdout == f"{tmp_path / path}\n"
+    # All rows have failed.
+    (tmp_path / "manifest.csv").write_text("task_path\n")
+    failed = run(command(tmp_path), "save", name, env=env, status=1)
+    assert "no row has a result; oe-status shows why" in failed.stderr
 
 
 def test_rows_that_fail_leave_the_results_of_the_others_and_status_1(

@@ -31,6 +31,7 @@ def rows(*names: str, cells: tuple[str, ...] = (), **images: str) -> list[dict[s
         samplings=DRAWN,
         cells=[manifest_rows.parse_cell(text) for text in cells],
         cluster=Cluster({"images": images}, {}),
+        log=lambda _: None,
     )
     return [{name: text for name, text in row.cells.items() if text} for row in made]
 
@@ -105,6 +106,8 @@ def test_what_cannot_be_run_is_refused_with_its_name() -> None:
         rows("apps-interview")
     with pytest.raises(UsageError, match="unknown task 'multiple-javs', did you mean multiple-ja"):
         find_task("multiple-javs")
+    with pytest.raises(UsageError, match=r"has no task 'humanval' .* did you mean humaneval"):
+        rows("evalplus:humanval")
     with pytest.raises(UsageError, match=r"multiple-py: .*limit"):
         rows("multiple-py", cells=("limit=none",))
 

@@ -67,10 +67,11 @@ class BenchmarkRun:
         )
         if done.returncode not in _ENDED:
             return done.returncode
-        lines = done.stdout.decode("utf-8", "surrogateescape").splitlines(keepends=True)
-        records = list(read_metric_records(lines, command[0]))
-        if not records:
+        if not done.stdout:
             raise OellmError(f"{self.directory}: no row has a result; oe-status shows why")
+        # As bytes: a text also ends a line at what JSON may have in a string.
+        lines = (line.decode("utf-8", "surrogateescape") for line in done.stdout.splitlines(True))
+        records = list(read_metric_records(lines, command[0]))
         write_results(self.results, results_of(records))
         return done.returncode
 

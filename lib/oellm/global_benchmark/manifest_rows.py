@@ -9,8 +9,9 @@ from typing import NamedTuple
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.core import schema
+from oellm.core.log import Log
 from oellm.errors import InputError, OellmError, UsageError, nearest, raise_errors
-from oellm.global_benchmark.benchmark_tasks import MODEL, BenchmarkTask, Sampling, vllm_cells
+from oellm.global_benchmark.benchmark_tasks import MODEL, TASK, BenchmarkTask, Sampling, vllm_cells
 from oellm.global_benchmark.config_file import BenchmarkConfig
 from oellm.manifest.csv_file import write_models
 from oellm.manifest.locations import locate_row
@@ -70,10 +71,12 @@ def make_rows(
     samplings: Mapping[str, Sequence[Sampling]],
     cells: Sequence[GivenCell],
     cluster: Cluster,
+    log: Log,
 ) -> list[Row]:
     """Return the checked rows of a model; `samplings` are by framework.
 
-    Raises what is wrong with them, each named by its task.
+    Raises what is wrong with them, each named by its task. `log` gets a message if the names of a
+    framework's tasks must be looked up slowly.
     """
     cell = model.cell()
     rows: list[Row] = []
@@ -86,6 +89,9 @@ def make_rows(
             text = f"{task.name}: {error}"
             errors[text] = UsageError(text)
     raise_errors(list(errors.values()))
+    others = [row for row in rows if ":" in row[TASK]]
+    unknown = frameworks.find_unknown_tasks(others, log) if others else []
+    raise_errors([UsageError(f"--tasks: {error.message}") for error in unknown])
     return rows
 
 
