@@ -98,7 +98,10 @@ def _proposer(path: str | None, name: str | None, clusters: OwnClusters) -> Prop
         source = cli.input_name(path)
         given, entry = read_entry(content, source)
         return lambda decided: with_decided(propose_given(name or given, entry, source), decided)
+    show_status = cli.status_line() or (lambda _: None)
+    show_status("asking Slurm and the file systems")
     machine = look_at_machine(os.environ)
+    show_status("")
     for failure in machine.facts.failures:
         cli.message(failure)
     if known := packaged_name(clusters, os.environ):

@@ -127,6 +127,8 @@ def test_commands_that_fail_are_named_and_leave_their_settings_open(run: Run, si
     done = run("oe-detect", "--propose", "--explain", env=node.env, status=1)
     lines = {line.split()[0]: line.split(maxsplit=2)[1:] for line in done.stdout.splitlines()}
     assert lines["partition"] == ["?", "fill in: Slurm names no partition"]
+    # Nothing tells whether they would have GPUs.
+    assert not {"images", "container_args", "cpus_per_gpu"} & set(lines)
     assert done.stderr.count("scontrol failed: slurm_load_ctl_conf error: Unable to contact") == 2
 
 

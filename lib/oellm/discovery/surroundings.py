@@ -43,7 +43,8 @@ def _propose_containers(machine: Machine, view: PartitionView) -> Iterator[Propo
     """Yield the settings that say which images run, how, and what their GPUs need."""
     maker, origin = _find_maker(view)
     variant = maker.variant if maker else "cpu"
-    if images := _propose_images(maker, variant):
+    is_known = view.groups or view.gpus
+    if is_known and (images := _propose_images(maker, variant)):
         kind = " ".join(
             filter(None, [maker.name if maker else "CPU", _architecture(machine, view)])
         )
