@@ -200,7 +200,8 @@ def test_on_a_terminal_the_images_of_the_cluster_are_built(yard: Yard, tmp_path:
     done = on_terminal(*words, env=env, is_stderr=True)
     assert done.returncode == 0, done.stdout
     (call,) = yard.apptainer.calls("build")
-    assert call[-1].endswith("containers/lm_eval-cpu.def")
+    assert call[-1].endswith("containers/framework-cpu.def")
+    assert "NAME=lm_eval" in call
     assert "quiz.sif: no definition makes it" in done.stdout
     assert "lm_eval-cpu  built" in done.stdout
     # The line of progress is gone in the end.
