@@ -168,12 +168,11 @@ def test_samples_that_no_task_needs_are_refused(
 def test_setup_makes_the_images_of_this_kind_of_machine(
     run: Run, env: dict[str, str], tmp_path: Path
 ) -> None:
-    words = ("--definitions=llm_evaluation_harness", "--definitions", "lighteval-cpu", "--arg=A=1")
+    words = ("--definitions=big_code_bench", "--definitions", "lighteval-cpu", "--arg=A=1")
     gpus = {**env, "OELLM_CONTAINER_ARGS": "--nv"}
     run(command(tmp_path), "setup", "-i", "there", *words, env=gpus)
-    ((*start, of_gpu, of_cpu),) = called(tmp_path)
-    assert (start, of_cpu) == (["oe-build", "--dir=there", "--arg=A=1"], "lighteval-cpu")
-    assert of_gpu.endswith("-cuda")
+    names = ["vllm-cuda", "bigcodebench-evaluate-cpu", "lighteval-cpu"]
+    assert called(tmp_path) == [["oe-build", "--dir=there", "--arg=A=1", *names]]
 
 
 def test_slurm_needs_sbatch(run: Run, env: dict[str, str], tmp_path: Path) -> None:

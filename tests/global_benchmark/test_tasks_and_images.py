@@ -123,6 +123,8 @@ def test_pairs_are_written_in_several_ways() -> None:
 
 def test_definitions_and_images_are_of_the_kind_of_the_machine(tmp_path: Path) -> None:
     known = definition_names(containers_directory())
+    candidates = benchmark_tasks.image_candidates().values()
+    assert {name for kinds in candidates for each in kinds.values() for name in each} <= set(known)
     names = list(benchmark_tasks.image_definitions())
     found = framework_images.expand_definitions([*names, "lighteval-cpu"], known, "cpu")
     assert {"bigcode_eval-cpu", "bigcodebench-evaluate-cpu", "lighteval-cpu"} <= set(found)
