@@ -1,4 +1,4 @@
-"""oe-config: describe this machine in your clusters file, as far as it can be found out.
+"""oe-config: describe this machine in your clusters file.
 
 Usage:
   oe-config [options] [--set=KEY=VALUE]... [FILE]

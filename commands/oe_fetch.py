@@ -179,7 +179,9 @@ def _fetch(arguments: cli.Arguments) -> int:
     # A silent hub is no news if everything is here.
     if silence is not None and missed:
         cli.message(f"{address} does not answer: {silence}")
-    return _summary(outcome, len(rows), missed=silence is not None and missed)
+    status = _summary(outcome, len(rows), missed=silence is not None and missed)
+    cli.next_steps("next: the same, with | oe-render | oe-submit")
+    return status
 
 
 def _relay(line: str) -> None:

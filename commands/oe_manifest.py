@@ -4,6 +4,7 @@ Usage:
   oe-manifest [options] --models=MODELS... [--tasks=TASKS]... [--n_shot=N]...
               [--task_groups=GROUPS]... [--suites=FILE]...
               [--checkpoints=WHICH]...
+  oe-manifest --rows=FILE [options]
   oe-manifest --list [--task_groups=GROUPS]... [--suites=FILE]...
 
 Options:
@@ -28,6 +29,9 @@ Options:
                                these languages; `all` is every suite.
   --suites=FILE                File of further suites, in the format of
                                task-groups.json.
+  --rows=FILE                  Print the rows of this manifest (- for stdin)
+                               instead. The options --backend to --log_samples
+                               fill these columns of all its rows.
   --list                       Print the rows of all suites (or of those that
                                you name with --task_groups), as CSV without
                                models; on a terminal, as tables.
@@ -155,13 +159,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    from oellm.core import schema
-
-    flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
-    for name in flags:
-        # Probably an unset variable in a script; ignoring the option would evaluate something else.
-        if arguments[f"--{name}"] == "":
-            raise UsageError(f"--{name}: expected a value, got nothing")
     options = Options(
         models=arguments["--models"],
         checkpoints=arguments["--checkpoints"],
@@ -172,7 +169,7 @@ def _options(arguments: cli.Arguments) -> Options:
         task_groups=_selections(arguments["--task_groups"]),
         suites=_suite_paths(arguments["--suites"]),
         eval_suite=arguments["--eval_suite"],
-        settings={name: arguments[f"--{name}"] for name in flags if arguments[f"--{name}"]},
+        settings=_settings(arguments),
         unchecked_tasks=arguments["--unchecked_tasks"],
     )
     if not options.tasks and not options.task_groups:
@@ -182,6 +179,31 @@ def _options(arguments: cli.Arguments) -> Options:
     if options.suites and not options.task_groups:
         raise UsageError("--suites needs --task_groups")
     return options
+
+
+def _settings(arguments: cli.Arguments) -> dict[str, str]:
+    """Return the columns that options fill."""
+    from oellm.core import schema
+
+    flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
+    for name in flags:
+        # Probably an unset variable in a script; ignoring the option would evaluate something else.
+        if arguments[f"--{name}"] == "":
+            raise UsageError(f"--{name}: expected a value, got nothing")
+    return {name: arguments[f"--{name}"] for name in flags if arguments[f"--{name}"]}
+
+
+def _print_filled(path: str, settings: Mapping[str, str]) -> None:
+    """Print the rows of a manifest with these cells."""
+    from oellm.manifest import csv_file, filled_rows
+
+    with cli.open_input(path) as stream:
+        reader = csv_file.ManifestReader(stream, cli.input_name(path), cli.message)
+        rows = [filled_rows.fill_row(row, settings) for row in reader]
+    writer = csv_file.ManifestWriter(sys.stdout)
+    writer.header([*reader.header, *settings])
+    for row in rows:
+        writer.write(row)
 
 
 def _pieces(values: list[str]) -> list[str]:
@@ -206,6 +228,12 @@ def _manifest(arguments: cli.Arguments) -> int:
 
     if arguments["--list"]:
         _list(arguments["--suites"], _selections(arguments["--task_groups"]))
+        return ExitStatus.DONE
+    if arguments["--rows"] is not None:
+        for name in ("--step_pattern", "--skip_broken", "--unchecked_tasks"):
+            if arguments[name]:
+                raise UsageError(f"{name} does not go with --rows")
+        _print_filled(arguments["--rows"], _settings(arguments))
         return ExitStatus.DONE
     options = _options(arguments)
     # Everything is checked before the first row is printed: the reader of a pipe cannot tell half

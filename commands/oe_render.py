@@ -50,12 +50,12 @@ include paths the column task_digest. If these change later, oe-submit notices.
 oe-render says how many rows have results in earlier runs.
 
 Output: the run as one JSON object on one line (schema.json, table `run`), for
-  oe-submit. The run directory, EVAL_OUTPUT_DIR/USER/TIME or TIME-NAME, holds
-  jobs.csv, run.json, submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and
-  results/.
-  Slurm is not needed. run.json has the SHA-256 of each container image; it is
-  cached in OELLM_CACHE_DIR (~/.cache/oellm) until the image changes. If the
-  manifest is a header alone, oe-render writes nothing and prints
+  oe-submit; on a terminal the run directory and what to do next. The
+  directory, EVAL_OUTPUT_DIR/USER/TIME or TIME-NAME, holds jobs.csv, run.json,
+  submit_evals.sbatch, oe-run-task.pyz, slurm_logs/ and results/. Slurm is not
+  needed. run.json has the SHA-256 of each container image; it is cached in
+  OELLM_CACHE_DIR (~/.cache/oellm) until the image changes. If the manifest
+  is a header alone, oe-render writes nothing and prints
   {"run_dir":null,"n_rows":0}, for which oe-submit has nothing to do.
   Buffers: nothing is written before the last row is read. Until then the rows
   are in a temporary file (in TMPDIR; none with --dry_run), and memory holds
@@ -194,7 +194,7 @@ def _render(options: Options, cluster: Cluster) -> None:
         f"rows: {plan.count}, shards: {plan.used_shards}, "
         f"about {format_gpu_time(plan.gpu_hours)}, in {run.path}"
     )
-    sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")
+    cli.print_run(run.to_json(), "next: oe-submit")
 
 
 def _place(options: Options) -> RunPlace:

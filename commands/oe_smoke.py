@@ -4,8 +4,8 @@ Usage:
   oe-smoke [options] [--set=KEY=VALUE]... [--] [MANIFEST]
 
 Options:
-  --cluster=NAME   Cluster to use: a name, or a JSON file from oe-detect (with a
-                   slash in its name, or ending in .json). Without it, this
+  --cluster=NAME   Cluster to use: a name, or a JSON file from oe-detect (with
+                   a slash in its name, or ending in .json). Without it, this
                    machine's cluster.
   --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
   --executor=NAME  slurm or local; by default the cluster's.
@@ -23,16 +23,16 @@ Examples:
 Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`), as
   for oe-render.
 
-oe-smoke runs oe-render and oe-submit --wait=done on the same rows, with limit 1
-and without samples: in the same images, with the same jobs, GPUs and sandbox as
-the rows themselves will have. A model is loaded once for all its rows in a
+oe-smoke runs oe-render and oe-submit --wait=done on the same rows, with limit
+1 and without samples: in the same images, with the same jobs, GPUs and sandbox
+as the rows themselves will have. A model is loaded once for all its rows in a
 framework. Jobs are short (setting shard_time is 10 minutes unless you set it),
 and none requeues itself. Nothing is fetched: run oe-fetch before.
 
 The run is EVAL_OUTPUT_DIR/USER/smoke/TIME; its jobs are called smoke. Its
 results are none of the rows' own, since another limit is another eval_id, and
-oe-render takes no times from it. If all rows are ok, oe-smoke removes it. Ctrl-C
-cancels its jobs.
+oe-render takes no times from it. If all rows are ok, oe-smoke removes it.
+Ctrl-C cancels its jobs.
 
 Output: a record for each row (schema.json, table `smoke`): ok or failed, why,
   and the log. Rows that differ only in limit or log_samples are one.

@@ -336,14 +336,7 @@ def _report_rows(run: Run, missing: int) -> ExitStatus:
 
 
 def _print_run(run: Run) -> None:
-    """Print the run object; people get the run directory and the next commands."""
-    from oellm.core import json_codec
-
-    if sys.stdout.isatty():
-        path = shlex.quote(str(run.path))
-        print(f"{path}\nwatch:  oe-status --watch {path}\nscores: oe-collect --format=table {path}")
-        return
-    sys.stdout.write(json_codec.dumps(run.to_json()).decode() + "\n")
+    cli.print_run(run.to_json(), "watch:  oe-status --watch", "scores: oe-collect")
 
 
 if __name__ == "__main__":

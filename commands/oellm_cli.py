@@ -1,133 +1,263 @@
-"""oellm: run the whole pipeline in one command.
+"""oellm: evaluate models with one command; it runs the oe-* commands for you.
 
 Usage:
-  oellm schedule-eval [options] [--models=MODELS]... [--tasks=TASKS]...
-                      [--n_shot=N]... [--task_groups=GROUPS]...
-                      [--suites=FILE]... [--checkpoints=WHICH]...
-                      [--set=KEY=VALUE]...
-  oellm collect-results [--] RUN_DIR...
+  oellm schedule-eval [options] [--] [FILE]
+  oellm schedule [options] [--] [FILE]
 
 Options:
-  --models=MODELS       Models, as for oe-manifest.
-  --checkpoints=WHICH   Only these checkpoints of each training run, as for
-                        oe-manifest.
-  --skip_broken         Leave out broken models and continue.
-  --tasks=TASKS         Tasks, as for oe-manifest.
-  --n_shot=N            Numbers of few-shot examples, as for oe-manifest.
-  --task_groups=GROUPS  Suites of tasks, as for oe-manifest.
-  --suites=FILE         File of further suites, as for oe-manifest.
-  --limit=N             Evaluate only the first N documents of each task.
-  --include_path=DIR    Directory with further task YAML files.
-  --eval_csv_path=FILE  Take the rows from this CSV file instead.
-  --cluster=NAME        Cluster, as for oe-detect.
-  --set=KEY=VALUE       Override a setting of the cluster.
-  --executor=NAME       slurm or local; by default the cluster's.
+  --eval_csv_path=FILE  Take the rows from this CSV file: the same as FILE.
+  --local               Evaluate on this machine, without Slurm: the same as
+                        --executor=local.
   --download_only       Fetch models and data sets, and stop there.
   --again               Also evaluate rows that have results, or are queued or
                         running, in earlier runs.
   --skip_fetch          Do not fetch: everything is already in the cache.
   --dry_run             Print the plan and the batch script; fetch and submit
                         nothing.
+  --explain             Print the plan and the estimate of each row; fetch and
+                        submit nothing.
+  --print               Print the commands as a line for a shell; run nothing.
   --help                Print this text.
   --version             Print the version.
 
-schedule-eval runs oe-manifest | oe-fetch | oe-missing | oe-render | oe-submit;
-collect-results runs oe-collect. oe-missing leaves out the rows that have a
-result, or are queued or running, in any run below the setting eval_output_dir,
-unless the result is out of date. oellm names the commands on stderr as it runs
-them. Each command gets the output of the one before it on stdin, but only
-after that one has succeeded: half a manifest is never submitted.
+schedule-eval, or schedule, runs
+
+  oe-manifest | oe-fetch | oe-missing | oe-render | oe-submit
+
+It takes all options of these commands, too, such as --models, --tasks, --limit
+and --gen_kwargs of oe-manifest, --cluster, --set, --name and --sbatch of
+oe-render, --wait of oe-submit. `oellm help manifest` lists those of
+oe-manifest. An option goes to each of the commands that have it.
+
+FILE has the rows, in CSV; then options such as --limit fill their columns, and
+there is no --models. If its name ends in .toml, it has options instead, by
+their names without hyphens; those of the command line come before them:
+
+  models = ["acme/tiny", "runs/a/hf"]
+  tasks = ["hellaswag", "mmlu"]
+  n_shot = [0, 5]
+  limit = 100
+  gen_kwargs = {max_gen_toks = 300}
+  name = "tiny"
+
+  [cluster]
+  partition = "debug"
+
+The table cluster has settings of the cluster; its key `name` is --cluster. The
+run directory keeps the options as eval.toml: `oellm schedule
+RUN_DIR/eval.toml` evaluates the same again, or what is missing of it. Paths in
+it are relative to the directory where oellm runs.
+
+oe-missing leaves out the rows that have a result, or are queued or running, in
+any run below the setting eval_output_dir, unless the result is out of date.
+oellm names the commands on stderr as it runs them. Each command gets the
+output of the one before it on stdin, but only after that one has succeeded:
+half a manifest is never submitted.
+
+Other words run other commands, and take their options:
+
+  oellm collect-results, collect  oe-collect: the scores
+  oellm status, report, missing   oe-status, oe-report, oe-missing
+  oellm cancel RUN_DIR            oe-submit --cancel: ends its jobs
+  oellm setup, run                global-benchmark setup, run
+  oellm help [COMMAND]            the manual of a command
+  oellm NAME                      oe-NAME, beside oellm or on PATH
 
 Output: the output of the last command. Exit status: that of the first command
 that failed.
 
-Example:
+Examples:
   oellm schedule-eval --models acme/tiny --tasks "hellaswag,mmlu" --n_shot 5
+  oellm schedule evals.csv --limit 5 --local
+  oellm schedule eval.toml --print
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 from oellm import cli
-from oellm.errors import UsageError
+from oellm.errors import ExitStatus, UsageError
+from oellm.manuals.usage import CommandLineError
 
-_MANIFEST_LISTS = ("--models", "--checkpoints", "--tasks", "--n_shot", "--task_groups", "--suites")
-_MISSING = "oe-missing"
-_MANIFEST_VALUES = ("--limit", "--include_path")
+if TYPE_CHECKING:
+    from oellm.wrappers.schedule import Order
+
+_SHORT = """\
+oellm evaluates language models on benchmarks, on Slurm clusters and here.
+
+  oellm config                what is this machine? (once)
+  oellm doctor                does it have what a run needs?
+  oellm schedule-eval --models acme/tiny --tasks hellaswag --n_shot 5
+  oellm status                your runs, and how far they are
+  oellm collect RUN_DIR       the scores
+  oellm help [COMMAND]        the manual
+"""
+_OWN = ("schedule-eval", "schedule")
+# Words that stand for a command, apart from NAME for oe-NAME.
+_SHORTCUTS = {
+    "collect-results": ["oe-collect"],
+    "cancel": ["oe-submit", "--cancel"],
+    "setup": ["global-benchmark", "setup"],
+    "run": ["global-benchmark", "run"],
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
-    return cli.run("oellm", doc=__doc__, command=_oellm, argv=argv)
+    return cli.run(
+        "oellm", doc=__doc__, command=_schedule, argv=argv, dispatch=_dispatch, further=_further
+    )
 
 
-def _oellm(arguments: cli.Arguments) -> int:
-    if arguments["collect-results"]:
-        return _pipeline([["oe-collect", "--", *arguments["RUN_DIR"]]])
-    if arguments["--download_only"] and (arguments["--dry_run"] or arguments["--skip_fetch"]):
+def _dispatch(words: Sequence[str]) -> ExitStatus | None:
+    """Do what the first word says; None if it is schedule-eval, or an option."""
+    if not words:
+        print(_SHORT + _other_commands())
+        return ExitStatus.DONE
+    first, *others = words
+    if first == "help":
+        return _help(others)
+    if first.startswith("-") or first in _OWN:
+        return None
+    return _execute([*_command(first), *others])
+
+
+def _help(words: Sequence[str]) -> ExitStatus:
+    if len(words) > 1:
+        raise CommandLineError(f"unexpected argument {words[1]!r}", "oellm help")
+    if words and words[0] not in _OWN:
+        command = [words[0]] if words[0].startswith("oe-") else _command(words[0])
+        _execute([command[0], "--help"])
+    from oellm.manuals.usage import arrange
+
+    print(arrange(__doc__ or ""))
+    return ExitStatus.DONE
+
+
+def _execute(words: Sequence[str]) -> NoReturn:
+    """Become another command, so that its signals and its status are its own."""
+    from oellm.wrappers.pipeline import find_command
+
+    path = find_command(words[0])
+    os.execv(path, [path, *words[1:]])  # noqa: S606
+
+
+def _command(word: str) -> list[str]:
+    """Return the words of the command that a word stands for; raises CommandLineError for none."""
+    from oellm.errors import nearest
+    from oellm.wrappers.pipeline import installed_commands
+
+    if word in _SHORTCUTS:
+        return _SHORTCUTS[word]
+    names = [name.removeprefix("oe-") for name in installed_commands("oe-")]
+    if word not in names:
+        hint = nearest(word, [*_OWN, *_SHORTCUTS, "help", *names])
+        raise CommandLineError(f"unknown command {word!r}{hint}", "oellm help")
+    return [f"oe-{word}"]
+
+
+def _other_commands() -> str:
+    import textwrap
+
+    from oellm.wrappers.pipeline import installed_commands
+
+    names = [*_SHORTCUTS, *(name.removeprefix("oe-") for name in installed_commands("oe-"))]
+    return "\n" + textwrap.fill(
+        f"commands: {', '.join(sorted([*_OWN, *names]))}", 79, break_on_hyphens=False
+    )
+
+
+def _further() -> Mapping[str, str]:
+    from oellm.wrappers.schedule import option_forms
+
+    return option_forms()
+
+
+def _schedule(arguments: cli.Arguments) -> int:
+    from oellm.wrappers import schedule
+    from oellm.wrappers.pipeline import run_pipeline, shell_line
+
+    order, kept = _order(arguments)
+    stages = schedule.plan_stages(order)
+    source = order.rows if stages[0][0] != schedule.MANIFEST and order.rows != "-" else ""
+    if arguments["--print"]:
+        print(shell_line(stages, source))
+        return ExitStatus.DONE
+    data = None
+    if source:
+        with open(source, "rb") as stream:
+            data = stream.read()
+
+    def on_output(stage: Sequence[str], given: bytes, output: bytes) -> None:
+        if stage[0] == schedule.MISSING:
+            _tell_skipped(given, output)
+        if stage[0] == schedule.RENDER and kept:
+            _keep(kept, output)
+
+    return run_pipeline(stages, log=cli.message, given=data, on_output=on_output)
+
+
+def _order(arguments: cli.Arguments) -> tuple[Order, str]:
+    """Return what is to be done, and the text of eval.toml for the run directory, if any."""
+    from oellm.wrappers import eval_file, schedule
+
+    shown = [name for name in ("--dry_run", "--explain") if arguments[name]]
+    if len(shown) > 1:
+        raise UsageError("--explain and --dry_run print different things: use only one of them")
+    if arguments["--download_only"] and (shown or arguments["--skip_fetch"]):
         raise UsageError("--download_only only fetches; leave out the other option")
-    return _pipeline(list(_stages(arguments)), arguments["--eval_csv_path"])
+    words: list[str] = arguments["further"]
+    if arguments["--local"]:
+        words = [*words, "--executor=local"]
+    rows, kept = _file(arguments), ""
+    if rows.endswith(".toml"):
+        with cli.open_input(rows) as stream:
+            text = stream.read()
+        merged = eval_file.merge_options(eval_file.read_options(text, rows), words)
+        kept = eval_file.dump_options(merged) if words else text
+        words, rows = merged, ""
+    schedule.require_sense(words, rows)
+    order = schedule.Order(
+        rows=rows,
+        words=words,
+        show=shown[0] if shown else "",
+        only_fetch=arguments["--download_only"],
+        fetch=not arguments["--skip_fetch"],
+        earlier="" if arguments["--again"] else _output_dir(words),
+    )
+    return order, kept
 
 
-def _stages(arguments: cli.Arguments) -> Iterator[list[str]]:
-    """Yield the command lines of schedule-eval in order."""
-    rows = [
-        *(f"{name}={value}" for name in _MANIFEST_LISTS for value in arguments[name]),
-        *(f"{name}={arguments[name]}" for name in _MANIFEST_VALUES if arguments[name]),
-        *(["--skip_broken"] if arguments["--skip_broken"] else []),
-    ]
-    if arguments["--eval_csv_path"] and rows:
-        raise UsageError(
-            f"--eval_csv_path gives all the rows; leave out {rows[0].partition('=')[0]}"
-        )
-    if not arguments["--eval_csv_path"]:
-        if not arguments["--models"]:
-            raise UsageError("nothing to evaluate: give --models, or --eval_csv_path")
-        yield ["oe-manifest", *rows]
-    cluster = [f"--set={value}" for value in arguments["--set"]]
-    if arguments["--cluster"]:
-        cluster.append(f"--cluster={arguments['--cluster']}")
-    if not arguments["--dry_run"] and not arguments["--skip_fetch"]:
-        yield ["oe-fetch", *cluster]
-    if arguments["--download_only"]:
-        return
-    if not arguments["--again"] and (runs := _output_dir(arguments)):
-        yield [_MISSING, f"--in={runs}", *cluster]
-    if arguments["--dry_run"]:
-        yield ["oe-render", "--dry_run", *cluster]
-        return
-    yield ["oe-render", *cluster]
-    executor = arguments["--executor"]
-    yield ["oe-submit", *([f"--executor={executor}"] if executor else [])]
+def _file(arguments: cli.Arguments) -> str:
+    """Return the path of the rows, or of the options; empty if there is none."""
+    file, option = arguments["FILE"], arguments["--eval_csv_path"]
+    if file and option:
+        raise UsageError(f"two files: {file} and --eval_csv_path={option}; give one of them")
+    if "" in (file, option):
+        raise UsageError("expected the name of a file, got nothing")
+    return file or option or ""
 
 
-def _output_dir(arguments: cli.Arguments) -> str:
+def _output_dir(words: Sequence[str]) -> str:
     """Return the directory of earlier runs; empty if the cluster has none."""
     from oellm.clusters.cluster import resolve_cluster
 
-    cluster = resolve_cluster(arguments["--cluster"], arguments["--set"], os.environ)
+    options = [word.partition("=") for word in words]
+    names = [value for name, _, value in options if name == "--cluster"]
+    settings = [value for name, _, value in options if name == "--set"]
+    cluster = resolve_cluster(names[-1] if names else None, settings, os.environ)
     return cluster.text("eval_output_dir")
 
 
-def _pipeline(stages: list[list[str]], first_input: str | None = None) -> int:
-    """Run the stages; the first reads this file."""
-    from oellm.wrappers.pipeline import run_pipeline
-
-    given = None
-    if first_input:
-        with open(first_input, "rb") as stream:
-            given = stream.read()
-    return run_pipeline(stages, log=cli.message, given=given, on_output=_tell_skipped)
-
-
-def _tell_skipped(stage: Sequence[str], given: bytes, output: bytes) -> None:
-    if stage[0] == _MISSING and (skipped := _count_rows(given) - _count_rows(output)):
+def _tell_skipped(given: bytes, output: bytes) -> None:
+    if skipped := _count_rows(given) - _count_rows(output):
         cli.message(
-            f"{skipped} of {_count_rows(given)} rows have results already, or are under way, "
-            f"in {stage[1].removeprefix('--in=')}; --again evaluates them anew"
+            f"{skipped} of {_count_rows(given)} rows have results already, or are under way; "
+            "--again evaluates them anew"
         )
 
 
@@ -137,6 +267,17 @@ def _count_rows(manifest: bytes) -> int:
 
     lines = manifest.decode("utf-8-sig", "replace").splitlines(keepends=True)
     return max(0, sum(1 for cells in csv.reader(lines) if cells) - 1)
+
+
+def _keep(options: str, run: bytes) -> None:
+    """Write eval.toml into the run directory, if there is one."""
+    from pathlib import Path
+
+    from oellm.core import atomic, json_codec
+    from oellm.wrappers.eval_file import NAME
+
+    if run_dir := json_codec.loads(run)["run_dir"]:
+        atomic.write_file(Path(run_dir) / NAME, options.encode(errors="surrogateescape"))
 
 
 if __name__ == "__main__":

@@ -81,6 +81,20 @@ def next_steps(*steps: str) -> None:
             relay(f"{step}\n")
 
 
+def print_run(run_object: Mapping[str, Any], *steps: str) -> None:
+    """Print a run as one line of JSON; people get its directory, and each step followed by that."""
+    import shlex
+
+    from oellm.core import json_codec
+
+    if not sys.stdout.isatty():
+        sys.stdout.write(json_codec.dumps(run_object).decode() + "\n")
+        return
+    path = shlex.quote(run_object["run_dir"])
+    print(path)
+    next_steps(*(f"{step} {path}" for step in steps))
+
+
 def run(
     program: str,
     *,
@@ -88,13 +102,17 @@ def run(
     command: Callable[[Arguments], int],
     argv: Sequence[str] | None = None,
     moved: Mapping[str, str] = MappingProxyType({}),
+    dispatch: Callable[[Sequence[str]], int | None] = lambda _: None,
+    further: Callable[[], Mapping[str, str]] = dict,
 ) -> int:
     """Run one command: parse its arguments, call it, and turn errors into an exit status.
 
     `doc` is the command's manual, in the docopt language; `command` gets the docopt dict and
     returns its exit status. Options must be spelled out; hyphens and underscores in their names
     mean the same. `moved` names, for each option that the command had once, what does that now.
-    A traceback is printed only with OELLM_DEBUG=1.
+    `dispatch` may do the whole work, for words that name another command; it returns None if
+    they do not. `further` returns the forms of options that other commands have; they are in
+    `further` of the docopt dict. A traceback is printed only with OELLM_DEBUG=1.
     """
     global _program  # noqa: PLW0603
     _program = program
@@ -106,8 +124,18 @@ def run(
     codecs.register_error(_ANY_TEXT, _encode_any)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8", errors=_ANY_TEXT)  # type: ignore[union-attr]
-    words = sys.argv[1:] if argv is None else argv
-    status = _guarded(lambda: _run(doc or "", command, argv=words, moved=moved))
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def act() -> int:
+        status = dispatch(words)
+        if status is not None:
+            return status
+        if _has_shown(doc or "", words):
+            return ExitStatus.DONE
+        usage.require_no_moved(words, moved)
+        return command(usage.Manual(doc or "").parse(words, further()))
+
+    status = _guarded(act)
     return _flushed(status)
 
 
@@ -192,19 +220,17 @@ def _open_closed_streams() -> None:
             setattr(sys, name, os.fdopen(opened, "r" if number == 0 else "w", encoding="utf-8"))
 
 
-def _run(
-    doc: str, command: Callable[[Arguments], int], argv: Sequence[str], moved: Mapping[str, str]
-) -> int:
+def _has_shown(doc: str, argv: Sequence[str]) -> bool:
+    """Print the manual or the version if the command line asks for it; return whether it does."""
     words = list(argv)[: list(argv).index("--")] if "--" in argv else list(argv)
     # Before docopt is imported, so that --help and --version cost little more than Python itself.
     if "--help" in words or "-h" in words:
         print(usage.arrange(doc))
-        return ExitStatus.DONE
-    if "--version" in words or "-V" in words:
+    elif "--version" in words or "-V" in words:
         print(f"{_program} {__version__}")
-        return ExitStatus.DONE
-    usage.require_no_moved(argv, moved)
-    return command(usage.Manual(doc).parse(argv))
+    else:
+        return False
+    return True
 
 
 def _guarded(action: Callable[[], int]) -> int:

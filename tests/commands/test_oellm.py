@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from oellm import __version__
 from support.environments import idle_venv
 from support.model_directories import write_model
 from support.processes import DEMO_TASKS, Run
-from support.submitting import finish
+from support.submitting import FakeSlurm, finish
 
 
 @pytest.mark.slow
@@ -52,9 +55,13 @@ def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--tasks=mmlu"], "nothing to evaluate: give --models, or --eval_csv_path"),
-        (["--eval_csv_path=x.csv", "--limit=3"], "--eval_csv_path gives all the rows"),
+        (["--tasks=mmlu"], "nothing to evaluate: give --models, or a file of rows"),
+        (["x.csv", "--models=a/b"], "--models does not go with a file of rows, which is x.csv"),
+        (["x.csv", "--eval-csv-path=y.csv"], "two files: x.csv and --eval_csv_path=y.csv"),
         (["--models=a/b", "--download_only", "--dry_run"], "--download_only only fetches"),
+        (["--models=a/b", "--limit=1", "--limit=2"], "--limit is given twice"),
+        (["--models=a/b", "--check"], "--check is for oe-fetch alone"),
+        (["--modles=a/b"], "unknown option --modles, did you mean --models?\nsee oellm --help\n"),
     ],
 )
 def test_contradictions_are_refused(run: Run, arguments: list[str], message: str) -> None:
@@ -95,7 +102,7 @@ def test_rows_with_results_in_earlier_runs_are_not_evaluated_again(
     finish(rendered, 0, 1)
     command = ("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--skip_fetch", *options)
     again = run(*command, "--dry_run").stderr
-    told = f"of 3 rows have results already, or are under way, in {tmp_path}/base"
+    told = "of 3 rows have results already, or are under way"
     assert f"oellm: 2 {told}" in again
     assert "; --again evaluates them anew\n" in again
     assert "models: 1, rows: 1" in again
@@ -109,3 +116,132 @@ def test_rows_with_results_in_earlier_runs_are_not_evaluated_again(
     anew = run(*command, "--dry_run", "--again").stderr
     assert "oe-missing" not in anew
     assert "oe-render: in total about" in anew
+
+
+def test_an_option_goes_to_each_command_that_has_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("model_path,task_path,n_shot\na/b,mmlu,5\n")
+    words = ["r.csv", "--local", "--limit", "5", "--set=partition=a b", "--queue-limit=3"]
+    words += [
+        "--name=n",
+        "--wait",
+        "--cluster=slurm",
+        "--set=eval_base_dir=/base",
+        "--accept-stale",
+    ]
+    cluster = "'--set=partition=a b' --cluster=slurm --set=eval_base_dir=/base"
+    printed = run("oellm", "schedule", *words, "--print").stdout
+    assert printed.replace(" |\n ", "").split(" oe-") == [
+        "oe-manifest --rows=r.csv --limit=5",
+        f"fetch {cluster}",
+        f"missing --in=/base {cluster} --accept_stale",
+        f"render {cluster.replace(' --cluster', ' --name=n --cluster')}",
+        "submit --queue_limit=3 --wait --accept_stale --executor=local\n",
+    ]
+
+
+def test_what_is_printed_can_be_pasted(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "it's.csv").write_text("model_path,task_path,n_shot,x\na/b,mmlu,5,y\n")
+    words = ["it's.csv", "--cluster=slurm", f"--set=eval_base_dir={tmp_path}/a b", "--explain"]
+    line = run("oellm", "schedule", *words, "--print").stdout
+    assert run("sh", "-c", line).stdout == run("oellm", "schedule", *words).stdout != ""
+
+
+def test_options_fill_the_columns_of_the_rows(run: Run, tmp_path: Path) -> None:
+    rows = tmp_path / "evals.csv"
+    rows.write_text("model_path,task_path,n_shot,limit,n_docs\na/b,mmlu,5,3,3\na/c,mmlu,0,,\n")
+    identified = run("oe-manifest", f"--rows={rows}").stdout
+    assert identified == rows.read_text()
+    filled = run("oe-manifest", "--rows=-", "--limit=3", "--seed=7", stdin=identified).stdout
+    assert filled.splitlines() == [
+        "model_path,task_path,n_shot,limit,n_docs,seed",
+        "a/b,mmlu,5,3,,7",
+        "a/c,mmlu,0,3,,7",
+    ]
+    refused = run("oe-manifest", f"--rows={rows}", "--limit=x", status=2)
+    assert (refused.stdout, refused.stderr.count(": limit: expected")) == ("", 1)
+    refused = run("oe-manifest", f"--rows={rows}", "--tasks=x", status=2)
+    assert refused.stderr.startswith("oe-manifest: --tasks does not go with --rows\n")
+    # The identity of a row with its old limit is not kept.
+    shown = run("oellm", "schedule", rows, "--limit=5", "--dry_run", "--cluster=lumi")
+    assert "oe-render: shards 0: models: 2, rows: 2" in shown.stderr
+
+
+def test_another_word_runs_the_command_of_that_name(run: Run, tmp_path: Path) -> None:
+    assert run("oellm", "status", "--version").stdout == f"oe-status {__version__}\n"
+    assert run("oellm", "collect-results", "-V").stdout == f"oe-collect {__version__}\n"
+    refused = run("oellm", "cancel", tmp_path, status=2)
+    assert refused.stderr.startswith(f"oe-submit: {tmp_path}: ")
+    added = tmp_path / "oe-foo"
+    added.write_text('#!/bin/sh\necho "$@"; exit 7\n')
+    added.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert run("oellm", "foo", "a b", "--x", env=env, status=7).stdout == "a b --x\n"
+    refused = run("oellm", "fooo", env=env, status=2)
+    assert refused.stderr == ("oellm: unknown command 'fooo', did you mean foo?\nsee oellm help\n")
+    refused = run("oellm", "shedule-eval", "--models=a", status=2)
+    assert "'shedule-eval', did you mean schedule-eval?\n" in refused.stderr
+
+
+def test_oellm_alone_says_what_to_do_next(run: Run) -> None:
+    shown = run("oellm").stdout
+    assert len(shown.splitlines()) < 15
+    assert "\n  oellm schedule-eval --models " in shown
+    assert max(map(len, shown.splitlines())) <= 79
+    assert run("oellm", "help").stdout == run("oellm", "schedule", "--help").stdout
+    assert run("oellm", "help", "fetch").stdout == run("oe-fetch", "--help").stdout
+
+
+EVALUATION = """# A comment.
+models = ["acme/m", "acme/n,dtype=float16"]
+tasks = ["mmlu"]
+n-shot = [0, 5]
+limit = 7
+gen_kwargs = {temperature = 0.5}
+unchecked_tasks = true
+name = "mine"
+
+[cluster]
+name = "slurm"
+"""
+
+
+def test_a_file_of_options_is_kept_in_the_run_and_evaluates_the_same_again(
+    run: Run, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    places = f"venv = '{idle_venv()}'\neval_base_dir = '{tmp_path}/base'\nimages.a = 'b.sif'\n"
+    (tmp_path / "my.toml").write_text(EVALUATION + places)
+    command = ("oellm", "schedule", "--skip_fetch", "--again")
+    env = {**slurm.env, "OELLM_CACHE_DIR": str(tmp_path / "no-index")}
+    first = json.loads(run(*command, "my.toml", env=env).stdout)
+    assert first["name"] == "mine"
+    assert first["cluster"]["images"]["a"] == "b.sif"
+    kept = Path(first["run_dir"]) / "eval.toml"
+    assert kept.read_text() == EVALUATION + places
+    # Options of the command line come before those of the file.
+    words = ("--limit=8", "--set=venv=", f"--set=venv={idle_venv()}", "--name=other")
+    second = json.loads(run(*command, kept, *words, env=env).stdout)
+    third = json.loads(run(*command, Path(second["run_dir"]) / "eval.toml", env=env).stdout)
+    rows = [(Path(made["run_dir"]) / "jobs.csv").read_text() for made in (first, second, third)]
+    assert [row["limit"] for row in csv.DictReader(rows[0].splitlines())] == ["7"] * 4
+    assert rows[1] == rows[2] == run("oe-manifest", "--rows=-", stdin=rows[1]).stdout
+    assert {row["limit"] for row in csv.DictReader(rows[1].splitlines())} == {"8"}
+    assert (second["name"], third["name"]) == ("other", "other")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("tasks = []\n\nmodel = 'a'\n", "my.toml:3: unknown key 'model', did you mean models?"),
+        ("models='a'\nlimit = [1, 2]", "my.toml:2: expected one value, got a list"),
+        ("skip_broken = 'yes'", "my.toml:1: expected true or false"),
+        ("models = 'a'\n[cluster]\nparttion = 'x'", "my.toml:3: unknown setting 'parttion', did"),
+        ("models = 'a'\n[clustr]\nx = 'x'", "my.toml:2: unknown key 'clustr', did you mean clu"),
+        ("models = ", "my.toml: expected TOML: Invalid value (at end of document)"),
+        ("dry_run = true", "my.toml:1: unknown key 'dry_run'"),
+    ],
+)
+def test_a_wrong_file_of_options_is_refused_with_its_line(
+    run: Run, tmp_path: Path, text: str, message: str
+) -> None:
+    (tmp_path / "my.toml").write_text(text)
+    assert run("oellm", "schedule", "my.toml", status=2).stderr.startswith(f"oellm: {message}")

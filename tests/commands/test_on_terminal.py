@@ -21,10 +21,11 @@ def test_oe_submit_names_the_run_directory_and_the_next_commands(
 ) -> None:
     run_dir = rendered["run_dir"]
     env = clean_environment(tmp_path, slurm.env)
-    assert lines_on_terminal("oe-submit", run_dir, env=env) == [
-        run_dir,
+    done = on_terminal("oe-submit", run_dir, env=env)
+    assert done.stdout == f"{run_dir}\n"
+    assert done.stderr.splitlines()[-2:] == [
         f"watch:  oe-status --watch {run_dir}",
-        f"scores: oe-collect --format=table {run_dir}",
+        f"scores: oe-collect {run_dir}",
     ]
     assert len(jobs(rendered)) == 1
 
@@ -33,14 +34,29 @@ def test_oellm_ends_with_the_run_directory_and_the_next_commands(
     slurm: FakeSlurm, tmp_path: Path
 ) -> None:
     (tmp_path / "rows.csv").write_text(HEADER + "acme/m,t,0\n")
-    lines = lines_on_terminal(
+    options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base")
+    done = on_terminal(
         *("oellm", "schedule-eval", f"--eval_csv_path={tmp_path}/rows.csv", "--skip_fetch"),
-        *("--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base", f"--set=venv={idle_venv()}"),
+        *(*options, f"--set=venv={idle_venv()}"),
         env=clean_environment(tmp_path, slurm.env),
     )
     (run_dir,) = (tmp_path / "base").glob("*/2*")
-    assert lines[0] == str(run_dir)
-    assert [line.split(":")[0] for line in lines[1:]] == ["watch", "scores"]
+    assert done.stdout == f"{run_dir}\n"
+    # One stage tells what is next: the last.
+    steps = [line for line in done.stderr.splitlines() if not line.startswith(("oe", "oellm"))]
+    assert [line.split(":")[0] for line in steps] == ["watch", "scores"]
+
+
+def test_oe_render_names_the_run_directory_and_the_next_command(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text(HEADER + "acme/m,t,0\n")
+    options = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}/a b")
+    done = on_terminal(
+        *("oe-render", *options, f"--set=venv={idle_venv()}", tmp_path / "rows.csv"),
+        env=clean_environment(tmp_path, {"OELLM_CACHE_DIR": str(tmp_path)}),
+    )
+    (run_dir,) = (tmp_path / "a b").glob("*/2*")
+    assert done.stdout == f"'{run_dir}'\n"
+    assert done.stderr.splitlines()[-1] == f"next: oe-submit '{run_dir}'"
 
 
 def test_the_list_of_runs_fits_and_tells_them_apart(

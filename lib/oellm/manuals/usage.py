@@ -7,6 +7,7 @@ is imported before it is needed, because --help must be fast.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from oellm.errors import UsageError, nearest
@@ -49,9 +50,12 @@ class Manual:
         """Say whether an option may be given more than once."""
         return any(_repeats(line, option) for line in self._lines)
 
-    def parse(self, argv: Sequence[str]) -> dict[str, Any]:
+    def parse(
+        self, argv: Sequence[str], further: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, Any]:
         """Return what docopt makes of a command line.
 
+        Options of `further`, which has their forms, are in the value of `further`, as words.
         Raises CommandLineError if it does not fit.
         """
         import re
@@ -59,24 +63,24 @@ class Manual:
         import docopt
 
         try:
-            words = self._spell_out(argv)
+            words = _spell_out(argv, {**further, **self.forms})
+            own = [word for word in words if self._is_own(word)] if further else words
             # docopt knows no value that may be left out.
             options = re.sub(r"^(  --[\w-]+)\[=(\w+)\]", r"\1=\2", self._options, flags=re.M)
             # It would take a line of a description for another option.
             options = re.sub(r"^   +-", "   .-", options, flags=re.M)
             text = f"{self._head}{_OPTIONS}{options}\n"
-            return dict(docopt.docopt(text, words, default_help=False))
+            parsed = dict(docopt.docopt(text, own, default_help=False))
         except docopt.DocoptExit:
-            raise CommandLineError(self._mismatch(words), self._shown_by(words)) from None
+            raise CommandLineError(self._mismatch(own), self._shown_by(own)) from None
         except UsageError as error:
             raise CommandLineError(str(error), self._shown_by(argv)) from None
+        if further:
+            parsed["further"] = [word for word in words if not self._is_own(word)]
+        return parsed
 
-    def option_name(self, given: str) -> str:
-        """Return the name of an option in the manual; hyphens and underscores mean the same.
-
-        Raises UsageError if the manual has no such option.
-        """
-        return documented_name(given, self.forms)
+    def _is_own(self, word: str) -> bool:
+        return not word.startswith("--") or word == "--" or word.partition("=")[0] in self.forms
 
     def _shown_by(self, words: Sequence[str]) -> str:
         """Return the command that prints the manual: with the subcommand if all usages have it."""
@@ -84,43 +88,6 @@ class Manual:
         subcommand = firsts.pop()
         is_command = not firsts and _is_command(subcommand) and subcommand in words
         return " ".join([self.program, *([subcommand] if is_command else []), "--help"])
-
-    def _spell_out(self, argv: Sequence[str]) -> list[str]:
-        """Return argv with each option under its documented name and joined to its value.
-
-        If an optional value is left out, it is empty.
-        """
-        words = iter(argv)
-        result: list[str] = []
-        for word in words:
-            if word == "--":
-                return [*result, word, *words]
-            if not word.startswith("--"):
-                if len(word) > 1 and word.startswith("-"):
-                    raise UsageError(f"unknown option {word}")
-                result.append(word)
-                continue
-            given, equals, value = word.partition("=")
-            name = self.option_name(given)
-            form = self.forms[name]
-            if not form:
-                if equals:
-                    raise UsageError(f"{name} takes no value")
-                result.append(name)
-                continue
-            if not equals and form == "=":
-                value = self._value(name, next(words, "--"))
-            result.append(f"{name}={value}")
-        return result
-
-    def _value(self, option: str, word: str) -> str:
-        """Return the word after an option as its value, if it is no option itself."""
-        other = word.partition("=")[0]
-        if word.startswith("--") and (
-            word == "--" or _normal(other) in {_normal(name) for name in self.forms}
-        ):
-            raise UsageError(f"{option} needs a value")
-        return word
 
     def _mismatch(self, words: Sequence[str]) -> str:
         """Return what is wrong with arguments that match none of the usages."""
@@ -137,11 +104,24 @@ class Manual:
         # Of several usages, the one whose first word is given, else the first one.
         given = {*options, *values[:1]}
         line = next(
-            (line for line, first in zip(self._lines, firsts, strict=True) if first in given),
+            (line for line in self._lines if line.split(maxsplit=1)[0].partition("=")[0] in given),
             self._lines[0],
         )
-        fault = _find_fault(line, options, values[1:] if commands else values)
+        fault = self._foreign(line, options) or _find_fault(
+            line, options, values[1:] if commands else values
+        )
         return fault or f"the arguments do not match the usage: {self.program} {line}"
+
+    def _foreign(self, line: str, options: Sequence[str]) -> str:
+        """Return what is wrong if an option does not belong to a usage."""
+        import re
+
+        possible = set(re.findall(r"--[\w-]+", line))
+        elsewhere = set(re.findall(r"--[\w-]+", self._usage)) - possible
+        for name in options:
+            if name in elsewhere or ("[options]" not in line and name not in possible):
+                return f"{name} does not go with {line.split(maxsplit=1)[0].partition('=')[0]}"
+        return ""
 
 
 def arrange(text: str) -> str:
@@ -154,11 +134,40 @@ def arrange(text: str) -> str:
     return f"{head}{text[start:].strip()}\n\n{options}{rest.rstrip()}"
 
 
-def documented_name(given: str, names: Iterable[str]) -> str:
-    """Return the name of an option among those of a manual.
+def _spell_out(argv: Sequence[str], forms: Mapping[str, str]) -> list[str]:
+    """Return argv with each option under its documented name and joined to its value.
 
-    Raises UsageError if there is no such name.
+    If an optional value is left out, it is empty.
     """
+    words = iter(argv)
+    result: list[str] = []
+    for word in words:
+        if word == "--":
+            return [*result, word, *words]
+        if not word.startswith("--"):
+            if len(word) > 1 and word.startswith("-"):
+                raise UsageError(f"unknown option {word}")
+            result.append(word)
+            continue
+        given, equals, value = word.partition("=")
+        name = _documented_name(given, forms)
+        form = forms[name]
+        if not form:
+            if equals:
+                raise UsageError(f"{name} takes no value")
+            result.append(name)
+            continue
+        if not equals and form == "=":
+            value = next(words, "--")
+            other = _normal(value.partition("=")[0])
+            if value.startswith("--") and other in ("--", *map(_normal, forms)):
+                raise UsageError(f"{name} needs a value")
+        result.append(f"{name}={value}")
+    return result
+
+
+def _documented_name(given: str, names: Iterable[str]) -> str:
+    """Return the name of an option among those of a manual; raises UsageError if it is none."""
     known = {_normal(name): name for name in names}
     if _normal(given) in known:
         return known[_normal(given)]
@@ -184,7 +193,7 @@ def _is_command(word: str) -> bool:
 def _repeats(line: str, option: str) -> bool:
     import re
 
-    return bool(re.search(rf"{option}=\w+\]?\.\.\.", line))
+    return bool(re.search(rf"{option}=\S*\.\.\.", line))
 
 
 def _find_fault(line: str, options: Sequence[str], values: Sequence[str]) -> str:
@@ -192,12 +201,9 @@ def _find_fault(line: str, options: Sequence[str], values: Sequence[str]) -> str
     import re
 
     needed = re.sub(r"\[[^][]*\]", "", line)
-    possible_options = re.findall(r"--[\w-]+", line)
     for name in options:
         if options.count(name) > 1 and not _repeats(line, name):
             return f"{name} is given twice"
-        if "[options]" not in line and name not in possible_options:
-            return f"{name} does not go with {line.split(maxsplit=1)[0]}"
     for name in re.findall(r"--[\w-]+", needed):
         if name not in options:
             return f"{name} is missing"

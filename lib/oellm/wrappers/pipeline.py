@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shlex
 import shutil
@@ -80,6 +81,18 @@ def find_command(name: str) -> str:
         this = os.path.basename(sys.argv[0])
         raise MachineError(f"{name} is neither installed beside {this} nor on PATH")
     return found
+
+
+def installed_commands(prefix: str) -> list[str]:
+    """Return the names of the commands, beside this one and on PATH, that begin with a prefix."""
+    directories = [os.path.dirname(os.path.abspath(sys.argv[0])), *os.get_exec_path()]
+    found = {
+        os.path.basename(path)
+        for directory in directories
+        for path in glob.glob(os.path.join(glob.escape(directory), f"{prefix}*"))
+        if os.access(path, os.X_OK)
+    }
+    return sorted(found)
 
 
 def _run(command: Stage, data: bytes | None, *, is_last: bool) -> tuple[int, bytes]:

@@ -1,0 +1,159 @@
+"""Evaluations described in TOML: the options of `oellm schedule-eval` as keys."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from oellm.errors import InputError, nearest
+from oellm.wrappers.schedule import CHAIN, option_forms, option_name
+
+NAME = "eval.toml"
+# Options that describe no evaluation, but one call of a command.
+_OF_A_CALL = ("--help", "--version", "--dry_run", "--explain", "--set", "--cluster")
+_CLUSTER = "cluster"
+
+
+def read_options(text: str, source: str) -> list[str]:
+    """Return the options that a file stands for, as words: `--limit=5`.
+
+    Its keys are options without their hyphens; the table `cluster` has settings of the cluster, and
+    its `name`. Raises InputError with the line for bad TOML, an unknown key, or a value that an
+    option cannot have.
+    """
+    return list(_EvalFile(text, source).words())
+
+
+def dump_options(words: Iterable[str]) -> str:
+    """Return options as such a file."""
+    values: dict[str, list[str]] = {}
+    # A later setting overrides an earlier one.
+    cluster: dict[str, str] = {}
+    for word in words:
+        name, _, value = word[2:].partition("=")
+        if name in ("set", "cluster"):
+            key, _, setting = value.partition("=") if name == "set" else ("name", "", value)
+            cluster[key] = setting
+        else:
+            values.setdefault(name, []).append(value)
+    forms = option_forms()
+    lines = [f"{name} = {_toml(found, forms[f'--{name}'])}\n" for name, found in values.items()]
+    if cluster:
+        lines.append(f"\n[{_CLUSTER}]\n")
+    settings = (f"{json.dumps(key)} = {json.dumps(text)}\n" for key, text in cluster.items())
+    return "".join([*lines, *settings])
+
+
+def _toml(values: list[str], form: str) -> str:
+    if not form or values == [""]:
+        return "true"
+    # A string of JSON is one of TOML, too.
+    return json.dumps(values if len(values) > 1 else values[0], ensure_ascii=False)
+
+
+class _EvalFile:
+    def __init__(self, text: str, source: str) -> None:
+        self._text, self._source = text, source
+        self._forms = option_forms()
+        self._keys = [
+            *(name[2:] for name in self._forms if name not in _OF_A_CALL),
+            _CLUSTER,
+        ]
+
+    def words(self) -> Iterator[str]:
+        for key, value in self._read().items():
+            if key == _CLUSTER:
+                yield from self._settings(value)
+                continue
+            if key.replace("-", "_") not in self._keys:
+                hint = nearest(key, self._keys)
+                raise self._error(key, f"unknown key {key!r}{hint}")
+            yield from self._option(key, value)
+
+    def _read(self) -> dict[str, Any]:
+        if sys.version_info >= (3, 11):
+            import tomllib
+        else:
+            import tomli as tomllib
+        try:
+            return tomllib.loads(self._text)
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"expected TOML: {error}", self._source) from None
+
+    def _option(self, key: str, value: Any) -> Iterator[str]:
+        name = "--" + key.replace("-", "_")
+        form = self._forms[name]
+        if isinstance(value, bool) and form != "=":
+            # A switch, or an option whose value may be left out.
+            yield from [name + form.strip("[")] if value else []
+            return
+        if not form:
+            raise self._error(key, "expected true or false")
+        if isinstance(value, list):
+            if not _may_repeat(name):
+                raise self._error(key, "expected one value, got a list")
+            yield from (f"{name}={self._text_of(key, item)}" for item in value)
+            return
+        yield f"{name}={self._text_of(key, value)}"
+
+    def _text_of(self, key: str, value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        if isinstance(value, (bool, int, float, dict)):
+            return json.dumps(value)
+        raise self._error(key, f"expected a text or a number, got {value}")
+
+    def _settings(self, table: Any) -> Iterator[str]:
+        if not isinstance(table, Mapping):
+            raise self._error(_CLUSTER, "expected a table: [cluster]")
+        from oellm.core import schema
+
+        known = ["name"]
+        for setting, spec in schema.table("cluster").items():
+            known += [setting, *([spec["other_name"]] if "other_name" in spec else [])]
+        for key, value in table.items():
+            if key.partition(".")[0] not in known:
+                raise self._error(key, f"unknown setting {key!r}{nearest(key, known)}", _CLUSTER)
+            if key == "name":
+                yield f"--cluster={value}"
+                continue
+            # A member of a map leaves the cluster's other members.
+            members = value.items() if isinstance(value, dict) else [("", value)]
+            for member, item in members:
+                text = item if isinstance(item, str) else json.dumps(item)
+                yield f"--set={key}{'.' * bool(member)}{member}={text}"
+
+    def _error(self, key: str, message: str, table: str = "") -> InputError:
+        return InputError(message, self._source, self._line(key, table))
+
+    def _line(self, key: str, table: str) -> int | None:
+        """Return the line of a key: the first in its table, or of the table itself."""
+        within = ""
+        for number, line in enumerate(self._text.splitlines(), 1):
+            head = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
+            if head:
+                within = head[1]
+            if (head and not table and within == key) or (
+                within == table and re.match(rf"""\s*["']?{re.escape(key)}["']?\s*[.=]""", line)
+            ):
+                return number
+        return None
+
+
+def _may_repeat(name: str) -> bool:
+    from oellm.manuals.loading import load_manual
+
+    return any(load_manual(command).repeats(name) for command in CHAIN)
+
+
+def merge_options(of_file: Iterable[str], given: Iterable[str]) -> list[str]:
+    """Return the options of a file, with those of the command line in the place of theirs.
+
+    Settings of the cluster (--set) are added, since a later one overrides an earlier one.
+    """
+    given = list(given)
+    names = {option_name(word) for word in given} - {"--set"}
+    return [*(word for word in of_file if option_name(word) not in names), *given]

@@ -1,0 +1,115 @@
+"""The stages of `oellm schedule-eval`: which commands run, and which of its options each gets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from oellm.errors import UsageError
+from oellm.manuals.loading import load_manual
+
+MANIFEST, FETCH, MISSING, RENDER, SUBMIT = CHAIN = (
+    "oe-manifest",
+    "oe-fetch",
+    "oe-missing",
+    "oe-render",
+    "oe-submit",
+)
+# Options after which a command does something else than its part of the chain.
+_OTHER_WORK = {
+    "--list": MANIFEST,
+    "--rows": MANIFEST,
+    "--check": FETCH,
+    "--format": MISSING,
+    "--cancel": SUBMIT,
+}
+
+
+class Order(NamedTuple):
+    """What schedule-eval is to do.
+
+    Attributes:
+        rows: The file of rows; empty if models and tasks are given.
+        words: The options for the commands, each with its value: `--limit=5`.
+        show: `--dry_run` or `--explain`: what oe-render is to print; then nothing is fetched or
+            submitted.
+        only_fetch: Stop after oe-fetch.
+        fetch: Do not leave out oe-fetch.
+        earlier: Leave out what runs below this directory have; empty to leave out nothing.
+    """
+
+    rows: str
+    words: list[str]
+    show: str
+    only_fetch: bool
+    fetch: bool
+    earlier: str
+
+
+def option_forms() -> dict[str, str]:
+    """Return the options of all commands of the chain, with their forms (manuals.usage)."""
+    return {name: form for command in CHAIN for name, form in load_manual(command).forms.items()}
+
+
+def require_sense(words: Sequence[str], rows: str) -> None:
+    """Raise UsageError for options that the chain cannot have, or not together with a file of rows.
+
+    Without a file of rows there must be models.
+    """
+    from oellm.core import schema
+
+    names = [option_name(word) for word in words]
+    for name, command in _OTHER_WORK.items():
+        if name in names:
+            raise UsageError(f"{name} is for {command} alone")
+    for command in CHAIN:
+        manual = load_manual(command)
+        for name in manual.forms:
+            if names.count(name) > 1 and not manual.repeats(name):
+                raise UsageError(f"{name} is given twice")
+    if not rows and "--models" not in names:
+        raise UsageError("nothing to evaluate: give --models, or a file of rows")
+    fills = {f"--{name}" for name, spec in schema.table("manifest").items() if spec.get("flag")}
+    for name in names if rows else []:
+        if name in load_manual(MANIFEST).forms and name not in fills:
+            raise UsageError(f"{name} does not go with a file of rows, which is {rows}")
+
+
+def option_name(word: str) -> str:
+    """Return the name in `--name=value`."""
+    return word.partition("=")[0]
+
+
+def plan_stages(order: Order) -> list[list[str]]:
+    """Return the command lines in order, of an order that makes sense."""
+    return list(_stages(order))
+
+
+def _stages(order: Order) -> Iterator[list[str]]:
+    rows = _words_of(MANIFEST, order.words)
+    if order.rows and rows:
+        rows.insert(0, f"--rows={order.rows}")
+    if rows:
+        yield [MANIFEST, *rows]
+    if order.fetch and not order.show:
+        yield [FETCH, *_words_of(FETCH, order.words)]
+    if order.only_fetch:
+        return
+    if order.earlier:
+        words = _words_of(MISSING, order.words)
+        is_told = "--in" in map(option_name, words)
+        yield [MISSING, *([] if is_told else [f"--in={order.earlier}"]), *words]
+    yield [RENDER, *([order.show] if order.show else []), *_words_of(RENDER, order.words)]
+    if not order.show:
+        yield [SUBMIT, *_words_of(SUBMIT, order.words)]
+
+
+def _words_of(command: str, words: Sequence[str]) -> list[str]:
+    """Return those of the options that a command has."""
+    forms = load_manual(command).forms
+    # `--wait=` is an optional value that was left out.
+    return [
+        word.removesuffix("=") if forms[option_name(word)] == "[=" else word
+        for word in words
+        if option_name(word) in forms
+    ]
