@@ -25,10 +25,6 @@ class InstallationError(Exception):
     """What could not be installed, and why."""
 
 
-def names() -> list[str]:
-    return sorted(path.stem for path in REQUIREMENTS.glob("*.txt"))
-
-
 def lock_file(name: str) -> Path:
     return REQUIREMENTS / f"{name}.txt"
 
