@@ -6,6 +6,7 @@ Programs that a model wrote may have written these files, too, or in their place
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,13 @@ VERSION = "version.txt"
 _VERSION_TEXT = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+!_ -]{0,99}")
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; raises InvalidOutputError if it is damaged or missing."""
+def read_json(path: Path, patch: Callable[[bytes], bytes] = bytes) -> Any:
+    """Return the content of a JSON file; raises InvalidOutputError if it is damaged or missing.
+
+    `patch` may make JSON of what a program writes in its place.
+    """
     try:
-        return json_codec.loads(read_regular(path))
+        return json_codec.loads(patch(read_regular(path)))
     except FileNotFoundError:
         raise InvalidOutputError(f"it has no file {path.name}") from None
     except (OSError, ValueError) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from oellm.errors import InputError
-from oellm.frameworks.bigcode_eval import results
+from oellm.frameworks.bigcode_eval import outputs, results
 from oellm.frameworks.bigcode_eval.definitions import find_obstacle, read_definitions
 from oellm.frameworks.bigcode_eval.program import create_program
 from oellm.frameworks.program import InvalidOutputError, NeededDataSet, NeededMetric
@@ -182,6 +182,14 @@ def test_scores_count_only_if_they_are_numbers_of_this_task(
     (tmp_path / "metrics.json").write_text('{"humaneval": {"pass@1": NaN}, "config": {}}')
     with pytest.raises(InvalidOutputError, match=r"metrics\.json"):
         PROGRAM.check_output(row(), stage, tmp_path)
+
+
+def test_a_single_problem_has_a_score_without_a_standard_error(tmp_path: Path) -> None:
+    text = '{"humaneval": {"pass@1": 1.0,\n "pass@1_stderr": NaN}, "config": {}}'
+    (tmp_path / "metrics.json").write_text(text)
+    native = outputs.read_metrics(tmp_path, "humaneval")
+    (score,) = results.read_scores("humaneval", native["humaneval"])
+    assert (score.metric, score.value, score.stderr) == ("pass@1", 1.0, None)
 
 
 def test_scores_are_those_of_the_reader_but_settings_are_those_of_the_row(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ that the row or the answers say themselves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +23,8 @@ from oellm.runs.result_record import RowTiming
 # The program puts `_TASK` before the ending.
 GENERATIONS = "generations.json"
 METRICS = "metrics.json"
+# What the program writes as the standard error of a single problem is no JSON.
+_NO_STDERR = re.compile(rb'("[^"\\]*_stderr"\s*:\s*)NaN')
 
 Generations = list[list[str]]
 
@@ -75,9 +78,10 @@ def require_complete(
 def read_metrics(output: Path, task: str) -> dict[str, Any]:
     """Return the file of the scores; raises InvalidOutputError unless it has some of the task.
 
-    Scores of another task, or one that is no finite number, make it invalid.
+    Scores of another task, or one that is no finite number, make it invalid. The standard error of
+    a single problem is none.
     """
-    found = read_json(output / METRICS)
+    found = read_json(output / METRICS, lambda data: _NO_STDERR.sub(rb"\1null", data))
     scores = found.get(task) if isinstance(found, dict) else None
     if not isinstance(scores, dict) or found.keys() != {task, "config"}:
         raise InvalidOutputError(f"{METRICS}: expected scores of {task} and of no other task")
@@ -85,6 +89,8 @@ def read_metrics(output: Path, task: str) -> dict[str, Any]:
     if not plain:
         raise InvalidOutputError(f"{METRICS}: it has no scores of {task}")
     for name, value in plain.items():
+        if value is None and name.endswith("_stderr"):
+            continue
         if not is_finite(value):
             raise InvalidOutputError(f"{METRICS}: {name} of {task} is {value!r}")
         if name.startswith("pass@") and not 0 <= value <= 1:
