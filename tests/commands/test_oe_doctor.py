@@ -407,7 +407,9 @@ def test_a_job_that_would_wait_for_ever(doctor: Doctor) -> None:
     doctor.slurm.says("sbatch.comment", "acme")
     found = doctor("--job")
     assert found.wrong() == ["job"]
-    assert "would wait for ever: there is no such account (InvalidAccount)" in found.text("job")
+    why = "there is no such account (InvalidAccount)"
+    assert f"would wait for ever: {why}" in found.text("job")
+    assert f"oe-doctor: job 4711 waits: {why}" in found.messages
     assert doctor.slurm.queue() == []
     assert os.listdir(doctor.base) == []
 
@@ -452,6 +454,13 @@ def test_a_node_that_has_another_directory_of_that_name(doctor: Doctor, tmp_path
     assert texts["job clock"][0] == "warning"
     assert "30 s behind" in texts["job clock"][1]
     assert os.listdir(doctor.base) == []
+
+
+def test_settings_of_which_no_job_can_be_made(doctor: Doctor) -> None:
+    doctor.settings["whole_node"] = True
+    found = doctor("--job")
+    assert found.wrong() == ["sbatch", "job"]
+    assert "setting whole_node needs gpus_per_node" in found.text("job")
 
 
 def test_a_job_that_sbatch_refuses(doctor: Doctor) -> None:

@@ -20,7 +20,7 @@ from oellm.core.processes.children import signal_at_parents_end
 from oellm.core.regular_files import read_regular
 from oellm.doctor.diagnoses import MEND_THAT, Diagnosis, Health, found_ok, found_wrong
 from oellm.doctor.probe_directory import FINDINGS, JOB, probe_directory
-from oellm.errors import MachineError, OellmError
+from oellm.errors import OellmError
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.shard_jobs import read_log_end
 from oellm.slurm.clusters import cluster_option, find_clusters
@@ -90,7 +90,7 @@ def run_probe_job(
                 yield from _run_in_slurm(run, patience_s, log=log, show=show)
             else:
                 yield from _run_here(run, show)
-    except MachineError as error:
+    except OellmError as error:
         yield found_wrong("job", str(error), MEND_THAT)
     finally:
         show("")
@@ -123,7 +123,7 @@ def _run_in_slurm(run: Run, patience_s: float, *, log: Log, show: Log) -> Iterat
             keys = " ".join(f"--set={key}=…" for key in find_settings(str(error)))
             yield found_wrong("job", str(error), keys or "see the lines above")
             return
-        state = yield from _follow(submitted, patience_s, show)
+        state = yield from _follow(submitted, patience_s, log=log, show=show)
     finally:
         _cancel(run, comment, number, log=log)
     if state is not None:
@@ -151,7 +151,7 @@ def _submit(run: Run, comment: str, log: Log) -> _Submitted:
 
 
 def _follow(
-    submitted: _Submitted, patience_s: float, show: Log
+    submitted: _Submitted, patience_s: float, *, log: Log, show: Log
 ) -> Generator[Diagnosis, None, JobState | None]:
     """Wait until the job has ended; return how, or None after a finding that says why not."""
     job = submitted.job
@@ -172,11 +172,13 @@ def _follow(
             return last._replace(state=_FORGOTTEN)
         if state.state not in ACTIVE:
             return state
-        last = state
+        reason, last = last.reason, state
         if state.state in RUNNING:
             show(f"job {job.job_id} runs on {state.nodes}")
             continue
         why = explain_waiting(state.reason)
+        if state.reason != reason:
+            log(f"job {job.job_id} waits: {why}")
         show(f"job {job.job_id} waits for {format_duration(waited_s)}: {why}")
         if state.reason in _HOPELESS:
             remedy = "change the settings account, partition, qos, time_limit or gpu_gres"
