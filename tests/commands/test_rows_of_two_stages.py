@@ -170,8 +170,8 @@ def test_a_first_output_of_other_weights_is_told_and_computed_again(
         model.set_weights(weights(100, seed=9))
     evaluated.late.set_faults()
     assert states(call("oe-status", evaluated.path, status=75).stdout) == [
-        *("good one  pending", "good two generate pending", "good two_part generate pending"),
-        *("late one  pending", "late two generate pending", "late two_part generate pending"),
+        *(f"good {row} not submitted" for row in ("one ", "two generate", "two_part generate")),
+        *(f"late {row} not submitted" for row in ("one ", "two generate", "two_part generate")),
         *("mute two generate failed", "mute two_part generate failed"),
     ]
     before = count_steps(evaluated.late)

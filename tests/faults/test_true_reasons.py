@@ -49,10 +49,10 @@ def test_status_255_is_that_of_the_container_with_its_log(
     assert {type(row["n_shot"]) for row in found} == {int}
     assert [line.strip() for line in table(run, slurm, rendered, 1).splitlines()][-6:] == [
         "6 rows lost: their job ended with status 255",
-        f"for example {found[0]['eval_id']}: acme/m0 t0 0-shot",
+        f"for example {found[0]['eval_id']}: m0 t0",
         "2 rows lost: their job ended with status 255: the container did not start",
         " ".join(FATAL.split()),
-        f"for example {found[4]['eval_id']}: acme/m2 t0 0-shot",
+        f"for example {found[4]['eval_id']}: m2 t0",
         str(log),
     ]
 
