@@ -115,8 +115,8 @@ def test_two_versions_of_a_task_are_marked_and_not_compared(run: Run, tmp_path: 
     table = run("oe-pivot", "--format=table", a, b)
     assert "not comparable, task version 1.0 and 2.0: hellaswag (0)" in table.stderr
     assert table.stdout.splitlines()[2:] == [
-        "acme/a             0.5000 (a)",
-        "acme/b             0.5800 (b)",
+        "a              0.5000 (a)",
+        "b              0.5800 (b)",
         "",
         "(a) task version 1.0",
         "(b) task version 2.0",

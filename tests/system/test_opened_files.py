@@ -10,17 +10,27 @@ from support.processes import ROOT
 _OPENING = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "fdopen", "mkfifo"}
 # Each place that opens a file by other means, with what it opens.
 _ALLOWED = {
+    "lib/oellm/build/image_jobs.py": "a new log, which fails if the name exists; its own image",
+    "lib/oellm/build/image_lock.py": "a lock; it follows no link, nor waits",
     "lib/oellm/cli.py": "stdin, stdout and stderr, /dev/null, and files that the user names",
     "lib/oellm/core/atomic.py": "new files: it fails if the name exists",
     "lib/oellm/core/processes/children.py": "/dev/null",
     "lib/oellm/core/processes/process_trees.py": "files below /proc, and its own stderr",
     "lib/oellm/core/regular_files.py": "everything else",
+    "lib/oellm/discovery/storage.py": "a file below /proc",
+    "lib/oellm/doctor/check_processes.py": "/dev/null, and a pipe to its own child",
+    "lib/oellm/doctor/directories.py": "new files of its own",
+    "lib/oellm/doctor/environments.py": "new files of a directory of its own",
+    "lib/oellm/doctor/node_probe.py": "new files of a directory of its own",
+    "lib/oellm/doctor/probe_directory.py": "new files of a directory of its own",
+    "lib/oellm/doctor/slurm_checks.py": "new files of a directory of its own",
     "lib/oellm/frameworks/bigcode_eval/launcher.py": "files that the worker made for it",
     "lib/oellm/frameworks/bigcodebench/launcher.py": "files that the worker made or checked for it",
     "lib/oellm/frameworks/evalplus/launcher.py": "files that the worker made or checked for it",
     "lib/oellm/frameworks/lighteval/launcher.py": "files that the worker made, and its own",
     "lib/oellm/frameworks/lm_eval/catalog/index_cache.py": "a lock; it follows no link, nor waits",
     "lib/oellm/fetch/task_process.py": "a pipe to its own child",
+    "lib/oellm/images/web_requests.py": "addresses",
     "lib/oellm/report/page.py": "files of the installation",
     "lib/oellm/runs/frozen_worker.py": "files of the installation",
     "lib/oellm/runs/provenance.py": "files of the system, below /proc, /sys and /etc",
@@ -39,6 +49,7 @@ _ALLOWED = {
     "lib/oellm/status/observer.py": "a file below /proc",
     "lib/oellm/worker/programs/program_gpus.py": "files below /proc",
     "lib/oellm/worker/programs/private_directory.py": "new files of a directory of its own",
+    "lib/oellm/wrappers/pipeline.py": "its own terminal",
     "commands/oellm_cli.py": "a manifest that the user names",
 }
 

@@ -46,7 +46,7 @@ def image_lock(image: Path, when_busy: Callable[[], None]) -> Iterator[bool]:
 
 
 def _open(path: Path) -> int:
-    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         return os.open(path, flags | os.O_RDWR, 0o666)
     except PermissionError:

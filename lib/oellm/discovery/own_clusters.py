@@ -19,6 +19,7 @@ from oellm.clusters.cluster import (
 )
 from oellm.core import atomic, json_config
 from oellm.core.json_config import Node
+from oellm.core.regular_files import read_regular
 from oellm.errors import InputError, UsageError
 
 _CLUSTERS = "clusters"
@@ -63,7 +64,7 @@ def read_own_clusters(environ: Mapping[str, str]) -> OwnClusters:
     """
     path = own_clusters_path(environ)
     try:
-        text = path.read_bytes()
+        text = read_regular(path)
     except FileNotFoundError:
         return OwnClusters(path, {}, _INDENT)
     if not text.strip():

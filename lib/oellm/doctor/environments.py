@@ -16,6 +16,7 @@ from oellm.clusters.image_digest import ImageDigests
 from oellm.clusters.runtime import Launcher, find_launcher, worker_command
 from oellm.core import json_codec
 from oellm.core.display import format_size
+from oellm.core.regular_files import open_regular
 from oellm.doctor import environment_probe
 from oellm.doctor.diagnoses import Diagnosis, found_doubtful, found_ok, found_wrong
 from oellm.frameworks.current_contents import definition_version
@@ -168,7 +169,7 @@ def _describe_image(image: Path, environ: Mapping[str, str]) -> str:
         os.listdir(image)
         return "a directory"
     size = image.stat().st_size
-    with image.open("rb") as stream:
+    with open_regular(image, any_link=True) as stream:
         stream.read(1)
     record = read_record(image)
     if record is None:

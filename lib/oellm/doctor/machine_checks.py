@@ -16,6 +16,7 @@ from oellm import __version__
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import require_node_python
 from oellm.core.redaction import redact
+from oellm.core.regular_files import STATE, read_regular
 from oellm.doctor.diagnoses import Diagnosis, found_doubtful, found_ok, found_wrong
 from oellm.errors import MachineError, UsageError
 from oellm.hub import environment
@@ -79,7 +80,7 @@ def _find_token(environ: Mapping[str, str], hf_home: str) -> str:
     given = environ.get("HF_TOKEN_PATH")
     for path in filter(None, (given, os.path.join(home, "token"), os.path.join(hf_home, "token"))):
         with contextlib.suppress(OSError, ValueError):
-            return Path(path).read_text(encoding="utf-8").strip()
+            return read_regular(path, STATE).decode().strip()
     return ""
 
 
