@@ -30,7 +30,9 @@ def test_what_oe_config_writes_is_enough_to_evaluate(
 
     examined = run("oe-doctor", "--job", env=env, status=None)
     found = read_found(examined.returncode, examined.stdout, examined.stderr)
-    assert found.wrong() == []
+    # oe-build has not made the images of the other frameworks.
+    wrong = {check for check in found.wrong() if "image " not in check}
+    assert (wrong, found.state("image lm_eval")) == (set(), "ok")
 
     rows = run(
         *("oe-manifest", "--models", tiny_model, "--tasks=oellm_choice", "--n_shot=0"),
