@@ -37,14 +37,20 @@ def list_settings(settings: Sequence[ProposedSetting], width: int) -> Iterator[s
     second = max([len(_HEADS[1]), *fitting])
     left = first + second + 2 * _GAP
     for key, value, origin in [_HEADS, *rows]:
-        lines = textwrap.wrap(origin, max(20, width - left), break_on_hyphens=False) or [""]
-        head = f"{key:{first}}  {value}"
+        lines = _wrap(origin, width - left) or [""]
         if text_width(value) <= second:
             pad = " " * (second - text_width(value) + _GAP)
-            yield (head + pad + lines.pop(0)).rstrip()
+            yield (f"{key:{first}}  {value}{pad}{lines.pop(0)}").rstrip()
         else:
-            yield head
+            parts = _wrap(value, width - first - _GAP)
+            yield f"{key:{first}}  {parts.pop(0)}"
+            yield from (" " * (first + _GAP) + part for part in parts)
         yield from (" " * left + line for line in lines)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """Return a text as lines; a path is never broken."""
+    return textwrap.wrap(text, max(20, width), break_on_hyphens=False, break_long_words=False)
 
 
 def _explain(setting: ProposedSetting) -> str:
