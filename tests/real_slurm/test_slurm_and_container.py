@@ -84,7 +84,7 @@ def test_tasks_are_fetched_in_the_image_and_run_without_the_hub(
     command = ("oe-manifest", "--models=acme/tiny", f"--tasks=arc_easy,{wanting}", "--n_shot=0")
     fetched = cluster.call("oe-fetch", stdin=cluster.run(*command, "--batch_size=4"), status=1)
     # The image's Python lacks it, whatever the login node has.
-    mended = "to fix it: /opt/lm_eval/bin/python3 -m pip install langdetekt"
+    mended = "to fix it: /opt/framework/bin/python3 -m pip install langdetekt"
     assert f"No module named 'langdetekt'; {mended}" in fetched.stderr
     hub.stop()
     assert len(cluster.run("oe-fetch", "--check", stdin=fetched.stdout).splitlines()) == 1
