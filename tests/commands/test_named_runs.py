@@ -73,7 +73,7 @@ def test_a_name_is_in_the_directory_the_record_the_job_and_the_list(
 
 def test_oe_status_finds_runs_by_what_they_are(account: Account) -> None:
     failed = account.render(
-        "--name=failed", rows="EleutherAI/pythia-70m,mmlu,0\nacme/other,arc_easy,0\n"
+        "--name=broken", rows="EleutherAI/pythia-70m,mmlu,0\nacme/other,arc_easy,0\n"
     )
     (eval_id, _) = (row["eval_id"] for row in rows_of((failed / "jobs.csv").read_text()))
     failure = {"class": "ValueError", "message": "no", "attempts": 1, "log": ""}
