@@ -98,13 +98,14 @@ def installed_commands(prefix: str) -> list[str]:
 def _run(command: Stage, data: bytes | None, *, is_last: bool) -> tuple[int, bytes]:
     """Return the status and the output of a command, which is empty for the last one."""
     with (
+        _signals_passed_on() as pass_to,
         subprocess.Popen(
             command,
             stdin=None if data is None else subprocess.PIPE,
             stdout=None if is_last else subprocess.PIPE,
         ) as process,
-        _signals_passed_to(process),
     ):
+        pass_to(process)
         output, _ = process.communicate(data)
     # As a shell has it, for a process that a signal has ended.
     status = process.returncode if process.returncode >= 0 else 128 - process.returncode
@@ -112,18 +113,32 @@ def _run(command: Stage, data: bytes | None, *, is_last: bool) -> tuple[int, byt
 
 
 @contextmanager
-def _signals_passed_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave it to the process how it ends on a signal: oe-submit stops its jobs in good order."""
+def _signals_passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
+    """Leave it to a process how it ends on a signal: oe-submit stops its jobs in good order.
+
+    Gives the function that names the process; signals that come before it are sent then.
+    """
+    receivers: list[subprocess.Popen[bytes]] = []
+    early: list[int] = []
 
     def forward(number: int, _: FrameType | None) -> None:
         # Ctrl-C reaches all processes of the terminal; a second one would be an order to hurry.
-        if number != signal.SIGINT or not _is_in_foreground():
+        if number == signal.SIGINT and _is_in_foreground():
+            return
+        if receivers:
+            receivers[0].send_signal(number)
+        else:
+            early.append(number)
+
+    def pass_to(process: subprocess.Popen[bytes]) -> None:
+        receivers.append(process)
+        for number in early:
             process.send_signal(number)
 
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {number: signal.signal(number, forward) for number in signals}
     try:
-        yield
+        yield pass_to
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
