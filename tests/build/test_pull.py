@@ -1,4 +1,4 @@
-"""oe-build moves images: to a real registry and from it, whatever happens on the way."""
+"""oe-build takes images from a real registry and elsewhere, whatever happens on the way."""
 
 from __future__ import annotations
 
@@ -12,111 +12,20 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from support.hub import Fault, Hub
-from support.processes import BIN, clean_environment
-from support.registry import Registry, require_programs
+from support.image_site import Site, apptainer, digest, push
+from support.registry import Registry
 from support.relays import Relay
 from support.small_images import small_image, small_tree
 from support.terminal import on_terminal
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-
-class Site:
-    """A user with a directory of images."""
-
-    def __init__(self, root: Path) -> None:
-        self.images = root / "images"
-        (root / "home").mkdir()
-        (root / "scratch").mkdir()
-        self.env = clean_environment(
-            root / "home",
-            {
-                "OELLM_CACHE_DIR": str(root / "cache"),
-                "APPTAINER_CACHEDIR": str(root / "cache"),
-                "TMPDIR": str(root / "scratch"),
-            },
-        )
-        self.path = self.images / "suite.sif"
-
-    def command(self, *words: str | Path) -> list[str]:
-        return ["oe-build", "--dir", str(self.images), *map(str, words)]
-
-    def run(self, *words: str | Path, status: int = 0) -> tuple[list[dict[str, Any]], str]:
-        """Run oe-build; return its records and its messages."""
-        done = subprocess.run(
-            self.command(*words),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            env=self.env,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == status, f"{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr, done.stderr
-        return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
-
-    def start(self, *words: str | Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*words),
-            executable=BIN / "oe-build",
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.env,
-            text=True,
-        )
-
-    def log(self) -> str:
-        return self.path.with_name("suite.sif.log").read_text()
-
-    def partial_size(self) -> int:
-        return sum(path.stat().st_size for path in self.images.glob(".suite.sif.*.partial"))
-
-    def files(self) -> set[str]:
-        return {path.name for path in self.images.iterdir()}
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-@pytest.fixture
-def site(tmp_path: Path) -> Site:
-    require_programs("apptainer")
-    return Site(tmp_path)
-
-
-@pytest.fixture
-def address(registry: Registry) -> str:
-    """Return where a registry has an image, which apptainer itself has pushed."""
-    push(small_image(), registry)
-    return f"oras://{registry.host}/oellm/suite:1"
-
-
-@pytest.fixture
-def relay(registry: Registry) -> Iterator[Relay]:
-    with Relay(registry.host) as running:
-        yield running
-
-
-def push(image: Path, registry: Registry) -> None:
-    target = f"oras://{registry.host}/oellm/suite:1"
-    apptainer("push", "--no-https", "-U", image, target, env=os.environ)
-
-
-def apptainer(*words: str | Path, env: Mapping[str, str]) -> None:
-    done = subprocess.run(
-        ["apptainer", *words], env=dict(env), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 @pytest.fixture
@@ -165,51 +74,6 @@ def test_an_image_is_pulled_once(site: Site, address: str, registry: Registry) -
     assert newer["status"] == "pulled"
     assert f"suite: {address} is another image" in told
     assert digest(site.path) == digest(small_image(1))
-
-
-def test_what_was_pushed_apptainer_pulls(site: Site, registry: Registry, tmp_path: Path) -> None:
-    site.images.mkdir()
-    for number, name in enumerate(("suite", "other")):
-        shutil.copy(small_image(number), site.images / f"{name}.sif")
-    target = f"oras://{registry.host}/oellm/{{name}}:2"
-    records, told = site.run("--push", target, "suite", "other")
-    assert [record["status"] for record in records] == ["pushed", "pushed"]
-    pushed = [digest(small_image(number)) for number in range(2)]
-    assert [record["digest"] for record in records] == pushed
-    assert re.search(rf"other: pushed in \d+ s: oras://{registry.host}/oellm/other:2", told)
-    for number, name in enumerate(("suite", "other")):
-        pulled = tmp_path / f"{name}.sif"
-        place = f"oras://{registry.host}/oellm/{name}:2"
-        apptainer("pull", "--no-https", str(pulled), place, env=site.env)
-        assert digest(pulled) == digest(small_image(number))
-    uploads = registry.served("PUT .*/blobs/.*")
-    records, told = site.run("--push", target, "suite", "other")
-    assert [record["status"] for record in records] == ["up_to_date", "up_to_date"]
-    assert "suite: the registry has it" in told
-    assert registry.served("PUT .*/blobs/.*") == uploads
-    (record,), told = site.run("--push", target, "none", status=1)
-    assert record["reason"] in told
-    assert "there is no image" in told
-
-
-def test_a_push_goes_on_after_a_cut(site: Site, registry: Registry, relay: Relay) -> None:
-    site.images.mkdir()
-    shutil.copy(small_image(), site.path)
-    relay.upload_cuts.append(1_000_000)
-    (record,), told = site.run("--push", f"oras://{relay.host}/oellm/suite:1")
-    assert record["status"] == "pushed"
-    assert "next try in 1 s" in told
-    (layer,) = registry.manifest("oellm/suite", "1")["layers"]
-    assert layer["digest"] == f"sha256:{digest(small_image())}"
-
-
-def test_what_is_pushed_is_what_is_there(site: Site, address: str, registry: Registry) -> None:
-    site.run("--pull", address)
-    shutil.copy(small_image(1), site.path)
-    (record,), _ = site.run("--push", address)
-    assert (record["status"], record["digest"]) == ("pushed", digest(small_image(1)))
-    (layer,) = registry.manifest("oellm/suite", "1")["layers"]
-    assert layer["digest"] == f"sha256:{digest(small_image(1))}"
 
 
 def test_what_was_pulled_is_not_built(site: Site, address: str) -> None:
