@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import http.client
 import http.server
 import json
 import random
@@ -11,8 +12,9 @@ import re
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -107,6 +109,33 @@ def test_a_server_that_sends_all_again_is_understood(
         relay.cuts.append(400_000)
         assert pull(web(relay.host), tmp_path, said) == CONTENT
     assert len(site.asked) == 2
+
+
+def test_the_file_is_checked_and_not_what_arrived(
+    sites: tuple[Site, Site], tmp_path: Path, said: list[str]
+) -> None:
+    site, _ = sites
+    site.answers["/suite.sif"] = (206, {"Content-Range": "bytes 400000-"}, CONTENT[400_000:])
+    partial = tmp_path / f".suite.sif.{DIGEST[:16]}.partial"
+
+    def pull_while(write: Callable[[BinaryIO], object]) -> None:
+        """Pull; another process that has the same partial file open writes to it meanwhile."""
+        remote = web(site.host)
+
+        def open_from(first: int) -> http.client.HTTPResponse:
+            with partial.open("r+b") as other:
+                write(other)
+            return remote.open_from(first)
+
+        partial.write_bytes(CONTENT[:400_000])
+        pull(remote._replace(size=len(CONTENT), open_from=open_from), tmp_path, said)
+
+    with pytest.raises(WrongDigestError):
+        pull_while(lambda other: other.write(b"overwritten"))
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(TransferError, match="another process writes to "):
+        pull_while(lambda other: other.seek(0, 2) and other.write(CONTENT[400_000:500_000]))
+    assert partial.read_bytes() == CONTENT[:500_000]
 
 
 def test_a_whole_partial_file_needs_only_a_check(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
-import hashlib
 import http.client
 import os
 import re
@@ -17,11 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from oellm.clusters.image_digest import hash_file
 from oellm.core import atomic
 from oellm.core.display import format_size
 from oellm.core.log import Log
 from oellm.core.processes.transfer_progress import TransferProgress
-from oellm.core.regular_files import append_regular, is_ours, open_regular
+from oellm.core.regular_files import append_regular, is_ours
 from oellm.core.retry import Backoff, retry
 from oellm.errors import MachineError, OellmError
 from oellm.hub.cache import free_space
@@ -115,7 +115,6 @@ class _Download:
         self._log = log
         self._size = remote.size
         self._done = 0
-        self._digest = hashlib.sha256()
         self._has_answered = False
 
     def __enter__(self) -> _Download:
@@ -124,16 +123,13 @@ class _Download:
             if not is_ours(self._partial.lstat()):
                 self._partial.unlink()
         self._file = append_regular(self._partial)
-        try:
-            self._hash_present()
-        except BaseException:
-            self._file.close()
-            raise
+        self._done = self._length()
         return self
 
     def __exit__(self, kind: object, error: object, trace: object) -> None:
+        is_empty = not self._length()
         self._file.close()
-        if error and not self._done:
+        if error and is_empty:
             self._partial.unlink(missing_ok=True)
 
     def amount(self) -> tuple[int, int | None]:
@@ -158,15 +154,12 @@ class _Download:
     def _is_whole(self) -> bool:
         return self._size is not None and self._done >= self._size
 
-    def _hash_present(self) -> None:
-        with open_regular(self._partial) as stream:
-            while chunk := stream.read(_CHUNK):
-                self._digest.update(chunk)
-                self._done += len(chunk)
+    def _length(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
 
     def _start_again(self) -> None:
         os.ftruncate(self._file.fileno(), 0)
-        self._done, self._digest = 0, hashlib.sha256()
+        self._done = 0
 
     def _require_room(self) -> None:
         needed = (self._size or 0) - self._done
@@ -238,14 +231,19 @@ class _Download:
         if self._size is not None:
             # A server that sends more than it said sends something else: it fails the check.
             left = left[: self._size - self._done]
+        if self._length() != self._done:
+            # The locks of some file systems do nothing, or hold for one machine only.
+            raise TransferError(
+                f"{self._remote.label}: another process writes to {self._partial}: try again later"
+            )
         while left:
             count = self._file.write(left)
-            self._digest.update(left[:count])
             self._done += count
             left = left[count:]
 
     def _verify(self) -> None:
-        found = self._digest.hexdigest()
+        # What has arrived is not what the file has if another process writes to it.
+        found = hash_file(f"/proc/self/fd/{self._file.fileno()}")
         if found != self._remote.sha256 or self._done != self._size:
             self._start_again()
             raise WrongDigestError(self._remote.label, self._remote.sha256, found)
