@@ -9,10 +9,12 @@ import os
 import random
 import subprocess
 from collections.abc import Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 
 import pytest
 
+from oellm.core.regular_files import append_regular
 from oellm.core.retry import Backoff
 from oellm.images import downloads
 from oellm.images.downloads import FullDiskError, WrongDigestError, download_image
@@ -167,6 +169,25 @@ def test_nobody_else_can_change_what_was_checked(place: Place, registry: real.Re
     partial.write_bytes(place.content[:1000])
     os.chown(partial, 12345, 12345)
     pulled = place.pull(registry.host)
+    assert pulled.read_bytes() == place.content
+    assert pulled.stat().st_uid == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has files of others")
+def test_a_file_that_another_user_puts_there_meanwhile_is_not_written(
+    place: Place, registry: real.Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.push(registry.host)
+    partial = place.images / f".suite.sif.{place.layer.sha256[:16]}.partial"
+
+    def plant(path: Path) -> FileIO:
+        path.write_bytes(place.content[:1000])
+        os.chown(path, 12345, 12345)
+        return append_regular(path)
+
+    monkeypatch.setattr(downloads, "append_regular", plant)
+    pulled = place.pull(registry.host)
+    assert pulled == partial
     assert pulled.read_bytes() == place.content
     assert pulled.stat().st_uid == 0
 

@@ -13,6 +13,7 @@ import http.client
 import os
 import re
 from collections.abc import Callable, Iterator
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ from oellm.core import atomic
 from oellm.core.display import format_size
 from oellm.core.log import Log
 from oellm.core.processes.transfer_progress import TransferProgress
-from oellm.core.regular_files import append_regular, is_ours
+from oellm.core.regular_files import RefusedFileError, append_regular, is_ours
 from oellm.core.retry import Backoff, retry
 from oellm.errors import MachineError, OellmError
 from oellm.hub.cache import free_space
@@ -106,6 +107,22 @@ def _explaining_full_disk(partial: Path) -> Iterator[None]:
         ) from None
 
 
+def _open_own(partial: Path) -> FileIO:
+    """Open a partial file to append to it; replace one of another user by an empty one.
+
+    Whoever owns the file could change it after the check.
+    """
+    with contextlib.suppress(PermissionError, RefusedFileError):
+        file = append_regular(partial)
+        # Of the open file: another one may get the name at any time.
+        if is_ours(os.fstat(file.fileno())):
+            return file
+        file.close()
+    partial.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    return open(partial, "ab", buffering=0, opener=lambda path, _: os.open(path, flags, 0o644))
+
+
 class _Download:
     """One download: a context with the open partial file."""
 
@@ -118,11 +135,7 @@ class _Download:
         self._has_answered = False
 
     def __enter__(self) -> _Download:
-        with contextlib.suppress(FileNotFoundError):
-            # Whoever owns the file could change it after the check.
-            if not is_ours(self._partial.lstat()):
-                self._partial.unlink()
-        self._file = append_regular(self._partial)
+        self._file = _open_own(self._partial)
         self._done = self._length()
         return self
 
