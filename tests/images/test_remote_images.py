@@ -138,6 +138,19 @@ def test_the_file_is_checked_and_not_what_arrived(
     assert partial.read_bytes() == CONTENT[:500_000]
 
 
+def test_a_server_that_always_begins_again_ends_the_pull(
+    sites: tuple[Site, Site], tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, _ = sites
+    site.answers["/suite.sif"] = (200, {}, CONTENT)
+    monkeypatch.setattr(downloads, "_BACKOFF", Backoff(0.0, 0.05, 0.05))
+    with Relay(site.host) as relay:
+        relay.cuts.extend([400_000, 300_000, 200_000, 350_000])
+        with pytest.raises(TransferError, match="the connection was cut"):
+            pull(web(relay.host), tmp_path, said)
+    assert len(site.asked) == 2
+
+
 def test_a_whole_partial_file_needs_only_a_check(
     sites: tuple[Site, Site], tmp_path: Path, said: list[str]
 ) -> None:

@@ -131,7 +131,7 @@ class _Download:
         self._partial = partial
         self._log = log
         self._size = remote.size
-        self._done = 0
+        self._done = self._most = 0
         self._has_answered = False
 
     def __enter__(self) -> _Download:
@@ -154,13 +154,9 @@ class _Download:
         if self._done:
             self._log(f"{self._remote.label}: continuing after {format_size(self._done)}")
         self._require_room()
+        self._most = self._done
         while not self._is_whole():
-            before = self._done
-            try:
-                self._fetch_patiently()
-            except TransferError:
-                if self._done == before:
-                    raise
+            self._fetch_further()
         self._verify()
         os.fsync(self._file.fileno())
 
@@ -182,6 +178,18 @@ class _Download:
                 f"no room: {self._remote.label} needs {format_size(needed)} more in "
                 f"{self._partial.parent}, but only {format_size(free)} are free"
             )
+
+    def _fetch_further(self) -> None:
+        """Fetch until the patience ends; raises TransferError if there is no more than before.
+
+        A server may begin at the first byte each time.
+        """
+        try:
+            self._fetch_patiently()
+        except TransferError:
+            if self._done <= self._most:
+                raise
+            self._most = self._done
 
     def _fetch_patiently(self) -> None:
         retry(
