@@ -24,7 +24,7 @@ from oellm.images import downloads, web_requests
 from oellm.images.downloads import RemoteImage, WrongDigestError, download_image
 from oellm.images.image_sources import HubImage, RegistryImage, WebImage
 from oellm.images.remote_images import find_remote_image
-from oellm.images.web_requests import SilentServerError, TransferError
+from oellm.images.web_requests import SilentServerError, TransferError, send
 from support.hub import Fault, Hub
 from support.relays import Relay
 
@@ -38,6 +38,7 @@ class Site:
     def __init__(self, context: ssl.SSLContext | None = None) -> None:
         self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
         self.asked: list[tuple[str, str]] = []
+        self.methods: list[str] = []
         # Paths that only who has this Authorization header gets.
         self.closed: dict[str, str] = {}
         site = self
@@ -45,7 +46,11 @@ class Site:
         class Handler(http.server.BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
             def do_GET(self) -> None:
+                site.methods.append(self.command)
                 site.asked.append((self.path, self.headers.get("Authorization", "")))
                 path = self.path.partition("?")[0]
                 status, headers, body = site.answers.get(path, (404, {}, b""))
@@ -57,7 +62,8 @@ class Site:
                 for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(body)
+                if self.command != "HEAD":
+                    self.wfile.write(body)
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -276,6 +282,14 @@ def test_nothing_leads_to_plain_http(sites: tuple[Site, Site], tmp_path: Path) -
     site.answers["/suite.sif"] = (302, {"Location": "http://example.org/suite.sif"}, b"")
     with pytest.raises(Exception, match=r"example.org over plain http: only with --insecure"):
         pull(web(site.host), tmp_path, [])
+
+
+def test_a_redirected_question_stays_one(sites: tuple[Site, Site]) -> None:
+    site, store = sites
+    site.answers["/suite.sif"] = (307, {"Location": f"http://{store.host}/suite.sif"}, b"")
+    store.answers["/suite.sif"] = (200, {}, CONTENT)
+    send(f"http://{site.host}/suite.sif", label="suite", method="HEAD").close()
+    assert store.methods == ["HEAD"]
 
 
 def test_a_file_of_the_hub_is_pulled_at_its_commit(
