@@ -319,6 +319,12 @@ def test_an_image_is_verified(yard: Yard, tmp_path: Path) -> None:
         "its %test fails: no torch; "
         "lm-eval 0.4.9 is too old, 0.4.12 is the oldest that oellm works with"
     )
+    # A name may have a dot.
+    define("0.4.13", "true")
+    (yard.images / "lm_eval-0.4.13.sif").write_bytes((yard.images / "one.sif").read_bytes())
+    (record,) = yard.records("--verify", "lm_eval-0.4.13", status=1)
+    assert record["path"].endswith("/lm_eval-0.4.13.sif")
+    assert record["reason"] == "no record says what its digest must be"
     # A change that the size and the time of the file do not tell.
     define("0.4.13", "true")
     image = yard.images / "one.sif"

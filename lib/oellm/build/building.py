@@ -68,6 +68,12 @@ def _with_absolute_base(arguments: Mapping[str, str]) -> dict[str, str]:
     return {**arguments, "FROM": os.path.abspath(os.path.expanduser(arguments["FROM"]))}
 
 
+def _name_of(text: str) -> str:
+    """Return the name of an image from it, or from the path of its file or definition."""
+    path = Path(text)
+    return path.stem if path.suffix in (SUFFIX, ".def") else path.name
+
+
 class ImageCollection:
     """The images of a cluster, in one directory.
 
@@ -155,7 +161,7 @@ class ImageCollection:
     def verify(self, names: Iterable[str]) -> Iterator[ImageOutcome]:
         """Yield whether each image is sound, whoever has made it; see ImageCheck."""
         check = ImageCheck(self.runtime, self._environ, self._log)
-        for path in dict.fromkeys(self.path_of(Path(name).stem) for name in names):
+        for path in dict.fromkeys(self.path_of(_name_of(name)) for name in names):
             yield check.verify(path.stem, path, self._used.get(path, ()))
 
     def build(
