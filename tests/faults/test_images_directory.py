@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def test_nothing_that_others_have_planted_is_waited_for_written_or_believed(
     if is_linked:
         # Where what is unpacked would be.
         name = hashlib.sha256(os.fsencode(images / "one.sif")).hexdigest()[:16]
-        (scratch / f"oe-build-{os.geteuid()}-{name}").symlink_to(tmp_path / "home")
+        host = re.sub(r"\W", "_", platform.node())
+        (scratch / f"oe-build-{os.geteuid()}-{host}-{name}").symlink_to(tmp_path / "home")
     apptainer = FakeApptainer(tmp_path / "bin")
     names = [str(write_definition(tmp_path / f"{each}.def")) for each in ("one", "two", "three")]
     env = clean_environment(tmp_path / "home", apptainer.environment | {"TMPDIR": str(scratch)})

@@ -214,10 +214,11 @@ def _redirect_output(log: Path) -> None:
 def _workspace(image: Path, parent: Path) -> Iterator[Path]:
     """Make an empty directory for what a build unpacks, and remove it afterwards.
 
-    Its name is always the same, so that the next build removes what a killed one has left.
+    Its name is always the same on a host, so that the next build removes what a killed one has
+    left, and nothing of a build of another host, whose lock may not be seen here.
     """
     name = hashlib.sha256(os.fsencode(os.path.realpath(image))).hexdigest()[:16]
-    directory = parent / f"oe-build-{os.geteuid()}-{name}"
+    directory = parent / f"oe-build-{os.geteuid()}-{_host()}-{name}"
     remove_tree(directory)
     # Fails if somebody else has a directory of this name.
     directory.mkdir(mode=0o700, parents=True)
