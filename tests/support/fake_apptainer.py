@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 _OURS = "# for the stand-in"
+# What apptainer says after a program if it has unpacked the image.
+_LAST_WORDS = "INFO:    Cleaning up image...\n"
 _START = """#!{python}
 import sys
 sys.path.insert(0, {tests!r})
@@ -120,7 +122,9 @@ def _inspect(words: list[str]) -> int:
 
 
 def _test(words: list[str]) -> int:
-    return _shell(_read(words)["test"], {})
+    status = _shell(_read(words)["test"], {})
+    sys.stderr.write(_LAST_WORDS)
+    return status
 
 
 def _exec(words: list[str]) -> int:
@@ -128,6 +132,8 @@ def _exec(words: list[str]) -> int:
     asked = words[words.index("-c") + 2 :]
     labels = _read(words)["labels"]
     sys.stdout.write(json.dumps({name: labels.get(name) for name in asked}) + "\n")
+    sys.stdout.flush()
+    sys.stderr.write(_LAST_WORDS)
     return 0
 
 

@@ -58,8 +58,7 @@ class ImageCheck:
         try:
             status, said = run_test(self._runtime, image, self._environ)
             if status:
-                lines = said.strip().splitlines() or [f"status {status}"]
-                yield f"its %test fails: {lines[-1]}"
+                yield f"its %test fails: {said or f'status {status}'}"
             names = runnable_names()
             versions = find_versions(self._runtime, image, names, environ=self._environ)
             required = {key.removesuffix(_LATER) for key in used_by} & {*names}

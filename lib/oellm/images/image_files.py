@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -25,6 +26,8 @@ for name in sys.argv[1:]:
         pass
 print(json.dumps(found))
 """
+# Such as `INFO:    Cleaning up image...`, perhaps in colours.
+_NEWS = re.compile(r"(\x1b\[\d+m)?(INFO|WARNING): ")
 # Seconds for what reads the head of a file.
 _PATIENCE_S = 120.0
 # Variables of a login shell that would change what runs in an image.
@@ -51,7 +54,7 @@ def read_labels(runtime: str, image: Path) -> dict[str, str]:
         command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_PATIENCE_S, check=False
     )
     if done.returncode:
-        said = _last_line(done.stderr.decode(errors="replace"))
+        said = _last_words(done.stderr)
         raise ValueError(f"it is no image: {said or 'inspect failed'}")
     try:
         labels = json_codec.loads(done.stdout)["data"]["attributes"]["labels"]
@@ -68,8 +71,10 @@ def environment_of_image(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def run_test(runtime: str, image: Path, environ: Mapping[str, str]) -> tuple[int, str]:
-    """Run the %test of an image; return its exit status, and what it has written."""
-    return _run([runtime, "test", "--cleanenv", str(image)], environ)
+    """Run the %test of an image; return its exit status, and the last line that it has written."""
+    command = [runtime, "test", "--cleanenv", str(image)]
+    done = _run(command, environ, stderr=subprocess.STDOUT)
+    return done.returncode, _last_words(done.stdout)
 
 
 def find_versions(
@@ -81,29 +86,33 @@ def find_versions(
     if the image has no Python that can be asked.
     """
     command = [runtime, "exec", "--cleanenv", str(image), "python3", "-c", _VERSIONS, *names]
-    status, said = _run(command, environ)
+    done = _run(command, environ, stderr=subprocess.PIPE)
     with contextlib.suppress(ValueError, IndexError):
-        found = json_codec.loads(said.splitlines()[-1].encode())
-        if status == 0 and isinstance(found, dict):
+        found = json_codec.loads(done.stdout.splitlines()[-1])
+        if done.returncode == 0 and isinstance(found, dict):
             return found
-    raise ValueError(f"python3 in the image fails: {_last_line(said) or f'status {status}'}")
+    said = _last_words(done.stderr) or f"status {done.returncode}"
+    raise ValueError(f"python3 in the image fails: {said}")
 
 
-def _run(command: list[str], environ: Mapping[str, str]) -> tuple[int, str]:
-    """Run a program of an image; return its exit status, and what it has written."""
-    done = subprocess.run(
+def _run(
+    command: list[str], environ: Mapping[str, str], stderr: int
+) -> subprocess.CompletedProcess[bytes]:
+    """Run a program of an image."""
+    return subprocess.run(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=stderr,
         env=environment_of_image(environ),
         check=False,
     )
-    return done.returncode, done.stdout.decode(errors="replace")
 
 
-def _last_line(text: str) -> str:
-    return next(reversed(text.strip().splitlines()), "")
+def _last_words(said: bytes) -> str:
+    """Return the last line that is no message of the runtime about what it does."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    return next((line for line in reversed(lines) if not _NEWS.match(line)), "")
 
 
 def version_of_runtime(runtime: str) -> str:
