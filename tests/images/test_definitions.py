@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from oellm.core.regular_files import DOCUMENT
 from oellm.errors import UsageError
 from oellm.images.definitions import (
+    ImageDefinition,
     containers_directory,
     definition_names,
     find_definition,
@@ -58,6 +60,27 @@ def test_inputs_are_those_of_the_lock_file_and_the_base_that_the_arguments_say(
     os.utime(base, ns=(1, 1))
     (difference,) = read_inputs(definition, local).differences(before.to_json())
     assert difference.startswith("base changed: localimage://")
+
+
+def test_the_files_of_an_image_are_those_of_this_machine(containers: Path) -> None:
+    (containers / "tools").mkdir()
+    for name in ("a.py", "b.py"):
+        (containers / "tools" / name).write_text(name)
+    # More than what is read as a whole, and nothing on the disk.
+    with (containers / "large").open("wb") as large:
+        large.truncate(DOCUMENT + 1)
+    path = write_definition(containers / "own.def", files=["tools/*.py", "large"], head=HEAD)
+    with path.open("a") as definition:
+        definition.write("\n%files from builder\n/opt/made /opt/made\n")
+    own = ImageDefinition("own", path, {}, root=containers)
+    before = read_inputs(own, {})
+    assert [*before.files] == ["tools/a.py", "tools/b.py", "large"]
+    (containers / "tools" / "b.py").write_text("changed")
+    (difference,) = read_inputs(own, {}).differences(before.to_json())
+    assert difference == "file changed: b.py"
+    path = write_definition(containers / "own.def", files=["tools/*.txt"], head=HEAD)
+    with pytest.raises(FileNotFoundError):
+        read_inputs(own, {})
 
 
 def test_an_argument_that_only_some_definitions_have_is_for_these(containers: Path) -> None:

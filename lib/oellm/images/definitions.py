@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import os
 import re
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oellm.clusters.image_digest import hash_file
 from oellm.core.paths import data_file
 from oellm.core.redaction import redact
 from oellm.core.regular_files import read_regular
@@ -121,7 +123,7 @@ def find_definition(name: str, containers: Path) -> ImageDefinition:
         path = Path(name).absolute()
         if not path.is_file():
             raise UsageError(f"{name}: no such file")
-        # As the runtime has it.
+        # The runtime resolves %files against the working directory.
         return ImageDefinition(path.stem, path, {}, root=Path.cwd())
     known = definition_names(containers)
     if name not in known:
@@ -153,8 +155,9 @@ class DefinitionText:
         self._sections: dict[str, list[str]] = {}
         body = self._head
         for line in lines:
-            if match := re.match(r"%(\w+)", line):
-                body = self._sections.setdefault(match.group(1), [])
+            if match := re.match(r"%(\w+)(\s+from\s)?", line):
+                # `%files from STAGE` names files of another stage, not of this machine.
+                body = [] if match[2] else self._sections.setdefault(match[1], [])
             else:
                 body.append(line)
         pairs = (line.strip().partition("=") for line in self._sections.get("arguments", ()))
@@ -186,16 +189,19 @@ def read_inputs(definition: ImageDefinition, arguments: Mapping[str, str]) -> Bu
 
     Raises OSError for a file that is missing, InputError for one that is no definition.
     """
+    root = definition.root
     text = DefinitionText(definition.path)
     given = {**definition.arguments, **arguments}
     bootstrap, name = text.base(given)
     return BuildInputs(
         definition=text.digest(),
         files={
-            source: _digest_of_source(definition.root / source) for source in text.sources(given)
+            path: _digest_of_source(root / path)
+            for source in text.sources(given)
+            for path in _matches(source, root)
         },
         arguments={key: redact(value) for key, value in given.items()},
-        base=redact(_describe_base(bootstrap, name, definition.root)),
+        base=redact(_describe_base(bootstrap, name, root)),
     )
 
 
@@ -230,11 +236,17 @@ def _describe_base(bootstrap: str, name: str, root: Path) -> str:
     return f"{bootstrap}://{name} ({status.st_size} bytes, {status.st_mtime_ns})"
 
 
+def _matches(source: str, root: Path) -> list[str]:
+    """Return the files that a source of %files means: itself, if it is no pattern of some."""
+    found = [] if (root / source).exists() else sorted(glob.glob(source, root_dir=root))
+    return found or [source]
+
+
 def _digest_of_source(path: Path) -> str:
     if not path.is_dir():
-        return _digest(read_regular(path))
+        return hash_file(path)[:_DIGITS]
     files = sorted(file for file in path.rglob("*") if file.is_file())
-    parts = (f"{file.relative_to(path)} {_digest(read_regular(file))}\n" for file in files)
+    parts = (f"{file.relative_to(path)} {hash_file(file)[:_DIGITS]}\n" for file in files)
     return _digest("".join(parts).encode())
 
 
