@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -50,6 +51,19 @@ def test_a_push_goes_on_after_a_cut(site: Site, registry: Registry, relay: Relay
     assert "next try in 1 s" in told
     (layer,) = registry.manifest("oellm/suite", "1")["layers"]
     assert layer["digest"] == f"sha256:{digest(small_image())}"
+
+
+def test_a_cut_answer_ends_no_push(site: Site, registry: Registry, relay: Relay) -> None:
+    site.images.mkdir()
+    for number, name in enumerate(("suite", "other")):
+        shutil.copy(small_image(number), site.images / f"{name}.sif")
+    target = f"oras://{relay.host}/oellm/{{name}}:1"
+    site.run("--push", target, "suite", "other")
+    # The first answer has the manifest, of which a part comes.
+    relay.cuts.append(len(json.dumps(registry.manifest("oellm/suite", "1"))))
+    records, told = site.run("--push", target, "suite", "other")
+    assert [record["status"] for record in records] == ["up_to_date", "up_to_date"]
+    assert "the connection was cut; next try in 1 s" in told
 
 
 def test_what_is_pushed_is_what_is_there(site: Site, address: str, registry: Registry) -> None:

@@ -41,6 +41,8 @@ class Site:
         self.methods: list[str] = []
         # Paths that only who has this Authorization header gets.
         self.closed: dict[str, str] = {}
+        # How often the answer for a path ends in its midst.
+        self.cuts: dict[str, int] = {}
         site = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -62,6 +64,10 @@ class Site:
                 for name, value in {"Content-Length": str(len(body)), **headers}.items():
                     self.send_header(name, value)
                 self.end_headers()
+                if status == 200 and site.cuts.get(path):
+                    site.cuts[path] -= 1
+                    body = body[: len(body) // 2]
+                    self.close_connection = True
                 if self.command != "HEAD":
                     self.wfile.write(body)
 
@@ -223,6 +229,26 @@ def test_a_token_goes_to_its_registry_alone(
     with pytest.raises(TransferError) as caught:
         pull(remote, tmp_path, said)
     assert not re.search("k3y|t0ken|sesame", str(caught.value) + "".join(said))
+
+
+@pytest.mark.parametrize("cut", ["/token", "/v2/a/suite/manifests/1"])
+def test_a_cut_answer_is_asked_for_again(
+    sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch, said: list[str], cut: str
+) -> None:
+    site, _ = sites
+    quick = Backoff(total_s=2.0, first_s=0.01, longest_s=0.01)
+    monkeypatch.setattr(web_requests, "_BACKOFF", quick)
+    layer = {"mediaType": "application/vnd.sylabs.sif.layer.v1.sif", "size": len(CONTENT)}
+    manifest = json.dumps({"layers": [layer | {"digest": f"sha256:{DIGEST}"}]}).encode()
+    site.answers["/token"] = (200, {}, b'{"token": "t0ken"}')
+    site.answers["/v2/a/suite/manifests/1"] = (200, {}, manifest)
+    site.closed = {"/v2/a/suite/manifests/1": "Bearer t0ken"}
+    site.cuts = {cut: 2}
+    source = RegistryImage(site.host, "a/suite", "1")
+    remote = find_remote_image(source, {}, said.append, insecure=False)
+    assert remote.sha256 == DIGEST
+    assert len(said) == 2
+    assert all("the connection was cut; next try in" in message for message in said)
 
 
 def test_a_server_that_falls_silent_is_asked_again(

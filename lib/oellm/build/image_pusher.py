@@ -11,14 +11,11 @@ from oellm.clusters.image_digest import ImageDigests
 from oellm.core.display import format_duration
 from oellm.core.log import Log
 from oellm.core.processes.transfer_progress import TransferProgress
-from oellm.core.retry import Backoff, retry
 from oellm.errors import OellmError
 from oellm.images.image_record import StoredImage, read_record
 from oellm.images.image_sources import RegistryImage
 from oellm.images.registry import ImageLayer, NotAnImageFileError, Registry
-from oellm.images.web_requests import TransferError
-
-_BACKOFF = Backoff(total_s=300.0, first_s=1.0, longest_s=60.0)
+from oellm.images.web_requests import TransferError, retry_transfer
 
 
 class NoImageError(OellmError):
@@ -60,7 +57,7 @@ class ImagePusher:
 
     def _push(self, image: Path, layer: ImageLayer, target: RegistryImage) -> ImageStatus:
         registry = Registry(target.host, self._environ, insecure=self._insecure)
-        if _find(registry, target) == layer:
+        if retry_transfer(lambda: _find(registry, target), self._log) == layer:
             return ImageStatus.UP_TO_DATE
         sent = 0
 
@@ -74,14 +71,8 @@ class ImagePusher:
             log=self._log,
             status=self._status,
         ):
-            retry(
-                lambda: registry.push(image, layer, target, advance=advance),
-                _BACKOFF,
-                may_pass=lambda error: isinstance(error, TransferError) and error.may_pass,
-                before_retry=lambda error, wait: self._log(f"{error}; next try in {wait:.0f} s"),
-                requested_pause=lambda error: getattr(error, "pause_s", None),
-            )
-        found = registry.find_image(target)
+            retry_transfer(lambda: registry.push(image, layer, target, advance=advance), self._log)
+        found = retry_transfer(lambda: registry.find_image(target), self._log)
         if found != layer:
             raise WrongUploadError(
                 f"{target}: expected sha256 {layer.sha256}, the registry has {found.sha256}"

@@ -14,12 +14,12 @@ from typing import Any, BinaryIO, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from oellm.core import json_codec
-from oellm.core.regular_files import STATE, open_regular
+from oellm.core.regular_files import open_regular
 from oellm.errors import OellmError
 from oellm.images.downloads import RemoteImage
 from oellm.images.image_sources import RegistryImage
 from oellm.images.registry_login import answer_challenge, find_login
-from oellm.images.web_requests import TransferError, is_loopback, send
+from oellm.images.web_requests import TransferError, is_loopback, read_answer, send
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ACCEPTED = f"{_MANIFEST}, application/vnd.oci.image.index.v1+json, */*;q=0.5"
@@ -65,7 +65,7 @@ class Registry:
         headers = {"Accept": _ACCEPTED}
         path = f"{image.repository}/manifests/{image.reference}"
         with self._send(path, label=label, headers=headers) as answer:
-            content = answer.read(STATE)
+            content = read_answer(answer, label)
         if image.is_pinned and image.reference != _digest(content):
             raise NotAnImageFileError(f"{label}: the registry sends another manifest")
         try:

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from oellm.core import json_codec
 from oellm.core.regular_files import STATE, read_regular
-from oellm.images.web_requests import TransferError, send
+from oellm.images.web_requests import TransferError, read_answer, send
 
 _CHALLENGE = re.compile(r'(\w+)="([^"]*)"')
 # Docker's own registry has another name in files of logins.
@@ -74,8 +74,9 @@ def answer_challenge(challenge: str, login: str, *, label: str, insecure: bool) 
     url = realm + ("&" if "?" in realm else "?") + query
     secrets = {"Authorization": login} if login else {}
     with send(url, label=f"{label}: login", secrets=secrets, insecure=insecure) as answer:
-        try:
-            found = json_codec.loads(answer.read(STATE))
-            return f"Bearer {found.get('token') or found['access_token']}"
-        except (ValueError, LookupError, TypeError, AttributeError):
-            raise TransferError(f"{label}: the login's answer has no token") from None
+        content = read_answer(answer, f"{label}: login")
+    try:
+        found = json_codec.loads(content)
+        return f"Bearer {found.get('token') or found['access_token']}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise TransferError(f"{label}: the login's answer has no token") from None

@@ -11,7 +11,7 @@ from oellm.hub.repository_files import locate_file
 from oellm.images.downloads import RemoteImage
 from oellm.images.image_sources import HubImage, RegistryImage, WebImage
 from oellm.images.registry import Registry
-from oellm.images.web_requests import send
+from oellm.images.web_requests import retry_transfer, send
 
 
 def find_remote_image(
@@ -26,7 +26,8 @@ def find_remote_image(
     Raises TransferError, NotAnImageFileError, HubFileError or SilentHubError.
     """
     if isinstance(source, RegistryImage):
-        return Registry(source.host, environ, insecure=insecure).remote_image(source)
+        registry = Registry(source.host, environ, insecure=insecure)
+        return retry_transfer(lambda: registry.remote_image(source), log)
     if isinstance(source, HubImage):
         return _hub_image(source, environ, log, insecure=insecure)
     return _web_image(source, insecure)

@@ -11,14 +11,18 @@ import ipaddress
 import ssl
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
+from oellm.core.log import Log
+from oellm.core.regular_files import STATE
+from oellm.core.retry import Backoff, Result, retry
 from oellm.errors import OellmError, UsageError
 
 # Seconds without a byte after which a request has failed.
 _SILENCE_S = 60.0
+_BACKOFF = Backoff(total_s=300.0, first_s=1.0, longest_s=60.0)
 _TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 _BROKEN = (
     ConnectionResetError,
@@ -112,6 +116,29 @@ def interruption(error: Exception, label: str) -> TransferError:
     # urllib wraps a time-out only if it passed before there was a connection.
     is_broken = isinstance(reason, _BROKEN) or (reason is error and isinstance(error, TimeoutError))
     return TransferError(text, may_pass=True) if is_broken else SilentServerError(text)
+
+
+def read_answer(answer: http.client.HTTPResponse, label: str) -> bytes:
+    """Return the content of an answer, at most 1 MiB; raises TransferError if it is cut."""
+    try:
+        content = answer.read(STATE)
+    except (OSError, http.client.HTTPException) as error:
+        raise interruption(error, label) from None
+    if answer.length and len(content) < STATE:
+        # Before Python 3.12, a read of at most so many bytes tells no cut.
+        raise interruption(http.client.IncompleteRead(content), label)
+    return content
+
+
+def retry_transfer(action: Callable[[], Result], log: Log) -> Result:
+    """Return what `action` returns; call it again after errors that may pass by themselves."""
+    return retry(
+        action,
+        _BACKOFF,
+        may_pass=lambda error: isinstance(error, TransferError) and error.may_pass,
+        before_retry=lambda error, wait: log(f"{error}; next try in {wait:.0f} s"),
+        requested_pause=lambda error: getattr(error, "pause_s", None),
+    )
 
 
 def _describe(reason: Any) -> str:
