@@ -98,9 +98,11 @@ def _oe_smoke(arguments: cli.Arguments) -> int:
     run = SmokeRun(cluster, options.cluster, options.overrides, log=cli.message)
     submitting = [f"--executor={options.executor}"] if options.executor else []
     status = run.execute(manifest, [*submitting, f"--jobs={options.jobs}"])
-    if status not in (ExitStatus.DONE, ExitStatus.FAILED):
+    if status != ExitStatus.DONE:
         return status
-    outcomes = run.outcomes()
+    status, outcomes = run.outcomes()
+    if status != ExitStatus.DONE:
+        return status
     columns = list(schema.table("smoke"))
     rows = tables.select_fields(outcomes, columns)
     tables.write_rows(rows, columns, layout=options.layout, stream=sys.stdout)

@@ -100,3 +100,31 @@ def test_jobs_are_cancelled_if_it_is_stopped(run: Run, tmp_path: Path, slurm: Fa
     process.terminate()
     assert process.wait(60) == 128 + signal.SIGTERM
     assert slurm.queue() == []
+
+
+@pytest.mark.parametrize(
+    ("fakes", "status", "told"),
+    [
+        ({"oe-status": "exit 2"}, 2, "the run stays: "),
+        ({"oe-status": "exit 0"}, 1, "oe-status has told of 0 of 2 rows; the run stays: "),
+        ({"oe-render": "exit 1"}, 1, ""),
+    ],
+)
+def test_no_row_is_ok_unless_it_is_known(
+    run: Run, tmp_path: Path, fakes: dict[str, str], status: int, told: str
+) -> None:
+    (tmp_path / "bin").mkdir()
+    for name, script in {"oe-submit": "cat", **fakes}.items():
+        fake = tmp_path / "bin" / name
+        fake.write_text(f"#!/bin/sh\n{script}\n")
+        fake.chmod(0o755)
+    # Commands are looked for beside this one.
+    command = tmp_path / "bin" / "oe-smoke"
+    command.symlink_to(BIN / "oe-smoke")
+    env = environment(tmp_path) | {"OELLM_VENV": str(idle_venv())}
+    env["OELLM_CACHE_DIR"] = str(tmp_path / "no-index")
+    done = run(command, stdin=HEADER + "acme/a,t,0\nacme/b,t,0\n", env=env, status=status)
+    assert done.stdout == ""
+    assert told in done.stderr
+    assert "rows are ok" not in done.stderr
+    assert bool(list(tmp_path.glob("*/smoke/*/run.json"))) == bool(told)

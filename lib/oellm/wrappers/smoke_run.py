@@ -6,7 +6,7 @@ import contextlib
 import datetime
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -16,6 +16,7 @@ from oellm.core.log import Log
 from oellm.core.paths import user_name
 from oellm.errors import ExitStatus, MachineError
 from oellm.manifest.csv_file import ManifestReader, ManifestWriter
+from oellm.runs.run_directory import load_run
 from oellm.wrappers.pipeline import run_captured
 
 # Runs are directly below the user's directory, so no command takes times from those below this.
@@ -26,6 +27,8 @@ _ONE_DOCUMENT = {"limit": "1", "log_samples": ""}
 _SETTINGS = ("shard_time=00:10:00", "requeues=0")
 # A row that oe-status calls so is ok.
 _DONE = "done"
+# How oe-status ends if it has told of all rows.
+_OF_ROWS = (ExitStatus.DONE, ExitStatus.FAILED, ExitStatus.TRY_AGAIN)
 
 
 class SmokeOutcome(NamedTuple):
@@ -73,9 +76,10 @@ class SmokeRun:
         self._log = log
 
     def execute(self, manifest: bytes, submitting: Sequence[str]) -> int:
-        """Render the rows, and submit them until nothing is left; return the status of that.
+        """Render the rows, and submit them until nothing is left; return the status of what failed.
 
-        `submitting` are options of oe-submit. If that is stopped, the jobs are cancelled.
+        It is DONE even if rows failed, which `outcomes` tell. `submitting` are options of
+        oe-submit. If that is stopped, the jobs are cancelled.
         """
         render = ["oe-render", f"--name={_PLACE}", f"--run_dir={self.path}", *self._rendering]
         status, run = run_captured(render, manifest, log=self._log)
@@ -86,15 +90,32 @@ class SmokeRun:
         if status not in (ExitStatus.DONE, ExitStatus.FAILED):
             run_captured(["oe-submit", "--cancel", str(self.path)], b"", log=self._log)
             self._log(f"the run stays: {self.path}")
-        return status
+            return status
+        return ExitStatus.DONE
 
-    def outcomes(self) -> list[SmokeOutcome]:
-        """Return what became of each row; none if the manifest had none."""
+    def outcomes(self) -> tuple[int, list[SmokeOutcome]]:
+        """Return what became of each row, none if the manifest had none.
+
+        With them comes DONE, or else the status to end with: then not all of them are known.
+        """
         if not self.path.exists():
-            return []
+            return ExitStatus.DONE, []
         command = ["oe-status", "--format=jsonl", str(self.path)]
-        _, output = run_captured(command, b"", log=self._log)
-        return [
+        status, output = run_captured(command, b"", log=self._log)
+        if status not in _OF_ROWS:
+            self._log(f"oe-status ended with status {status}; the run stays: {self.path}")
+            return status, []
+        found = list(self._read_outcomes(output))
+        rows = load_run(self.path).row_count
+        if len(found) != rows:
+            told = f"oe-status has told of {len(found)} of {rows} rows"
+            self._log(f"{told}; the run stays: {self.path}")
+            return ExitStatus.FAILED, []
+        return ExitStatus.DONE, found
+
+    @staticmethod
+    def _read_outcomes(output: bytes) -> Iterator[SmokeOutcome]:
+        return (
             SmokeOutcome(
                 status="ok" if row["state"] == _DONE else "failed",
                 model_path=row["model_path"],
@@ -106,7 +127,7 @@ class SmokeRun:
                 eval_id=row["eval_id"],
             )
             for row in map(json_codec.loads, output.splitlines())
-        ]
+        )
 
     def remove(self) -> None:
         """Remove the run, and the directory of such runs if it was the last."""
