@@ -23,10 +23,10 @@ def doctor(run: Run, tmp_path: Path, slurm: FakeSlurm) -> Doctor:
     return Doctor(run, tmp_path, slurm)
 
 
-def start_job(doctor: Doctor, home: Path) -> subprocess.Popen[str]:
+def start_job(doctor: Doctor, home: Path, *before: str) -> subprocess.Popen[str]:
     """Start the command and wait until its job is in the queue."""
     process = subprocess.Popen(
-        [BIN / "oe-doctor", "--job"],
+        [*before, BIN / "oe-doctor", "--job"],
         env=clean_environment(home, doctor.environment()),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -73,6 +73,19 @@ def test_a_job_that_waits_is_cancelled_by_ctrl_c(doctor: Doctor, tmp_path: Path)
     assert process.returncode == 130, messages
     assert doctor.slurm.queue() == []
     assert os.listdir(doctor.base) == []
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored(doctor: Doctor, tmp_path: Path) -> None:
+    nohup = ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")
+    process = start_job(doctor, tmp_path / "home", *nohup)
+    (ignored,) = [
+        int(line.split()[1], 16)
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines()
+        if line.startswith("SigIgn:")
+    ]
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert ignored & 1 << signal.SIGHUP - 1
 
 
 def test_a_job_that_would_wait_for_ever(doctor: Doctor) -> None:

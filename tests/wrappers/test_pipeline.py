@@ -67,3 +67,17 @@ def test_the_shell_line_does_the_same() -> None:
     assert line == "cat < /dev/stdin |\n  sed 's/a/b c/' |\n  tr c ''\"'\"''"
     done = subprocess.run(["sh", "-c", line], check=True, input="a", capture_output=True, text=True)
     assert done.stdout == "b '"
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so_in_the_command(number: signal.Signals) -> None:
+    # As `nohup` does it.
+    command = f"trap '' {number.name[3:]}; exec \"$@\""
+    script = f"kill -{number.name[3:]} $$; echo alive"
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable, "-c", RUNNER, script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "alive\n")

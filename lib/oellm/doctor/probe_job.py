@@ -17,6 +17,7 @@ from oellm.core import json_codec
 from oellm.core.display import format_duration
 from oellm.core.log import Log
 from oellm.core.processes.children import signal_at_parents_end
+from oellm.core.processes.stop_signals import catch_signals
 from oellm.core.regular_files import read_regular
 from oellm.doctor.diagnoses import MEND_THAT, Diagnosis, Health, found_ok, found_wrong
 from oellm.doctor.probe_directory import FINDINGS, JOB, probe_directory
@@ -103,8 +104,7 @@ def _interruptible() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, interrupt) for number in numbers}
+    before = catch_signals((signal.SIGTERM, signal.SIGHUP), interrupt)
     try:
         yield
     finally:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from oellm.core.log import Log
+from oellm.core.processes.stop_signals import catch_signals
 from oellm.errors import ExitStatus, MachineError
 
 Stage = Sequence[str]
@@ -135,8 +136,7 @@ def _signals_passed_on() -> Iterator[Callable[[subprocess.Popen[bytes]], None]]:
         for number in early:
             process.send_signal(number)
 
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, forward) for number in signals}
+    before = catch_signals((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), forward)
     try:
         yield pass_to
     finally:

@@ -6,7 +6,9 @@ import enum
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterable
 from types import FrameType
+from typing import Any
 
 # Slurm sends SIGUSR1 before the time limit. Slurm or a user sends SIGTERM, a closing terminal
 # SIGHUP, and Ctrl-C SIGINT.
@@ -14,6 +16,18 @@ _SIGNALS = (signal.SIGUSR1, signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
 # Ctrl-C may reach a process several times, through its process group and its parent. Only a SIGINT
 # that comes later than this many seconds after the first signal is a second Ctrl-C.
 _SAME_SIGNAL_S = 0.5
+
+
+def catch_signals(
+    numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], object]
+) -> dict[signal.Signals, Any]:
+    """Have signals handled, and return their handlers of before.
+
+    Those that are ignored, as `nohup` does it, stay so: a handler would make them deadly for
+    commands that this process starts.
+    """
+    caught = [number for number in numbers if signal.getsignal(number) is not signal.SIG_IGN]
+    return {number: signal.signal(number, handler) for number in caught}
 
 
 class StopOrder(enum.IntEnum):
