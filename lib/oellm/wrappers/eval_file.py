@@ -1,7 +1,8 @@
-"""Evaluations described in TOML: the options of `oellm schedule-eval` as keys."""
+"""Evaluations described in TOML: the options of the commands that schedule-eval runs, as keys."""
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import sys
@@ -43,15 +44,20 @@ def dump_options(words: Iterable[str]) -> str:
     lines = [f"{name} = {_toml(found, forms[f'--{name}'])}\n" for name, found in values.items()]
     if cluster:
         lines.append(f"\n[{_CLUSTER}]\n")
-    settings = (f"{json.dumps(key)} = {json.dumps(text)}\n" for key, text in cluster.items())
+    settings = (f"{_toml_text(key)} = {_toml_text(text)}\n" for key, text in cluster.items())
     return "".join([*lines, *settings])
 
 
 def _toml(values: list[str], form: str) -> str:
-    if not form or values == [""]:
+    # A switch, or an option whose value was left out.
+    if not form or (form == "[=" and values == [""]):
         return "true"
-    # A string of JSON is one of TOML, too.
-    return json.dumps(values if len(values) > 1 else values[0], ensure_ascii=False)
+    return _toml_text(values if len(values) > 1 else values[0])
+
+
+def _toml_text(value: str | list[str]) -> str:
+    # A string of JSON is one of TOML, too, but for pairs of surrogates and for DEL.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 class _EvalFile:
@@ -92,27 +98,35 @@ class _EvalFile:
             return
         if not form:
             raise self._error(key, "expected true or false")
-        if isinstance(value, list):
-            if not _may_repeat(name):
-                raise self._error(key, "expected one value, got a list")
-            yield from (f"{name}={self._text_of(key, item)}" for item in value)
-            return
-        yield f"{name}={self._text_of(key, value)}"
+        values = value if isinstance(value, list) else [value]
+        if isinstance(value, list) and not _may_repeat(name):
+            raise self._error(key, "expected one value, got a list")
+        for item in values:
+            if isinstance(item, list):
+                raise self._error(key, f"expected a text or a number, got {item}")
+            yield f"{name}={self._text_of(key, item)}"
 
-    def _text_of(self, key: str, value: Any) -> str:
+    def _text_of(self, key: str, value: Any, table: str = "") -> str:
         if isinstance(value, str):
             return value
-        if isinstance(value, (bool, int, float, dict)):
+        if isinstance(value, datetime.time):
+            return value.isoformat()
+        try:
             return json.dumps(value)
-        raise self._error(key, f"expected a text or a number, got {value}")
+        except TypeError:
+            # TOML has dates, which JSON has not.
+            problem = f"expected a text, a number or a time of day, got {value}"
+            raise self._error(key, problem, table) from None
 
     def _settings(self, table: Any) -> Iterator[str]:
         if not isinstance(table, Mapping):
             raise self._error(_CLUSTER, "expected a table: [cluster]")
+        from oellm.clusters.settings import setting_name
         from oellm.core import schema
 
+        settings = schema.table("cluster")
         known = ["name"]
-        for setting, spec in schema.table("cluster").items():
+        for setting, spec in settings.items():
             known += [setting, *([spec["other_name"]] if "other_name" in spec else [])]
         for key, value in table.items():
             if key.partition(".")[0] not in known:
@@ -120,10 +134,12 @@ class _EvalFile:
             if key == "name":
                 yield f"--cluster={value}"
                 continue
+            if isinstance(value, dict) and settings[setting_name(key)]["type"] != "map":
+                raise self._error(key, "expected no table", _CLUSTER)
             # A member of a map leaves the cluster's other members.
-            members = value.items() if isinstance(value, dict) else [("", value)]
+            members = value.items() if isinstance(value, dict) and value else [("", value)]
             for member, item in members:
-                text = item if isinstance(item, str) else json.dumps(item)
+                text = self._text_of(key, item, _CLUSTER)
                 yield f"--set={key}{'.' * bool(member)}{member}={text}"
 
     def _error(self, key: str, message: str, table: str = "") -> InputError:
