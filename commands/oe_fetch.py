@@ -125,7 +125,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run("oe-fetch", doc=__doc__, command=_fetch, argv=argv)
 
 
-def _options(arguments: cli.Arguments) -> Options:
+def read_options(arguments: cli.Arguments) -> Options:
+    """Return the command line; raises UsageError for values that it cannot have."""
     return Options(
         manifest=arguments["MANIFEST"],
         cluster=arguments["--cluster"],
@@ -143,7 +144,7 @@ def _fetch(arguments: cli.Arguments) -> int:
     from oellm.hub import environment, errors
     from oellm.manifest import csv_file as manifest
 
-    options = _options(arguments)
+    options = read_options(arguments)
     cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
         columns, rows = fetching.read_rows(stream, cli.input_name(options.manifest), cli.message)

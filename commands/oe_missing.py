@@ -98,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run("oe-missing", doc=__doc__, command=_missing, argv=argv)
 
 
-def _options(arguments: cli.Arguments) -> Options:
+def read_options(arguments: cli.Arguments) -> Options:
+    """Return the command line; raises UsageError for values that it cannot have."""
     from oellm.runs.places.named_runs import find_directories
 
     if not arguments["--in"]:
@@ -132,7 +133,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _missing(arguments: cli.Arguments) -> int:
-    options = _options(arguments)
+    options = read_options(arguments)
     is_missing = _missing_in_manifest(options) if options.directories else _missing_in_runs(options)
     return ExitStatus.FAILED if options.check and is_missing else ExitStatus.DONE
 

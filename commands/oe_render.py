@@ -104,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run("oe-render", doc=__doc__, command=_run, argv=argv)
 
 
-def _options(arguments: cli.Arguments) -> Options:
+def read_options(arguments: cli.Arguments) -> Options:
+    """Return the command line; raises UsageError for values that it cannot have."""
     from oellm.runs.places.new_directory import check_name
 
     if arguments["--explain"] and arguments["--dry_run"]:
@@ -133,7 +134,7 @@ def _setting(text: str) -> str:
 
 
 def _run(arguments: cli.Arguments) -> int:
-    options = _options(arguments)
+    options = read_options(arguments)
     cluster = _cluster(options)
     if options.dry_run:
         _dry_run(options, cluster)

@@ -132,7 +132,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return cli.run("oe-submit", doc=__doc__, command=_oe_submit, argv=argv)
 
 
-def _options(arguments: cli.Arguments) -> Options:
+def read_options(arguments: cli.Arguments) -> Options:
+    """Return the command line; raises UsageError for values that it cannot have."""
     if arguments["--executor"] not in (None, "slurm", "local"):
         raise UsageError(f"--executor: expected slurm or local, got {arguments['--executor']!r}")
     if arguments["--wait"] not in (None, "", "done"):
@@ -163,7 +164,7 @@ def _oe_submit(arguments: cli.Arguments) -> int:
     from oellm.runs.places.named_runs import find_directory
     from oellm.submit import batch_call
 
-    options = _options(arguments)
+    options = read_options(arguments)
     path = None if options.run_dir is None else find_directory(options.run_dir)
     try:
         run = run_directory.open_run(path, lambda: cli.open_input(None))

@@ -227,6 +227,7 @@ def _order(arguments: cli.Arguments) -> tuple[Order, str]:
         show=shown[0] if shown else "",
         only_fetch=arguments["--download_only"],
         fetch=not arguments["--skip_fetch"],
+        again=arguments["--again"],
         earlier="" if arguments["--again"] else _output_dir(words),
     )
     return order, kept

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 
 from oellm.manuals.usage import Manual
 
@@ -11,3 +12,12 @@ def load_manual(command: str) -> Manual:
     """Return the manual of a command such as oe-fetch: the docstring of its module."""
     module = importlib.import_module(command.replace("-", "_"))
     return Manual(module.__doc__ or "")
+
+
+def check_options(command: str, words: Sequence[str]) -> None:
+    """Raise UsageError for options that a command such as oe-submit would refuse.
+
+    Its module has a function `read_options`, which gets what its manual makes of them.
+    """
+    module = importlib.import_module(command.replace("-", "_"))
+    module.read_options(load_manual(command).parse(words))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from oellm.errors import UsageError
-from oellm.manuals.loading import load_manual
+from oellm.manuals.loading import check_options, load_manual
 
 MANIFEST, FETCH, MISSING, RENDER, SUBMIT = CHAIN = (
     "oe-manifest",
@@ -35,7 +35,8 @@ class Order(NamedTuple):
             submitted.
         only_fetch: Stop after oe-fetch.
         fetch: Do not leave out oe-fetch.
-        earlier: Leave out what runs below this directory have; empty to leave out nothing.
+        again: Do not leave out what earlier runs have.
+        earlier: The directory of earlier runs; empty if there is none.
     """
 
     rows: str
@@ -43,6 +44,7 @@ class Order(NamedTuple):
     show: str
     only_fetch: bool
     fetch: bool
+    again: bool
     earlier: str
 
 
@@ -81,8 +83,31 @@ def option_name(word: str) -> str:
 
 
 def plan_stages(order: Order) -> list[list[str]]:
-    """Return the command lines in order, of an order that makes sense."""
-    return list(_stages(order))
+    """Return the command lines in order, of an order that makes sense.
+
+    Raises UsageError for what a late command would refuse after the work of those before it.
+    """
+    _require_missing(order)
+    stages = list(_stages(order))
+    for command, *words in stages[1:]:
+        check_options(command, words)
+    return stages
+
+
+def _require_missing(order: Order) -> None:
+    """Raise UsageError for options of oe-missing alone, if that is not to run."""
+    others = [load_manual(command).forms for command in CHAIN if command != MISSING]
+    names = [
+        name
+        for name in map(option_name, _words_of(MISSING, order.words))
+        if not any(name in forms for forms in others)
+    ]
+    if names and order.again:
+        raise UsageError(f"{names[0]} is for {MISSING}, which --again leaves out")
+    if names and not order.earlier and "--in" not in names:
+        raise UsageError(
+            f"{names[0]} needs earlier runs: the setting eval_output_dir is empty; give --in"
+        )
 
 
 def _stages(order: Order) -> Iterator[list[str]]:
@@ -95,9 +120,9 @@ def _stages(order: Order) -> Iterator[list[str]]:
         yield [FETCH, *_words_of(FETCH, order.words)]
     if order.only_fetch:
         return
-    if order.earlier:
-        words = _words_of(MISSING, order.words)
-        is_told = "--in" in map(option_name, words)
+    words = _words_of(MISSING, order.words)
+    is_told = "--in" in map(option_name, words)
+    if (order.earlier or is_told) and not order.again:
         yield [MISSING, *([] if is_told else [f"--in={order.earlier}"]), *words]
     yield [RENDER, *([order.show] if order.show else []), *_words_of(RENDER, order.words)]
     if not order.show:
