@@ -193,7 +193,8 @@ def _schedule(arguments: cli.Arguments) -> int:
             data = stream.read()
 
     def on_output(stage: Sequence[str], given: bytes, output: bytes) -> None:
-        if stage[0] == schedule.MISSING:
+        # Of rows on stdin, and of those that have not failed, oe-missing itself tells.
+        if stage[0] == schedule.MISSING and given and "--failed" not in stage:
             _tell_skipped(given, output)
         if stage[0] == schedule.RENDER and kept:
             _keep(kept, output)
