@@ -30,8 +30,9 @@ oe-render, --wait of oe-submit. `oellm help manifest` lists those of
 oe-manifest. An option goes to each of the commands that have it.
 
 FILE has the rows, in CSV; then options such as --limit fill their columns, and
-there is no --models. If its name ends in .toml, it has options instead, by
-their names without hyphens; those of the command line come before them:
+there is no --models. If its name ends in .toml, it has options of these five
+commands instead, by their names without hyphens (and so `executor = "local"`
+for --local); those of the command line come before them:
 
   models = ["acme/tiny", "runs/a/hf"]
   tasks = ["hellaswag", "mmlu"]
@@ -129,7 +130,9 @@ def _dispatch(words: Sequence[str]) -> ExitStatus | None:
 def _help(words: Sequence[str]) -> ExitStatus:
     if len(words) > 1:
         raise CommandLineError(f"unexpected argument {words[1]!r}", "oellm help")
-    if words and words[0] not in _OWN:
+    if words and words[0] not in (*_OWN, "help", "--help", "-h"):
+        if words[0].startswith("-"):
+            raise CommandLineError(f"unknown option {words[0]}", "oellm help")
         command = [words[0]] if words[0].startswith("oe-") else _command(words[0])
         _execute([command[0], "--help"])
     from oellm.manuals.usage import arrange

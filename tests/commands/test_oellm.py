@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from oellm import __version__
+from oellm.wrappers.eval_file import dump_options, read_options
 from support.environments import idle_venv
 from support.model_directories import write_model
 from support.processes import DEMO_TASKS, Run
@@ -238,6 +239,9 @@ def test_a_file_of_options_is_kept_in_the_run_and_evaluates_the_same_again(
         ("models = 'a'\n[clustr]\nx = 'x'", "my.toml:2: unknown key 'clustr', did you mean clu"),
         ("models = ", "my.toml: expected TOML: Invalid value (at end of document)"),
         ("dry_run = true", "my.toml:1: unknown key 'dry_run'"),
+        ("models = 'a'\nlimit = 2026-01-01", "my.toml:2: expected a text, a number or a time of"),
+        ("[cluster]\n\nqos = 2026-01-01", "my.toml:3: expected a text, a number or a time of"),
+        ("[cluster]\npartition = {}", "my.toml:2: expected no table"),
     ],
 )
 def test_a_wrong_file_of_options_is_refused_with_its_line(
@@ -245,3 +249,66 @@ def test_a_wrong_file_of_options_is_refused_with_its_line(
 ) -> None:
     (tmp_path / "my.toml").write_text(text)
     assert run("oellm", "schedule", "my.toml", status=2).stderr.startswith(f"oellm: {message}")
+
+
+def test_values_of_a_file_of_options_stay_what_they_are(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "my.toml").write_text(
+        "models = 'acme/m'\ntasks = 'mmlu'\nn_shot = 0\ngen_kwargs = ''\nunchecked_tasks = true\n"
+        "[cluster]\nname = 'slurm'\nshard_time = 01:30:00\nenv = {}\n"
+    )
+    where = f"--set=eval_base_dir={tmp_path}/\N{ROCKET}"
+    command = ("oellm", "schedule", "my.toml", where, f"--set=venv={idle_venv()}", "--print")
+    printed = run(*command).stdout
+    assert "--gen_kwargs=" in printed.split()
+    assert "--set=shard_time=01:30:00 '--set=env={}' " in printed
+    words = ["--models=a\x7f", "--gen_kwargs=", "--wait=", "--unchecked_tasks", where]
+    again = read_options(dump_options(words), "eval.toml")
+    assert [word.removesuffix("=") for word in again] == [word.removesuffix("=") for word in words]
+    assert "--gen_kwargs=" in again
+
+
+def test_rows_from_stdin_are_not_counted_as_none(run: Run, tmp_path: Path) -> None:
+    rows = "model_path,task_path,n_shot\nacme/m,t,0\nacme/n,t,0\n"
+    where = ("--cluster=slurm", f"--set=eval_base_dir={tmp_path}/base", f"--set=venv={idle_venv()}")
+    told = run("oellm", "schedule", "-", "--dry_run", *where, stdin=rows).stderr
+    assert "oe-missing: 2 of 2 rows are missing" in told
+    assert "rows have results already" not in told
+    # The others have no results, but have not failed.
+    (tmp_path / "rows.csv").write_text(rows)
+    told = run("oellm", "schedule", "rows.csv", "--dry_run", "--failed", *where).stderr
+    assert "rows have results already" not in told
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--again", "--failed"], "--failed is for oe-missing, which --again leaves out"),
+        (["--again", "--in=x"], "--in is for oe-missing, which --again leaves out"),
+        (["--set=eval_output_dir=", "--also_running"], "--also_running needs earlier runs: the "),
+        (["--wait=foo"], "--wait: expected nothing or done, got 'foo'"),
+        (["--name=a/b"], "--name: expected 1 to 60 letters"),
+        (["--in="], "--in: expected a directory, got nothing"),
+        (["--poll=x"], "--poll: expected a positive integer"),
+    ],
+)
+def test_options_of_late_commands_are_refused_before_the_first(
+    run: Run, tmp_path: Path, words: list[str], told: str
+) -> None:
+    (tmp_path / "rows.csv").write_text("model_path,task_path,n_shot\nacme/m,t,0\n")
+    where = f"--set=eval_base_dir={tmp_path}/base"
+    done = run("oellm", "schedule", "rows.csv", "--cluster=slurm", where, *words, status=2)
+    assert done.stderr.startswith(f"oellm: {told}")
+
+
+def test_earlier_runs_may_be_named_without_a_directory_of_runs(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("model_path,task_path,n_shot\nacme/m,t,0\n")
+    where = ("--cluster=slurm", "--set=eval_base_dir=/base", "--set=eval_output_dir=")
+    printed = run("oellm", "schedule", "rows.csv", *where, "--in=x", "--failed", "--print").stdout
+    assert f"oe-missing {' '.join(where)} --in=x --failed " in printed
+
+
+def test_help_knows_itself_and_no_options(run: Run) -> None:
+    manual = run("oellm", "--help").stdout
+    assert run("oellm", "help", "help").stdout == run("oellm", "help", "-h").stdout == manual
+    refused = run("oellm", "help", "--x", status=2).stderr
+    assert refused == "oellm: unknown option --x\nsee oellm help\n"
