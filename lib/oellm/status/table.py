@@ -106,7 +106,9 @@ def _list_cells(status: RunStatus) -> tuple[str, ...]:
 def name_run(run: Run, text: str = "") -> str:
     """Return `text`, or how its directory is called, with the name of a run if that lacks it."""
     text = text or run.path.name
-    return text if text.endswith(run.name) else f"{text} ({run.name})"
+    # Directories are called NAME, or TIME-NAME.
+    is_told = not run.name or f"-{run.path.name}".endswith(f"-{run.name}")
+    return text if is_told else f"{text} ({run.name})"
 
 
 def summary_line(total: Totals) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from oellm.runs.run_directory import RUN, Run
 
 # Runs of one name that an error lists.
 _LISTED = 10
+# How the name of a directory begins that has none of the user's.
+_STAMP = re.compile(r"[0-9]{4}(-[0-9]{2}){5}(?![0-9])")
 
 
 def output_directory(cluster: str | None = None) -> Path:
@@ -44,13 +47,17 @@ def find_directory(text: str, cluster: str | None = None) -> str:
     """Return the directory of the user's run that has this name, or that is called so.
 
     A path is returned as it is: a text that has a slash, that exists, or that is no run's name.
-    Raises InputError if several runs have the name.
+    Raises InputError if several runs have the name, and for a cluster what `output_directory`
+    raises.
     """
     if not text or text == "-" or os.sep in text or os.path.lexists(text):
         return text
     try:
         directory = output_directory(cluster) / user_name()
     except OellmError:
+        if cluster is not None:
+            raise
+        # Only paths mean something on a machine that is no cluster.
         return text
     found = [path for path in _find_runs(directory) if _is_called(path, text)]
     if len(found) > 1:
@@ -68,8 +75,11 @@ def _find_runs(directory: Path) -> Iterator[Path]:
 def _is_called(path: Path, text: str) -> bool:
     if path.name == text:
         return True
-    # The directory ends with the name of its run, so that few records need to be read.
-    run = _load(path, lambda _: None) if path.name.endswith(f"-{text}") else None
+    # A directory that oe-render named ends with the name of its run, so that few records need to
+    # be read.
+    if _STAMP.match(path.name) and not path.name.endswith(f"-{text}"):
+        return False
+    run = _load(path, lambda _: None)
     return run is not None and run.name == text
 
 
