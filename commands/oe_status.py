@@ -302,7 +302,7 @@ def _list(options: Options) -> int:
     found = options.search.find(runs, lambda run: _look(Observer(run, tell)), cli.message)
     statuses = list(islice((status for status in found if status is not None), options.last))
     if older := len(list(runs)):
-        cli.message(f"{older} older runs are not listed; --last=N lists N runs")
+        cli.message(f"{older} older runs were not looked at; --last=N lists N runs")
     if not statuses:
         cli.message(f"no such runs below {output_dir / options.search.user}")
     if options.layout == "table":
