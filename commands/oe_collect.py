@@ -110,7 +110,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _options(arguments: cli.Arguments) -> Options:
     from oellm.collect import record_source
     from oellm.metrics.selection import split_columns
-    from oellm.runs.places.named_runs import find_directories
 
     dashboard = record_source.DASHBOARD
     layout = record_source.choose_format(arguments["--format"], sys.stdout, dashboard)
@@ -126,7 +125,7 @@ def _options(arguments: cli.Arguments) -> Options:
         model=arguments["--model"] or "",
     )
     return Options(
-        paths=find_directories(cli.input_paths(arguments)),
+        paths=cli.input_paths(arguments),
         layout=layout,
         columns=split_columns(arguments["--columns"] or ""),
         request=request,

@@ -21,10 +21,11 @@ Options:
   --help           Print this text.
   --version        Print the version.
 
-Input: A and B are each a run directory, a directory with runs or results below
-  it, a file of results, or a file of metric records from oe-collect; one of
-  them may be - for stdin. To compare two models of one run, name the run twice
-  and choose with --filter_a and --filter_b.
+Input: A and B are each a run directory, the name of a run (of yours below
+  eval_output_dir; only one may have it), a directory with runs or results
+  below it, a file of results, or a file of metric records from oe-collect; one
+  of them may be - for stdin. To compare two models of one run, name the run
+  twice and choose with --filter_a and --filter_b.
 
 Output: records of differences, B minus A (schema.json, table `comparison`),
   one for each primary metric that A and B share, in the order of A. Each model

@@ -5,7 +5,8 @@ Usage:
 
 Options:
   --in=DIR         Print the rows of a manifest that have no valid result in
-                   any run below DIR. DIR need not exist yet. May be repeated.
+                   any run below DIR, or in the run of this name. DIR need not
+                   exist yet. May be repeated.
   --also_running   With --in: also print the rows that are queued or running in
                    one of the runs.
   --failed         Of these rows, print only those that failed; not with
@@ -100,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_options(arguments: cli.Arguments) -> Options:
     """Return the command line; raises UsageError for values that it cannot have."""
-    from oellm.runs.places.named_runs import find_directories
+    from oellm.runs.places.named_runs import find_directories, find_directory
 
     if not arguments["--in"]:
         for option in ("--also_running", "--cluster", "--set"):
@@ -119,9 +120,11 @@ def read_options(arguments: cli.Arguments) -> Options:
     layout = arguments["--format"] or ("table" if sys.stdout.isatty() else "csv")
     if layout not in ("table", "csv"):
         raise UsageError(f"--format: expected table or csv, got {layout!r}")
+    paths = cli.input_paths(arguments)
     return Options(
-        paths=find_directories(cli.input_paths(arguments)),
-        directories=arguments["--in"],
+        # With --in, it is a manifest.
+        paths=paths if arguments["--in"] else find_directories(paths),
+        directories=[find_directory(text, arguments["--cluster"]) for text in arguments["--in"]],
         also_running=arguments["--also_running"],
         failed=arguments["--failed"],
         accept_stale=arguments["--accept_stale"],

@@ -30,8 +30,8 @@ Options:
   --version        Print the version.
 
 Input: metric records from oe-collect on stdin or in files (csv, jsonl or
-  json), or what oe-collect itself reads: run directories, and files of
-  results.
+  json), or what oe-collect itself reads: run directories, names of runs, and
+  files of results.
 
 Output: one record per row of the matrix. Each cell is one score: the value of
   the task's primary metric, or of every metric if --rows or --cols has the

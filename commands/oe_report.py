@@ -11,11 +11,11 @@ Options:
   --help          Print this text.
   --version       Print the version.
 
-Input: paths or stdin, as oe-collect reads them: run directories, directories
-  that have some below them, files of results, tables of scores, and metric
-  records in CSV, JSON lines or a JSON array; of these, the columns model_path,
-  task, metric and value are required. Reads the whole input before it writes
-  the page.
+Input: paths or stdin, as oe-collect reads them: run directories, names of
+  runs, directories that have some below them, files of results, tables of
+  scores, and metric records in CSV, JSON lines or a JSON array; of these, the
+  columns model_path, task, metric and value are required. Reads the whole
+  input before it writes the page.
 
 Output: a page that needs no network and no other files. It has
 

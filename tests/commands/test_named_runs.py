@@ -122,3 +122,59 @@ def test_a_name_stands_for_the_directory_of_the_only_run_that_has_it(
     (tmp_path / "weekly").mkdir()
     _, said = account.call("oe-status", "weekly", status=2)
     assert "weekly: not a run directory" in said
+
+
+def test_commands_that_print_scores_know_names_of_runs(account: Account, tmp_path: Path) -> None:
+    made = account.render("--name=weekly")
+    write_result(made, "t")
+    told, _ = account.call("oe-pivot", "--rows=task", "--cols=model_path", "weekly")
+    assert rows_of(told)[0]["task"] == "t"
+    told, _ = account.call("oe-compare", "weekly", "weekly")
+    assert [row["task"] for row in rows_of(told)] == ["t"]
+    account.call("oe-report", "--output=page.html", "weekly")
+    assert str(made) in (tmp_path / "page.html").read_text()
+    again = account.render("--name=weekly")
+    words: list[str]
+    for words in (
+        *(["oe-pivot", "weekly"], ["oe-compare", str(made), "weekly"], ["oe-report", "weekly"]),
+        ["oe-missing", "--in=weekly"],
+    ):
+        _, said = account.call(*words, status=2)
+        assert f": 2 runs have this name, give one of {again}, {made}\n" in said
+
+
+def test_oe_missing_takes_a_manifest_by_its_path_and_runs_by_their_names(account: Account) -> None:
+    made = account.render("--name=weekly")
+    write_result(made, "t")
+    rows = f"{HEADER}acme/m,t,0\nacme/m,u,0\n"
+    told, _ = account.call("oe-missing", "--in=weekly", stdin=rows)
+    assert [row["task_path"] for row in rows_of(told)] == ["u"]
+    _, said = account.call("oe-missing", "--in=weekly", "weekly", status=2)
+    assert said == "oe-missing: weekly: No such file or directory\n"
+
+
+def test_a_named_run_in_a_directory_of_another_name_is_found(account: Account) -> None:
+    named = account.render("--name=5")
+    elsewhere = account.render("--name=other", f"--run_dir={named.parent / 'mine15'}")
+    fifth = account.render("--name=15", f"--run_dir={named.parent / 'run15'}")
+    told, _ = account.call("oe-submit", "other")
+    assert json.loads(told)["run_dir"] == str(elsewhere)
+    told, _ = account.call("oe-submit", "5")
+    assert json.loads(told)["run_dir"] == str(named)
+    told, _ = account.call("oe-status", "--format=table", elsewhere, status=75)
+    assert told.startswith(f"{elsewhere} (other)\n")
+    told, _ = account.call("oe-status", "--format=table", fifth, status=75)
+    assert told.startswith(f"{fifth} (15)\n")
+    _, said = account.call("oe-status", "--cluster=nowhere", "other", status=2)
+    assert "unknown cluster" in said
+    # Without --cluster, a machine that is no cluster has no names.
+    account.env.pop("OELLM_CLUSTER")
+    _, said = account.call("oe-status", "other", status=2)
+    assert "other: " in said
+
+
+def test_a_filter_leaves_older_runs_unseen(account: Account) -> None:
+    for name in ("a", "b", "b"):
+        account.render(f"--name={name}")
+    _, said = account.call("oe-status", "--name=b", "--last=1")
+    assert "2 older runs were not looked at; --last=N lists N runs" in said

@@ -28,6 +28,7 @@ from oellm.metrics.model_names import ModelName, describe_left_out, short_names
 from oellm.metrics.reading import RecordText
 from oellm.metrics.records import MetricRecord, PrimaryMetrics
 from oellm.metrics.selection import RecordSelection
+from oellm.runs.places.named_runs import find_directories
 from oellm.runs.run_directory import Run
 from oellm.tasks import suites
 
@@ -108,9 +109,10 @@ class RecordSource:
     def add_paths(self, paths: Sequence[str]) -> None:
         """Add run directories, directories, result files, and files of what commands printed.
 
-        Raises InputError for a path that does not exist, or that holds nothing of these.
+        Paths may be names of runs (`find_directory`). Raises InputError for a path that does not
+        exist, or that holds nothing of these.
         """
-        saved, others = stdin_lines.add_files(paths, self._collection)
+        saved, others = stdin_lines.add_files(find_directories(paths), self._collection)
         self._saved += [RecordText(_lines(path), path) for path in saved]
         if others:
             self._collection.add_sources(sources.find_sources(others, self._collection.fail))
