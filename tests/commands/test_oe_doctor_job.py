@@ -101,6 +101,18 @@ def test_a_job_that_would_wait_for_ever(doctor: Doctor) -> None:
     assert os.listdir(doctor.base) == []
 
 
+def test_a_job_of_another_cluster_with_the_same_number_is_left_alone(doctor: Doctor) -> None:
+    doctor.slurm.says("sbatch.reason", "InvalidAccount")
+    doctor.slurm.says("sbatch.cluster", "west")
+    foreign = "4711|0|RUNNING|None|n1|0|0|N/A|N/A|acme|normal|my own work|\n"
+    doctor.slurm.says("queue.east", foreign)
+    found = doctor("--job", env={"SBATCH_CLUSTERS": "east,west"})
+    assert "job 4711 would wait for ever" in found.text("job")
+    assert (doctor.slurm.directory / "queue.west").read_text() == ""
+    assert (doctor.slurm.directory / "queue.east").read_text() == foreign
+    assert not (doctor.slurm.directory / "queue").exists()
+
+
 def test_a_job_that_slurm_forgets_and_that_left_nothing(doctor: Doctor, tmp_path: Path) -> None:
     process = start_job(doctor, tmp_path / "home")
     doctor.slurm.says("queue", "")

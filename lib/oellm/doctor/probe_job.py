@@ -24,8 +24,9 @@ from oellm.doctor.probe_directory import FINDINGS, JOB, probe_directory
 from oellm.errors import OellmError
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.shard_jobs import read_log_end
-from oellm.slurm.clusters import cluster_option, find_clusters
+from oellm.slurm.clusters import OWN, cluster_option, find_clusters
 from oellm.slurm.commands import (
+    JobNumber,
     SlurmUnavailableError,
     call_slurm,
     parse_job_number,
@@ -33,7 +34,7 @@ from oellm.slurm.commands import (
 )
 from oellm.slurm.job_ends import explain_end, last_line
 from oellm.slurm.job_states import ACTIVE, RUNNING, ArrayTask, JobState, SlurmJob
-from oellm.slurm.queue import QueuedElement, ask_job_states, ask_queue
+from oellm.slurm.queue import QueuedElement, ask_comment, ask_job_states, ask_queue
 from oellm.submit.batch_call import log_option, script_arguments
 from oellm.submit.job_environment import job_environment
 from oellm.submit.local_gpus import LocalGpus
@@ -118,7 +119,7 @@ def _run_in_slurm(run: Run, patience_s: float, *, log: Log, show: Log) -> Iterat
     try:
         try:
             submitted = _submit(run, comment, log)
-            number = submitted.job.job_id
+            number = JobNumber(submitted.job.job_id, submitted.job.cluster)
         except OellmError as error:
             keys = " ".join(f"--set={key}=…" for key in find_settings(str(error)))
             yield found_wrong("job", str(error), keys or "see the lines above")
@@ -136,16 +137,16 @@ def _submit(run: Run, comment: str, log: Log) -> _Submitted:
         [0],
         concurrency=None,
         comment=comment,
-        options=[*log_option(run), f"--job-name={_NAME}", "--no-requeue"],
+        options=[
+            *cluster_option(*_clusters(run)),
+            *log_option(run),
+            *(f"--job-name={_NAME}", "--no-requeue"),
+        ],
         arguments=script_arguments(run, 0),
     )
     began = datetime.datetime.now().astimezone()
     number = parse_job_number(call_slurm(command))
-    with contextlib.suppress(OellmError):
-        # A site may have replaced the comment.
-        theirs = {q.comment for q in _queue(run, log) if q.job_id == number.job_id}
-        if len(theirs) == 1 and comment not in (found := theirs.pop()):
-            comment = found
+    comment = ask_comment(number, comment, log)
     job = SlurmJob(number.job_id, comment, began, cluster=number.cluster)
     return _Submitted(job, time.monotonic())
 
@@ -190,9 +191,8 @@ def _follow(
             return None
 
 
-def _queue(run: Run, log: Log) -> list[QueuedElement]:
-    clusters = find_clusters(run.setting("sbatch") or {}, os.environ)
-    return ask_queue(log, clusters)
+def _clusters(run: Run) -> list[str]:
+    return find_clusters(run.setting("sbatch") or {}, os.environ)
 
 
 def explain_waiting(reason: str) -> str:
@@ -265,21 +265,27 @@ def _describe_silence(run: Run, shard: int, node: str) -> Diagnosis:
     return Diagnosis(check, Health.WRONG, text, remedy=remedy, host=node)
 
 
-def _cancel(run: Run, comment: str, number: int | None, *, log: Log) -> None:
+def _cancel(run: Run, comment: str, number: JobNumber | None, *, log: Log) -> None:
     """Take the job out of the queue, if it is there, and wait until it has left.
 
     It is looked up by its comment, since an interrupt may come before sbatch has told its number.
     """
     deadline = time.monotonic() + _LEAVE_S
-    told: set[int] = set()
+    clusters = dict.fromkeys((*_clusters(run), *([number.cluster] if number else [])))
+    told: set[JobNumber] = set()
+
+    def is_ours(queued: QueuedElement) -> bool:
+        # Another cluster may have given the same number to another job.
+        has_number = number is not None and number.job_id == queued.job_id
+        is_there = number is not None and number.cluster in (OWN, queued.cluster)
+        return comment in queued.comment or (has_number and is_there)
+
     while True:
         try:
-            ours = [q for q in _queue(run, log) if comment in q.comment or q.job_id == number]
-            for queued in ours:
-                if queued.job_id not in told:
-                    found = str(queued.job_id)
-                    call_slurm(["scancel", *cluster_option(queued.cluster), found])
-                    told.add(queued.job_id)
+            ours = [queued for queued in ask_queue(log, clusters) if is_ours(queued)]
+            for found in {JobNumber(each.job_id, each.cluster) for each in ours} - told:
+                call_slurm(["scancel", *cluster_option(found.cluster), str(found.job_id)])
+                told.add(found)
         except OellmError as error:
             log(f"is its job still there? {error}")
             return

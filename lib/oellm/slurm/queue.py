@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from oellm.core.log import Log
 from oellm.errors import OellmError
 from oellm.slurm.clusters import OWN, cluster_option
-from oellm.slurm.commands import ask_slurm, call_slurm
+from oellm.slurm.commands import JobNumber, ask_slurm, call_slurm
 from oellm.slurm.job_states import ArrayTask, JobState, SlurmJob, by_cluster, parse_time
 
 # The comment comes last, since only it may hold the separator.
@@ -64,6 +64,21 @@ def ask_queue(
             ask_slurm(_squeue(cluster, "--me", "--all", *states), log), cluster
         )
     ]
+
+
+def ask_comment(number: JobNumber, comment: str, log: Log) -> str:
+    """Return the comment of a job that was submitted just now with this one.
+
+    A site may replace comments. If Slurm does not tell, it is the one that sbatch was given.
+    """
+    try:
+        queue = ask_queue(log, [number.cluster], recent=True)
+    except OellmError:
+        # The job is submitted all the same.
+        return comment
+    comments = {queued.comment for queued in queue if queued.job_id == number.job_id}
+    found = comments.pop() if len(comments) == 1 else comment
+    return comment if comment in found else found
 
 
 def ask_job_states(jobs: Iterable[SlurmJob]) -> dict[ArrayTask, JobState]:

@@ -19,7 +19,7 @@ from oellm.slurm.clusters import OWN, cluster_option, find_clusters
 from oellm.slurm.commands import JobNumber, SlurmUnavailableError
 from oellm.slurm.job_states import SlurmJob
 from oellm.slurm.notation import format_ranges
-from oellm.slurm.queue import QueuedElement, ask_queue
+from oellm.slurm.queue import QueuedElement, ask_comment, ask_queue
 from oellm.submit import array_elements, batch_call, sbatch_errors
 from oellm.submit.array_elements import Batch, Element, Placement
 
@@ -172,19 +172,14 @@ class SlurmSubmissions:
                 known = dataclasses.replace(intent, **number._asdict())
                 self._replace(intent, known)
                 self._save()
-                self._note_comment(known)
+                self._note_comment(known, number)
                 return number
         raise SlurmUnavailableError(f"sbatch: no job after {_TRIES} tries")
 
-    def _note_comment(self, submission: Submission) -> None:
+    def _note_comment(self, submission: Submission, number: JobNumber) -> None:
         """Note the comment of a job that was submitted just now, if the site has replaced ours."""
-        try:
-            queue = ask_queue(lambda _: None, [submission.cluster], recent=True)
-        except OellmError:
-            # The job is submitted all the same.
-            return
-        comments = {queued.comment for queued in queue if queued.job_id == submission.job_id}
-        if len(comments) == 1 and submission.comment not in (comment := comments.pop()):
+        comment = ask_comment(number, submission.comment, lambda _: None)
+        if comment != submission.comment:
             self._replace(submission, dataclasses.replace(submission, comment=comment))
             self._save()
 
