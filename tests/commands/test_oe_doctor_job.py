@@ -113,6 +113,16 @@ def test_a_job_of_another_cluster_with_the_same_number_is_left_alone(doctor: Doc
     assert not (doctor.slurm.directory / "queue").exists()
 
 
+def test_a_job_that_enters_the_queue_late_does_not_stay_there(doctor: Doctor) -> None:
+    doctor.slurm.says("sbatch.loses", "sbatch: error: Socket timed out on send/recv operation")
+    doctor.slurm.says("sbatch.late", "")
+    doctor.slurm.says("scancel.stumbles", "scancel: error: Socket timed out")
+    found = doctor("--job")
+    assert "Socket timed out on send" in found.text("job")
+    assert "oe-doctor: scancel failed: scancel: error: Socket timed out\n" in found.messages
+    assert doctor.slurm.queue() == []
+
+
 def test_a_job_that_slurm_forgets_and_that_left_nothing(doctor: Doctor, tmp_path: Path) -> None:
     process = start_job(doctor, tmp_path / "home")
     doctor.slurm.says("queue", "")

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Generator, Iterator
-from typing import NamedTuple
 
 from oellm.clusters import gpu_variables
 from oellm.clusters.cluster import Cluster
@@ -26,6 +25,7 @@ from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.shard_jobs import read_log_end
 from oellm.slurm.clusters import OWN, cluster_option, find_clusters
 from oellm.slurm.commands import (
+    AnswerError,
     JobNumber,
     SlurmUnavailableError,
     call_slurm,
@@ -66,16 +66,13 @@ _HOPELESS = {
 _FIRST_LOOK_S, _LONGEST_LOOK_S = 1.0, 10.0
 _FILES_S = 15.0
 _LEAVE_S = 60.0
+# Seconds after which a job whose number got lost would be in the queue if Slurm has it.
+_SETTLED_S = 20.0
 # The longest time of the job on this machine, without Slurm.
 _LOCAL_S = 600.0
 _NAME = "oellm-doctor"
 # What stands for the state of a job that Slurm no longer knows.
 _FORGOTTEN = "FORGOTTEN"
-
-
-class _Submitted(NamedTuple):
-    job: SlurmJob
-    since: float
 
 
 def run_probe_job(
@@ -115,23 +112,27 @@ def _interruptible() -> Iterator[None]:
 
 def _run_in_slurm(run: Run, patience_s: float, *, log: Log, show: Log) -> Iterator[Diagnosis]:
     comment = f"{_NAME}:{run.path.name}"
-    number = None
+    number, is_refused = None, False
+    began, since = datetime.datetime.now().astimezone(), time.monotonic()
     try:
         try:
-            submitted = _submit(run, comment, log)
-            number = JobNumber(submitted.job.job_id, submitted.job.cluster)
+            number = _submit(run, comment)
         except OellmError as error:
+            is_refused = not isinstance(error, (SlurmUnavailableError, AnswerError))
             keys = " ".join(f"--set={key}=…" for key in find_settings(str(error)))
             yield found_wrong("job", str(error), keys or "see the lines above")
             return
-        state = yield from _follow(submitted, patience_s, log=log, show=show)
+        known = ask_comment(number, comment, log)
+        job = SlurmJob(number.job_id, known, began, cluster=number.cluster)
+        state = yield from _follow(job, patience_s, log=log, show=show)
     finally:
-        _cancel(run, comment, number, log=log)
+        if not is_refused:
+            _cancel(run, comment, number, log=log)
     if state is not None:
-        yield from _read_findings(run, state, time.monotonic() - submitted.since)
+        yield from _read_findings(run, state, time.monotonic() - since)
 
 
-def _submit(run: Run, comment: str, log: Log) -> _Submitted:
+def _submit(run: Run, comment: str) -> JobNumber:
     command = sbatch_command(
         str(run.path / JOB),
         [0],
@@ -144,25 +145,21 @@ def _submit(run: Run, comment: str, log: Log) -> _Submitted:
         ],
         arguments=script_arguments(run, 0),
     )
-    began = datetime.datetime.now().astimezone()
-    number = parse_job_number(call_slurm(command))
-    comment = ask_comment(number, comment, log)
-    job = SlurmJob(number.job_id, comment, began, cluster=number.cluster)
-    return _Submitted(job, time.monotonic())
+    return parse_job_number(call_slurm(command))
 
 
 def _follow(
-    submitted: _Submitted, patience_s: float, *, log: Log, show: Log
+    job: SlurmJob, patience_s: float, *, log: Log, show: Log
 ) -> Generator[Diagnosis, None, JobState | None]:
     """Wait until the job has ended; return how, or None after a finding that says why not."""
-    job = submitted.job
+    since = time.monotonic()
     task = ArrayTask(job.job_id, 0, cluster=job.cluster, comment=job.comment)
     pause_s = _FIRST_LOOK_S
     last = JobState("PENDING")
     while True:
         time.sleep(pause_s)
         pause_s = min(_LONGEST_LOOK_S, pause_s * 1.3)
-        waited_s = time.monotonic() - submitted.since
+        waited_s = time.monotonic() - since
         try:
             state = ask_job_states([job]).get(task)
         except SlurmUnavailableError as error:
@@ -268,11 +265,13 @@ def _describe_silence(run: Run, shard: int, node: str) -> Diagnosis:
 def _cancel(run: Run, comment: str, number: JobNumber | None, *, log: Log) -> None:
     """Take the job out of the queue, if it is there, and wait until it has left.
 
-    It is looked up by its comment, since an interrupt may come before sbatch has told its number.
+    It is looked up by its comment, since sbatch's answer may be lost, or an interrupt come before
+    it. Then it may enter the queue late. `log` is told if it may stay there.
     """
-    deadline = time.monotonic() + _LEAVE_S
+    began = time.monotonic()
     clusters = dict.fromkeys((*_clusters(run), *([number.cluster] if number else [])))
     told: set[JobNumber] = set()
+    trouble = ""
 
     def is_ours(queued: QueuedElement) -> bool:
         # Another cluster may have given the same number to another job.
@@ -280,18 +279,20 @@ def _cancel(run: Run, comment: str, number: JobNumber | None, *, log: Log) -> No
         is_there = number is not None and number.cluster in (OWN, queued.cluster)
         return comment in queued.comment or (has_number and is_there)
 
-    while True:
+    while (waited_s := time.monotonic() - began) < _LEAVE_S:
         try:
             ours = [queued for queued in ask_queue(log, clusters) if is_ours(queued)]
             for found in {JobNumber(each.job_id, each.cluster) for each in ours} - told:
                 call_slurm(["scancel", *cluster_option(found.cluster), str(found.job_id)])
                 told.add(found)
         except OellmError as error:
-            log(f"is its job still there? {error}")
-            return
-        if not ours or time.monotonic() > deadline:
-            return
+            if str(error) != trouble:
+                log(trouble := str(error))
+        else:
+            if not ours and (number or told or waited_s > _SETTLED_S):
+                return
         time.sleep(0.5)
+    log(f"its job may still be in the queue; to end it: scancel --name={_NAME}")
 
 
 def _run_here(run: Run, show: Log) -> Iterator[Diagnosis]:
