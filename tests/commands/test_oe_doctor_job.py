@@ -12,6 +12,7 @@ import pytest
 
 from oellm.clusters.cluster import resolve_cluster
 from oellm.doctor.probe_directory import probe_directory
+from oellm.doctor.probe_job import run_probe_job
 from support.doctor import Doctor, read_found
 from support.processes import BIN, Run, clean_environment
 from support.submitting import FakeSlurm
@@ -120,6 +121,25 @@ def test_a_job_that_enters_the_queue_late_does_not_stay_there(doctor: Doctor) ->
     found = doctor("--job")
     assert "Socket timed out on send" in found.text("job")
     assert "oe-doctor: scancel failed: scancel: error: Socket timed out\n" in found.messages
+    assert doctor.slurm.queue() == []
+
+
+def test_patience_with_a_slurm_that_stops_answering(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = resolve_cluster("dev", [], doctor.environment())
+    for name, value in doctor.slurm.env.items():
+        monkeypatch.setenv(name, value)
+
+    def log(text: str) -> None:
+        if "waits" in text:
+            doctor.slurm.says("squeue.fails", "Unable to contact slurm controller")
+        if "next try" in text:
+            (doctor.slurm.directory / "squeue.fails").unlink()
+
+    (found,) = run_probe_job(cluster, 2.0, log=log, show=lambda _: None)
+    assert found.check == "job"
+    assert "Unable to contact slurm controller" in found.text
     assert doctor.slurm.queue() == []
 
 

@@ -152,7 +152,7 @@ def _follow(
     job: SlurmJob, patience_s: float, *, log: Log, show: Log
 ) -> Generator[Diagnosis, None, JobState | None]:
     """Wait until the job has ended; return how, or None after a finding that says why not."""
-    since = time.monotonic()
+    since = heard = time.monotonic()
     task = ArrayTask(job.job_id, 0, cluster=job.cluster, comment=job.comment)
     pause_s = _FIRST_LOOK_S
     last = JobState("PENDING")
@@ -164,7 +164,12 @@ def _follow(
             state = ask_job_states([job]).get(task)
         except SlurmUnavailableError as error:
             show(f"job {job.job_id}: {error}")
+            if (silent_s := time.monotonic() - heard) > patience_s:
+                text = f"job {job.job_id}: no answer for {format_duration(silent_s)}: {error}"
+                yield found_wrong("job", text, "try again later; if it lasts, ask the site")
+                return None
             continue
+        heard = time.monotonic()
         if state is None:
             # Some sites forget a job as soon as it has ended.
             return last._replace(state=_FORGOTTEN)
