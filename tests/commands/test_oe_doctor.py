@@ -63,7 +63,7 @@ def image(doctor: Doctor, tmp_path: Path) -> Path:
 
 def test_a_sound_cluster(doctor: Doctor) -> None:
     doctor.settings |= {"account": "acme", "qos": "normal", "cpu_partition": "cpu"}
-    doctor.slurm.says("associations", "acme||normal,long\nother||normal\n")
+    doctor.slurm.says("associations", "acme|||||normal,long\nother|||||normal\n")
     found = doctor()
     assert found.wrong() == []
     assert list(found.records) == [
@@ -96,12 +96,12 @@ SLURM_FAULTS = {
     ),
     "no default partition": ({"partitions": "a\nb\n"}, {"partition": None}, "one of a, b"),
     "account": (
-        {"associations": "other||normal\nmine||long\n"},
+        {"associations": "other|||||normal\nmine|||||long\n"},
         {"account": "acme"},
         "may not use account acme -> --set=account=…, one of mine, other",
     ),
     "qos": (
-        {"associations": "acme||normal,long\nmine||debug\n"},
+        {"associations": "acme|||||normal,long\nmine|||||debug\n"},
         {"account": "acme", "qos": "debug"},
         "you may not use QOS debug -> --set=qos=…, one of long, normal",
     ),
@@ -130,6 +130,16 @@ def test_a_partition_that_is_down_is_no_reason_not_to_submit(doctor: Doctor) -> 
     found = doctor()
     assert (found.status, found.state("partition")) == (0, "warning")
     assert "jobs wait until it is up" in found.text("partition")
+
+
+def test_a_partition_that_slurm_hides(doctor: Doctor) -> None:
+    doctor.slurm.says("partitions", "cpu*\ngpu\n")
+    doctor.slurm.says("partition.gpu", "State=UP Hidden=YES")
+    # Words of a comment are no jobs.
+    doctor.slurm.has_queued("1 0 acme normal my own work")
+    found = doctor()
+    assert found.state("partition") == "ok"
+    assert "2 partitions, 1 job of" in found.text("slurm")
 
 
 def test_a_service_that_hangs_delays_no_other_check(doctor: Doctor) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import getpass
+import grp
 import os
 import stat
 from collections.abc import Mapping
@@ -58,6 +59,15 @@ def user_name() -> str:
         return getpass.getuser()
     except (KeyError, OSError):
         return str(os.getuid())
+
+
+def group_names() -> list[str]:
+    """Return the names of the user's groups; those without a name are left out."""
+    names = []
+    for number in sorted({os.getegid(), *os.getgroups()}):
+        with contextlib.suppress(KeyError, OSError):
+            names.append(grp.getgrgid(number).gr_name)
+    return names
 
 
 def user_file(name: str, environ: Mapping[str, str]) -> Path | None:

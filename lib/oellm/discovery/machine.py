@@ -1,16 +1,14 @@
-"""What a login node tells about its machine, and what somebody has already decided."""
+"""What a login node tells about its machine."""
 
 from __future__ import annotations
 
-import contextlib
-import grp
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from oellm.core.paths import user_name
+from oellm.core.paths import group_names, user_name
 from oellm.discovery.login_hosts import own_host_name
 from oellm.discovery.partition_views import PartitionView, partition_views
 from oellm.discovery.slurm_facts import SlurmFacts, ask_facts
@@ -70,7 +68,7 @@ def look_at_machine(environ: Mapping[str, str]) -> Machine:
             "this machine has no Slurm (sbatch, sinfo and scontrol are not on PATH), so there is "
             "nothing to propose: oellm runs here as the cluster `local`, which needs no entry"
         )
-    user, groups = user_name(), _group_names()
+    user, groups = user_name(), group_names()
     facts = ask_facts(user)
     found = next((path for name in _RUNTIMES if (path := shutil.which(name))), "")
     return Machine(
@@ -83,15 +81,6 @@ def look_at_machine(environ: Mapping[str, str]) -> Machine:
         module="" if found else find_module(environ),
         environ=environ,
     )
-
-
-def _group_names() -> list[str]:
-    """Return the names of the user's groups; those without a name are left out."""
-    names = []
-    for number in sorted({os.getegid(), *os.getgroups()}):
-        with contextlib.suppress(KeyError, OSError):
-            names.append(grp.getgrgid(number).gr_name)
-    return names
 
 
 def find_module(environ: Mapping[str, str]) -> str:

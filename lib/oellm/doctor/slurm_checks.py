@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import grp
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,15 +9,17 @@ from pathlib import Path
 
 from oellm.clusters.cluster import Cluster
 from oellm.core.display import format_count
-from oellm.core.paths import user_name
+from oellm.core.paths import group_names, user_name
 from oellm.doctor.diagnoses import Diagnosis, found_doubtful, found_ok, found_wrong
 from oellm.errors import OellmError
 from oellm.plan import batch_script, job_resources
 from oellm.plan.batch_script import ScriptFrame
 from oellm.runs.run_record import Array
+from oellm.slurm.accounting import Association, ask_associations
 from oellm.slurm.clusters import cluster_option, find_clusters
 from oellm.slurm.commands import SlurmUnavailableError, ask_configuration, call_slurm
 from oellm.slurm.notation import parse_time_limit
+from oellm.slurm.partitions import PartitionRules, ask_partitions
 from oellm.submit.sbatch_errors import find_settings
 
 # What Slurm's accounting says if a site has none.
@@ -38,7 +38,7 @@ class SlurmChecks:
         self._option = cluster_option(*self._names)
 
     def check_answers(self) -> Iterator[Diagnosis]:
-        """Ask sinfo and squeue."""
+        """Ask scontrol and squeue."""
         try:
             version = call_slurm(["sinfo", "--version"]).strip()
             partitions = self._partitions()
@@ -49,17 +49,20 @@ class SlurmChecks:
         except OellmError as error:
             yield found_wrong("slurm", str(error), "run it on a login node, or load Slurm's module")
         else:
-            jobs = format_count(len(queue.split()), "job")
+            # Some versions print the name of a cluster above its jobs.
+            lines = [line for line in queue.splitlines() if not line.startswith("CLUSTER:")]
+            jobs = format_count(len(lines), "job")
             known = format_count(len(partitions), "partition")
             yield found_ok("slurm", f"{version} answers: {known}, {jobs} of yours in the queue")
 
     def check_partitions(self) -> Iterator[Diagnosis]:
         """Ask scontrol about the partitions of the settings."""
+        partitions = self._partitions()
         keys = [key for key in ("partition", "cpu_partition") if self._cluster.text(key)]
         if not keys:
-            yield self._check_default()
+            yield _check_default(partitions)
         for key in keys:
-            yield self._check_partition(key, self._cluster.text(key))
+            yield self._check_partition(key, partitions)
 
     def check_account(self) -> Iterator[Diagnosis]:
         """Ask sacctmgr whether the user may use the account and the QOS of the settings."""
@@ -87,39 +90,25 @@ class SlurmChecks:
             )
             yield self._judge(array, script)
 
-    def _partitions(self) -> list[str]:
-        """Return the names of all partitions; a star marks the default one."""
-        answer = call_slurm(["sinfo", "--all", "--noheader", "--format=%P", *self._option])
-        return list(dict.fromkeys(answer.split()))
+    def _partitions(self) -> list[PartitionRules]:
+        """Return all partitions that jobs may go to, also those that Slurm hides."""
+        return ask_partitions(clusters=self._names, hidden=True)
 
-    def _check_default(self) -> Diagnosis:
-        names = self._partitions()
-        default = next((name[:-1] for name in names if name.endswith("*")), "")
-        if default:
-            return found_ok("partition", f"none is set: {default}, Slurm's default")
-        return found_wrong(
-            "partition", "none is set, and Slurm has no default", _set("partition", names)
-        )
-
-    def _check_partition(self, key: str, name: str) -> Diagnosis:
-        command = ["scontrol", *self._option, "show", "partition", name, "--oneliner"]
-        try:
-            facts = _parse_facts(call_slurm(command))
-        except SlurmUnavailableError:
-            raise
-        except OellmError:
-            names = [known.rstrip("*") for known in self._partitions()]
-            return found_wrong(key, f"there is no partition {name}", _set(key, names))
-        state = facts.get("State", "")
+    def _check_partition(self, key: str, partitions: Iterable[PartitionRules]) -> Diagnosis:
+        name = self._cluster.text(key)
+        rules = next((rules for rules in partitions if rules.name == name), None)
+        if rules is None:
+            return found_wrong(key, f"there is no partition {name}", _set(key, _names(partitions)))
+        state = rules.values.get("State", "")
         if state in _CLOSED:
             text = f"partition {name} is {state}: it takes no jobs"
             return found_wrong(key, text, f"wait, or set another {key}")
         if state in _WAITING:
             text = f"partition {name} is {state}: jobs wait until it is up"
             return found_doubtful(key, text, f"wait, or set another {key}")
-        if refusal := self._refusal(facts):
+        if refusal := self._refusal(rules):
             return found_wrong(key, f"partition {name} {refusal}", f"set another account or {key}")
-        limit = facts.get("MaxTime", "UNLIMITED")
+        limit = rules.values.get("MaxTime", "UNLIMITED")
         wanted = self._cluster.text("time_limit")
         cut = ""
         seconds, most = parse_time_limit(wanted), parse_time_limit(limit)
@@ -127,35 +116,26 @@ class SlurmChecks:
             cut = f", which shortens time_limit {wanted}".rstrip()
         return found_ok(key, f"{name} is {state or 'known'}; time limit {limit}{cut}")
 
-    def _refusal(self, facts: Mapping[str, str]) -> str:
+    def _refusal(self, rules: PartitionRules) -> str:
         """Return why a partition takes no jobs of this user; empty if nothing says so."""
-        account, qos = self._cluster.text("account"), self._cluster.text("qos")
-        for name, kind in ((account, "Accounts"), (qos, "Qos")):
-            allowed = facts.get(f"Allow{kind}", "ALL")
-            if name and allowed not in ("ALL", "") and name not in allowed.split(","):
-                return f"takes only {kind.lower()} {allowed}, not {name}"
-            if name and name in facts.get(f"Deny{kind}", "").split(","):
+        for key, kind in (("account", "Accounts"), ("qos", "Qos")):
+            name, allowed = self._cluster.text(key), rules.allowed(kind)
+            if name and allowed is not None and name not in allowed:
+                return f"takes only {kind.lower()} {','.join(allowed)}, not {name}"
+            if name and name in rules.denied(kind):
                 return f"refuses {kind.lower()} {name}"
-        groups = facts.get("AllowGroups", "ALL")
-        if groups not in ("ALL", "") and not _own_groups() & set(groups.split(",")):
-            return f"is for the groups {groups} only"
+        groups = rules.allowed("Groups")
+        if groups is not None and set(groups).isdisjoint(group_names()):
+            return f"is for the groups {','.join(groups)} only"
         return ""
 
-    def _ask_associations(self) -> list[list[str]]:
-        """Return account, partition and QOS of each association of the user."""
+    def _ask_associations(self) -> list[Association]:
         name = self._names[0] or ask_configuration().get("ClusterName", "")
-        answer = call_slurm(
-            [
-                *("sacctmgr", "--noheader", "--parsable2", "show", "associations"),
-                *(f"user={user_name()}", f"cluster={name}", "format=Account,Partition,QOS"),
-            ]
-        )
-        lines = [line.split("|") for line in answer.splitlines()]
-        return [cells for cells in lines if len(cells) == 3]
+        return ask_associations(user_name(), name)
 
-    def _check_associations(self, associations: list[list[str]]) -> Iterator[Diagnosis]:
+    def _check_associations(self, associations: list[Association]) -> Iterator[Diagnosis]:
         account, qos = self._cluster.text("account"), self._cluster.text("qos")
-        accounts = sorted({cells[0] for cells in associations})
+        accounts = sorted({association.account for association in associations})
         if not accounts:
             text = f"Slurm's accounting does not know {user_name()}"
             yield found_doubtful("account", text, "ask the site for an account")
@@ -167,8 +147,8 @@ class SlurmChecks:
             others = "" if account else f"none is set: one of {', '.join(accounts)}"
             yield found_ok("account", others or f"{account} is one of yours")
         if qos:
-            ours = [cells for cells in associations if account in ("", cells[0])]
-            known = sorted({name for cells in ours for name in cells[2].split(",") if name})
+            ours = [each for each in associations if account in ("", each.account)]
+            known = sorted({name for each in ours for name in each.qos_names()})
             if known and qos not in known:
                 yield found_wrong("qos", f"you may not use QOS {qos}", _set("qos", known))
             else:
@@ -231,19 +211,17 @@ def model_array(cluster: Cluster, eval_suite: str, time_limit: str) -> Array:
     )
 
 
-def _parse_facts(text: str) -> dict[str, str]:
-    """Read `scontrol show --oneliner`: `Name=value` in a row."""
-    pairs = (word.partition("=") for word in text.split())
-    return {name: value for name, equals, value in pairs if equals}
+def _check_default(partitions: Iterable[PartitionRules]) -> Diagnosis:
+    default = next((rules.name for rules in partitions if rules.says("Default", "YES")), "")
+    if default:
+        return found_ok("partition", f"none is set: {default}, Slurm's default")
+    remedy = _set("partition", _names(partitions))
+    return found_wrong("partition", "none is set, and Slurm has no default", remedy)
 
 
-def _own_groups() -> set[str]:
-    names = set()
-    for number in {os.getegid(), *os.getgroups()}:
-        with contextlib.suppress(KeyError):
-            names.add(grp.getgrgid(number).gr_name)
-    return names
+def _names(partitions: Iterable[PartitionRules]) -> list[str]:
+    return list(dict.fromkeys(rules.name for rules in partitions))
 
 
 def _set(key: str, known: Iterable[str]) -> str:
-    return f"--set={key}=…, one of {', '.join(name.rstrip('*') for name in known)}"
+    return f"--set={key}=…, one of {', '.join(known)}"

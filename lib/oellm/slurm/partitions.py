@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from oellm.slurm.clusters import cluster_option
 from oellm.slurm.commands import call_slurm
 from oellm.slurm.gres import GpuCount, parse_gpus
 from oellm.slurm.notation import parse_count, split_names
@@ -79,9 +80,16 @@ class NodeGroup(NamedTuple):
     first_node: str
 
 
-def ask_partitions(ask: Ask = call_slurm) -> list[PartitionRules]:
-    """Return the partitions that Slurm shows to this user; raises as `ask`."""
-    return parse_partitions(ask(["scontrol", _LOCAL, "--oneliner", "show", "partitions"]))
+def ask_partitions(
+    ask: Ask = call_slurm, *, clusters: Iterable[str] = (), hidden: bool = False
+) -> list[PartitionRules]:
+    """Return the partitions of clusters, by default the login node's own; raises as `ask`.
+
+    With `hidden`, also those that Slurm does not show to this user by itself.
+    """
+    place = cluster_option(*clusters) or [_LOCAL]
+    shown = ["--all"] if hidden else []
+    return parse_partitions(ask(["scontrol", *place, *shown, "--oneliner", "show", "partitions"]))
 
 
 def parse_partitions(text: str) -> list[PartitionRules]:
