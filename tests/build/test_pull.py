@@ -208,6 +208,25 @@ def test_an_interrupted_pull_keeps_what_it_has(site: Site, address: str, relay: 
     assert site.files() == {"suite.sif.log", partial}
 
 
+def test_what_has_arrived_stays_until_it_is_in_place(
+    site: Site, address: str, relay: Relay, tmp_path: Path
+) -> None:
+    source = f"oras://{relay.host}/oellm/suite:1"
+    broken = tmp_path / "broken" / "apptainer"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho 'FATAL: no user namespaces' >&2\nexit 255\n")
+    broken.chmod(0o755)
+    path = site.env["PATH"]
+    site.env["PATH"] = f"{broken.parent}:{path}"
+    (record,), _ = site.run("--pull", source, status=1)
+    assert "no user namespaces" in record["reason"]
+    site.env["PATH"] = path
+    sent = relay.sent
+    (record,), _ = site.run("--pull", source)
+    assert record["status"] == "pulled"
+    assert relay.sent - sent < 100_000
+
+
 def test_layers_are_pulled_and_converted(site: Site, registry: Registry, relay: Relay) -> None:
     registry.add_tree(small_tree(), "base/suite", "1")
     relay.cuts.append(1_000_000)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from oellm import __version__
-from oellm.build.image_jobs import run_logged
+from oellm.build.image_jobs import MadeImage, run_logged
 from oellm.build.image_states import DEFINITION, ImageTarget, StateReader
 from oellm.build.outcomes import ImageStatus
 from oellm.build.ways import BuildWay
@@ -61,7 +61,7 @@ class ImageBuilder:
         """Return why the image must be built, empty if it need not; and its record."""
         return StateReader(self._environ, lambda _: None).why_out_of_date(self._target)
 
-    def make(self, attempt: Path, workspace: Path) -> str | None:
+    def make(self, attempt: Path, workspace: Path) -> MadeImage:
         """Build the image; raises BuildFailedError."""
         way = self._find_way()
         definition = self._target.definition
@@ -79,7 +79,7 @@ class ImageBuilder:
         status = run_logged(command, {**self._environ, **scratch}, definition.root)
         if status:
             raise BuildFailedError(describe_failure("build", status, log_path(self.path)))
-        return None
+        return MadeImage(attempt, None)
 
 
 def describe_revision(root: Path) -> str:

@@ -34,6 +34,13 @@ _OLD_S = 24 * 3600.0
 _GRACE_S = 10.0
 
 
+class MadeImage(NamedTuple):
+    """A whole image that has not got its name yet; `digest` is its SHA-256, None if unknown."""
+
+    path: Path
+    digest: str | None
+
+
 class ImageMaker(Protocol):
     """What makes an image.
 
@@ -54,11 +61,11 @@ class ImageMaker(Protocol):
     def why_needed(self) -> tuple[str, StoredImage | None]:
         """Return why the image must be made, empty if it need not; and its record."""
 
-    def make(self, attempt: Path, workspace: Path) -> str | None:
-        """Make the image as `attempt`; `workspace` is an empty directory, removed later.
+    def make(self, attempt: Path, workspace: Path) -> MadeImage:
+        """Make the image; `workspace` is an empty directory, removed later.
 
-        Returns the SHA-256 of the image if it is known. stdout and stderr are the log. Raises
-        OellmError or OSError.
+        The image is `attempt`, which does not outlive a failure, or another file beside it, which
+        does. stdout and stderr are the log. Raises OellmError or OSError.
         """
 
 
@@ -140,21 +147,21 @@ class ImageJob(NamedTuple):
         attempt = atomic.staging_path(maker.path, f"{_host()}-{atomic.new_attempt()}")
         try:
             with _workspace(maker.path, temporary_directory(self.environ)) as workspace:
-                digest = maker.make(attempt, workspace)
-            status = attempt.stat()
+                made = maker.make(attempt, workspace)
+            status = made.path.stat()
             record = StoredImage(
                 name=maker.name,
-                digest=digest or hash_file(attempt),
+                digest=made.digest or hash_file(made.path),
                 size=status.st_size,
                 mtime_ns=status.st_mtime_ns,
-                labels=read_labels(self.runtime, attempt),
+                labels=read_labels(self.runtime, made.path),
                 source=maker.source,
                 inputs=maker.inputs,
                 seconds=round(time.monotonic() - started, 1),
                 finished=display.utc_now(),
             )
-            _flush_to_disk(attempt)
-            put_in_place(attempt, maker.path, record)
+            _flush_to_disk(made.path)
+            put_in_place(made.path, maker.path, record)
             remove_partial_files(maker.path)
         finally:
             attempt.unlink(missing_ok=True)

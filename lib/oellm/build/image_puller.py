@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import sys
 from collections.abc import Mapping
@@ -12,7 +11,7 @@ from typing import Any
 
 from oellm.build.disk_room import needs_of_build, require_room
 from oellm.build.image_builder import describe_failure, last_lines
-from oellm.build.image_jobs import run_logged
+from oellm.build.image_jobs import MadeImage, run_logged
 from oellm.build.image_states import StateReader
 from oellm.build.outcomes import ImageStatus
 from oellm.core.redaction import redact
@@ -84,14 +83,13 @@ class ImagePuller:
             is_same = record.source == self.source
         return "" if is_same else f"{self.source} is another image", record
 
-    def make(self, attempt: Path, workspace: Path) -> str | None:
-        """Pull the image; return its SHA-256 if it was known. Raises OellmError or OSError."""
+    def make(self, attempt: Path, workspace: Path) -> MadeImage:
+        """Pull the image; raises OellmError or OSError."""
         if self._remote is None:
             self._convert(attempt, workspace)
-            return None
+            return MadeImage(attempt, None)
         whole = download_image(self._remote, self.path, log=_write_line, status=_write_status)
-        os.replace(whole, attempt)
-        return self._remote.sha256
+        return MadeImage(whole, self._remote.sha256)
 
     def _convert(self, attempt: Path, workspace: Path) -> None:
         require_room(needs_of_build(self.source, self.path.parent, self._environ, known_size=None))
