@@ -178,6 +178,8 @@ def _build(arguments: cli.Arguments) -> int:
     cluster = _cluster(options)
     images = building.ImageCollection(cluster, options.directory, os.environ, log=cli.message)
     names = _names(options, images)
+    if not names and not _is_complete(options):
+        cli.message("nothing to do: there are no names")
     if options.pull or options.push:
         return _move(options, images, names)
     if options.is_check:
@@ -186,8 +188,6 @@ def _build(arguments: cli.Arguments) -> int:
     if options.is_list:
         _write(images.describe(targets, is_whole=not options.names), options.layout)
         return ExitStatus.DONE
-    if not targets:
-        cli.message("nothing to do: there are no names")
     jobs = ParallelJobs(options.jobs, cli.message, cli.status_line())
     ended = images.build(targets, jobs, at_once=options.jobs, is_forced=options.is_forced, way=way)
     return _exit_status(_write(ended, options.layout))
@@ -242,12 +242,9 @@ def _cluster(options: Options) -> Cluster:
 
 def _names(options: Options, images: ImageCollection) -> list[str]:
     """Return the names of the images that are asked for."""
-    from oellm.build import moving
-
     if options.names and options.names != ["-"]:
         return options.names
-    address = options.pull or options.push
-    if address and not options.names and not moving.needs_names(address):
+    if not options.names and _is_complete(options):
         return []
     if options.is_list and not options.names:
         return images.all_names()
@@ -256,6 +253,14 @@ def _names(options: Options, images: ImageCollection) -> list[str]:
     with cli.open_input(None) as stream:
         lines = [line.partition("#")[0].strip() for line in stream]
     return [line for line in lines if line]
+
+
+def _is_complete(options: Options) -> bool:
+    """Return whether an address says without a name what to move."""
+    from oellm.build import moving
+
+    address = options.pull or options.push
+    return bool(address) and not moving.needs_names(str(address))
 
 
 def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:

@@ -173,9 +173,10 @@ def test_names_come_from_stdin_and_records_go_out_in_all_formats(yard: Yard) -> 
     table = yard.run("--format=table", stdin=text).stdout.splitlines()
     assert table[0].split() == ["name", "status", "size"]
     assert len(json.loads(yard.run("--format=json", stdin=text).stdout)) == 2
-    nothing = yard.run(stdin="# nothing\n")
-    assert nothing.stdout == ""
-    assert nothing.stderr == "oe-build: nothing to do: there are no names\n"
+    for words in ((), ("--verify",), ("--pull=oras://h/{name}",), ("--push=oras://h/{name}",)):
+        nothing = yard.run(*words, stdin="# nothing\n")
+        assert nothing.stdout == ""
+        assert nothing.stderr == "oe-build: nothing to do: there are no names\n"
 
 
 def test_all_definitions_are_listed_without_a_name(yard: Yard) -> None:
