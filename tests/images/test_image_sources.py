@@ -70,6 +70,10 @@ def test_an_address_has_a_name(text: str, source: ImageSource, name: str) -> Non
         (f"https://h.eu/#sha256={DIGEST}", "it names no file"),
         (f"http://h.eu/suite.sif#sha256={DIGEST}", "h.eu over plain http: only with --insecure"),
         ("oras://me:secret@ghcr.io/a/b:1", "a password in an address gets into logs"),
+        ("https://h.eu/suite.sif?key=secret", "https://h.eu/suite.sif: nothing says what"),
+        (f"https://h.eu/?key=secret#sha256={DIGEST}", "https://h.eu/: it names no file"),
+        ("htps://h.eu/suite.sif?key=secret", "cannot pull from 'htps://h.eu/suite.sif'"),
+        ("oras://h.eu/suite?key=secret", "expected oras://.*, got 'oras://h.eu/suite'"),
     ],
 )
 def test_other_addresses_are_refused(text: str, message: str) -> None:

@@ -71,5 +71,5 @@ def _addresses(address: str, names: Sequence[str]) -> list[tuple[str, str]]:
     if needs_names(address):
         return [(name, address.replace(_NAME, name)) for name in dict.fromkeys(names)]
     if len(names) > 1:
-        raise UsageError(f"{address}: several images: write {_NAME} in the address")
+        raise UsageError(f"several images: write {_NAME} in the address")
     return [(names[0] if names else "", address)]

@@ -73,8 +73,8 @@ class WebImage(NamedTuple):
 
     @property
     def label(self) -> str:
-        """The address without its query, which may be a secret."""
-        return self.url.partition("?")[0]
+        """The address as messages show it."""
+        return _without_query(self.url)
 
     @property
     def name(self) -> str:
@@ -116,7 +116,7 @@ def parse_source(text: str, *, insecure: bool = False) -> ImageSource:
     if scheme in ("https", "http"):
         require_secure(text, insecure=insecure)
         return _parse_web_image(text)
-    raise UsageError(f"cannot pull from {text!r}: expected {KINDS}")
+    raise UsageError(f"cannot pull from {_without_query(text)!r}: expected {KINDS}")
 
 
 def parse_registry_image(text: str) -> RegistryImage:
@@ -126,7 +126,8 @@ def parse_registry_image(text: str) -> RegistryImage:
     """
     match = _ORAS.fullmatch(text)
     if match is None:
-        raise UsageError(f"expected oras://HOST[:PORT]/REPOSITORY:TAG, got {text!r}")
+        shown = _without_query(text)
+        raise UsageError(f"expected oras://HOST[:PORT]/REPOSITORY:TAG, got {shown!r}")
     reference = match["digest"] or match["tag"] or "latest"
     return RegistryImage(match["host"], match["repository"], reference)
 
@@ -142,15 +143,21 @@ def _parse_hub_image(text: str) -> HubImage:
 
 def _parse_web_image(text: str) -> WebImage:
     url, _, fragment = text.partition("#")
+    shown = _without_query(url)
     digest = fragment.removeprefix("sha256=").lower()
     if not _SHA256.fullmatch(digest) or not fragment.startswith("sha256="):
         raise UsageError(
-            f"{url}: nothing says what its content must be: append #sha256= and its SHA-256, "
+            f"{shown}: nothing says what its content must be: append #sha256= and its SHA-256, "
             "64 hexadecimal digits, which whoever offers the image can tell"
         )
     if not _stem(urlsplit(url).path):
-        raise UsageError(f"{url}: it names no file")
+        raise UsageError(f"{shown}: it names no file")
     return WebImage(url, digest)
+
+
+def _without_query(address: str) -> str:
+    """Return an address without its query, which may be a secret."""
+    return address.partition("?")[0]
 
 
 def _stem(path: str) -> str:
