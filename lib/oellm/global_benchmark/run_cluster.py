@@ -12,7 +12,7 @@ from oellm.core import json_codec
 from oellm.core.atomic import write_file
 from oellm.errors import MachineError
 from oellm.global_benchmark.benchmark_tasks import BenchmarkTask, image_definitions
-from oellm.global_benchmark.config_file import FILE, RUN, SLURM, BenchmarkConfig
+from oellm.global_benchmark.config_file import DEFAULTS, FILE, RUN, SLURM, BenchmarkConfig
 from oellm.global_benchmark.framework_images import (
     ARGUMENTS,
     find_images,
@@ -23,6 +23,7 @@ from oellm.global_benchmark.framework_images import (
 # Where results are, below the current directory.
 RESULTS = "results"
 _ORIGIN = "global-benchmark"
+_IMAGES = "images_directory"
 # The cache of a machine without one for all its users.
 _CACHE = "{home}/.cache/huggingface"
 
@@ -37,10 +38,12 @@ def resolve_benchmark_cluster(
     where it is needed, and as resolve_cluster.
     """
     executor = [f"executor={'slurm' if slurm else 'local'}"]
+    values = {"eval_output_dir": os.path.abspath(RESULTS), "hf_home": _CACHE}
+    values[_IMAGES] = DEFAULTS[RUN][_IMAGES]
     first = [
-        Layer(_ORIGIN, {"eval_output_dir": os.path.abspath(RESULTS), "hf_home": _CACHE}),
-        Layer(f"{FILE}: {RUN}", config.run),
-        Layer(f"{FILE}: {SLURM}", config.slurm),
+        Layer(_ORIGIN, values),
+        Layer(f"{FILE}: {RUN}", _with_images(config.run)),
+        Layer(f"{FILE}: {SLURM}", _with_images(config.slurm)),
     ]
     name = None
     try:
@@ -52,6 +55,11 @@ def resolve_benchmark_cluster(
         raise MachineError("--slurm: this machine has no sbatch")
     own = [Layer(_ORIGIN, _values_for(cluster)), *first[1:]]
     return resolve_cluster(name, executor, environ, own=own)
+
+
+def _with_images(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a section without a directory of images that is empty: the default holds then."""
+    return {key: value for key, value in section.items() if key != _IMAGES or value}
 
 
 def require_environments(cluster: Cluster, tasks: Iterable[BenchmarkTask]) -> None:
@@ -77,7 +85,8 @@ def _values_for(cluster: Cluster) -> dict[str, Any]:
         values["hf_home"] = _CACHE
     if cluster.text("container_runtime") == "none":
         values["container_runtime"] = "auto"
-    images = find_images(Path(cluster.text("images_directory")), find_kind(cluster))
+    values[_IMAGES] = cluster.text(_IMAGES)
+    images = find_images(Path(cluster.text(_IMAGES)), find_kind(cluster))
     values["images"] = {key: str(path) for key, path in images.items()}
     kinds = sorted({kind_of_image(path) for path in images.values()})
     arguments = [word for kind in kinds for word in ARGUMENTS[kind]]
