@@ -6,7 +6,6 @@ read, and results/UUID.json has the results.
 
 from __future__ import annotations
 
-import subprocess
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from oellm.global_benchmark.result_file import results_of, write_results
 from oellm.global_benchmark.run_cluster import RESULTS, write_cluster
 from oellm.manifest.rows import Row
 from oellm.metrics.reading import read_metric_records
-from oellm.wrappers.pipeline import find_command, run_pipeline
+from oellm.wrappers.pipeline import run_captured, run_pipeline
 
 _ENDED = (ExitStatus.DONE, ExitStatus.FAILED)
 
@@ -51,29 +50,28 @@ class BenchmarkRun:
             ["oe-render", where, f"--run_dir={self.directory}"],
             ["oe-submit", *(["--wait=done"] if waits else [])],
         ]
-        status = run_pipeline(stages, log=log, given=write_rows(rows))
-        if not self.is_there:
-            self._cluster.unlink()
-        return status
+        try:
+            return run_pipeline(stages, log=log, given=write_rows(rows))
+        finally:
+            if not self.is_there:
+                self._cluster.unlink()
 
-    def save_results(self) -> int:
+    def save_results(self, log: Log) -> int:
         """Write the file of results from what the run has; return the status of oe-collect.
 
         Raises OellmError if there are no results.
         """
         command = ["oe-collect", "--format=jsonl", str(self.directory)]
-        done = subprocess.run(
-            [find_command(command[0]), *command[1:]], stdout=subprocess.PIPE, check=False
-        )
-        if done.returncode not in _ENDED:
-            return done.returncode
-        if not done.stdout:
+        status, output = run_captured(command, b"", log=log)
+        if status not in _ENDED:
+            return status
+        if not output:
             raise OellmError(f"{self.directory}: no row has a result; oe-status shows why")
         # As bytes: a text also ends a line at what JSON may have in a string.
-        lines = (line.decode("utf-8", "surrogateescape") for line in done.stdout.splitlines(True))
+        lines = (line.decode("utf-8", "surrogateescape") for line in output.splitlines(True))
         records = list(read_metric_records(lines, command[0]))
         write_results(self.results, results_of(records))
-        return done.returncode
+        return status
 
     @property
     def is_there(self) -> bool:
