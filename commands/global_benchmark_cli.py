@@ -33,8 +33,8 @@ Options:
   --help                  Print this text.
   --version               Print the version.
 
-What an option does not say is asked for on a terminal. You may repeat options
-that take lists.
+On a terminal, global-benchmark asks for what no option says. You may repeat
+options that take lists.
 
 config writes config.json. Its section `run` has dtype, tensor_parallel_size
 (or tp), binds ("/a", "/a:/b" or {"source": "/a", "target": "/b"}) and
@@ -47,10 +47,11 @@ the section slurm does not count.
 setup makes images with oe-build. run takes for each framework the image that
 fits: for GPUs of NVIDIA or AMD, or for a CPU if there is no GPU.
 
-run sends its rows through oe-fetch, oe-render and oe-submit, and prints these
-command lines on stderr. lm-eval uses vLLM, unless its image has none. On
-Slurm, a run that is interrupted while it waits goes on; `oe-submit --wait=done
-results/UUID` waits again, and `save results/UUID` writes its results.
+run sends its rows through oe-fetch, oe-render, oe-submit and oe-collect, and
+prints these command lines on stderr. lm-eval uses vLLM, unless its image has
+none. On Slurm, a run that is interrupted while it waits goes on; `oe-submit
+--wait=done results/UUID` waits again, and `save results/UUID` writes its
+results.
 
 Output: run and save print the path of the results, results/UUID.json: the
   model and, by task, a list of its metrics with their temperature, n_samples
@@ -72,7 +73,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -191,7 +192,7 @@ def _list() -> int:
 
 def _save_results(run: BenchmarkRun) -> int:
     """Write the file of results, and print its path."""
-    status = run.save_results()
+    status = run.save_results(cli.message)
     if run.results.exists():
         print(run.results)
         cli.next_steps(f"scores: oe-collect --format=table {shlex.quote(str(run.directory))}")
@@ -215,12 +216,17 @@ def _run(options: Options) -> int:
 
     config = _read_config(slurm=options.slurm)
     cells = [manifest_rows.parse_cell(text) for text in options.cells]
+    manifest_rows.require_values(cells)
     tasks = [find_task(name) for name in options.tasks]
     samplings = _samplings(options.samples)
+    if tasks:
+        _require_needed(samplings, tasks)
     cluster = _find_cluster(config, slurm=options.slurm)
     hf_home = cluster.text("hf_home")
     model = options.model or questions.ask_model(hf_home, config.binds)
-    tasks = tasks or list(map(find_task, questions.ask_tasks(cli.message)))
+    if not tasks:
+        tasks = list(map(find_task, questions.ask_tasks(cli.message)))
+        _require_needed(samplings, tasks)
     run_cluster.require_environments(cluster, tasks)
     rows = manifest_rows.make_rows(
         manifest_rows.GivenModel(model, config),
@@ -267,11 +273,16 @@ def _complete(
     for suite in dict.fromkeys(task.eval_suite for task in tasks if task.needs_samples):
         names = [task.name for task in tasks if task.eval_suite == suite]
         found[suite] = given.get(suite) or given.get("") or questions.ask_samplings(suite, names)
-    for suite in given:
-        if not found or (suite and suite not in found):
+    return found
+
+
+def _require_needed(samplings: Iterable[str], tasks: Sequence[BenchmarkTask]) -> None:
+    """Raise UsageError for samplings of a framework none of whose tasks needs them."""
+    needing = {task.eval_suite for task in tasks if task.needs_samples}
+    for suite in samplings:
+        if not needing or (suite and suite not in needing):
             whose = f" of {suite!r}" if suite else ""
             raise UsageError(f"--samples: no task{whose} needs them")
-    return found
 
 
 def _read_config(*, slurm: bool, may_lack: bool = False) -> BenchmarkConfig:

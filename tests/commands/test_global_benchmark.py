@@ -147,6 +147,15 @@ def test_without_a_terminal_the_missing_option_is_named(
     ):
         told = run(call, *words, env=env, status=2).stderr
         assert told == f"global-benchmark: {option} is missing (on a terminal it is asked for)\n"
+    # What is wrong is told before anything is asked.
+    for words, wrong in (
+        (("--limit=x",), "limit: expected "),
+        (("--cell=limit=x",), "limit: expected "),
+        (("--tasks=mmlu", "--samples=0,1"), "--samples: no task needs them"),
+        (("--tasks=multiple-py", "--samples=bigcode:0,1"), "--samples: no task of 'bigcode'"),
+    ):
+        told = run(call, "run", *words, env=env, status=2).stderr
+        assert told.startswith(f"global-benchmark: {wrong}")
     assert not (tmp_path / "calls.jsonl").exists()
     assert not (tmp_path / "results").exists()
 

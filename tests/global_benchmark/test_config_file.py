@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from oellm.clusters.settings import setting_name
-from oellm.errors import OellmError
+from oellm.errors import MachineError, OellmError
+from oellm.global_benchmark.benchmark_run import BenchmarkRun
 from oellm.global_benchmark.config_file import DEFAULTS, read_config, write_defaults
 from oellm.global_benchmark.run_cluster import resolve_benchmark_cluster
 
@@ -117,3 +118,32 @@ def test_files_that_are_no_configuration(path: Path) -> None:
     path.unlink()
     with pytest.raises(OellmError, match="global-benchmark config"):
         read_config(path, slurm=False)
+
+
+@pytest.mark.parametrize("value", [None, "", ...])
+def test_images_are_in_the_directory_images_unless_a_setting_says_another(
+    path: Path, tmp_path: Path, value: object
+) -> None:
+    content = json.loads(path.read_text())
+    del content["run"]["images_directory"]
+    if value is not ...:
+        content["run"]["images_directory"] = value
+    path.write_text(json.dumps(content))
+    assert settings(path, slurm=True)["images_directory"] == str(tmp_path / "images")
+    if value is ...:
+        change(path, "slurm", images_directory="/mine")
+        assert settings(path, slurm=True)["images_directory"] == "/mine"
+
+
+def test_nothing_stays_of_a_run_whose_commands_are_not_there(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = resolve_benchmark_cluster(
+        read_config(path, slurm=True), {"OELLM_CLUSTER": "slurm"}, slurm=True
+    )
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sys.argv", [str(tmp_path / "global-benchmark")])
+    run = BenchmarkRun.create()
+    with pytest.raises(MachineError, match="oe-fetch is neither"):
+        run.evaluate([], cluster, lambda _: None)
+    assert list(Path("results").iterdir()) == []
