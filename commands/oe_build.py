@@ -280,24 +280,25 @@ def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:
 
     shown: Iterable[list[Any]] = rows()
     if is_table:
-        shown = _for_people(list(shown), columns)
+        shown = _for_people(list(shown), columns, is_shortened=layout == "table")
     counts = schema.count_columns("image")
     tables.write_rows(shown, columns, layout, stream=sys.stdout, counts=counts)
     return statuses
 
 
-def _for_people(rows: list[list[Any]], columns: list[str]) -> list[list[Any]]:
-    """Return rows with readable sizes, and reasons that fit on the terminal if there is one."""
+def _for_people(
+    rows: list[list[Any]], columns: list[str], *, is_shortened: bool
+) -> list[list[Any]]:
+    """Return rows with readable sizes, and perhaps with reasons that fit on the terminal."""
     from oellm.core import display
 
     size, reason = columns.index("size"), columns.index("reason")
     for row in rows:
         row[size] = "" if row[size] is None else display.format_size(row[size])
-    if sys.stdout.isatty():
+    if is_shortened and sys.stdout.isatty():
         others = [place for place in range(len(columns)) if place != reason]
         widths = [max([len(str(row[place] or "")) for row in rows], default=0) for place in others]
-        # As tabulate does it.
-        heads = [len(columns[place]) + 2 for place in others]
+        heads = [len(columns[place]) for place in others]
         used = sum(max(pair) + 2 for pair in zip(widths, heads, strict=True) if pair[0])
         room = max(os.get_terminal_size(1).columns - used, _NARROWEST)
         for row in rows:

@@ -352,3 +352,7 @@ def test_a_table_fits_the_terminal(yard: Yard, tmp_path: Path) -> None:
     assert lines[0].split() == ["name", "status", "reason"]
     assert lines[2].endswith("…")
     assert max(map(len, lines)) <= 80
+    assert len(lines[2]) == 80
+    # What is for a file is whole.
+    words += ["--format=markdown", str(yard.directory / "one.def")]
+    assert "…" not in on_terminal(*words, env=env, width=80).stdout
