@@ -10,7 +10,7 @@ from typing import NamedTuple
 from oellm.build.outcomes import ImageOutcome, ImageStatus
 from oellm.clusters.image_digest import ImageDigests
 from oellm.images.definitions import BuildInputs, ImageDefinition
-from oellm.images.image_record import StoredImage, is_unchanged, read_record
+from oellm.images.image_record import StoredImage, find_other_digest, read_record
 
 # What the file of an image is called.
 SUFFIX = ".sif"
@@ -64,11 +64,8 @@ class StateReader:
 
     def find_change(self, image: Path, record: StoredImage) -> str:
         """Return that an image is another one than its record says; empty if it is the same."""
-        if is_unchanged(image, record):
-            return ""
-        if self._digests.describe_image("", image).sha256 == record.digest:
-            return ""
-        return "image changed"
+        is_same = find_other_digest(image, record, self._digests) is None
+        return "" if is_same else "image changed"
 
     def describe(self, target: ImageTarget, used_by: tuple[str, ...]) -> ImageOutcome:
         """Return the state of the image of a definition."""

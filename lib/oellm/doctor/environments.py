@@ -20,7 +20,7 @@ from oellm.core.regular_files import open_regular
 from oellm.doctor import environment_probe
 from oellm.doctor.diagnoses import Diagnosis, found_doubtful, found_ok, found_wrong
 from oellm.frameworks.current_contents import definition_version
-from oellm.images.image_record import is_unchanged, read_record
+from oellm.images.image_record import find_other_digest, read_record
 from oellm.slurm.job_ends import last_line
 
 _BUILD = "build or pull it (oe-build), or set images.{name} and images_directory"
@@ -175,9 +175,8 @@ def _describe_image(image: Path, environ: Mapping[str, str]) -> str:
     if record is None:
         return f"{format_size(size)}, no record of its digest"
     # It takes long to read an image; oe-build --verify does that in any case.
-    if not is_unchanged(image, record):
-        found = ImageDigests(environ, lambda _: None).describe_image("", image).sha256 or ""
-        if found != record.digest:
-            shown = (found[:16], record.digest[:16])
-            raise ValueError("its SHA-256 is {}…, but {}… in the record beside it".format(*shown))
+    found = find_other_digest(image, record, ImageDigests(environ, lambda _: None))
+    if found is not None:
+        shown = (found[:16], record.digest[:16])
+        raise ValueError("its SHA-256 is {}…, but {}… in the record beside it".format(*shown))
     return f"{format_size(size)}, as oe-build recorded it"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oellm.clusters.image_digest import ImageDigests
 from oellm.core import atomic, json_codec
 from oellm.core.regular_files import STATE, read_regular
 
@@ -71,6 +72,17 @@ def is_unchanged(image: Path, record: StoredImage) -> bool:
     """
     status = image.stat()
     return (status.st_size, status.st_mtime_ns) == (record.size, record.mtime_ns)
+
+
+def find_other_digest(image: Path, record: StoredImage, digests: ImageDigests) -> str | None:
+    """Return the SHA-256 of an image that is not the recorded one, None if it is.
+
+    It is read only if its size or its time of change is another one; empty if it cannot be read.
+    """
+    if is_unchanged(image, record):
+        return None
+    found = digests.describe_image("", image).sha256 or ""
+    return None if found == record.digest else found
 
 
 def put_in_place(attempt: Path, image: Path, record: StoredImage) -> None:
