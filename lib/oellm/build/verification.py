@@ -8,14 +8,12 @@ from pathlib import Path
 
 from oellm.build.outcomes import ImageOutcome, ImageStatus
 from oellm.clusters.image_digest import hash_file
+from oellm.clusters.runtime import SECOND_STAGE
 from oellm.core.log import Log
 from oellm.frameworks import runnable_names
 from oellm.frameworks.installed_versions import find_version_faults
 from oellm.images.image_files import find_versions, run_test
 from oellm.images.image_record import StoredImage, read_record
-
-# What the member of `images` for a second stage ends with.
-_LATER = "-evaluate"
 
 
 class ImageCheck:
@@ -61,7 +59,7 @@ class ImageCheck:
                 yield f"its %test fails: {said or f'status {status}'}"
             names = runnable_names()
             versions = find_versions(self._runtime, image, names, environ=self._environ)
-            required = {key.removesuffix(_LATER) for key in used_by} & {*names}
+            required = {key.removesuffix(SECOND_STAGE) for key in used_by} & {*names}
             yield from find_version_faults(versions, required)
         except (ValueError, OSError, subprocess.SubprocessError) as error:
             yield str(error)

@@ -18,7 +18,7 @@ from oellm.clusters.cluster import Cluster
 from oellm.errors import MachineError
 
 # What the key of a second stage ends with; without an entry it has the environment of the first.
-_LATER = "-evaluate"
+SECOND_STAGE = "-evaluate"
 # Directory of NLTK's packages, below hf_home.
 NLTK = "nltk_data"
 # Arguments of containers that need an accelerator, which a login node lacks.
@@ -59,7 +59,7 @@ def find_launcher(cluster: Cluster, environment: str) -> Launcher:
     images, venvs = cluster.mapping("images"), cluster.mapping("venvs")
     if cluster.text("container_runtime") == "none":
         images = {}
-    for name in dict.fromkeys((environment, environment.removesuffix(_LATER))):
+    for name in dict.fromkeys((environment, environment.removesuffix(SECOND_STAGE))):
         if image := images.get(name):
             path = os.path.join(cluster.text("images_directory"), image)
             return Launcher(Path(os.path.abspath(path)), "python3")

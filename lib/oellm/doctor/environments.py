@@ -13,7 +13,7 @@ from typing import NamedTuple
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests
-from oellm.clusters.runtime import Launcher, find_launcher, worker_command
+from oellm.clusters.runtime import SECOND_STAGE, Launcher, find_launcher, worker_command
 from oellm.core import json_codec
 from oellm.core.display import format_size
 from oellm.core.regular_files import open_regular
@@ -24,7 +24,6 @@ from oellm.images.image_record import find_other_digest, read_record
 from oellm.slurm.job_ends import last_line
 
 _BUILD = "build or pull it (oe-build), or set images.{name} and images_directory"
-_LATER = "-evaluate"
 # The settings of directories that every container sees.
 _SHARED = ("eval_base_dir", "hf_home")
 
@@ -44,7 +43,7 @@ class JobEnvironment(NamedTuple):
     @property
     def suites(self) -> list[str]:
         """The frameworks that it should have."""
-        return list(dict.fromkeys(key.removesuffix(_LATER) for key in self.keys))
+        return list(dict.fromkeys(key.removesuffix(SECOND_STAGE) for key in self.keys))
 
 
 def find_environments(cluster: Cluster) -> list[JobEnvironment]:
@@ -64,7 +63,7 @@ def find_environments(cluster: Cluster) -> list[JobEnvironment]:
 def find_sandbox_image(found: Iterable[JobEnvironment]) -> Path | None:
     """Return the image in which a model's programs run: that of a second stage if there is one."""
     images = {key: one.launcher.image for one in found for key in one.keys if one.launcher.image}
-    later = [image for key, image in images.items() if key.endswith(_LATER)]
+    later = [image for key, image in images.items() if key.endswith(SECOND_STAGE)]
     return next(iter([*later, *images.values()]), None)
 
 
