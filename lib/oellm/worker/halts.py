@@ -40,12 +40,16 @@ def describe_full_disk(error: BaseException | None) -> str:
 
 
 def describe_storage(error: OSError) -> str:
-    """Return what could not be written, and why: file, reason, and the room in its directory."""
+    """Return what could not be read or written, and why: the file and the reason.
+
+    For a full disk, the room in the file's directory comes last.
+    """
     reason = error.strerror or str(error)
     path = os.fspath(error.filename) if error.filename is not None else ""
     if not isinstance(path, str) or not path:
         return reason
-    room = _describe_room(os.path.dirname(os.path.abspath(path)))
+    is_full = error.errno in _FULL
+    room = _describe_room(os.path.dirname(os.path.abspath(path))) if is_full else ""
     return f"{path}: {reason}{room}"
 
 
