@@ -1,1 +1,1 @@
-"""What oe-build does: it makes, checks and lists the images of containers/."""
+"""What oe-build does: it builds, pulls, pushes, checks and lists images."""

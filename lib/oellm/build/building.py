@@ -35,6 +35,7 @@ from oellm.images.definitions import (
     select_arguments,
 )
 from oellm.images.image_files import find_runtime
+from oellm.images.image_record import StoredImage
 
 _IMAGE_NAME = re.compile(r"[\w.+-]+(?: [\w.+-]+)*")
 
@@ -198,11 +199,13 @@ class ImageCollection:
             for target in targets
         )
 
-    def _require_room(self, needed: Sequence[tuple[ImageTarget, object]], at_once: int) -> None:
+    def _require_room(
+        self, needed: Sequence[tuple[ImageTarget, StoredImage | None]], at_once: int
+    ) -> None:
         images: list[Need] = []
         unpacked: list[Need] = []
         for target, record in needed:
-            size = getattr(record, "size", None)
+            size = record.size if record else None
             image, temporary, *cache = needs_of_build(
                 target.inputs.base, target.path.parent, self._environ, known_size=size
             )

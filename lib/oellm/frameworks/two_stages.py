@@ -1,4 +1,4 @@
-"""What adapters share whose program generates in a first stage and evaluates in a second one."""
+"""What the adapters of programs share that generate in one stage and evaluate in a second."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TwoStageProgram(Catalogued):
 
 
 def require_usable(row: Row, fixed: Mapping[str, str]) -> None:
-    """Raise InputError, with the column, for what a program with a file of problems has not.
+    """Raise InputError, with the column, for what a program with a file of problems cannot do.
 
     `fixed` has the settings of generation that the program decides itself, with their values.
     """

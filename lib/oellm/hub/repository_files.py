@@ -1,4 +1,4 @@
-"""Single large files of data-set repositories, downloaded without the hub's cache."""
+"""Where single large files of data-set repositories are, for downloads without the hub's cache."""
 
 from __future__ import annotations
 

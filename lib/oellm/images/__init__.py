@@ -1,1 +1,1 @@
-"""Container images: the definitions that make them, and what is known of an image on disk."""
+"""Container images: their definitions and records, and the registries that have them."""
