@@ -142,6 +142,13 @@ def test_a_partition_that_slurm_hides(doctor: Doctor) -> None:
     assert "2 partitions, 1 job of" in found.text("slurm")
 
 
+def test_names_of_accounts_in_other_letters_than_slurm_keeps_them(doctor: Doctor) -> None:
+    doctor.settings |= {"account": "Acme_prod", "qos": "Normal"}
+    doctor.slurm.says("associations", "acme_prod|||||normal\n")
+    doctor.slurm.says("partition.gpu", "State=UP AllowAccounts=acme_prod AllowQos=normal")
+    assert doctor().wrong() == []
+
+
 def test_a_service_that_hangs_delays_no_other_check(doctor: Doctor) -> None:
     doctor.slurm.says("sinfo.hangs", "")
     began = time.monotonic()

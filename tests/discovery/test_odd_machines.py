@@ -110,6 +110,18 @@ def test_partitions_that_the_user_may_not_use_are_left_out() -> None:
     assert names == ["boost_fua_prod", "boost_usr_dbg"]
 
 
+def test_accounts_are_known_in_any_letters() -> None:
+    answers = recorded("leonardo-23.11")
+    answers["associations"] = answers["associations"].lower()
+    answers["user"] = "fua38_prod\n"
+    answers["associations"] += "fua38_prod||normal|7||normal\n"
+    found = settings(propose(machine(answers), "x", {"partition": "boost_fua_prod"}))
+    assert found["account"].value == "fua38_prod"
+    chosen = {"partition": "boost_fua_prod", "account": "Fua38_PROD"}
+    found = settings(propose(machine(answers), "x", chosen))
+    assert found["queue_limit"].value == 7
+
+
 def test_a_runtime_that_only_a_module_brings_is_loaded_in_jobs(tmp_path: Path) -> None:
     (tmp_path / "core").mkdir()
     (tmp_path / "core" / "apptainer.lua").touch()

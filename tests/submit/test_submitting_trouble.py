@@ -91,6 +91,23 @@ def test_limits_of_the_accounting_are_kept(
     assert associations == [("a", "gpu", "normal", "", "", "normal,long")]
 
 
+def test_limits_of_an_account_that_is_written_in_other_letters(
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+) -> None:
+    path = Path(rendered["run_dir"], "run.json")
+    record = json.loads(path.read_text())
+    record["cluster"] |= {"account": "Acme", "qos": "Normal"}
+    path.write_text(json.dumps(record))
+    slurm.says("associations", "acme||long|2||normal\n")
+    slurm.says("qos", "normal|3|\n")
+    slurm.has_queued("7 0 acme normal")
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert slurm.submitted() == ["0"]
+    slurm.says("associations", "acme||long|9||normal\n")
+    run("oe-submit", rendered["run_dir"], env=slurm.env)
+    assert slurm.submitted() == ["1"]
+
+
 def test_a_submit_limit_means_lack_of_room_only_if_jobs_are_queued(
     run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from oellm.discovery.machine import Machine
 from oellm.discovery.partition_views import PartitionView
 from oellm.discovery.proposed_setting import Alternative, ProposedSetting, alternatives
-from oellm.slurm.accounting import Association, QosLimits
+from oellm.slurm.accounting import Association, QosLimits, is_among
 from oellm.slurm.notation import parse_count
 
 # Variables that name the account to Slurm's own commands.
@@ -26,12 +26,12 @@ def propose_account(
     denied = view.rules.denied("Accounts")
 
     def fits(account: str) -> bool:
-        return account not in denied and (allowed is None or account in allowed)
+        return not is_among(account, denied) and (allowed is None or is_among(account, allowed))
 
     known = [account for account in machine.accounts() if fits(account)]
     environ = machine.environ
     named = [(environ[name], f"${name}") for name in _VARIABLES if environ.get(name)]
-    if facts.default_account in known:
+    if is_among(facts.default_account, known):
         named.append((facts.default_account, "your default account (sacctmgr)"))
     named += [(account, "your only account (sacctmgr)") for account in known if len(known) == 1]
     named += [(account, "your first account (sacctmgr)") for account in known]
@@ -59,9 +59,9 @@ def propose_qos(
         return None
     mine = _associations(machine, account)
     owned = machine.qos_names()
-    if any(association.default_qos in allowed for association in mine):
+    if any(is_among(association.default_qos, allowed) for association in mine):
         return None
-    usable = [name for name in allowed if name in owned or not owned]
+    usable = [name for name in allowed if not owned or is_among(name, owned)]
     if owned and usable:
         origin = f"the partition {view.name} needs it (scontrol), and you have it (sacctmgr)"
         return ProposedSetting("qos", usable[0], origin, others=alternatives(usable[1:]))
@@ -111,14 +111,14 @@ def qos_limits(
     defaults = (association.default_qos for association in _associations(machine, account))
     name = qos or next(filter(None, defaults), "")
     for each in dict.fromkeys((name, view.rules.text("QoS"))):
-        if each in machine.facts.qos:
-            yield machine.facts.qos[each]
+        if limits := machine.facts.qos.get(each.lower()):
+            yield limits
 
 
 def _associations(machine: Machine, account: str) -> list[Association]:
     known = machine.facts.associations or []
-    return [each for each in known if not account or each.account == account]
+    return [each for each in known if not account or is_among(each.account, [account])]
 
 
 def _without(names: Iterable[str], name: str) -> tuple[Alternative, ...]:
-    return alternatives(each for each in names if each != name)
+    return alternatives(each for each in names if not is_among(each, [name]))

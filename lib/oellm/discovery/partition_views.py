@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from oellm.core.display import format_count
 from oellm.discovery.gpu_makers import is_slice
 from oellm.discovery.slurm_facts import SlurmFacts
+from oellm.slurm.accounting import is_among
 from oellm.slurm.gres import GpuCount, parse_tres_gpus
 from oellm.slurm.notation import parse_count, parse_time_limit
 from oellm.slurm.partitions import NodeGroup, PartitionRules
@@ -110,13 +111,12 @@ class PartitionView:
         known = sum(group.nodes for group in groups if group.is_usable)
         return known if groups else parse_count(self.rules.text("TotalNodes"))
 
-    def refuses(self, accounts: Iterable[str], qos: Iterable[str], groups: Iterable[str]) -> bool:
+    def refuses(self, accounts: Sequence[str], qos: Sequence[str], groups: Sequence[str]) -> bool:
         """Return whether none of these may use it; a list that is empty is unknown."""
         for what, owned in (("Accounts", accounts), ("Qos", qos), ("Groups", groups)):
-            mine = set(owned)
+            mine = [each for each in owned if not is_among(each, self.rules.denied(what))]
             allowed = self.rules.allowed(what)
-            denied = self.rules.denied(what)
-            if mine and (not mine - set(denied) or (allowed and mine.isdisjoint(allowed))):
+            if owned and not any(not allowed or is_among(each, allowed) for each in mine):
                 return True
         return False
 

@@ -42,7 +42,7 @@ class SlurmFacts:
         details: `scontrol show node`, by the node's name, of one node of each kind.
         associations: The user's accounts; None if unknown.
         default_account: The account that Slurm charges if a job names none.
-        qos: Limits of the QOS that the user or a partition has, by name.
+        qos: Limits of the QOS that the user or a partition has, by name in small letters.
         failures: What each command said that did not answer.
     """
 
@@ -126,4 +126,4 @@ def _ask_accounting(facts: SlurmFacts, user: str, interview: _Interview) -> None
     if known := sorted(set(filter(None, names))):
         none: list[QosLimits] = []
         limits = interview.attempt(lambda ask: ask_qos_limits(known, ask), none)
-        facts.qos = {limit.name: limit for limit in limits}
+        facts.qos = {limit.name.lower(): limit for limit in limits}

@@ -15,7 +15,7 @@ from oellm.errors import OellmError
 from oellm.plan import batch_script, job_resources
 from oellm.plan.batch_script import ScriptFrame
 from oellm.runs.run_record import Array
-from oellm.slurm.accounting import Association, ask_associations
+from oellm.slurm.accounting import Association, ask_associations, is_among
 from oellm.slurm.clusters import cluster_option, find_clusters
 from oellm.slurm.commands import SlurmUnavailableError, ask_configuration, call_slurm
 from oellm.slurm.notation import parse_time_limit
@@ -120,9 +120,9 @@ class SlurmChecks:
         """Return why a partition takes no jobs of this user; empty if nothing says so."""
         for key, kind in (("account", "Accounts"), ("qos", "Qos")):
             name, allowed = self._cluster.text(key), rules.allowed(kind)
-            if name and allowed is not None and name not in allowed:
+            if name and allowed is not None and not is_among(name, allowed):
                 return f"takes only {kind.lower()} {','.join(allowed)}, not {name}"
-            if name and name in rules.denied(kind):
+            if name and is_among(name, rules.denied(kind)):
                 return f"refuses {kind.lower()} {name}"
         groups = rules.allowed("Groups")
         if groups is not None and set(groups).isdisjoint(group_names()):
@@ -140,16 +140,18 @@ class SlurmChecks:
             text = f"Slurm's accounting does not know {user_name()}"
             yield found_doubtful("account", text, "ask the site for an account")
             return
-        if account and account not in accounts:
+        if account and not is_among(account, accounts):
             text = f"{user_name()} may not use account {account}"
             yield found_wrong("account", text, _set("account", accounts))
         else:
             others = "" if account else f"none is set: one of {', '.join(accounts)}"
             yield found_ok("account", others or f"{account} is one of yours")
         if qos:
-            ours = [each for each in associations if account in ("", each.account)]
+            ours = [
+                each for each in associations if not account or is_among(account, [each.account])
+            ]
             known = sorted({name for each in ours for name in each.qos_names()})
-            if known and qos not in known:
+            if known and not is_among(qos, known):
                 yield found_wrong("qos", f"you may not use QOS {qos}", _set("qos", known))
             else:
                 yield found_ok("qos", f"{qos} is one of yours")

@@ -13,6 +13,14 @@ Ask = Callable[[Sequence[str]], str]
 _SHOW = ("sacctmgr", "--noheader", "--parsable2", "show")
 
 
+def is_among(name: str, names: Iterable[str]) -> bool:
+    """Return whether an account or QOS is one of some.
+
+    The accounting keeps names in small letters, whatever people write.
+    """
+    return name.lower() in map(str.lower, names)
+
+
 class Association(NamedTuple):
     """What the accounting says about a user in one account; a field is empty if unknown."""
 

@@ -11,7 +11,7 @@ from oellm.core.log import Log
 from oellm.core.paths import user_name
 from oellm.errors import OellmError
 from oellm.runs.run_directory import Run
-from oellm.slurm.accounting import ask_associations, ask_qos_limits
+from oellm.slurm.accounting import ask_associations, ask_qos_limits, is_among
 from oellm.slurm.clusters import OWN
 from oellm.slurm.commands import ask_configuration, ask_slurm
 from oellm.slurm.queue import QueuedElement
@@ -91,7 +91,7 @@ def _ask_accounting_limits(run: Run, cluster: str) -> list[Limit]:
     associations = [
         association
         for association in ask_associations(user_name(), cluster)
-        if run.setting("account") in (None, "", association.account)
+        if is_among(run.setting("account") or association.account, [association.account])
         and association.partition in ("", run.setting("partition"))
     ]
     if len({association.account for association in associations}) != 1:
@@ -105,7 +105,7 @@ def _ask_accounting_limits(run: Run, cluster: str) -> list[Limit]:
     qos = run.setting("qos") or associations[0].default_qos
     if qos:
         limits += [
-            Limit(f"MaxSubmitJobsPerUser of QOS {qos}", most, qos=qos)
+            Limit(f"MaxSubmitJobsPerUser of QOS {qos}", most, qos=limited.name)
             for limited in ask_qos_limits([qos])
             if (most := _parse_number(limited.max_submit_jobs)) is not None
         ]
