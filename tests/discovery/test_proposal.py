@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from oellm.discovery import slurm_facts
+from oellm.discovery import slurm_facts, storage
 from oellm.discovery.gpu_makers import AMD, NVIDIA, find_maker, is_slice
 from oellm.discovery.login_hosts import clean_name, host_pattern, place_name
 from oellm.discovery.storage import find_storage
@@ -186,6 +186,23 @@ def test_directories_are_those_in_which_one_may_write(tmp_path: Path) -> None:
     assert found[2].origin.startswith("your home directory")
     assert len(found) == 3
     assert found[0].free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.5)
+
+
+def test_file_systems_that_hang_do_not_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_: str) -> str:
+        time.sleep(60)
+        return ""
+
+    monkeypatch.setattr(storage, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(storage, "file_system_type", hang)
+    environ = {f"WORK_{name}": str(tmp_path / name) for name in "abc"}
+    for place in environ.values():
+        Path(place).mkdir()
+    began = time.monotonic()
+    assert find_storage(environ, []) == []
+    assert time.monotonic() - began < 2
 
 
 @pytest.mark.parametrize(

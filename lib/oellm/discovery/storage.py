@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -70,9 +71,11 @@ def find_storage(environ: Mapping[str, str], names: Iterable[str]) -> list[Stora
     home = os.path.expanduser("~")
     wanted = {**named, **{path: "found" for path in usual if path not in named}}
     found = [_Look(path, origin) for path, origin in wanted.items() if path != home]
-    places = [place for look in found if (place := look.result())]
+    look_at_home = _Look(home, "your home directory, whose quota may be small")
+    deadline = time.monotonic() + _PATIENCE_S
+    places = [place for look in found if (place := look.result(deadline))]
     places.sort(key=lambda place: (place.is_local, place.free < _LEAST_ROOM))
-    at_home = _Look(home, "your home directory, whose quota may be small").result()
+    at_home = look_at_home.result(deadline)
     return [*places, *([at_home] if at_home else [])]
 
 
@@ -84,8 +87,8 @@ class _Look:
         self._thread = threading.Thread(target=self._look, args=(path, origin), daemon=True)
         self._thread.start()
 
-    def result(self) -> Storage | None:
-        self._thread.join(_PATIENCE_S)
+    def result(self, deadline: float) -> Storage | None:
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         return self._place
 
     def _look(self, path: str, origin: str) -> None:
