@@ -122,6 +122,11 @@ def test_accounts_are_known_in_any_letters() -> None:
     assert found["queue_limit"].value == 7
 
 
+def test_a_slurm_whose_accounting_is_null_has_none() -> None:
+    answers = {"config": "ClusterName = x\nAccountingStorageType   = (null)\n"}
+    assert machine(answers).facts.has_accounting is False
+
+
 def test_a_runtime_that_only_a_module_brings_is_loaded_in_jobs(tmp_path: Path) -> None:
     (tmp_path / "core").mkdir()
     (tmp_path / "core" / "apptainer.lua").touch()

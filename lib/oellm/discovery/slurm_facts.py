@@ -59,7 +59,7 @@ class SlurmFacts:
     def has_accounting(self) -> bool | None:
         """Return whether this Slurm knows accounts; None if it does not say."""
         kind = self.configuration.get("AccountingStorageType")
-        return None if kind is None else not kind.endswith("/none")
+        return None if kind is None else kind != "(null)" and not kind.endswith("/none")
 
     @property
     def needs_association(self) -> bool:
