@@ -20,6 +20,7 @@ from pathlib import Path
 import docopt
 import pytest
 
+from oellm.doctor.machine_checks import check_hub
 from oellm.images.image_record import StoredImage, record_path
 from support.doctor import Doctor, read_found
 from support.processes import ROOT, Run, clean_environment
@@ -347,6 +348,16 @@ def test_the_hub_and_the_token(doctor: Doctor, address: str) -> None:
     found = doctor(env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert found.state("hub") == "warning"
     assert "does not answer" in found.text("hub")
+
+
+def test_a_token_of_the_current_directory_is_nobodys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    (tmp_path / "token").write_text("hf_right")
+    monkeypatch.chdir(tmp_path)
+    environ = {"HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "none")}
+    (found,) = check_hub(environ, "")
+    assert "no token" in found.text
 
 
 def test_people_get_lines_that_fit_their_terminal(doctor: Doctor, tmp_path: Path) -> None:

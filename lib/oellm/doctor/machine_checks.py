@@ -78,7 +78,8 @@ def _find_token(environ: Mapping[str, str], hf_home: str) -> str:
         environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
     )
     given = environ.get("HF_TOKEN_PATH")
-    for path in filter(None, (given, os.path.join(home, "token"), os.path.join(hf_home, "token"))):
+    places = [given, os.path.join(home, "token"), hf_home and os.path.join(hf_home, "token")]
+    for path in filter(None, places):
         with contextlib.suppress(OSError, ValueError):
             return read_regular(path, STATE).decode().strip()
     return ""
