@@ -231,6 +231,13 @@ def test_faults_of_images(doctor: Doctor, image: Path) -> None:
     assert "apptainer is not on PATH -> load its module" in doctor().text("runtime")
 
 
+def test_a_failing_line_of_setup_is_no_missing_runtime(doctor: Doctor, image: Path) -> None:
+    doctor.settings["setup"] = ["load_no_module"]
+    text = doctor().text("runtime")
+    assert text.startswith("the lines of setup fail: ")
+    assert "load_no_module: command not found" in text
+
+
 def test_faults_of_pythons(doctor: Doctor, image: Path, tmp_path: Path) -> None:
     old = tmp_path / "old-python"
     old.write_text("#!/bin/sh\nexit 1\n")

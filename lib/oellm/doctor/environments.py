@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,6 +25,19 @@ from oellm.slurm.job_ends import last_line
 _BUILD = "build or pull it (oe-build), or set images.{name} and images_directory"
 # The settings of directories that every container sees.
 _SHARED = ("eval_base_dir", "hf_home")
+
+
+# The setup lines, then the path and the version of the first runtime; nothing if there is none.
+_FIND_RUNTIME = """set -eo pipefail
+exec 3>&1 >&2
+{setup}
+for name in "$@"; do
+    if path=$(command -v "$name"); then
+        echo "$path" >&3
+        exec "$path" --version >&3
+    fi
+done
+"""
 
 
 class JobEnvironment(NamedTuple):
@@ -72,20 +84,20 @@ def check_runtime(cluster: Cluster) -> Iterator[Diagnosis]:
     name = cluster.text("container_runtime") or "auto"
     names = ("apptainer", "singularity") if name == "auto" else (name,)
     remedy = "load its module (setting setup: module load …), or set container_runtime"
-    for each in names:
-        script = "\n".join(["set -e", *cluster.items("setup"), 'exec "$0" --version'])
-        done = subprocess.run(
-            ["bash", "-c", script, each], capture_output=True, text=True, check=False
-        )
-        if done.returncode == 0:
-            path = shutil.which(each)
-            yield found_ok("runtime", done.stdout.strip() + (f", {path}" if path else ""))
-            return
-        if done.returncode != 127:
-            yield found_wrong("runtime", f"{each} --version: {last_line(done.stderr)}", remedy)
-            return
-    text = f"neither {' nor '.join(names)} is" if len(names) > 1 else f"{name} is not"
-    yield found_wrong("runtime", f"{text} on PATH", remedy)
+    script = _FIND_RUNTIME.format(setup="\n".join(cluster.items("setup")))
+    command = ["bash", "-c", script, "bash", *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path, _, version = done.stdout.strip().partition("\n")
+    if done.returncode:
+        reason = last_line(done.stderr) or f"status {done.returncode}"
+        failed = f"{os.path.basename(path)} --version" if path else "the lines of setup fail"
+        text = f"{failed}: {reason}"
+        yield found_wrong("runtime", text, remedy)
+    elif not path:
+        text = f"neither {' nor '.join(names)} is" if len(names) > 1 else f"{name} is not"
+        yield found_wrong("runtime", f"{text} on PATH", remedy)
+    else:
+        yield found_ok("runtime", f"{version}, {path}")
 
 
 def check_environment(
