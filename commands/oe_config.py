@@ -74,10 +74,11 @@ def _config(arguments: cli.Arguments) -> int:
     decided = read_decided(arguments["--set"])
     propose = _proposer(arguments["FILE"], arguments["--cluster"], clusters)
     proposal = _agree(propose, decided, clusters, is_asking=not arguments["--yes"])
-    if proposal is None or not _may_write(proposal, clusters, arguments):
+    # Somebody may have edited the file during the dialogue.
+    if proposal is None or not _may_write(proposal, read_own_clusters(os.environ), arguments):
         cli.message("nothing was written")
         return ExitStatus.FAILED
-    written = clusters.with_entry(proposal.name, proposal.entry())
+    written = read_own_clusters(os.environ).with_entry(proposal.name, proposal.entry())
     write_own_clusters(written, proposal.name, os.environ)
     cli.message(f"{written.path}: wrote the cluster {proposal.name}")
     if problem := host_problem(written, proposal.name, os.environ):

@@ -242,6 +242,22 @@ def test_what_is_open_is_asked_for_first(tmp_path: Path) -> None:
     assert own_file(node)["clusters"]["my-jupiter"]["account"] == "a42"
 
 
+def test_edits_that_are_made_during_the_dialogue_stay(node: LoginNode, tmp_path: Path) -> None:
+    asked = converse("oe-config", env=node.environment(tmp_path), cwd=tmp_path)
+    asked.expect("What next?")
+    node.file.parent.mkdir()
+    node.file.write_text('{"clusters": {"other": {"partition": "gpu"}}}')
+    asked.send("\r")
+    assert end(asked) == 0
+    assert list(own_file(node)["clusters"]) == ["other", "my-snellius"]
+
+
+def test_what_a_given_entry_unsets_stays_unset(run: Run, node: LoginNode) -> None:
+    given = {"clusters": {"mine": {"account": None, "eval_base_dir": "/work"}}}
+    run("oe-config", "--yes", "-", stdin=json.dumps(given), env=node.env)
+    assert own_file(node) == given
+
+
 def test_somebody_keeps_the_entry_that_is_there(run: Run, node: LoginNode, tmp_path: Path) -> None:
     run("oe-config", "--yes", "--set=venv=/v", env=node.env)
     before = node.file.read_text()

@@ -73,7 +73,7 @@ def propose_given(name: str, entry: Mapping[str, Any], source: str) -> Proposal:
     given = [
         ProposedSetting(settings.setting_name(key), value, source) for key, value in entry.items()
     ]
-    return Proposal(name, given)
+    return Proposal(name, given, decided=frozenset(each.key for each in given))
 
 
 def propose(machine: Machine, name: str, decided: Mapping[str, Any]) -> Proposal:
@@ -106,7 +106,7 @@ def with_decided(proposal: Proposal, decided: Mapping[str, Any]) -> Proposal:
         by_key[key] = known._replace(value=chosen, origin="your choice", is_open=False)
     order = {key: place for place, key in enumerate(schema.table("cluster"))}
     ordered = sorted(by_key.values(), key=lambda each: order.get(each.key, len(order)))
-    return proposal._replace(settings=ordered, decided=frozenset(decided))
+    return proposal._replace(settings=ordered, decided=proposal.decided | frozenset(decided))
 
 
 def _chosen(key: str, setting: ProposedSetting | None, decided: Mapping[str, Any]) -> str:
