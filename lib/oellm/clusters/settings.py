@@ -48,7 +48,7 @@ _REFUSED = {
 
 
 def setting_name(name: str) -> str:
-    """Return the name of a setting, which may be given by its other one."""
+    """Return a setting's own name, given that or its other name."""
     return _other_names().get(name, name)
 
 

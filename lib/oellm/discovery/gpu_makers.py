@@ -32,7 +32,7 @@ _NVIDIA = re.compile(
 
 
 def find_maker(name: str) -> GpuMaker | None:
-    """Return who made the GPUs of which a type, a feature or a partition has its name, or None."""
+    """Return the maker that a type, feature or partition is named after; None if unknown."""
     words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if word]
     if any(_AMD.fullmatch(word) for word in words):
         return AMD

@@ -163,7 +163,7 @@ class NodeProbe:
                 yield found._replace(check=f"locks {key}")
 
     def _check_images(self) -> _Found:
-        """Start what the worker's own container was not: images of programs, as it would."""
+        """Start the images of programs. The worker's own container has started already."""
         commands = NodeCommands(self._cluster, self._run.path)
         with tempfile.TemporaryDirectory(dir=self._run.path) as name:
             program = Path(name, "probe.py")

@@ -40,7 +40,7 @@ from oellm.submit.job_environment import job_environment
 from oellm.submit.local_gpus import LocalGpus
 from oellm.submit.sbatch_errors import find_settings
 
-# What Slurm means by a reason, and the settings that it may be about. The words of others do.
+# What Slurm's reasons for waiting mean.
 _REASONS = {
     "Resources": "no node has room for it now",
     "Priority": "other jobs come first",
@@ -51,7 +51,7 @@ _REASONS = {
     "Licenses": "a licence is not free",
     "Reservation": "its reservation has not begun",
 }
-# Of these, it waits for ever.
+# Reasons for which a job would wait forever.
 _HOPELESS = {
     "AccountNotAllowed": "the partition refuses the account",
     "BadConstraints": "no node has what it asks for (gpu_constraint, gpu_gres)",

@@ -36,7 +36,7 @@ def is_lack_of_room(error: str) -> bool:
 
 
 def find_settings(error: str) -> list[str]:
-    """Return the settings that what sbatch refuses is about; none if that is not known."""
+    """Return the settings that an error of sbatch is about; none if unknown."""
     limit = _POLICY_LIMIT.search(error)
     text = (limit.group(1) if limit else error).lower()
     return list(
