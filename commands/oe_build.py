@@ -140,10 +140,8 @@ def _options(arguments: cli.Arguments) -> Options:
     from oellm.build.building import parse_arguments
     from oellm.core import tables
 
-    layout = arguments["--format"] or ("table" if sys.stdout.isatty() else "jsonl")
     formats = (*tables.STREAMED, *tables.TABLES)
-    if layout not in formats:
-        raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
+    layout = tables.choose_format(arguments["--format"], sys.stdout, formats, piped="jsonl")
     actions = [name for name in ("--list", "--verify", "--pull", "--push") if arguments[name]]
     if len(actions) > 1:
         raise UsageError(f"{' and '.join(actions)} exclude each other")

@@ -61,7 +61,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus, UsageError
+from oellm.errors import ExitStatus
 
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
@@ -87,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    layout = arguments["--format"] or ("table" if sys.stdout.isatty() else "jsonl")
-    if layout not in _FORMATS:
-        raise UsageError(f"--format: expected one of {', '.join(_FORMATS)}, got {layout!r}")
+    from oellm.core import tables
+
+    layout = tables.choose_format(arguments["--format"], sys.stdout, _FORMATS, piped="jsonl")
     return Options(
         job=arguments["--job"],
         cluster=arguments["--cluster"],

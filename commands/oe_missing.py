@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def read_options(arguments: cli.Arguments) -> Options:
     """Return the command line; raises UsageError for values that it cannot have."""
+    from oellm.core import tables
     from oellm.runs.places.named_runs import find_directories, find_directory
 
     if not arguments["--in"]:
@@ -117,9 +118,7 @@ def read_options(arguments: cli.Arguments) -> Options:
             f"--in: expected one manifest at most, got {len(arguments['PATH'])} paths; "
             "repeat --in for several directories"
         )
-    layout = arguments["--format"] or ("table" if sys.stdout.isatty() else "csv")
-    if layout not in ("table", "csv"):
-        raise UsageError(f"--format: expected table or csv, got {layout!r}")
+    layout = tables.choose_format(arguments["--format"], sys.stdout, ("table", "csv"))
     paths = cli.input_paths(arguments)
     return Options(
         # With --in, it is a manifest.

@@ -71,9 +71,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    layout = arguments["--format"] or ("table" if sys.stdout.isatty() else "jsonl")
-    if layout not in _FORMATS:
-        raise UsageError(f"--format: expected one of {', '.join(_FORMATS)}, got {layout!r}")
+    from oellm.core import tables
+
+    layout = tables.choose_format(arguments["--format"], sys.stdout, _FORMATS, piped="jsonl")
     if arguments["--executor"] not in (None, "slurm", "local"):
         raise UsageError(f"--executor: expected slurm or local, got {arguments['--executor']!r}")
     return Options(

@@ -125,12 +125,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    layout, run_dirs = arguments["--format"], arguments["RUN_DIR"]
-    if layout not in (None, *_FORMATS):
-        raise UsageError(f"--format: expected one of {', '.join(_FORMATS)}, got {layout!r}")
-    if arguments["--watch"] and (layout or arguments["--shards"]):
+    from oellm.core import tables
+
+    run_dirs = arguments["RUN_DIR"]
+    layout = tables.choose_format(arguments["--format"], sys.stdout, _FORMATS)
+    if arguments["--watch"] and (arguments["--format"] or arguments["--shards"]):
         raise UsageError("--watch has its own format: leave out --format and --shards")
-    layout = layout or ("table" if sys.stdout.isatty() else "csv")
     if arguments["--shards"] and layout not in ("csv", "jsonl"):
         raise UsageError("--shards is for the formats csv and jsonl; the others always have shards")
     if (arguments["--watch"] or arguments["--log"]) and len(run_dirs) != 1:

@@ -238,10 +238,7 @@ def choose_format(asked: str | None, stream: TextIO, *more: str) -> str:
 
     Raises UsageError unless it is one of FORMATS or `more`, and can be written.
     """
-    layout = asked or ("table" if stream.isatty() else "csv")
-    formats = (*FORMATS, *more)
-    if layout not in formats:
-        raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
+    layout = tables.choose_format(asked, stream, (*FORMATS, *more))
     if layout == "parquet" and stream.isatty():
         raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
     return layout

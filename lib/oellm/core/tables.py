@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, TextIO
 from oellm.core import display, json_codec
 from oellm.core.csv_records import csv_text
 from oellm.core.display import parse_time
-from oellm.errors import InputError, MachineError
+from oellm.errors import InputError, MachineError, UsageError
 
 # One value for each column.
 Values = Sequence[Any]
@@ -24,6 +24,19 @@ TABLES = ("table", "markdown", "latex", "html")
 _EMPTY = (None, "", "none")
 # Rows in a row group, the number that is in memory at a time.
 _ROW_GROUP = 100_000
+
+
+def choose_format(
+    asked: str | None, stream: TextIO, formats: Sequence[str], *, piped: str = "csv"
+) -> str:
+    """Return the format to write: what is asked for, else table on a terminal, else `piped`.
+
+    Raises UsageError unless it is one of `formats`.
+    """
+    layout = asked or ("table" if stream.isatty() else piped)
+    if layout not in formats:
+        raise UsageError(f"--format: expected one of {', '.join(formats)}, got {layout!r}")
+    return layout
 
 
 def write_rows(
