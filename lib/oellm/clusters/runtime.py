@@ -8,6 +8,7 @@ called an environment here is a key of the settings `images` and `venvs`: a fram
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ from oellm.errors import MachineError
 
 # What the key of a second stage ends with; without an entry it has the environment of the first.
 SECOND_STAGE = "-evaluate"
+# The programs that run containers; the first one on PATH is taken.
+RUNTIMES = ("apptainer", "singularity")
 # Directory of NLTK's packages, below hf_home.
 NLTK = "nltk_data"
 # Arguments of containers that need an accelerator, which a login node lacks.
@@ -42,6 +45,16 @@ if [ "$1" = auto ]; then
 fi
 exec "$@"
 """
+
+
+def runtime_names(setting: str) -> tuple[str, ...]:
+    """Return the programs that the setting container_runtime means."""
+    return RUNTIMES if setting in ("", "auto") else (setting,)
+
+
+def which_runtime(names: Iterable[str] = RUNTIMES) -> str:
+    """Return the path of the first program that is on PATH; empty if none is."""
+    return next((path for name in names if (path := shutil.which(name))), "")
 
 
 class Launcher(NamedTuple):

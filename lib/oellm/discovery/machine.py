@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from oellm.clusters.runtime import which_runtime
 from oellm.core.paths import group_names, user_name
 from oellm.discovery.login_hosts import own_host_name
 from oellm.discovery.partition_views import PartitionView, partition_views
@@ -15,7 +16,6 @@ from oellm.discovery.slurm_facts import SlurmFacts, ask_facts
 from oellm.discovery.storage import Storage, find_storage
 from oellm.errors import MachineError
 
-_RUNTIMES = ("apptainer", "singularity")
 _MODULES = ("apptainer", "singularity", "singularity-ce", "singularityce", "singularitypro")
 _COMMANDS = ("scontrol", "sinfo", "sbatch", "squeue")
 
@@ -70,7 +70,7 @@ def look_at_machine(environ: Mapping[str, str]) -> Machine:
         )
     user, groups = user_name(), group_names()
     facts = ask_facts(user)
-    found = next((path for name in _RUNTIMES if (path := shutil.which(name))), "")
+    found = which_runtime()
     return Machine(
         host=own_host_name(),
         groups=groups,

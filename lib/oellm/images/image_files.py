@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from oellm.clusters.runtime import RUNTIMES, runtime_names, which_runtime
 from oellm.core import json_codec
 from oellm.errors import MachineError
 
-_RUNTIMES = ("apptainer", "singularity")
 # Prints the versions of packages as JSON.
 _VERSIONS = """
 import importlib.metadata, importlib.util, json, sys
@@ -39,10 +38,9 @@ def find_runtime(setting: str) -> str:
 
     Raises MachineError if it is not on PATH.
     """
-    names = _RUNTIMES if setting in ("", "auto", "none") else (setting,)
-    for name in names:
-        if found := shutil.which(name):
-            return found
+    names = runtime_names("auto" if setting == "none" else setting)
+    if found := which_runtime(names):
+        return found
     missing = f"{names[0]} is not" if len(names) == 1 else f"neither {' nor '.join(names)} is"
     raise MachineError(f"{missing} on PATH: images are made and tested on a machine that has it")
 
@@ -66,7 +64,7 @@ def read_labels(runtime: str, image: Path) -> dict[str, str]:
 def environment_of_image(environ: Mapping[str, str]) -> dict[str, str]:
     """Return an environment in which a program of an image finds no package of the user."""
     kept = {name: value for name, value in environ.items() if name not in _FOREIGN}
-    kept |= {f"{runtime.upper()}ENV_PYTHONNOUSERSITE": "1" for runtime in _RUNTIMES}
+    kept |= {f"{runtime.upper()}ENV_PYTHONNOUSERSITE": "1" for runtime in RUNTIMES}
     return kept
 
 

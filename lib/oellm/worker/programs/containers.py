@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,12 @@ from typing import NamedTuple
 from oellm.clusters import gpu_variables
 from oellm.clusters.binds import bind_line, bind_option, list_binds
 from oellm.clusters.cluster import Cluster
-from oellm.clusters.runtime import ACCELERATOR_ARGUMENTS, worker_variables
+from oellm.clusters.runtime import (
+    ACCELERATOR_ARGUMENTS,
+    runtime_names,
+    which_runtime,
+    worker_variables,
+)
 from oellm.core import redaction
 from oellm.core.regular_files import open_regular_text
 from oellm.errors import MachineError
@@ -21,7 +25,6 @@ from oellm.runs.run_directory import BINDS
 
 # A program must not see another one's Python, and it is no child of a batch script of ours.
 _NOT_FOR_PROGRAMS = ("PYTHONPATH", "PYTHONHOME", "OELLM_SCRIPT_PID")
-_RUNTIMES = ("apptainer", "singularity")
 
 
 class Paths(NamedTuple):
@@ -98,11 +101,9 @@ class NodeCommands:
 
     def runtime(self) -> str:
         """Return the program that runs containers; raises MachineError if there is none."""
-        name = self._cluster.text("container_runtime")
-        names = _RUNTIMES if name in ("", "auto") else (name,)
-        for each in names:
-            if path := shutil.which(each):
-                return path
+        names = runtime_names(self._cluster.text("container_runtime"))
+        if path := which_runtime(names):
+            return path
         raise MachineError(f"{' and '.join(names)}: not on PATH of {os.uname().nodename}")
 
     def _bind_options(self, paths: Paths) -> list[str]:
