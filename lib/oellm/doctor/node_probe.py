@@ -25,7 +25,7 @@ from oellm.doctor.probe_directory import FINDINGS, OUTSIDE, PROBE, ProbeFacts
 from oellm.errors import ExitStatus, OellmError
 from oellm.manifest.rows import Row
 from oellm.runs import run_directory
-from oellm.runs.provenance import accelerator_facts, describe_devices
+from oellm.runs.provenance import accelerator_facts, describe_devices, own_image
 from oellm.runs.run_directory import WORKER, Run
 from oellm.worker import gpu_check
 from oellm.worker.programs.containers import NodeCommands, Paths
@@ -98,7 +98,7 @@ class NodeProbe:
 
         suite = self._array.eval_suite
         version = describe_packages([suite])[suite]
-        place = "its container" if gpu_check.find_image() else sys.executable
+        place = "its container" if own_image() else sys.executable
         if version is None:
             text = f"{place} lacks {suite}"
             yield found_wrong("start", text, f"set images.{suite} or venvs.{suite}")

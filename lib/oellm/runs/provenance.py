@@ -121,6 +121,12 @@ def cpu_model(root: str) -> str:
     return found.get("model name") or ", ".join(parts)
 
 
+def own_image() -> str:
+    """Return the image that this process runs in; empty if it runs in none."""
+    paths = (os.environ.get(f"{name}_CONTAINER", "") for name in ("APPTAINER", "SINGULARITY"))
+    return next(filter(None, paths), "")
+
+
 def container_facts(root: str) -> dict[str, str]:
     """Return facts about the image that this process runs in; none if it runs in no container.
 
@@ -128,8 +134,7 @@ def container_facts(root: str) -> dict[str, str]:
     definition file, which Apptainer keeps in the images that it builds from one. Unknown facts are
     left out.
     """
-    paths = (os.environ.get(f"{name}_CONTAINER", "") for name in ("APPTAINER", "SINGULARITY"))
-    path = next(filter(None, paths), "")
+    path = own_image()
     if not path:
         return {}
     try:

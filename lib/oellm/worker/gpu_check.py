@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from oellm.clusters import gpu_variables
 from oellm.manifest.rows import Row
+from oellm.runs.provenance import own_image
 from oellm.runs.run_directory import Run
 from oellm.worker.halts import Halt
 
@@ -73,7 +74,7 @@ def find_obstacle(count: int, root: str = "/") -> str:
         return "this machine shows none"
     has_only_nvidia = any(_find(root, _OF_NVIDIA)) and not any(_find(root, _OF_OTHERS))
     if has_only_nvidia and not _has_nvidia_library():
-        hint = "is --nv missing in container_args?" if find_image() else "is the driver installed?"
+        hint = "is --nv missing in container_args?" if own_image() else "is the driver installed?"
         return f"NVIDIA's driver library libcuda.so.1 is not there; {hint}"
     return ""
 
@@ -127,7 +128,7 @@ def describe_sight(root: str = "/") -> str:
     devices = sorted(str(path.relative_to(root)) for path in _find(root, _DEVICES))
     shown = ", ".join(f"/{name}" for name in devices[:8]) or "no /dev/nvidia*, no /dev/kfd"
     parts = [gpu_variables.describe_variables(os.environ), shown, *map(_ask_tool, _TOOLS)]
-    if image := find_image():
+    if image := own_image():
         parts.append(f"in the container {image}")
     return "; ".join(parts)
 
@@ -163,12 +164,6 @@ def _has_nvidia_library() -> bool:
     except OSError:
         return False
     return True
-
-
-def find_image() -> str:
-    """Return the image that this process runs in; empty if it runs in none."""
-    names = ("APPTAINER_CONTAINER", "SINGULARITY_CONTAINER")
-    return next(filter(None, map(os.environ.get, names)), "") or ""
 
 
 def _ask_tool(name: str) -> str:
