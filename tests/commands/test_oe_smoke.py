@@ -102,6 +102,27 @@ def test_jobs_are_cancelled_if_it_is_stopped(run: Run, tmp_path: Path, slurm: Fa
     assert slurm.queue() == []
 
 
+def test_jobs_are_cancelled_if_not_all_can_be_submitted(
+    run: Run, tmp_path: Path, slurm: FakeSlurm
+) -> None:
+    env = {**slurm.env, "OELLM_CLUSTER": "slurm", "EVAL_BASE_DIR": str(tmp_path / "base")}
+    env |= {"OELLM_CACHE_DIR": str(tmp_path / "no-index"), "OELLM_VENV": str(idle_venv())}
+    submit = tmp_path / "bin" / "oe-submit"
+    submit.parent.mkdir()
+    # Submits, but ends as if sbatch had then refused the next array.
+    submit.write_text(
+        f'#!/bin/bash\n[[ $1 != --wait* ]] && exec {BIN}/oe-submit "$@"\n{BIN}/oe-submit\nexit 1\n'
+    )
+    submit.chmod(0o755)
+    # Commands are looked for beside this one.
+    command = tmp_path / "bin" / "oe-smoke"
+    command.symlink_to(BIN / "oe-smoke")
+    done = run(command, stdin=HEADER + "acme/a,t,0\nacme/b,t,0\n", env=env, status=1)
+    assert "the run stays: " in done.stderr
+    assert slurm.submitted()
+    assert slurm.queue() == []
+
+
 @pytest.mark.parametrize(
     ("fakes", "status", "told"),
     [

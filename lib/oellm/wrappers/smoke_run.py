@@ -27,6 +27,8 @@ _ONE_DOCUMENT = {"limit": "1", "log_samples": ""}
 _SETTINGS = ("shard_time=00:10:00", "requeues=0")
 # A row that oe-status calls so is ok.
 _DONE = "done"
+# The states of rows whose jobs are in the queue.
+_ACTIVE = ("pending", "running")
 # How oe-status ends if it has told of all rows.
 _OF_ROWS = (ExitStatus.DONE, ExitStatus.FAILED, ExitStatus.TRY_AGAIN)
 
@@ -87,11 +89,19 @@ class SmokeRun:
             return status
         submit = ["oe-submit", "--wait=done", "--poll=20", *submitting]
         status, _ = run_captured(submit, run, log=self._log)
-        if status not in (ExitStatus.DONE, ExitStatus.FAILED):
+        # A part of the rows may be in the queue if sbatch refused the others.
+        if status not in (ExitStatus.DONE, ExitStatus.FAILED) or (status and self._has_jobs()):
             run_captured(["oe-submit", "--cancel", str(self.path)], b"", log=self._log)
             self._log(f"the run stays: {self.path}")
             return status
         return ExitStatus.DONE
+
+    def _has_jobs(self) -> bool:
+        """Return whether any row waits or runs."""
+        _, output = run_captured(
+            ["oe-status", "--format=jsonl", str(self.path)], b"", log=self._log
+        )
+        return any(json_codec.loads(row)["state"] in _ACTIVE for row in output.splitlines())
 
     def outcomes(self) -> tuple[int, list[SmokeOutcome]]:
         """Return what became of each row, none if the manifest had none.
