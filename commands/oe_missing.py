@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_options(arguments: cli.Arguments) -> Options:
     """Return the command line; raises UsageError for values that it cannot have."""
     from oellm.core import tables
-    from oellm.runs.places.named_runs import find_directories, find_directory
+    from oellm.runs.places.named_runs import find_directories
 
     if not arguments["--in"]:
         for option in ("--also_running", "--cluster", "--set"):
@@ -123,7 +123,7 @@ def read_options(arguments: cli.Arguments) -> Options:
     return Options(
         # With --in, it is a manifest.
         paths=paths if arguments["--in"] else find_directories(paths),
-        directories=[find_directory(text, arguments["--cluster"]) for text in arguments["--in"]],
+        directories=find_directories(arguments["--in"]),
         also_running=arguments["--also_running"],
         failed=arguments["--failed"],
         accept_stale=arguments["--accept_stale"],
