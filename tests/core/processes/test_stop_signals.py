@@ -1,4 +1,4 @@
-"""Signals that arrive when the work is done do not change the exit status."""
+"""Which signals stop the work, and that later ones do not change its exit status."""
 
 from __future__ import annotations
 
@@ -33,3 +33,10 @@ def test_the_exit_status_stays(name: str, when: str) -> None:
 def test_signals_do_again_what_they_did_if_the_work_goes_on() -> None:
     done = subprocess.run([sys.executable, "-c", WORK, "SIGTERM", "never", "go on"], check=False)
     assert done.returncode == -15
+
+
+def test_nohup_outlasts_its_terminal() -> None:
+    noted = WORK.replace("if sys.argv[3]", "assert signals.first is None\n    if sys.argv[3]")
+    work = [sys.executable, "-c", noted, "SIGHUP", "during", "go on"]
+    done = subprocess.run(["sh", "-c", "trap '' HUP; exec \"$@\"", "sh", *work], check=False)
+    assert done.returncode == 7

@@ -61,7 +61,11 @@ class StopSignals:
         for end in (self._ours, self._theirs):
             end.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._note) for number in _SIGNALS}
+        # `nohup` has SIGHUP ignored. SIGINT is, too, in what a script starts with `&`, but the
+        # script passes it on.
+        is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        caught = [number for number in _SIGNALS if number != signal.SIGHUP or not is_nohup]
+        self._before = {number: signal.signal(number, self._note) for number in caught}
         return self
 
     def __exit__(self, *_: object) -> None:
