@@ -130,7 +130,8 @@ def _record(
         "run_dir": str(path),
         **({"name": name} if name else {}),
         "user": user_name(),
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        # Runs of one second are listed in their order, too.
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
         "oellm_version": __version__,
         "cluster": dict(cluster.settings),
         "worker": {

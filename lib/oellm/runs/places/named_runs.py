@@ -61,7 +61,7 @@ def find_directory(text: str, cluster: str | None = None) -> str:
         return text
     found = [path for path in _find_runs(directory) if _is_called(path, text)]
     if len(found) > 1:
-        shown = ", ".join(map(str, sorted(found, reverse=True)[:_LISTED]))
+        shown = ", ".join(map(str, sorted(found, key=_created, reverse=True)[:_LISTED]))
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         raise InputError(f"{len(found)} runs have this name, give one of {shown}{more}", text)
     return str(found[0]) if found else text
@@ -81,6 +81,11 @@ def _is_called(path: Path, text: str) -> bool:
         return False
     run = _load(path, lambda _: None)
     return run is not None and run.name == text
+
+
+def _created(path: Path) -> tuple[str, Path]:
+    run = _load(path, lambda _: None)
+    return (run.created if run else "", path)
 
 
 def _load(path: Path, log: Log) -> Run | None:
