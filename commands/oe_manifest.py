@@ -4,7 +4,7 @@ Usage:
   oe-manifest [options] --models=MODELS... [--tasks=TASKS]... [--n_shot=N]...
               [--task_groups=GROUPS]... [--suites=FILE]...
               [--checkpoints=WHICH]...
-  oe-manifest --rows=FILE [options]
+  oe-manifest --rows=FILE... [options]
   oe-manifest --list [--task_groups=GROUPS]... [--suites=FILE]...
 
 Options:
@@ -31,7 +31,8 @@ Options:
                                task-groups.json.
   --rows=FILE                  Print the rows of this manifest (- for stdin)
                                instead. The options --backend to --log_samples
-                               fill these columns of all its rows.
+                               fill these columns of all its rows. Each
+                               further one adds the rows that are new.
   --list                       Print the rows of all suites (or of those that
                                you name with --task_groups), as CSV without
                                models; on a terminal, as tables.
@@ -193,16 +194,19 @@ def _settings(arguments: cli.Arguments) -> dict[str, str]:
     return {name: arguments[f"--{name}"] for name in flags if arguments[f"--{name}"]}
 
 
-def _print_filled(path: str, settings: Mapping[str, str]) -> None:
-    """Print the rows of a manifest with these cells."""
+def _print_filled(paths: Sequence[str], settings: Mapping[str, str]) -> None:
+    """Print the rows of manifests with these cells."""
     from oellm.manifest import csv_file, filled_rows
 
-    with cli.open_input(path) as stream:
-        reader = csv_file.ManifestReader(stream, cli.input_name(path), cli.message)
-        rows = [filled_rows.fill_row(row, settings) for row in reader]
+    if paths.count("-") > 1:
+        raise UsageError("--rows: stdin can be read only once")
+    joined = filled_rows.JoinedRows(settings, cli.message)
+    for path in paths:
+        with cli.open_input(path) as stream:
+            joined.add(csv_file.ManifestReader(stream, cli.input_name(path), cli.message))
     writer = csv_file.ManifestWriter(sys.stdout)
-    writer.header([*reader.header, *settings])
-    for row in rows:
+    writer.header([*joined.header, *settings])
+    for row in joined.rows:
         writer.write(row)
 
 
@@ -229,7 +233,7 @@ def _manifest(arguments: cli.Arguments) -> int:
     if arguments["--list"]:
         _list(arguments["--suites"], _selections(arguments["--task_groups"]))
         return ExitStatus.DONE
-    if arguments["--rows"] is not None:
+    if arguments["--rows"]:
         for name in ("--step_pattern", "--skip_broken", "--unchecked_tasks"):
             if arguments[name]:
                 raise UsageError(f"{name} does not go with --rows")

@@ -190,6 +190,20 @@ def test_a_task_group_brings_its_shots_languages_and_metrics(run: Run) -> None:
     assert [row["task_group"] for row in whole] == ["", *["open-sci-0.01"] * (len(whole) - 1)]
 
 
+def test_rows_of_several_manifests_come_once(run: Run, tmp_path: Path) -> None:
+    header = "model_path,task_path,n_shot,note"
+    (tmp_path / "old.csv").write_text(f"{header}\na/b,mmlu,5,x\na/b,arc,,y\n")
+    new = run(*COMMAND, "--models=a/b,c/d", "--tasks=mmlu", "--n_shot=5").stdout
+    done = run("oe-manifest", "--rows=old.csv", "--rows=-", "--limit=2", stdin=new)
+    assert done.stdout.splitlines() == [
+        f"{header},eval_suite,limit",
+        "a/b,mmlu,5,x,,2",
+        "a/b,arc,,y,,2",
+        "c/d,mmlu,5,,lm_eval,2",
+    ]
+    assert done.stderr == "oe-manifest: stdin: 1 row left out, which came before\n"
+
+
 def test_an_option_goes_before_the_setting_of_a_suite(run: Run, tmp_path: Path) -> None:
     task = {"task": "t", "limit": 5, "seed": 7}
     (tmp_path / "my.json").write_text(json.dumps({"groups": {"mine": {"tasks": [task]}}}))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, cast
 from oellm.core import schema
 from oellm.core.display import format_count
 from oellm.core.log import Log
-from oellm.errors import InputError, UsageError, nearest
+from oellm.errors import InputError, MachineError, UsageError, nearest
 from oellm.frameworks.interface import (
     Evaluator,
     Model,
@@ -177,6 +177,22 @@ def list_task_names(name: str, log: Log) -> list[str]:
         return sorted([*catalogue.tasks, *catalogue.groups])
     names: list[str] = _module(name, "tasks").list_names(log)
     return names
+
+
+def list_all_tasks(log: Log) -> list[str]:
+    """Return the tasks and groups of all frameworks that run, as `FRAMEWORK:TASK`.
+
+    `log` says whose cannot be listed, and why.
+    """
+    found: list[str] = []
+    for suite in runnable_names():
+        try:
+            names = list_task_names(suite, log)
+        except MachineError as error:
+            log(f"{suite}: its tasks are not listed: {error}")
+            continue
+        found += (f"{suite}:{name}" for name in names)
+    return found
 
 
 def find_harness(name: str) -> Harness:

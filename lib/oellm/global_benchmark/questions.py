@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from oellm import frameworks
 from oellm.core import menus
 from oellm.core.log import Log
-from oellm.errors import MachineError
 from oellm.global_benchmark.benchmark_tasks import (
     Sampling,
     find_obstacle,
@@ -18,19 +15,16 @@ from oellm.global_benchmark.benchmark_tasks import (
     parse_samplings,
 )
 from oellm.global_benchmark.config_file import Bind
-from oellm.hub import cache
+from oellm.models.known_models import list_known_models
 
 _OTHER_MODEL = "another one: its name on the hub, or its path"
 _OTHER_TASKS = "other tasks, of all frameworks"
-# How deep below a bound directory models are looked for, and among how many directories.
-_DEPTH = 3
-_MOST_DIRECTORIES = 2000
 
 
 def ask_model(hf_home: str, binds: Iterable[Bind]) -> str:
     """Return a model: one of the cache, of a bound directory, or any other."""
     menus.require_terminal("--model")
-    known = [*cache.list_models(os.path.join(hf_home, "hub")), *_bound_models(binds)]
+    known = list_known_models(hf_home, [bind.source for bind in binds])
     chosen = menus.choose("Which model?", [*known, _OTHER_MODEL]) if known else _OTHER_MODEL
     if chosen != _OTHER_MODEL:
         return chosen
@@ -44,7 +38,7 @@ def ask_tasks(log: Log) -> list[str]:
     chosen = menus.choose_several("Which tasks?", [*names, _OTHER_TASKS])
     if _OTHER_TASKS not in chosen:
         return chosen
-    others = menus.choose_several("Which other tasks?", list(_all_names(log)))
+    others = menus.choose_several("Which other tasks?", frameworks.list_all_tasks(log))
     return [*(name for name in chosen if name != _OTHER_TASKS), *others]
 
 
@@ -71,31 +65,3 @@ def _find_fault(text: str) -> str:
     except ValueError as error:
         return str(error)
     return ""
-
-
-def _all_names(log: Log) -> Iterator[str]:
-    for suite in frameworks.runnable_names():
-        try:
-            names = frameworks.list_task_names(suite, log)
-        except MachineError as error:
-            log(f"{suite}: its tasks are not listed: {error}")
-            continue
-        yield from (f"{suite}:{name}" for name in names)
-
-
-def _bound_models(binds: Iterable[Bind]) -> Iterator[str]:
-    """Yield the directories below the bound ones that have a model's configuration."""
-    for bind in binds:
-        waiting = [(Path(bind.source), 0)]
-        for directory, depth in waiting:
-            if (directory / "config.json").is_file():
-                yield str(directory)
-            elif depth < _DEPTH and len(waiting) < _MOST_DIRECTORIES:
-                waiting += [(each, depth + 1) for each in _directories(directory)]
-
-
-def _directories(path: Path) -> list[Path]:
-    try:
-        return sorted(Path(entry) for entry in os.scandir(path) if entry.is_dir())
-    except OSError:
-        return []

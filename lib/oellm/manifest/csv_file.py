@@ -26,6 +26,7 @@ class ManifestReader:
 
     Attributes:
         header: The names of the columns.
+        source: The name of the manifest.
     """
 
     def __init__(self, stream: TextIO, source: str, report: Log | None = None) -> None:
@@ -35,7 +36,7 @@ class ManifestReader:
             schema.required("manifest"),
             check_start=lambda line: other_formats.require_manifest(line, source),
         )
-        self._source = source
+        self.source = source
         self.header = self._records.header
         if report is not None:
             for text in other_formats.find_misspelled_columns(self.header):
@@ -45,7 +46,7 @@ class ManifestReader:
         errors: list[OellmError] = []
         try:
             for line, cells in self._records:
-                row = Row(dict(zip(self.header, cells, strict=False)), self._source, line)
+                row = Row(dict(zip(self.header, cells, strict=False)), self.source, line)
                 try:
                     check_row(row)
                 except InputError as error:
