@@ -231,6 +231,13 @@ def test_faults_of_images(doctor: Doctor, image: Path) -> None:
     assert "apptainer is not on PATH -> load its module" in doctor().text("runtime")
 
 
+def test_an_image_that_is_still_to_be_built_is_no_fault(doctor: Doctor, image: Path) -> None:
+    doctor.settings["images"] = {"lm_eval": "lm_eval-cpu.sif", "evalplus": "mine.sif"}
+    found = doctor()
+    assert (found.wrong(), found.state("image lm_eval")) == (["image evalplus"], "warning")
+    assert "/lm_eval-cpu.sif: not built yet -> oe-build lm_eval-cpu" in found.text("image lm_eval")
+
+
 def test_a_failing_line_of_setup_is_no_missing_runtime(doctor: Doctor, image: Path) -> None:
     doctor.settings["setup"] = ["load_no_module"]
     text = doctor().text("runtime")

@@ -55,6 +55,18 @@ def test_the_job_without_slurm(doctor: Doctor) -> None:
     assert "the GPU that the worker was given cannot be used" in found.text("job gpu")
 
 
+def test_a_job_before_any_image_is_built(doctor: Doctor) -> None:
+    images = {"lm_eval": "lm_eval-cpu.sif", "evalplus-evaluate": "evalplus-evaluate-cpu.sif"}
+    doctor.settings |= {"executor": "local", "container_runtime": "auto", "images": images}
+    doctor.settings |= {"venvs": {}}
+    found = doctor("--job")
+    assert [check for check in found.wrong() if check != "runtime"] == []
+    assert "the image of lm_eval is not built yet" in found.text("job start")
+    assert "oe-build lm_eval-cpu makes it" in found.text("job start")
+    assert found.state("job eval_output_dir (node)") == "ok"
+    assert not [check for check in found.records if "sandbox" in check or "job image" in check]
+
+
 def test_a_job_whose_worker_does_not_start(doctor: Doctor, tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"

@@ -13,7 +13,6 @@ from oellm.build.disk_room import Need, needs_of_build, require_room
 from oellm.build.image_builder import ImageBuilder
 from oellm.build.image_jobs import ImageJob
 from oellm.build.image_states import (
-    SUFFIX,
     ImageTarget,
     StateReader,
     foreign_images,
@@ -28,6 +27,7 @@ from oellm.core.log import Log
 from oellm.core.redaction import holds_secret
 from oellm.errors import UsageError, nearest
 from oellm.images.definitions import (
+    SUFFIX,
     containers_directory,
     definition_names,
     find_definition,

@@ -12,8 +12,6 @@ from oellm.clusters.image_digest import ImageDigests
 from oellm.images.definitions import BuildInputs, ImageDefinition
 from oellm.images.image_record import StoredImage, find_other_digest, read_record
 
-# What the file of an image is called.
-SUFFIX = ".sif"
 DEFINITION = "definition"
 
 

@@ -48,8 +48,10 @@ def _environment_checks(cluster: Cluster, environ: Mapping[str, str]) -> Iterato
         yield Check(
             one.check, partial(environments.check_environment, cluster, one, environ=environ)
         )
-    image = environments.find_sandbox_image(found)
-    yield Check("sandbox", partial(machine_checks.check_sandbox, cluster, image))
+    there = [one for one in found if not one.find_unbuilt()]
+    if there:
+        image = environments.find_sandbox_image(there)
+        yield Check("sandbox", partial(machine_checks.check_sandbox, cluster, image))
 
 
 def _describe_error(text: str) -> Iterator[Diagnosis]:

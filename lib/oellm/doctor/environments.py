@@ -19,6 +19,7 @@ from oellm.core.regular_files import open_regular
 from oellm.doctor import environment_probe
 from oellm.doctor.diagnoses import Diagnosis, found_doubtful, found_ok, found_wrong
 from oellm.frameworks.current_contents import definition_version
+from oellm.images.definitions import definition_of_image
 from oellm.images.image_record import find_other_digest, read_record
 from oellm.slurm.job_ends import last_line
 
@@ -56,6 +57,11 @@ class JobEnvironment(NamedTuple):
     def suites(self) -> list[str]:
         """The frameworks that it should have."""
         return list(dict.fromkeys(key.removesuffix(SECOND_STAGE) for key in self.keys))
+
+    def find_unbuilt(self) -> str:
+        """Return the definition that makes the image; empty if it is there, or none makes it."""
+        image = self.launcher.image
+        return "" if image is None or os.path.lexists(image) else definition_of_image(image)
 
 
 def find_environments(cluster: Cluster) -> list[JobEnvironment]:
@@ -106,6 +112,9 @@ def check_environment(
     """Start an environment once, and look at what it has."""
     image, _ = environment.launcher
     said = ""
+    if name := environment.find_unbuilt():
+        yield describe_unbuilt(environment.check, f"{image}: not built yet", name)
+        return
     if image:
         try:
             said = _describe_image(image, environ)
@@ -128,6 +137,11 @@ def check_environment(
         )
         done = subprocess.run(command, capture_output=True, check=False)
     yield describe_start(environment, done, said)
+
+
+def describe_unbuilt(check: str, text: str, definition: str) -> Diagnosis:
+    """Return the finding that an image is still to be made, as after oe-config."""
+    return found_doubtful(check, text, f"oe-build {definition} makes it; with --pull, it gets it")
 
 
 def _without_missing(cluster: Cluster) -> Cluster:

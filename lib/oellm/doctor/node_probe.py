@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.core import atomic, json_codec
 from oellm.core.display import format_size
@@ -85,6 +86,7 @@ class NodeProbe:
         ]
         if self._array.script == OUTSIDE:
             return [
+                ("start", self._tell_unbuilt),
                 ("clock", self._check_clock),
                 *common,
                 ("locks", self._check_locks),
@@ -105,6 +107,13 @@ class NodeProbe:
         else:
             python = ".".join(map(str, sys.version_info[:3]))
             yield found_ok("start", f"{place} starts: {suite} {version}, Python {python}")
+
+    def _tell_unbuilt(self) -> _Found:
+        """Tell which environments of models no worker of this job could start in."""
+        for key, name in self._facts.unbuilt.items():
+            if frameworks.is_resident(key):
+                text = f"the image of {key} is not built yet: no start and no GPU was tried"
+                yield environments.describe_unbuilt("start", text, name)
 
     def _check_gpus(self) -> _Found:
         row = Row({"model_path": "any/model"})
@@ -171,7 +180,8 @@ class NodeProbe:
                 program.write_bytes(archive.read(_PROBE_SOURCE))
             for one in environments.find_environments(self._cluster):
                 # The worker has started that itself.
-                if self._own_environment() not in one.keys:
+                known = {self._own_environment(), *self._facts.unbuilt}
+                if known.isdisjoint(one.keys):
                     yield from self._start(one, program, commands)
 
     def _own_environment(self) -> str:
@@ -202,7 +212,10 @@ class NodeProbe:
 
     def _check_sandbox(self) -> _Found:
         found = environments.find_environments(self._cluster)
-        image = environments.find_sandbox_image(found)
+        there = [one for one in found if self._facts.unbuilt.keys().isdisjoint(one.keys)]
+        if not there:
+            return ()
+        image = environments.find_sandbox_image(there)
         return machine_checks.check_sandbox(self._cluster, image)
 
 

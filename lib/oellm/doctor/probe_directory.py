@@ -14,7 +14,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,11 +55,13 @@ class ProbeFacts(NamedTuple):
         host: Its name.
         marks: By setting, a file in that directory that this machine has locked.
         skew_s: Seconds by which its clock is ahead of the file system's.
+        unbuilt: By the environment, the definition that makes its image, which is not there yet.
     """
 
     host: str
     marks: Mapping[str, str]
     skew_s: float
+    unbuilt: Mapping[str, str]
 
 
 @contextlib.contextmanager
@@ -82,7 +84,12 @@ def probe_directory(cluster: Cluster, log: Log) -> Iterator[Run]:
             marks = {key: made.enter_context(_locked_mark(place)) for key, place in places.items()}
             # A job of another node, or of another user namespace, must be able to read it.
             path.chmod(0o755)
-            facts = ProbeFacts(socket.gethostname(), marks, directories.measure_skew(path))
+            facts = ProbeFacts(
+                socket.gethostname(),
+                marks,
+                skew_s=directories.measure_skew(path),
+                unbuilt=_find_unbuilt(cluster),
+            )
             run = _fill(path, cluster, facts)
         except OSError as error:
             reason = f"{error.filename}: {error.strerror}"
@@ -92,7 +99,7 @@ def probe_directory(cluster: Cluster, log: Log) -> Iterator[Run]:
 
 def _fill(path: Path, cluster: Cluster, facts: ProbeFacts) -> Run:
     """Write what a run directory has; the job's script runs those of its workers."""
-    arrays = _plan(cluster)
+    arrays = _plan(cluster, facts.unbuilt)
     shards = [
         Shard(array.first_shard + number, position, 0, models=0, rows=0, estimate_s=0.0)
         for position, array in enumerate(arrays)
@@ -134,10 +141,16 @@ def _fill(path: Path, cluster: Cluster, facts: ProbeFacts) -> Run:
     return run
 
 
-def _plan(cluster: Cluster) -> list[Array]:
-    """Return the arrays of the job: that of an environment for models, if any, and of the node."""
+def _find_unbuilt(cluster: Cluster) -> dict[str, str]:
+    """Return the environments without an image yet, and the definitions that make these."""
     found = environments.find_environments(cluster)
-    resident = [key for one in found for key in one.keys if frameworks.is_resident(key)]
+    return {key: name for one in found if (name := one.find_unbuilt()) for key in one.keys}
+
+
+def _plan(cluster: Cluster, unbuilt: Container[str]) -> list[Array]:
+    """Return the arrays of the job: that of an environment for models, if any, and of the node."""
+    keys = [key for one in environments.find_environments(cluster) for key in one.keys]
+    resident = [key for key in keys if frameworks.is_resident(key) and key not in unbuilt]
     node = dataclasses.replace(model_array(cluster, "", _TIME_LIMIT), script=OUTSIDE, workers=1)
     if not resident:
         return [node]

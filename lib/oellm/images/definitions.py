@@ -17,6 +17,8 @@ from oellm.core.redaction import redact
 from oellm.core.regular_files import read_regular
 from oellm.errors import InputError, UsageError, nearest
 
+# What the file of an image is called.
+SUFFIX = ".sif"
 # A definition file of this name makes an image of each lock file: `NAME-KIND`.
 _OF_LOCK_FILES = "framework-"
 _FILE = ".def"
@@ -105,6 +107,12 @@ def definition_names(containers: Path) -> list[str]:
         if lock.stem not in found:
             found |= {f"{lock.stem}-{kind}" for kind in kinds if _makes(lock, kind)}
     return sorted(name for name in found if not name.startswith(_OF_LOCK_FILES))
+
+
+def definition_of_image(image: Path) -> str:
+    """Return the definition that comes with oellm and makes an image; empty if none does."""
+    known = definition_names(containers_directory()) if image.suffix == SUFFIX else []
+    return image.stem if image.stem in known else ""
 
 
 def _makes(lock: Path, kind: str) -> bool:
