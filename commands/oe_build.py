@@ -8,6 +8,8 @@ Options:
   --verify          Build nothing; check the SHA-256 of each image, also of
                     one that no definition makes, run its %test, and ask it
                     for the versions of the frameworks.
+  --manifest=FILE   With --verify: name the tasks of a manifest that lm-eval
+                    in the image does not have.
   --pull=SOURCE     Build nothing; put images in place that are built already:
                     from oras://, docker://, library://, hf:// or https://.
   --push=TARGET     Build nothing; upload images to oras://HOST/REPOSITORY:TAG.
@@ -88,6 +90,7 @@ Examples:
   oe-build --dir images lm_eval-cuda evalplus-evaluate-cpu
   oe-build --list --format csv | csvgrep -c status -m out_of_date |
       csvcut -c name | sed 1d | oe-build
+  oe-build --verify --manifest evals.csv lm_eval-cuda
   oe-build --pull oras://registry.example.org/oellm/{name}:1.0 lm_eval-cuda
   oe-build --arg FROM=nvcr.io/nvidia/pytorch:25.12-py3 lm_eval-cuda
 """
@@ -106,6 +109,7 @@ if TYPE_CHECKING:
     from oellm.build.building import ImageCollection
     from oellm.build.outcomes import ImageOutcome, ImageStatus
     from oellm.clusters.cluster import Cluster
+    from oellm.manifest.rows import Row
 
 
 # Letters of a reason that a table shows on any terminal.
@@ -122,6 +126,7 @@ class Options(NamedTuple):
     jobs: int
     is_list: bool
     is_check: bool
+    manifest: str | None
     pull: str | None
     push: str | None
     is_insecure: bool
@@ -149,6 +154,8 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError(f"{actions[0]} builds nothing: leave out --force")
     if arguments["--arg"] and actions not in ([], ["--list"]):
         raise UsageError(f"{actions[0]} builds nothing: leave out --arg")
+    if arguments["--manifest"] and not arguments["--verify"]:
+        raise UsageError("--manifest: only --verify looks up its tasks")
     return Options(
         names=arguments["DEF"],
         directory=arguments["--dir"],
@@ -157,6 +164,7 @@ def _options(arguments: cli.Arguments) -> Options:
         jobs=cli.positive(arguments, "--jobs"),
         is_list=arguments["--list"],
         is_check=arguments["--verify"],
+        manifest=arguments["--manifest"],
         pull=arguments["--pull"],
         push=arguments["--push"],
         is_insecure=arguments["--insecure"],
@@ -181,7 +189,8 @@ def _build(arguments: cli.Arguments) -> int:
     if options.pull or options.push:
         return _move(options, images, names)
     if options.is_check:
-        return _exit_status(_write(images.verify(names), options.layout))
+        verified = images.verify(names, _rows(options.manifest))
+        return _exit_status(_write(verified, options.layout))
     targets = images.targets(names, options.arguments)
     if options.is_list:
         _write(images.describe(targets, is_whole=not options.names), options.layout)
@@ -251,6 +260,16 @@ def _names(options: Options, images: ImageCollection) -> list[str]:
     with cli.open_input(None) as stream:
         lines = [line.partition("#")[0].strip() for line in stream]
     return [line for line in lines if line]
+
+
+def _rows(path: str | None) -> list[Row]:
+    """Return the rows of a manifest, none without one."""
+    from oellm.manifest.csv_file import read_rows
+
+    if path is None:
+        return []
+    with cli.open_input(path) as stream:
+        return list(read_rows(stream, cli.input_name(path), cli.message))
 
 
 def _is_complete(options: Options) -> bool:

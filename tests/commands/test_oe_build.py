@@ -13,7 +13,7 @@ import pytest
 
 from oellm.core import schema
 from support.fake_apptainer import FakeApptainer, write_definition
-from support.processes import BIN, Run, clean_environment, rows_of
+from support.processes import BIN, DEMO_TASKS, Run, clean_environment, rows_of
 from support.terminal import on_terminal
 
 NAMES = ("bigcode_eval-cpu", "lighteval-cpu", "lm_eval-cpu", "lm_eval-cuda", "lm_eval-rocm")
@@ -278,6 +278,7 @@ def test_several_images_are_built_at_once(yard: Yard) -> None:
         (["one.def", "--format=yaml"], "--format: expected one of csv, jsonl, json, table, "),
         (["one.def", "sub/one.def"], "/"),
         (["--list", "--verify"], "--list and --verify exclude each other"),
+        (["one.def", "--manifest=m.csv"], "--manifest: only --verify looks up its tasks"),
         (["one.def", "--jobs=0"], "--jobs: expected a positive integer, got '0'"),
     ],
 )
@@ -339,6 +340,28 @@ def test_an_image_is_verified(yard: Yard, tmp_path: Path) -> None:
     (record,) = yard.records(*words[:2], "--set=images.lighteval=one.sif", status=1)
     assert "lighteval is not installed" in record["reason"]
     assert yard.records("--verify", "lm_eval-rocm", status=1)[0]["reason"] == "there is no image"
+
+
+@pytest.mark.slow
+def test_an_image_must_have_the_tasks_of_a_manifest(yard: Yard, tmp_path: Path) -> None:
+    path = yard.define("one")
+    path.write_text(path.read_text().replace("title one", "title one\nlm_eval 0.4.13"))
+    yard.run("one.def")
+    manifest = tmp_path / "evals.csv"
+    rows = ["a/b,hellaswag,0,,", "a/b,hellaswagg,0,,", "a/b,humaneval_of_bigcode,0,bigcode_eval,"]
+    rows += [f"a/b,{name},0,,{DEMO_TASKS}" for name in ("oellm_choice", "oellm_nothing")]
+    head = "model_path,task_path,n_shot,eval_suite,include_path"
+    manifest.write_text("\n".join([head, *rows]) + "\n")
+    words = ("--verify", f"--manifest={manifest}", "one")
+    (record,) = yard.records(*words, status=1)
+    assert [part.partition(", did you")[0] for part in record["reason"].split("; ")] == [
+        f"{manifest}:3: task_path: lm-eval has no task, group or tag 'hellaswagg'",
+        f"{manifest}:6: task_path: lm-eval has no task, group or tag 'oellm_nothing'",
+    ]
+    # It is for another framework, whatever else it has.
+    used = ("--set=images.lighteval=one.sif", "--set=images.lm_eval=other.sif")
+    (record,) = yard.records(*words, *used, status=1)
+    assert record["reason"] == "lighteval is not installed"
 
 
 def test_a_table_fits_the_terminal(yard: Yard, tmp_path: Path) -> None:

@@ -128,6 +128,10 @@ def _test(words: list[str]) -> int:
 
 
 def _exec(words: list[str]) -> int:
+    if "env" in words:
+        # A program of its own, for which this Python stands for that of the image.
+        argv = [sys.executable if word == "python3" else word for word in words]
+        return subprocess.call(argv[argv.index("env") :])
     # The versions of the packages that oe-build asks for: what a label says.
     asked = words[words.index("-c") + 2 :]
     labels = _read(words)["labels"]

@@ -36,6 +36,7 @@ from oellm.images.definitions import (
 )
 from oellm.images.image_files import find_runtime
 from oellm.images.image_record import StoredImage
+from oellm.manifest.rows import Row
 
 _IMAGE_NAME = re.compile(r"[\w.+-]+(?: [\w.+-]+)*")
 
@@ -159,9 +160,9 @@ class ImageCollection:
         for path, keys in foreign_images(self._used, targets) if is_whole else ():
             yield self._states.describe_foreign(path, keys)
 
-    def verify(self, names: Iterable[str]) -> Iterator[ImageOutcome]:
+    def verify(self, names: Iterable[str], rows: Iterable[Row]) -> Iterator[ImageOutcome]:
         """Yield whether each image is sound, whoever has made it; see ImageCheck."""
-        check = ImageCheck(self.runtime, self._environ, self._log)
+        check = ImageCheck(self.runtime, self._environ, self._log, rows=rows)
         for path in dict.fromkeys(self.path_of(_name_of(name)) for name in names):
             yield check.verify(path.stem, path, self._used.get(path, ()))
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from oellm.build.outcomes import ImageOutcome, ImageStatus
+from oellm.build.task_lookup import TaskLookup
 from oellm.clusters.image_digest import hash_file
 from oellm.clusters.runtime import SECOND_STAGE
 from oellm.core.log import Log
@@ -14,13 +15,20 @@ from oellm.frameworks import runnable_names
 from oellm.frameworks.installed_versions import find_version_faults
 from oellm.images.image_files import find_versions, run_test
 from oellm.images.image_record import StoredImage, read_record
+from oellm.manifest.rows import Row
 
 
 class ImageCheck:
-    """Verifies images, one after the other; `log` gets what is being done, and all faults."""
+    """Verifies images, one after the other; `log` gets what is being done, and all faults.
 
-    def __init__(self, runtime: str, environ: Mapping[str, str], log: Log) -> None:
+    An image must have the tasks of `rows`, as far as it is for their frameworks.
+    """
+
+    def __init__(
+        self, runtime: str, environ: Mapping[str, str], log: Log, rows: Iterable[Row] = ()
+    ) -> None:
         self._runtime = runtime
+        self._tasks = TaskLookup(rows, environ)
         self._environ = environ
         self._log = log
 
@@ -61,5 +69,8 @@ class ImageCheck:
             versions = find_versions(self._runtime, image, names, environ=self._environ)
             required = {key.removesuffix(SECOND_STAGE) for key in used_by} & {*names}
             yield from find_version_faults(versions, required)
+            # An image may have a framework that it is not used for.
+            there = {name for name in required or names if versions.get(name) is not None}
+            yield from self._tasks.find_unknown(self._runtime, image, there)
         except (ValueError, OSError, subprocess.SubprocessError) as error:
             yield str(error)
