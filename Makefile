@@ -11,6 +11,7 @@ PYTEST = pytest -n $(WORKERS) --maxprocesses 8
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster scripts/install-browser \
+    scripts/install-terminal-programs \
     $(wildcard tests/fake_slurm/* tests/golden/*.sbatch)
 JSON_FILES = $(wildcard *.json lib/oellm/core/*.json)
 YAML_FILES = .pre-commit-config.yaml $(wildcard demo/tasks/*.yaml)

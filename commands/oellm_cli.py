@@ -62,10 +62,12 @@ Other words run other commands, and take their options:
   oellm cancel RUN_DIR            oe-submit --cancel: ends its jobs
   oellm setup, run                global-benchmark setup, run
   oellm help [COMMAND]            the manual of a command
+  oellm docs [TOPIC]              oe-docs: the guide
   oellm NAME                      oe-NAME, beside oellm or on PATH
 
-Output: the output of the last command. Exit status: that of the first command
-that failed.
+Output: the output of the last command.
+
+Exit status: that of the first command that failed.
 
 Examples:
   oellm schedule-eval --models acme/tiny --tasks "hellaswag,mmlu" --n_shot 5
@@ -96,6 +98,7 @@ oellm evaluates language models on benchmarks, on Slurm clusters and here.
   oellm status                your runs, and how far they are
   oellm collect RUN_DIR       the scores
   oellm help [COMMAND]        the manual
+  oellm docs [TOPIC]          the guide
 """
 _OWN = ("schedule-eval", "schedule")
 # Words that stand for a command, apart from NAME for oe-NAME.

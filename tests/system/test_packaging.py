@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from support import man
 from support.fake_apptainer import FakeApptainer
 from support.processes import ROOT, Run
 
@@ -69,3 +70,16 @@ def test_commands_of_a_wheel_find_their_data(run: Run, installed: Path, tmp_path
         env={"PATH": "/usr/bin:/bin"},
     ).stdout
     assert "#SBATCH --account=project_462000963" in shown
+
+
+def test_man_and_oe_docs_find_the_pages_of_a_wheel(run: Run, installed: Path) -> None:
+    commands = {"oellm", "global-benchmark", *(path.name for path in installed.glob("oe-*"))}
+    pages = installed.parent / "share" / "man" / "man1"
+    assert {page.stem for page in pages.glob("*.1")} == commands
+    listed = run(installed / "oellm", "docs").stdout
+    assert commands <= {line.split(" ")[0] for line in listed.splitlines()}
+    for topic in ("readme", "results", "containers", "oe-fetch"):
+        assert run(installed / "oe-docs", topic).stdout.count("\n") > 30
+    # As after `source venv/bin/activate`: man looks beside the directories of PATH.
+    env = {"PATH": f"{installed}:/usr/bin:/bin"}
+    assert "download the models" in man.show("oe-fetch", env=env)
