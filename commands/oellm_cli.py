@@ -3,6 +3,7 @@
 Usage:
   oellm schedule-eval [options] [--] [FILE]
   oellm schedule [options] [--] [FILE]
+  oellm build-csv [FILE]
 
 Options:
   --eval_csv_path=FILE  Take the rows from this CSV file: the same as FILE.
@@ -55,6 +56,12 @@ oellm names the commands on stderr as it runs them. Each command gets the
 output of the one before it on stdin, but only after that one has succeeded:
 half a manifest is never submitted.
 
+build-csv asks on a terminal for models, suites, tasks, shots and settings,
+shows the rows that oe-manifest makes of them, lets you change everything, and
+saves them as FILE. To a FILE that is there it can add rows. It also shows the
+command line that makes the same rows without questions. If stdout is no
+terminal, or FILE is `-`, the rows are printed, too.
+
 Other words run other commands, and take their options:
 
   oellm collect-results, collect  oe-collect: the scores
@@ -80,6 +87,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from oellm import cli
@@ -95,12 +103,13 @@ oellm evaluates language models on benchmarks, on Slurm clusters and here.
   oellm config                what is this machine? (once)
   oellm doctor                does it have what a run needs?
   oellm schedule-eval --models acme/tiny --tasks hellaswag --n_shot 5
+  oellm build-csv             what is to be evaluated? (menus)
   oellm status                your runs, and how far they are
   oellm collect RUN_DIR       the scores
   oellm help [COMMAND]        the manual
   oellm docs [TOPIC]          the guide
 """
-_OWN = ("schedule-eval", "schedule")
+_OWN = ("schedule-eval", "schedule", "build-csv")
 # Words that stand for a command, apart from NAME for oe-NAME.
 _SHORTCUTS = {
     "collect-results": ["oe-collect"],
@@ -113,7 +122,7 @@ _SHORTCUTS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command."""
     return cli.run(
-        "oellm", doc=__doc__, command=_schedule, argv=argv, dispatch=_dispatch, further=_further
+        "oellm", doc=__doc__, command=_oellm, argv=argv, dispatch=_dispatch, further=_further
     )
 
 
@@ -181,6 +190,56 @@ def _further() -> Mapping[str, str]:
     from oellm.wrappers.schedule import option_forms
 
     return option_forms()
+
+
+def _oellm(arguments: cli.Arguments) -> int:
+    return _build_csv(arguments) if arguments["build-csv"] else _schedule(arguments)
+
+
+def _build_csv(arguments: cli.Arguments) -> int:
+    import shlex
+
+    from oellm.core import menus
+    from oellm.tasks.suites import load_suites
+    from oellm.wrappers import manifest_dialog
+    from oellm.wrappers.manifest_questions import ManifestQuestions, known_models
+
+    if arguments["further"]:
+        raise UsageError(f"build-csv asks for it: leave out {arguments['further'][0]}")
+    if not menus.is_interactive():
+        problem = "build-csv asks on a terminal, and stdin or stderr is none: use oe-manifest"
+        raise CommandLineError(problem, "oe-manifest --help")
+    file, is_terminal = arguments["FILE"], sys.stdout.isatty()
+    if file is not None and file != "-" and (fault := manifest_dialog.find_path_fault(file)):
+        raise UsageError(fault)
+
+    def show(line: str) -> None:
+        cli.relay(f"{line}\n")
+
+    models, suites = known_models(os.environ), load_suites((), os.environ)
+    dialog = manifest_dialog.ManifestDialog(
+        ManifestQuestions(models, suites, show=show, log=cli.message),
+        path=Path(file) if file and file != "-" else None,
+        is_saved=file != "-" and (file is not None or is_terminal),
+        show=show,
+        log=cli.message,
+    )
+    agreed = dialog.run()
+    if agreed is None:
+        cli.message("nothing was written")
+        return ExitStatus.FAILED
+    if not is_terminal or agreed.path is None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(agreed.content)
+        return ExitStatus.DONE
+    path = shlex.quote(str(agreed.path))
+    print(agreed.path)
+    cli.next_steps(
+        f"what it costs:      oellm schedule {path} --explain",
+        f"evaluate it:        oellm schedule {path}",
+        f"stage by stage:     oe-fetch {path} | oe-render | oe-submit",
+    )
+    return ExitStatus.DONE
 
 
 def _schedule(arguments: cli.Arguments) -> int:
@@ -279,8 +338,6 @@ def _count_rows(manifest: bytes) -> int:
 
 def _keep(options: str, run: bytes) -> None:
     """Write eval.toml into the run directory, if there is one."""
-    from pathlib import Path
-
     from oellm.core import atomic, json_codec
     from oellm.wrappers.eval_file import NAME
 

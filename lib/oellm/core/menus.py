@@ -6,18 +6,24 @@ terminal: whoever asks calls `require_terminal` first, with the option that give
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from oellm.core.display import one_line, shorten_middle
+from oellm.core.display import one_line, shorten_middle, text_width
 from oellm.errors import MachineError, UsageError
 
 # What stands before a choice: the pointer, and the mark of a chosen one.
 _INDENT = 6
+# What is beside a question and its answer; and the room that a choice has at least.
+_MARGIN = 4
+_NARROWEST = 30
 # A menu draws all that it offers after each key, so a longer list is narrowed down first.
 _MOST_CHOICES = 5000
+# Names that are offered while somebody types.
+_MOST_OFFERED = 200
 
 
 def is_interactive() -> bool:
@@ -41,7 +47,10 @@ def choose(question: str, choices: Sequence[str], *, default: str | None = None)
     answer: str = _ask(
         library.select(
             one_line(question),
-            choices=[library.Choice(_title(choice), value=choice) for choice in offered],
+            # The answer is shown behind the question.
+            choices=[
+                library.Choice(_title(choice, len(question)), value=choice) for choice in offered
+            ],
             default=default if default in offered else None,
             instruction="(type to filter, Enter takes it)",
             use_jk_keys=False,
@@ -84,19 +93,42 @@ def choose_several(
         instruction = f"(mark at least {least} with Space; type to filter, Enter ends)"
 
 
-def ask(question: str, *, default: str = "", check: Callable[[str], str] | None = None) -> str:
+def ask(
+    question: str,
+    *,
+    default: str = "",
+    check: Callable[[str], str] | None = None,
+    **prompt: Any,
+) -> str:
     """Return a text. `check` returns what is wrong with one, or an empty text.
 
-    Raises MachineError without the package questionary.
+    `prompt` is for prompt_toolkit. Raises MachineError without the package questionary.
     """
 
     def validate(text: str) -> bool | str:
         return not check or one_line(check(text)) or True
 
     answer: str = _ask(
-        _library().text(one_line(question), default=default, validate=validate, output=_output())
+        _library().text(
+            one_line(question), default=default, validate=validate, output=_output(), **prompt
+        )
     )
     return answer
+
+
+def ask_names(
+    question: str,
+    offer: Callable[[str], Iterable[str]],
+    *,
+    default: str = "",
+    check: Callable[[str], str] | None = None,
+) -> str:
+    """Return a text of names that commas separate; `check` is that of `ask`.
+
+    `offer` returns the names that the letters since the last comma may mean. Tab or an arrow key
+    chooses one of them, Enter takes it, and another Enter ends. Raises as `ask`.
+    """
+    return ask(question, default=default, check=check, **_completion(offer))
 
 
 def confirm(question: str, *, default: bool = False) -> bool:
@@ -122,10 +154,38 @@ def _narrow_down(question: str, choices: Sequence[str]) -> Sequence[str]:
     return matches(ask(f"{question} {len(choices)} are known; part of their names:", check=check))
 
 
-def _title(choice: str) -> str:
-    """Return a choice as one line of the menu. A terminal without a size counts as 80 wide."""
+def _title(choice: str, before: int = 0) -> str:
+    """Return a choice as one line of the menu, which also fits behind that many letters.
+
+    A terminal without a size counts as 80 wide.
+    """
     columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    return shorten_middle(one_line(choice), max(10, columns - _INDENT))
+    line, room = one_line(choice), max(_NARROWEST, columns - max(_INDENT, before + _MARGIN))
+    return line if text_width(line) <= room else shorten_middle(line, room)
+
+
+def _completion(offer: Callable[[str], Iterable[str]]) -> Mapping[str, Any]:
+    """Return what prompt_toolkit needs to offer names, without the package nothing."""
+    try:
+        from prompt_toolkit.application import get_app
+        from prompt_toolkit.completion import Completer, Completion
+        from prompt_toolkit.filters import completion_is_selected
+        from prompt_toolkit.key_binding import KeyBindings
+    except ImportError:
+        return {}
+
+    class Names(Completer):  # type: ignore[misc]  # The package is optional.
+        def get_completions(self, document: Any, _: object) -> Iterator[Any]:
+            typed = document.text_before_cursor.rpartition(",")[2].lstrip()
+            for name in itertools.islice(offer(typed) if typed else (), _MOST_OFFERED):
+                yield Completion(name, start_position=-len(typed), display=one_line(name))
+
+    def take(_: object) -> None:
+        get_app().current_buffer.complete_state = None
+
+    keys = KeyBindings()
+    keys.add("enter", filter=completion_is_selected)(take)
+    return {"completer": Names(), "key_bindings": keys}
 
 
 def _library() -> Any:

@@ -13,7 +13,7 @@ from oellm.core.log import Log
 from oellm.errors import InputError, OellmError, UsageError, nearest, raise_errors
 from oellm.global_benchmark.benchmark_tasks import MODEL, TASK, BenchmarkTask, Sampling, vllm_cells
 from oellm.global_benchmark.config_file import BenchmarkConfig
-from oellm.manifest.cells import read_cell
+from oellm.manifest.cells import find_fault
 from oellm.manifest.csv_file import write_models
 from oellm.manifest.locations import locate_row
 from oellm.manifest.model_spec import split_models
@@ -51,12 +51,8 @@ def parse_cell(text: str) -> GivenCell:
 def require_values(cells: Iterable[GivenCell]) -> None:
     """Raise UsageError for a cell that can be no value of its column, whatever the task."""
     for cell in cells:
-        try:
-            objection = read_cell(cell.column, cell.value).objection
-        except ValueError as error:
-            objection = str(error)
-        if objection:
-            raise UsageError(f"{cell.column}: {objection}")
+        if fault := find_fault(cell.column, cell.value):
+            raise UsageError(f"{cell.column}: {fault}")
 
 
 class GivenModel(NamedTuple):

@@ -83,6 +83,14 @@ def _read_cell(column: str, text: str) -> Cell:
 _cached_cell = functools.lru_cache(_CACHED_CELLS)(_read_cell)
 
 
+def find_fault(column: str, text: str) -> str:
+    """Return why a text is no cell of a new row in this column; empty if it is one."""
+    try:
+        return read_cell(column, text).objection
+    except ValueError as error:
+        return str(error)
+
+
 @functools.cache
 def identity_columns() -> frozenset[str]:
     """Return the names of the columns that change a score."""

@@ -1,0 +1,106 @@
+"""A manifest before it is saved: made by oe-manifest, and shown."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from oellm.core import tables
+from oellm.core.display import format_count, shorten_middle
+from oellm.errors import ExitStatus
+from oellm.manifest.csv_file import read_rows
+from oellm.manifest.rows import Row
+from oellm.wrappers.manifest_choices import ManifestChoices, join_command
+from oellm.wrappers.pipeline import Stage, run_captured
+
+# With a menu of seven lines below it, the preview fits a terminal of 24 lines.
+_ROWS_SHOWN = 8
+# Width of the longest model and task that are shown whole.
+_WIDE = 30
+_SHOWN = ("model_path", "task_path", "n_shot", "eval_suite")
+# Also if models are broken, which are left out, there is a manifest.
+_MADE = (ExitStatus.DONE, ExitStatus.FAILED)
+
+
+class ManifestPreview(NamedTuple):
+    """A manifest that may be saved.
+
+    Attributes:
+        content: The manifest.
+        rows: Its rows that are new.
+        base: The content of the manifest to which they are added; None without one.
+    """
+
+    content: bytes
+    rows: Sequence[Row]
+    base: bytes | None
+
+    def lines(self) -> Iterator[str]:
+        """Yield the lines that show it: counts, and the first rows."""
+        yield self._counts()
+        if not self.rows:
+            return
+        yield ""
+        cells = [
+            [shorten_middle(row[name], _WIDE) for name in _SHOWN] for row in self.rows[:_ROWS_SHOWN]
+        ]
+        text = io.StringIO()
+        tables.write_rows(cells, _SHOWN, layout="table", stream=text)
+        yield from text.getvalue().splitlines()
+        if len(self.rows) > _ROWS_SHOWN:
+            yield f"{_show_count(len(self.rows) - _ROWS_SHOWN)} more"
+
+    def _counts(self) -> str:
+        added = "" if self.base is None else f", added to {_show_count(_count_rows(self.base))}"
+        models = {row["model_path"] for row in self.rows}
+        tasks = {(row["eval_suite"], row["task_path"]) for row in self.rows}
+        of = f"{format_count(len(models), 'model')} × {format_count(len(tasks), 'task')}"
+        return f"{of}: {_show_count(len(self.rows))}{added}" if self.rows else "no row is new"
+
+
+def make_preview(choices: ManifestChoices, base: bytes | None) -> ManifestPreview | None:
+    """Return the manifest of some choices, whose rows are added to the manifest `base`, if any.
+
+    Returns None if oe-manifest has refused them and said why. Raises MachineError if it is not
+    installed, KeyboardInterrupt if somebody interrupts it.
+    """
+    # All of them, so that all that is wrong is said.
+    parts = [_run(command) for command in choices.commands()]
+    made = [part for part in parts if part is not None]
+    if len(made) < len(parts):
+        return None
+    content = made[0] if base is None and len(made) == 1 else _join([base, *made])
+    if content is None:
+        return None
+    rows = list(read_rows(io.StringIO(content.decode(errors="surrogateescape")), "oe-manifest"))
+    return ManifestPreview(content, rows[_count_rows(base) :] if base is not None else rows, base)
+
+
+def _join(manifests: Sequence[bytes | None]) -> bytes | None:
+    with tempfile.TemporaryDirectory(prefix="oellm-") as directory:
+        paths = []
+        for number, manifest in enumerate(manifests):
+            if manifest is not None:
+                paths.append(os.path.join(directory, f"rows-{number}.csv"))
+                with open(paths[-1], "wb") as stream:
+                    stream.write(manifest)
+        return _run(join_command(paths))
+
+
+def _run(command: Stage) -> bytes | None:
+    status, output = run_captured(command, b"", log=lambda _: None)
+    if status == ExitStatus.INTERRUPTED:
+        raise KeyboardInterrupt
+    return output if status in _MADE and output else None
+
+
+def _show_count(rows: int) -> str:
+    return format_count(rows, "row")
+
+
+def _count_rows(manifest: bytes) -> int:
+    text = manifest.decode("utf-8-sig", "surrogateescape")
+    return sum(1 for _ in read_rows(io.StringIO(text, newline=""), ""))
