@@ -4,8 +4,10 @@ Usage:
   oe-docs [options] [--] [TOPIC]
 
 Options:
-  --help     Print this text.
-  --version  Print the version.
+  --search=WORDS  Print the passages that have all of these words, of TOPIC or
+                  of all pages.
+  --help          Print this text.
+  --version       Print the version.
 
 TOPIC is a page of the guide, such as results or schema, or a command, whose
 oe- you may leave out. Without it, oe-docs prints the topics, a line each.
@@ -19,12 +21,13 @@ lines have 80 columns.
 
 Output: text.
 
-Exit status: 0 shown; 2 no such topic.
+Exit status: 0 shown; 1 no passage has the words; 2 no such topic.
 
 Examples:
   oellm docs
   oellm docs results
   oellm docs fetch | grep cache
+  oellm docs --search 'exclude node'
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from oellm import cli
-from oellm.errors import ExitStatus
+from oellm.errors import ExitStatus, UsageError
 
 
 class _Screen(NamedTuple):
@@ -67,8 +70,14 @@ def _docs(arguments: cli.Arguments) -> int:
         is_terminal=is_terminal,
         bold=is_terminal and os.environ.get("TERM", "dumb") != "dumb",
     )
-    name = arguments["TOPIC"]
-    text = _list(screen) if name is None else _page(name, screen)
+    name, words = arguments["TOPIC"], arguments["--search"]
+    if words is not None:
+        text = _passages(words.split(), name, screen)
+        if not text:
+            cli.message(f"no passage has all of these words: {words}")
+            return ExitStatus.FAILED
+    else:
+        text = _list(screen) if name is None else _page(name, screen)
     if not (screen.bold and show_in_pager(text, os.environ)):
         sys.stdout.write(text)
     return ExitStatus.DONE
@@ -94,6 +103,23 @@ def _page(name: str, screen: _Screen) -> str:
     topic = find_topic(name, topics)
     page = resolve_links(topic.read(), topic.path, topics)
     return lay_out(page, screen.width, bold=screen.bold)
+
+
+def _passages(words: Sequence[str], name: str | None, screen: _Screen) -> str:
+    from oellm.manuals.page_text import lay_out
+    from oellm.manuals.search import find_passages
+    from oellm.manuals.topics import find_topic, list_topics
+
+    if not words:
+        raise UsageError("--search: expected words, got none")
+    topics = list_topics()
+    searched = topics if name is None else [find_topic(name, topics)]
+    parts = []
+    for passage in find_passages(words, searched, topics):
+        place = " · ".join(dict.fromkeys([passage.topic, passage.heading]))
+        page = f"### {place}\n\n{passage.text}\n"
+        parts.append(lay_out(page, screen.width, bold=screen.bold))
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

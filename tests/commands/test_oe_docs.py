@@ -60,6 +60,19 @@ def test_an_unknown_topic_is_an_error_of_two_lines(run: Run) -> None:
     assert done.stderr == "oe-docs: unknown topic 'fetchh', did you mean fetch?\nsee oellm docs\n"
 
 
+def test_passages_are_shown_with_their_places(run: Run) -> None:
+    lines = run("oellm", "docs", "--search", "NODE excludes").stdout.splitlines()
+    assert (
+        "schema · Totals of a run: in the list of runs, and in the format json of oe-status"
+        in lines
+    )
+    assert "`excluded_nodes`  text  Nodes that oe-submit excludes, because jobs end there" in lines
+    assert run("oe-docs", "--search=aftercorr", "submit").stdout.startswith("oe-submit\n\n")
+    none = run("oe-docs", "--search=aftercorr", "fetch", status=1)
+    assert none.stderr == "oe-docs: no passage has all of these words: aftercorr\n"
+    assert "expected words" in run("oe-docs", "--search= ", status=2).stderr
+
+
 @pytest.mark.parametrize("pager", ["", "cat", "no-such-pager -x", "cat -"])
 def test_a_page_reaches_the_terminal_without_a_pager(env: dict[str, str], pager: str) -> None:
     lines = lines_on_terminal("oe-docs", "oe-docs", env=env | {"PAGER": pager})

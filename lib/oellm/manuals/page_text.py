@@ -27,13 +27,13 @@ def lay_out(page: str, width: int, *, bold: bool = False) -> str:
     Headings are underlined, and also bold if the terminal shows that.
     """
     parts: list[str] = []
-    for block, is_apart in _split_blocks(page):
+    for block, is_apart in split_blocks(page):
         parts += ["\n"] if parts and (is_apart or not _ITEM.match(block[0])) else []
         parts += [_shown(block, width, bold=bold), "\n"]
     return "".join(parts)
 
 
-def _split_blocks(page: str) -> Iterator[tuple[list[str], bool]]:
+def split_blocks(page: str) -> Iterator[tuple[list[str], bool]]:
     """Give the lines of each block of a page, and whether an empty line comes before it.
 
     Blocks are headings, paragraphs, items, tables and code; comments are left out.
