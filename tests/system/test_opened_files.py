@@ -32,6 +32,7 @@ _ALLOWED = {
     "lib/oellm/fetch/task_process.py": "a pipe to its own child",
     "lib/oellm/images/downloads.py": "a new partial file: it fails if the name exists",
     "lib/oellm/images/web_requests.py": "addresses",
+    "lib/oellm/manuals/topics.py": "files of the installation",
     "lib/oellm/report/page.py": "files of the installation",
     "lib/oellm/runs/frozen_worker.py": "files of the installation",
     "lib/oellm/runs/provenance.py": "files of the system, below /proc, /sys and /etc",
