@@ -212,16 +212,12 @@ def _build_csv(arguments: cli.Arguments) -> int:
     file, is_terminal = arguments["FILE"], sys.stdout.isatty()
     if file is not None and file != "-" and (fault := manifest_dialog.find_path_fault(file)):
         raise UsageError(fault)
-
-    def show(line: str) -> None:
-        cli.relay(f"{line}\n")
-
     models, suites = known_models(os.environ), load_suites((), os.environ)
     dialog = manifest_dialog.ManifestDialog(
-        ManifestQuestions(models, suites, show=show, log=cli.message),
+        ManifestQuestions(models, suites, cli.message),
         path=Path(file) if file and file != "-" else None,
         is_saved=file != "-" and (file is not None or is_terminal),
-        show=show,
+        show=lambda line: cli.relay(f"{line}\n"),
         log=cli.message,
     )
     agreed = dialog.run()

@@ -229,6 +229,36 @@ def test_somebody_changes_the_proposal_and_writes_it(node: LoginNode, tmp_path: 
     assert entry["shard_time"] == "02:00:00"
 
 
+def test_members_of_maps_are_changed_added_and_removed(node: LoginNode, tmp_path: Path) -> None:
+    asked = converse("oe-config", env=node.environment(tmp_path), cwd=tmp_path)
+
+    def act(*answers: tuple[str, str]) -> None:
+        for question, keys in (
+            ("What next", "change a\r"),
+            ("Which setting", "images\r"),
+            *answers,
+        ):
+            asked.expect(question)
+            asked.send(keys)
+
+    act(("Which of images", "=lm_eval-\r"), (r"lm_eval=lm_eval-\S*:", "remove\r"))
+    act(("Which of images", "add\r"), ("Name of the member", "\r"), ("a name", "mine\r"))
+    asked.expect(r"images\.mine:")
+    asked.send("mine.sif\r")
+    act(("Which of images", "lighteval=\r"), ("lighteval=", "change\r"))
+    asked.expect(r"images\.lighteval:")
+    asked.send("\x15other.sif\r")
+    act(("Which of images", "back\r"))
+    asked.expect("What next")
+    asked.send("\r")
+    assert end(asked) == 0
+    images = own_file(node)["clusters"]["my-snellius"]["images"]
+    # Null also unsets what a packaged cluster has.
+    assert images["lm_eval"] is None
+    assert (images["mine"], images["lighteval"]) == ("mine.sif", "other.sif")
+    assert images["evalplus-evaluate"] == "evalplus-evaluate-cpu.sif"
+
+
 def test_what_is_open_is_asked_for_first(tmp_path: Path) -> None:
     (tmp_path / "node").mkdir()
     node = LoginNode(tmp_path / "node", "jupiter-24.05")

@@ -9,10 +9,11 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from oellm.core.display import one_line, shorten_middle, text_width
+from oellm.core.display import one_line, shorten_end, shorten_middle, text_width
 from oellm.errors import MachineError, UsageError
 
 # What stands before a choice: the pointer, and the mark of a chosen one.
@@ -61,6 +62,21 @@ def choose(question: str, choices: Sequence[str], *, default: str | None = None)
     return answer
 
 
+def choose_described(
+    question: str, described: Mapping[str, str], others: Sequence[str] = ()
+) -> str:
+    """Return one of some names, which stand before what they mean, or one of `others`.
+
+    Raises as `choose`.
+    """
+    room = _room(len(question))
+    lines = {
+        shorten_end(one_line(f"{name}: {text}"), room): name for name, text in described.items()
+    }
+    answer = choose(question, [*lines, *others])
+    return lines.get(answer, answer)
+
+
 def choose_several(
     question: str, choices: Sequence[str], *, chosen: Collection[str] = (), least: int = 1
 ) -> list[str]:
@@ -98,11 +114,13 @@ def ask(
     *,
     default: str = "",
     check: Callable[[str], str] | None = None,
+    meaning: str = "",
     **prompt: Any,
 ) -> str:
     """Return a text. `check` returns what is wrong with one, or an empty text.
 
-    `prompt` is for prompt_toolkit. Raises MachineError without the package questionary.
+    `meaning` says on lines above the question what it is about; `prompt` is for prompt_toolkit.
+    Raises MachineError without the package questionary.
     """
 
     def validate(text: str) -> bool | str:
@@ -110,7 +128,13 @@ def ask(
 
     answer: str = _ask(
         _library().text(
-            one_line(question), default=default, validate=validate, output=_output(), **prompt
+            "\n  ".join(
+                [*textwrap.wrap(one_line(meaning), _columns() - _MARGIN), one_line(question)]
+            ),
+            default=default,
+            validate=validate,
+            output=_output(),
+            **prompt,
         )
     )
     return answer
@@ -155,13 +179,19 @@ def _narrow_down(question: str, choices: Sequence[str]) -> Sequence[str]:
 
 
 def _title(choice: str, before: int = 0) -> str:
-    """Return a choice as one line of the menu, which also fits behind that many letters.
-
-    A terminal without a size counts as 80 wide.
-    """
-    columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    line, room = one_line(choice), max(_NARROWEST, columns - max(_INDENT, before + _MARGIN))
+    """Return a choice as one line of the menu, which also fits behind that many letters."""
+    line, room = one_line(choice), _room(before)
     return line if text_width(line) <= room else shorten_middle(line, room)
+
+
+def _room(before: int) -> int:
+    """Return the width of a choice, which also fits behind that many letters."""
+    return max(_NARROWEST, _columns() - max(_INDENT, before + _MARGIN))
+
+
+def _columns() -> int:
+    """Return the width of the terminal; one without a size counts as 80 wide."""
+    return os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 
 def _completion(offer: Callable[[str], Iterable[str]]) -> Mapping[str, Any]:

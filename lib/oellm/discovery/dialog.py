@@ -16,7 +16,9 @@ from oellm.errors import OellmError
 
 _CHANGE, _ADD, _RENAME = "change a setting", "add a setting", "change the name of the cluster"
 _STOP = "stop, and write nothing"
-_OTHER = "another value"
+_OTHER, _ADD_MEMBER = "another value", "add a member"
+_CHANGE_IT, _REMOVE = "change it", "remove it"
+_BACK, _UNSET = "go back", "no value"
 
 
 def discuss(
@@ -31,11 +33,12 @@ def discuss(
     it. What must be filled in is asked for first.
     """
     chosen, name = dict(decided), ""
-    for setting in propose(chosen).open_settings():
-        show(propose(chosen))
-        # What was just decided may have settled this one.
-        if any(each.key == setting.key for each in propose(chosen).open_settings()):
-            chosen[setting.key] = _ask_value(setting)
+    proposal = propose(chosen)
+    # What is decided may settle others.
+    while settings_left := proposal.open_settings():
+        show(proposal)
+        chosen[settings_left[0].key] = _ask_value(settings_left[0])
+        proposal = propose(chosen)
     while True:
         proposal = propose(chosen)
         proposal = proposal._replace(name=name or proposal.name)
@@ -51,21 +54,58 @@ def discuss(
             continue
         present = {each.key: each for each in proposal.settings}
         key = _choose_present(present) if action == _CHANGE else _choose_absent(present)
-        chosen[key] = _ask_value(present.get(key) or ProposedSetting(key, None, ""))
+        if key != _BACK:
+            chosen |= _ask_setting(present.get(key) or ProposedSetting(key, None, ""), chosen)
 
 
 def _choose_present(present: Mapping[str, ProposedSetting]) -> str:
     lines = {f"{key}: {show_value(each.value)}": key for key, each in present.items()}
-    return lines[menus.choose("Which setting?", list(lines))]
+    answer = menus.choose("Which setting?", [*lines, _BACK])
+    return lines.get(answer, answer)
 
 
 def _choose_absent(present: Mapping[str, ProposedSetting]) -> str:
-    lines = {
-        f"{key}: {spec['meaning']}": key
+    described = {
+        key: spec["meaning"]
         for key, spec in schema.table("cluster").items()
         if key not in present and key != "name"
     }
-    return lines[menus.choose("Which setting?", list(lines))]
+    return menus.choose_described("Which setting?", described, [_BACK])
+
+
+def _ask_setting(setting: ProposedSetting, decided: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return what somebody decides about a setting: its key and value, or nothing."""
+    if schema.table("cluster")[setting.key]["type"] != "map":
+        return {setting.key: _ask_value(setting)}
+    members = _ask_member(setting.key, setting.value or {})
+    return {setting.key: {**(decided.get(setting.key) or {}), **members}}
+
+
+def _ask_member(key: str, before: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return a member of a map with its new value, None to remove it; nothing to leave the map."""
+    lines = {f"{name}={value}": name for name, value in before.items() if value is not None}
+    answer = (
+        menus.choose(f"Which of {key}?", [*lines, _ADD_MEMBER, _BACK]) if lines else _ADD_MEMBER
+    )
+    if answer == _BACK:
+        return {}
+    name = lines.get(answer, "")
+    if name:
+        action = menus.choose(f"{answer}:", [_CHANGE_IT, _REMOVE, _BACK])
+        if action != _CHANGE_IT:
+            return {name: None} if action == _REMOVE else {}
+    else:
+        name = menus.ask(
+            f"Name of the member of {key}:",
+            check=lambda text: _find_fault(key, {text.strip(): "x"}) if text.strip() else "a name",
+            meaning=schema.table("cluster")[key]["meaning"],
+        ).strip()
+    value = menus.ask(
+        f"{key}.{name}:",
+        default=str(before.get(name) or ""),
+        check=lambda text: _find_fault(key, {name: text.strip()}),
+    )
+    return {name: value.strip()}
 
 
 def _ask_value(setting: ProposedSetting) -> Any:
@@ -79,9 +119,13 @@ def _ask_value(setting: ProposedSetting) -> Any:
             return settings.parse_setting(key, others[answer], key)
         if answer in kept:
             return setting.value
-    meaning = schema.table("cluster")[key]["meaning"]
+    spec = schema.table("cluster")[key]
     before = _as_text(setting.value)
-    answer = menus.ask(f"{key} ({meaning})", default=before, check=_checker(key))
+    possible = ["true", "false"] if spec["type"] == "boolean" else spec.get("choices")
+    if possible:
+        answer = menus.choose(f"{key}:", [*possible, _UNSET], default=before)
+        return None if answer == _UNSET else settings.parse_setting(key, answer, key)
+    answer = menus.ask(f"{key}:", default=before, check=_checker(key), meaning=spec["meaning"])
     return settings.parse_setting(key, answer.strip(), key)
 
 
@@ -95,9 +139,17 @@ def _as_text(value: Any) -> str:
 def _checker(key: str) -> Callable[[str], str]:
     def check(text: str) -> str:
         try:
-            settings.check_setting(key, settings.parse_setting(key, text.strip(), key), key)
+            return _find_fault(key, settings.parse_setting(key, text.strip(), key))
         except OellmError as error:
-            return str(error)
-        return ""
+            return str(error).removeprefix(f"{key}: ").removeprefix(f"{key}: ")
 
     return check
+
+
+def _find_fault(key: str, value: Any) -> str:
+    """Return why a setting cannot have a value; empty if it can."""
+    try:
+        settings.check_setting(key, value, key)
+    except OellmError as error:
+        return str(error).removeprefix(f"{key}: ").removeprefix(f"{key}: ")
+    return ""

@@ -23,7 +23,7 @@ def show_value(value: Any) -> str:
     if value is None:
         return _OPEN
     if isinstance(value, dict):
-        value = [f"{name}={part}" for name, part in value.items()]
+        value = [f"{name}={part}" for name, part in value.items() if part is not None]
     if isinstance(value, list):
         value = ", ".join(map(str, value))
     return one_line(value if isinstance(value, str) else json_codec.dumps(value).decode())

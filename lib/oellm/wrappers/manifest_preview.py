@@ -19,7 +19,7 @@ from oellm.wrappers.pipeline import Stage, run_captured
 # With a menu of seven lines below it, the preview fits a terminal of 24 lines.
 _ROWS_SHOWN = 8
 # Width of the longest model and task that are shown whole.
-_WIDE = 30
+_WIDE = 27
 _SHOWN = ("model_path", "task_path", "n_shot", "eval_suite")
 # Also if models are broken, which are left out, there is a manifest.
 _MADE = (ExitStatus.DONE, ExitStatus.FAILED)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import glob
 import os
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from oellm import frameworks
@@ -29,19 +28,16 @@ _OPTIONS = {
     "checkpoints": "Of each training run only these: every=N, last, training steps.",
     "step_pattern": "How names tell the training step: a regular expression.",
 }
-# What menus have room for on a line, beside the pointer and behind the question.
-_SUITE_LINE, _SETTING_LINE = 74, 61
+# What a menu of 80 columns has room for on a line, beside the pointer.
+_LINE = 74
 
 
 class ManifestQuestions:
-    """The questions about what there is on this machine; `show` gets lines, `log` messages."""
+    """The questions about what there is on this machine; `log` gets messages."""
 
-    def __init__(
-        self, models: Sequence[str], suites: KnownSuites, *, show: Callable[[str], None], log: Log
-    ) -> None:
+    def __init__(self, models: Sequence[str], suites: KnownSuites, log: Log) -> None:
         self._models = [str(ModelSpec(model)) for model in models]
         self._suites = suites
-        self._show = show
         self._log = log
 
     def ask_models(self, chosen: Sequence[str]) -> tuple[str, ...]:
@@ -86,24 +82,21 @@ class ManifestQuestions:
         columns = schema.table("manifest")
         meanings = {name: spec["meaning"] for name, spec in columns.items() if spec.get("flag")}
         meanings |= _OPTIONS
-        lines = {
-            shorten_end(
-                f"{name} = {chosen[name]}" if name in chosen else f"{name}: {meaning}",
-                _SETTING_LINE,
-            ): name
-            for name, meaning in sorted(meanings.items(), key=lambda item: item[0] not in chosen)
+        # Those that have a value come first, and show it.
+        shown = {
+            **{name: chosen[name] for name in meanings if name in chosen},
+            **meanings,
+            **chosen,
         }
-        line = menus.choose("Which setting?", [*lines, _BACK])
-        if line == _BACK:
+        name = menus.choose_described("Which setting?", shown, [_BACK])
+        if name == _BACK:
             return chosen
-        name = lines[line]
-        for part in textwrap.wrap(meanings[name]):
-            self._show(f"  {part}")
         check = functools.partial(find_fault, name) if name in columns else None
         text = menus.ask(
             f"{name} (empty: as usual):",
             default=chosen.get(name, ""),
             check=lambda text: check(text.strip()) if check and text.strip() else "",
+            meaning=meanings[name],
         ).strip()
         changed = {key: value for key, value in chosen.items() if key != name}
         return {**changed, name: text} if text else changed
@@ -111,7 +104,7 @@ class ManifestQuestions:
     def _suite_line(self, name: str, width: int) -> str:
         rows = format_count(len(select_rows(name, self._suites)), "row")
         description = self._suites.suites[name].description
-        return shorten_end(f"{name:{width}}  {rows:>8}  {description}", _SUITE_LINE)
+        return shorten_end(f"{name:{width}}  {rows:>8}  {description}", _LINE)
 
     def _languages(self, suite: str) -> list[str]:
         rows = select_rows(suite, self._suites)
