@@ -9,7 +9,8 @@ Options:
                    dashboard of OpenEuroLLM reads. By default table on a
                    terminal, csv otherwise.
   --columns=NAMES  Columns to print, separated by commas. By default tables
-                   have the most important columns, and the other formats all.
+                   have the most important columns, fewer on a narrow
+                   terminal, and the other formats all.
   --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a
                    shell, nothing for an empty value) or COLUMN!=PATTERN; for
                    numbers also COLUMN<NUMBER, <=, > and >=. You may repeat it:
@@ -148,7 +149,8 @@ def _collect(arguments: cli.Arguments) -> int:
     is_table = options.layout in tables.TABLES
     usual = schema.shown_columns("metric") if is_table else records.column_names()
     columns = options.columns or [*usual, *source.extra_columns()]
-    source.write(columns, options.layout, sys.stdout)
+    spare = None if options.columns else schema.spare_columns("metric")
+    source.write(columns, options.layout, sys.stdout, spare=spare)
     source.log_missing()
     is_good = source.is_whole and not (options.is_strict and source.tally.remarks)
     return ExitStatus.DONE if is_good else ExitStatus.FAILED

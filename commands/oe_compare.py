@@ -126,6 +126,7 @@ def _compare(arguments: cli.Arguments) -> int:
         stream=sys.stdout,
         counts=schema.count_columns("comparison"),
         caption=compared.caption,
+        spare=schema.spare_columns("comparison"),
     )
     left_out = comparison.describe_left_out(compared.records) if for_people else ""
     for text in (*compared.messages, *filter(None, [left_out])):

@@ -210,11 +210,12 @@ def _print(columns: Sequence[str], rows: Iterable[Row], is_table: bool) -> None:
 
 def _print_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
     from oellm.collect.record_source import shorten_models
-    from oellm.core import tables
+    from oellm.core import schema, tables
 
     shown, left_out = shorten_models(([row[name] for name in columns] for row in rows), columns)
     if shown:
-        tables.write_rows(shown, columns, layout="table", stream=sys.stdout)
+        spare = schema.spare_columns("manifest")
+        tables.write_rows(shown, columns, layout="table", stream=sys.stdout, spare=spare)
     if left_out:
         cli.message(left_out)
 

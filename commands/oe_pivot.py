@@ -137,10 +137,6 @@ def _pivot(arguments: cli.Arguments) -> int:
     sheet = pivot_table.make_sheet(matrix, style)
     for note in (*matrix.notes, *sheet.notes, *sheet.caption):
         cli.message(note)
-    if options.layout == "table" and _is_too_wide(sheet.types) and len(matrix.cols.keys) > 1:
-        cli.message(
-            "the table is wider than the terminal; it may fit with --rows and --cols swapped"
-        )
     counts = schema.count_columns("metric")
     record_source.write_rows(
         sheet.rows,
@@ -150,6 +146,12 @@ def _pivot(arguments: cli.Arguments) -> int:
         counts=counts,
         caption=sheet.caption,
     )
+    if options.layout == "table" and _is_too_wide(sheet.types) and len(matrix.cols.keys) > 1:
+        rows, cols = (",".join(names) for names in (options.matrix.rows, options.matrix.cols))
+        cli.message(
+            "the table is wider than the terminal; the same the other way round: "
+            f"--rows={cols} --cols={rows}"
+        )
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
 

@@ -169,7 +169,8 @@ def _explain(options: Options, cluster: Cluster) -> None:
         layout = "table" if sys.stdout.isatty() else "csv"
         columns = list(schema.table("estimate"))
         rows = tables.select_values(spool.estimates(plan.places), columns)
-        tables.write_rows(rows, columns, layout=layout, stream=sys.stdout)
+        spare = schema.spare_columns("estimate")
+        tables.write_rows(rows, columns, layout=layout, stream=sys.stdout, spare=spare)
 
 
 def _render(options: Options, cluster: Cluster) -> None:

@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,36 @@ LATEX = {
     "-{}": "-",
 }
 LATEX_TOKEN = re.compile("|".join([*map(re.escape, LATEX), r"[^&%$#_{}\\~^<>|\[*\n]"]))
+
+
+WIDE = """\
+import sys
+from oellm.core import tables
+columns = ["model", "task", "value", "n_samples", "arguments"]
+rows = [[f"model-{n}" * 4, "hellaswag", n / 4, 10 ** n, "max_gen_toks=300"] for n in range(3)]
+tables.write_rows(rows, columns, "table", sys.stdout, spare=["nothing", "n_samples", "value"])
+"""
+
+
+def shown_at(width: int, home: Path) -> list[str]:
+    env = clean_environment(home)
+    done = on_terminal(sys.executable, "-c", WIDE, env=env, width=width)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def test_a_table_gives_up_what_a_narrow_terminal_has_no_room_for(tmp_path: Path) -> None:
+    whole = shown_at(200, tmp_path)
+    assert whole[0].split() == ["model", "task", "value", "n_samples", "arguments"]
+    # What all rows have in common goes above, the widest first, and only as far as needed.
+    lines = shown_at(len(whole[1]) - 1, tmp_path)
+    assert lines[:2] == ["arguments: max_gen_toks=300", ""]
+    assert lines[2].split() == ["model", "task", "value", "n_samples"]
+    lines = shown_at(42, tmp_path)
+    assert lines[:3] == ["task: hellaswag", "arguments: max_gen_toks=300", ""]
+    assert lines[3].split() == ["model", "value"]
+    assert lines[-1] == "Not shown on a terminal this narrow: n_samples"
+    assert shown_at(28, tmp_path)[-1].endswith("narrow: n_samples, value")
 
 
 def written(found: list[dict[str, Any]], columns: list[str], layout: str) -> str:

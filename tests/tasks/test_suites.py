@@ -340,7 +340,19 @@ def test_the_terminal_has_a_line_or_more_for_each_suite_and_fits(tmp_path: Path)
         assert max(map(len, lines)) <= width
         names = [line.split()[0] for line in lines[2:] if not line.startswith(" ")]
         assert names == list(SHIPPED.suites)
-    assert max(map(len, shown_to_people(tmp_path, "--task_groups=all"))) <= 100
+    assert max(map(len, shown_to_people(tmp_path, "--task_groups=all", width=80))) <= 80
+
+
+def test_a_suite_with_the_default_shots_of_its_tasks_leaves_the_list_readable(
+    tmp_path: Path,
+) -> None:
+    suite = {"description": "What we look at every week, " * 3, "tasks": [{"task": "a"}]}
+    own = tmp_path / "own.json"
+    groups = {"mine": suite, "both": {"suites": ["mine", "open-sci-0.01"]}}
+    own.write_text(json.dumps({"groups": groups}))
+    lines = shown_to_people(tmp_path, f"--suites={own}", width=80)
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[2:]] == [*SHIPPED.suites, *groups]
 
 
 def test_listing_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -160,8 +160,13 @@ class RecordSource:
                 tally.remarks[record.remark] += 1
             yield record
 
-    def write(self, names: Sequence[str], layout: str, stream: TextIO) -> None:
-        """Write the records in a format, without buffering them if the format permits it."""
+    def write(
+        self, names: Sequence[str], layout: str, stream: TextIO, *, spare: Sequence[str] | None
+    ) -> None:
+        """Write the records in a format, without buffering them if the format permits it.
+
+        `spare` is as in tables.write_rows.
+        """
         if layout == DASHBOARD:
             self._write_dashboard(stream)
             return
@@ -171,9 +176,8 @@ class RecordSource:
             if layout in tables.TABLES:
                 rows, left_out = shorten_models(rows, names)
             types = columns.column_types(names)
-            write_rows(
-                rows, types, layout=layout, stream=stream, counts=schema.count_columns("metric")
-            )
+            counts = schema.count_columns("metric")
+            write_rows(rows, types, layout=layout, stream=stream, counts=counts, spare=spare)
             if left_out:
                 self._log(left_out)
             return
@@ -265,17 +269,24 @@ def write_rows(
     *,
     counts: Container[str] = (),
     caption: Sequence[str] = (),
+    spare: Sequence[str] | None = None,
 ) -> None:
     """Write rows in one of FORMATS; `types` maps the columns to their types in schema.json.
 
     Tables show the numbers in the columns `counts` without decimals, and have the lines of the
-    caption.
+    caption. `spare` is as in tables.write_rows.
     """
     if layout == "parquet":
         tables.write_parquet(rows, types, stream.buffer)
     else:
         tables.write_rows(
-            rows, list(types), layout=layout, stream=stream, counts=counts, caption=caption
+            rows,
+            list(types),
+            layout=layout,
+            stream=stream,
+            counts=counts,
+            caption=caption,
+            spare=spare,
         )
 
 

@@ -56,6 +56,12 @@ def shown_columns(name: str) -> list[str]:
     return [key for key, spec in table(name).items() if spec.get("shown")]
 
 
+def spare_columns(name: str) -> list[str]:
+    """Return the columns that a table on a narrow terminal does without, the first one first."""
+    spare = [(spec["spare"], key) for key, spec in table(name).items() if "spare" in spec]
+    return [key for _, key in sorted(spare)]
+
+
 def count_columns(name: str) -> frozenset[str]:
     """Return the columns of numbers with a unit, such as documents; scores have none."""
     return frozenset(key for key, spec in table(name).items() if "unit" in spec)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 from oellm.core import display, json_codec
 from oellm.core.csv_records import csv_text
-from oellm.core.display import parse_time
+from oellm.core.display import parse_time, text_width
 from oellm.errors import InputError, MachineError, UsageError
 
 # One value for each column.
@@ -24,6 +25,8 @@ TABLES = ("table", "markdown", "latex", "html")
 _EMPTY = (None, "", "none")
 # Rows in a row group, the number that is in memory at a time.
 _ROW_GROUP = 100_000
+# Blanks between two columns.
+_GAP = 2
 
 
 def choose_format(
@@ -47,12 +50,16 @@ def write_rows(
     *,
     counts: Container[str] = (),
     caption: Sequence[str] = (),
+    spare: Sequence[str] | None = None,
 ) -> None:
     """Write rows in one of STREAMED, which stream, or of TABLES, which buffer.
 
     Tables leave out columns in which no row has a value. They show the numbers of a column with
     four decimals if one of them is a float, except in the columns `counts`, and the lines of the
     caption. On a terminal, no layout has control characters.
+
+    If `spare` is given, the layout `table` fits the terminal: columns go above it if all
+    rows have the same text in them, or those in `spare` are left out, the first one first.
     """
     out = display.guard_terminal(stream)
     if layout in BY_LINE:
@@ -66,7 +73,11 @@ def write_rows(
             before = ",\n"
         out.write("[]\n" if before == "[\n" else "\n]\n")
     else:
-        for text in _table(list(rows), columns, layout, counts=counts, caption=caption):
+        width = 0
+        if layout == "table" and spare is not None and stream.isatty():
+            width = os.get_terminal_size(stream.fileno()).columns
+        shape = _Shape(counts, caption, width=width, spare=spare or ())
+        for text in _table(list(rows), columns, layout, shape=shape):
             out.write(text)
 
 
@@ -152,13 +163,17 @@ def _json(row: Values, columns: Sequence[str]) -> str:
     return json_codec.dumps(dict(zip(columns, row, strict=True))).decode()
 
 
+class _Shape(NamedTuple):
+    """What a table has besides its rows; a `width` of 0 is unlimited."""
+
+    counts: Container[str]
+    caption: Sequence[str]
+    width: int
+    spare: Sequence[str]
+
+
 def _table(
-    rows: list[Values],
-    columns: Sequence[str],
-    layout: str,
-    *,
-    counts: Container[str],
-    caption: Sequence[str],
+    rows: list[Values], columns: Sequence[str], layout: str, *, shape: _Shape
 ) -> Iterator[str]:
     """Yield the parts of a table."""
     from oellm.core.markup import MARKUPS, ScoreCell
@@ -174,7 +189,7 @@ def _table(
     heads = [markup.escape(columns[place]) for place in kept]
     # A score of 1 is shown as 1.0000 beside others, but 4 documents as 4, also beside 0.5.
     has_decimals = [
-        columns[place] not in counts and any(isinstance(row[place], float) for row in rows)
+        columns[place] not in shape.counts and any(isinstance(row[place], float) for row in rows)
         for place in kept
     ]
 
@@ -186,16 +201,67 @@ def _table(
         return markup.escape(cell_text(value))
 
     cells = [list(map(shown, [row[place] for place in kept], has_decimals)) for row in rows]
-    below = [markup.escape(text) for text in caption]
+    below = [markup.escape(text) for text in shape.caption]
     if layout == "latex":
         yield from _latex(heads, cells, is_right, caption=below)
     elif layout == "html":
         yield from _html(heads, cells, is_right, caption=below)
     else:
+        if shape.width:
+            fitted = _fit_columns(heads, cells, shape.width, spare=shape.spare)
+            yield from (f"{heads[place]}: {cells[0][place]}\n" for place in fitted.above)
+            yield "\n" if fitted.above else ""
+            if fitted.left_out:
+                hidden = ", ".join(heads[place] for place in fitted.left_out)
+                below = [*below, f"Not shown on a terminal this narrow: {hidden}"]
+            heads = [heads[place] for place in fitted.kept]
+            cells = [[row[place] for place in fitted.kept] for row in cells]
+            is_right = [is_right[place] for place in fitted.kept]
         yield _tabulated(heads, cells, is_right, layout=layout) + "\n"
         # Two blanks at the end of a line keep it apart from the next one in markdown.
         end = "  \n" if layout == "markdown" else "\n"
         yield "\n" + end.join(below) + "\n" if below else ""
+
+
+class _FittedColumns(NamedTuple):
+    """What becomes of the columns of a table.
+
+    Attributes:
+        kept: Places of the columns of the table.
+        above: Places of the columns whose one text is shown above it.
+        left_out: Places of the columns that are not shown.
+    """
+
+    kept: list[int]
+    above: list[int]
+    left_out: list[int]
+
+
+def _fit_columns(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], width: int, *, spare: Sequence[str]
+) -> _FittedColumns:
+    """Return how a table of these texts becomes as narrow as `width`, or nearly so.
+
+    `spare` names the columns that a reader misses least, the least important one first. The first
+    column always stays.
+    """
+    widths = [max(map(text_width, column)) for column in zip(heads, *rows, strict=True)]
+    excess = sum(widths) + _GAP * (len(heads) - 1) - width
+    fitted = _FittedColumns(list(range(len(heads))), [], [])
+    constant = [place for place in fitted.kept[1:] if len({row[place] for row in rows}) == 1]
+    dispensable = [heads.index(name) for name in spare if name in heads[1:]]
+    for places, moved in (
+        (sorted(constant, key=lambda place: -widths[place]) if len(rows) > 1 else [], fitted.above),
+        (dispensable, fitted.left_out),
+    ):
+        for place in places:
+            if excess <= 0 or place not in fitted.kept:
+                continue
+            fitted.kept.remove(place)
+            moved.append(place)
+            excess -= widths[place] + _GAP
+    fitted.above.sort()
+    return fitted
 
 
 def _tabulated(

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, TextIO
 
 from oellm.core import tables
+from oellm.core.display import shorten_end
 from oellm.tasks import suites
 from oellm.tasks.suite_files import Cells, KnownSuites
 
@@ -18,8 +19,9 @@ ROW_COLUMNS = ("task_group", "task_path", "n_shot", "eval_suite", "language", "p
 _NAMED = 4
 # Gap between columns of a table; padding of a header.
 _GAP = _PADDING = 2
-# Least width of the description: with it, the shipped suites fit a terminal of 80 columns.
-_NARROWEST = 20
+# Least width of a description that is wrapped; and of one that is cut, else none is shown.
+_NARROWEST = 30
+_SHORTEST = 16
 
 
 class SuiteSummary(NamedTuple):
@@ -49,7 +51,7 @@ def write_csv(selections: Sequence[str], known: KnownSuites, stream: TextIO) -> 
 def write_tables(selections: Sequence[str], known: KnownSuites, width: int, stream: TextIO) -> None:
     """Write a table for each suite of the selections, or, if there are none, one of all suites.
 
-    The table of all suites is `width` characters wide.
+    All are `width` characters wide at most.
     """
     if not selections:
         lines = [line for suite in list_suites(known, width) for line in _table_lines(suite)]
@@ -59,9 +61,14 @@ def write_tables(selections: Sequence[str], known: KnownSuites, width: int, stre
     columns.remove("task_group")
     gap = ""
     for name, of_suite in itertools.groupby(rows, lambda row: row["task_group"]):
-        stream.write(f"{gap}{name}\n\n")
+        described = f"{name}: {known.suites[name].description}".rstrip(": ")
+        stream.write(f"{gap}{textwrap.fill(described, width, break_on_hyphens=False)}\n\n")
         tables.write_rows(
-            tables.select_values(of_suite, columns), columns, layout="table", stream=stream
+            tables.select_values(of_suite, columns),
+            columns,
+            layout="table",
+            stream=stream,
+            spare=("eval_suite", "primary_metric"),
         )
         gap = "\n"
 
@@ -95,15 +102,15 @@ def list_suites(known: KnownSuites, width: int) -> list[SuiteSummary]:
         _column_width(name, [str(summary[at]) for summary in summaries]) + _GAP
         for at, name in enumerate(SuiteSummary._fields[:-1])
     )
-    room = max(width - taken, _NARROWEST)
-    return [
-        summary._replace(
-            description=textwrap.fill(
-                summary.description, room, break_on_hyphens=False, break_long_words=False
-            )
-        )
-        for summary in summaries
-    ]
+    room = width - taken
+    return [summary._replace(description=_fill(summary.description, room)) for summary in summaries]
+
+
+def _fill(text: str, room: int) -> str:
+    """Return a description for a column of this width: on lines, cut, or none."""
+    if room < _NARROWEST:
+        return shorten_end(text, room) if room >= _SHORTEST else ""
+    return textwrap.fill(text, room, break_on_hyphens=False, break_long_words=False)
 
 
 def _summarize(name: str, known: KnownSuites) -> SuiteSummary:
