@@ -112,6 +112,19 @@ def test_what_follows_from_a_choice_changes_with_it(run: Run, site: Any) -> None
     assert cpus["images"]["lm_eval"] == "lm_eval-cpu.sif"
 
 
+def test_without_containers_there_are_no_images_but_a_virtual_environment(
+    run: Run, site: Any
+) -> None:
+    node, choice = site("lumi-23.02"), "--set=container_runtime=none"
+    entry = proposed(run, node, choice, status=1)
+    assert not entry.keys() & {"images", "container_args", "setup"}
+    assert "venv" in run("oe-detect", "--propose", choice, env=node.env, status=1).stderr
+    table = run("oe-detect", "--propose", "--explain", choice, env=node.env, status=1).stdout
+    assert "your choice; also: auto" in " ".join(table.split())
+    entry = proposed(run, node, choice, "--set=venv=/v")
+    assert (entry["venv"], "images" in entry) == ("/v", False)
+
+
 def test_commands_that_fail_are_named_and_leave_their_settings_open(run: Run, site: Any) -> None:
     node = site("leonardo-23.11")
     node.lose("associations", "sinfo")

@@ -93,7 +93,7 @@ def propose(machine: Machine, name: str, decided: Mapping[str, Any]) -> Proposal
     found += propose_queue_limit(machine, view, **billing)
     found += propose_time_limit(machine, view, **billing)
     found += propose_node_settings(machine, view)
-    found += propose_surroundings(machine, view)
+    found += propose_surroundings(machine, view, decided)
     return with_decided(Proposal(name, found, failures=tuple(machine.facts.failures)), decided)
 
 
@@ -103,10 +103,18 @@ def with_decided(proposal: Proposal, decided: Mapping[str, Any]) -> Proposal:
     for key, value in decided.items():
         known = by_key.get(key, ProposedSetting(key, None, ""))
         chosen = _joined(known.value, value)
-        by_key[key] = known._replace(value=chosen, origin="your choice", is_open=False)
+        by_key[key] = known._replace(
+            value=chosen, origin="your choice", others=_other_values(known, chosen), is_open=False
+        )
     order = {key: place for place, key in enumerate(schema.table("cluster"))}
     ordered = sorted(by_key.values(), key=lambda each: order.get(each.key, len(order)))
     return proposal._replace(settings=ordered, decided=proposal.decided | frozenset(decided))
+
+
+def _other_values(known: ProposedSetting, chosen: Any) -> tuple[Alternative, ...]:
+    """Return what a setting could be instead of the chosen value: first, what was proposed."""
+    proposed = alternatives([known.value] if isinstance(known.value, str) else [])
+    return tuple(other for other in (*proposed, *known.others) if other.value != chosen)
 
 
 def _chosen(key: str, setting: ProposedSetting | None, decided: Mapping[str, Any]) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from oellm.clusters.cluster import known_clusters
 from oellm.core.json_config import Node
@@ -18,14 +19,24 @@ from oellm.images.definitions import containers_directory, definition_names
 _DIRECTORY = "oellm"
 
 
-def propose_surroundings(machine: Machine, view: PartitionView) -> Iterator[ProposedSetting]:
+def propose_surroundings(
+    machine: Machine, view: PartitionView, decided: Mapping[str, Any]
+) -> Iterator[ProposedSetting]:
     """Yield the settings that do not depend on Slurm, or on the maker of its GPUs alone."""
     pattern = host_pattern(machine.host)
     others = alternatives([machine.host] if pattern != machine.host else [])
     origin = f"the name of this login node, {machine.host}"
     yield ProposedSetting("hostnames", [pattern], origin, others=others)
     yield _propose_base_directory(machine)
-    yield from _propose_containers(machine, view)
+    runtime = machine.runtime or machine.module
+    seen = f"{runtime or 'nothing'} on this login node; oellm doctor --job looks on a node"
+    without = Alternative("none", "with a virtual environment: setting venv")
+    yield ProposedSetting("container_runtime", "auto", seen, others=(without,))
+    if decided.get("container_runtime") != "none":
+        yield from _propose_containers(machine, view)
+    elif not decided.get("venvs"):
+        origin = "without a container: the directory of a virtual environment with oellm[hf]"
+        yield ProposedSetting("venv", None, origin, is_open=True)
 
 
 def _propose_base_directory(machine: Machine) -> ProposedSetting:
@@ -55,10 +66,6 @@ def _propose_containers(machine: Machine, view: PartitionView) -> Iterator[Propo
     if machine.module:
         lines = [f"module load {machine.module}"]
         yield ProposedSetting("setup", lines, "no container runtime on PATH, but this module")
-    runtime = machine.runtime or machine.module
-    seen = f"{runtime or 'nothing'} on this login node; oellm doctor --job looks on a node"
-    without = Alternative("none", "with a virtual environment: setting venv")
-    yield ProposedSetting("container_runtime", "auto", seen, others=(without,))
 
 
 def _propose_images(maker: GpuMaker | None, variant: str) -> dict[str, str]:
