@@ -12,6 +12,7 @@ _OPENING = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "fdo
 _ALLOWED = {
     "lib/oellm/build/image_jobs.py": "a new log, which fails if the name exists; its own image",
     "lib/oellm/build/image_lock.py": "a lock; it follows no link, nor waits",
+    "lib/oellm/build/task_lookup.py": "a new file of a directory of its own",
     "lib/oellm/cli.py": "stdin, stdout and stderr, /dev/null, and files that the user names",
     "lib/oellm/core/atomic.py": "new files: it fails if the name exists",
     "lib/oellm/core/processes/children.py": "/dev/null",
@@ -51,6 +52,8 @@ _ALLOWED = {
     "lib/oellm/status/observer.py": "a file below /proc",
     "lib/oellm/worker/programs/program_gpus.py": "files below /proc",
     "lib/oellm/worker/programs/private_directory.py": "new files of a directory of its own",
+    "lib/oellm/wrappers/manifest_dialog.py": "a manifest that the user names",
+    "lib/oellm/wrappers/manifest_preview.py": "new files of a directory of its own",
     "lib/oellm/wrappers/pipeline.py": "its own terminal",
     "commands/oellm_cli.py": "a manifest that the user names",
 }
