@@ -73,7 +73,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -228,10 +228,14 @@ def _run(options: Options) -> int:
         tasks = list(map(find_task, questions.ask_tasks(cli.message)))
         _require_needed(samplings, tasks)
     run_cluster.require_environments(cluster, tasks)
+    drawn = _complete(samplings, tasks)
+    was_asked = "" not in samplings and drawn.keys() - samplings.keys()
+    if was_asked or not options.model or not options.tasks:
+        _tell_options(options._replace(model=model), tasks, drawn)
     rows = manifest_rows.make_rows(
         manifest_rows.GivenModel(model, config),
         tasks,
-        samplings=_complete(samplings, tasks),
+        samplings=drawn,
         cells=cells,
         cluster=cluster,
         log=cli.message,
@@ -247,6 +251,18 @@ def _run(options: Options) -> int:
         return status
     saved = _save_results(run)
     return status or saved
+
+
+def _tell_options(
+    options: Options, tasks: Sequence[BenchmarkTask], samplings: Mapping[str, Sequence[Sampling]]
+) -> None:
+    """Tell the command line that needs no questions."""
+    words = [f"--model={options.model}", f"--tasks={','.join(task.name for task in tasks)}"]
+    for suite, drawn in samplings.items():
+        words += (f"--samples={suite}:{each.temperature:g},{each.n_samples}" for each in drawn)
+    words += (f"--cell={cell}" for cell in options.cells)
+    line = shlex.join(["global-benchmark", "run", *words, *(["--slurm"] if options.slurm else [])])
+    cli.message(f"the same without questions: {line}")
 
 
 def _samplings(texts: Sequence[str]) -> dict[str, list[Sampling]]:

@@ -225,25 +225,30 @@ def test_what_no_option_says_is_asked_for(env: dict[str, str], tmp_path: Path) -
 
     asked = start("run")
     asked.expect("Which model")
-    asked.expect("acme/tiny")
     asked.expect("another one")
+    asked.expect("acme/tiny")
     asked.send("mine\r")
     asked.expect("Which tasks")
     asked.send("multiple-py " + "\x7f" * 11 + "other \r")
-    asked.expect("are known; part of their names:")
-    asked.send("evalplus:\r")
-    asked.expect("Which other tasks")
-    asked.send("humaneval \r")
-    asked.expect(r"pairs like \(temperature, n_samples\)")
+    asked.expect("Other tasks, separated by commas")
+    asked.send("evalplus:humaneval, mmlu_prp\r")
+    asked.expect("unknown task 'mmlu_prp'")
+    asked.send("\x7fo\r")
+    asked.expect("Pairs of ")
     asked.send("(0.2, 0)\r")
     asked.expect("expected ")
     asked.send("\x15(0.2, 20)\r")
+    asked.expect("the same without questions: global-benchmark run (.*)\r\n")
+    named = "--tasks=multiple-py,evalplus:humaneval,lm_eval:mmlu_pro"
+    model = str(tmp_path / "weights" / "mine")
+    words = [f"--model={model}", named, "--samples=bigcode_eval:0.2,20"]
+    assert asked.match[1].split() == words
     assert end(asked) == 0
     made = [(row["model_path"], row["eval_suite"], row["task_path"]) for row in manifest(tmp_path)]
-    model = str(tmp_path / "weights" / "mine")
     assert made == [
         (model, "bigcode_eval", "multiple-py"),
         (model, "evalplus", "humaneval"),
+        (model, "lm_eval", "mmlu_pro"),
     ]
     assert len(list(tmp_path.glob("results/*.json"))) == 1
 

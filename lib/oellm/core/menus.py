@@ -215,7 +215,8 @@ def _completion(offer: Callable[[str], Iterable[str]]) -> Mapping[str, Any]:
 
     keys = KeyBindings()
     keys.add("enter", filter=completion_is_selected)(take)
-    return {"completer": Names(), "key_bindings": keys}
+    # Half a name is no mistake yet.
+    return {"completer": Names(), "key_bindings": keys, "validate_while_typing": False}
 
 
 def _library() -> Any:

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from oellm import frameworks
-from oellm.core import schema
+from oellm.wrappers.task_names import split_task, usual_suite
 
 _MANIFEST = "oe-manifest"
 
@@ -79,19 +78,6 @@ class ManifestChoices(NamedTuple):
 def join_command(paths: Sequence[str]) -> list[str]:
     """Return the command that prints the rows of several manifests."""
     return [_MANIFEST, *(f"--rows={path}" for path in paths)]
-
-
-def split_task(text: str) -> tuple[str, str]:
-    """Return the framework and the name of a task, whose text is TASK or FRAMEWORK:TASK."""
-    suite, colon, name = text.partition(":")
-    return (
-        (suite, name) if colon and suite in frameworks.runnable_names() else (usual_suite(), text)
-    )
-
-
-def usual_suite() -> str:
-    """Return the framework of tasks whose names tell none."""
-    return str(schema.table("manifest")["eval_suite"]["default"])
 
 
 def shell_text(choices: ManifestChoices, path: str, *, is_addition: bool) -> str:

@@ -16,8 +16,8 @@ from oellm.manifest.rows import Row
 from oellm.wrappers.manifest_choices import ManifestChoices, join_command
 from oellm.wrappers.pipeline import Stage, run_captured
 
-# With a menu of seven lines below it, the preview fits a terminal of 24 lines.
-_ROWS_SHOWN = 8
+# With a menu of eight lines below, and some of oe-manifest above, they fit a terminal of 24 lines.
+_ROWS_SHOWN = 6
 # Width of the longest model and task that are shown whole.
 _WIDE = 27
 _SHOWN = ("model_path", "task_path", "n_shot", "eval_suite")
@@ -32,11 +32,13 @@ class ManifestPreview(NamedTuple):
         content: The manifest.
         rows: Its rows that are new.
         base: The content of the manifest to which they are added; None without one.
+        is_whole: Whether no broken model was left out.
     """
 
     content: bytes
     rows: Sequence[Row]
     base: bytes | None
+    is_whole: bool
 
     def lines(self) -> Iterator[str]:
         """Yield the lines that show it: counts, and the first rows."""
@@ -51,14 +53,15 @@ class ManifestPreview(NamedTuple):
         tables.write_rows(cells, _SHOWN, layout="table", stream=text)
         yield from text.getvalue().splitlines()
         if len(self.rows) > _ROWS_SHOWN:
-            yield f"{_show_count(len(self.rows) - _ROWS_SHOWN)} more"
+            yield f"and {len(self.rows) - _ROWS_SHOWN} more"
 
     def _counts(self) -> str:
         added = "" if self.base is None else f", added to {_show_count(_count_rows(self.base))}"
         models = {row["model_path"] for row in self.rows}
         tasks = {(row["eval_suite"], row["task_path"]) for row in self.rows}
         of = f"{format_count(len(models), 'model')} × {format_count(len(tasks), 'task')}"
-        return f"{of}: {_show_count(len(self.rows))}{added}" if self.rows else "no row is new"
+        lost = "" if self.is_whole else ", without broken models"
+        return f"{of}: {_show_count(len(self.rows))}{added}{lost}" if self.rows else "no row is new"
 
 
 def make_preview(choices: ManifestChoices, base: bytes | None) -> ManifestPreview | None:
@@ -68,33 +71,39 @@ def make_preview(choices: ManifestChoices, base: bytes | None) -> ManifestPrevie
     installed, KeyboardInterrupt if somebody interrupts it.
     """
     # All of them, so that all that is wrong is said.
-    parts = [_run(command) for command in choices.commands()]
-    made = [part for part in parts if part is not None]
-    if len(made) < len(parts):
+    outcomes = [_run(command) for command in choices.commands()]
+    parts = [output for status, output in outcomes if status in _MADE and output]
+    if len(parts) < len(outcomes):
         return None
-    content = made[0] if base is None and len(made) == 1 else _join([base, *made])
-    if content is None:
-        return None
+    content = parts[0]
+    if len(parts) > 1 or base is not None:
+        status, content = _join([*([base] if base is not None else []), *parts])
+        if status != ExitStatus.DONE:
+            return None
     rows = list(read_rows(io.StringIO(content.decode(errors="surrogateescape")), "oe-manifest"))
-    return ManifestPreview(content, rows[_count_rows(base) :] if base is not None else rows, base)
+    return ManifestPreview(
+        content,
+        rows=rows[_count_rows(base) :] if base is not None else rows,
+        base=base,
+        is_whole=all(status == ExitStatus.DONE for status, _ in outcomes),
+    )
 
 
-def _join(manifests: Sequence[bytes | None]) -> bytes | None:
+def _join(manifests: Sequence[bytes]) -> tuple[int, bytes]:
+    """Return the status and the output of the command that joins manifests."""
     with tempfile.TemporaryDirectory(prefix="oellm-") as directory:
-        paths = []
-        for number, manifest in enumerate(manifests):
-            if manifest is not None:
-                paths.append(os.path.join(directory, f"rows-{number}.csv"))
-                with open(paths[-1], "wb") as stream:
-                    stream.write(manifest)
+        paths = [os.path.join(directory, f"rows-{number}.csv") for number in range(len(manifests))]
+        for path, manifest in zip(paths, manifests, strict=True):
+            with open(path, "wb") as stream:
+                stream.write(manifest)
         return _run(join_command(paths))
 
 
-def _run(command: Stage) -> bytes | None:
+def _run(command: Stage) -> tuple[int, bytes]:
     status, output = run_captured(command, b"", log=lambda _: None)
     if status == ExitStatus.INTERRUPTED:
         raise KeyboardInterrupt
-    return output if status in _MADE and output else None
+    return status, output
 
 
 def _show_count(rows: int) -> str:

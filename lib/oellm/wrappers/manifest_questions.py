@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import glob
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from oellm import frameworks
 from oellm.clusters.cluster import resolve_cluster
 from oellm.core import menus, schema
 from oellm.core.display import format_count, shorten_end
@@ -18,7 +17,8 @@ from oellm.manifest.model_spec import ModelSpec, split_models
 from oellm.models.known_models import list_known_models
 from oellm.tasks.suite_files import KnownSuites
 from oellm.tasks.suites import select_rows
-from oellm.wrappers.manifest_choices import TaskChoice, usual_suite
+from oellm.wrappers.manifest_choices import TaskChoice
+from oellm.wrappers.task_names import ask_tasks, list_tasks, split_names
 
 _OTHER_MODELS = "others: names on the hub, or paths"
 _OTHER_TASKS = "add tasks with other shots"
@@ -45,7 +45,7 @@ class ManifestQuestions:
         offered = list(dict.fromkeys([*self._models, *chosen]))
         if not offered:
             return _type_models("Which models? Names on the hub, or paths:", [])
-        marked = menus.choose_several("Which models?", [*offered, _OTHER_MODELS], chosen=chosen)
+        marked = menus.choose_several("Which models?", [_OTHER_MODELS, *offered], chosen=chosen)
         kept = [model for model in marked if model != _OTHER_MODELS]
         if _OTHER_MODELS in marked:
             kept += _type_models("Names on the hub, or paths:", kept)
@@ -138,34 +138,20 @@ class ManifestQuestions:
 
     def _ask_choice(self, choice: TaskChoice) -> TaskChoice | None:
         """Return tasks with their shots, None for no task."""
-        known = self._tasks
-        text = menus.ask_names(
-            "Single tasks, separated by commas (empty: none):",
-            lambda typed: _find_tasks(typed, known),
-            default=", ".join(choice.tasks),
-        )
-        if not (tasks := _pieces(text)):
+        question = "Single tasks, separated by commas (empty: none):"
+        if not (tasks := ask_tasks(question, self._tasks, default=choice.tasks)):
             return None
         shots = menus.ask(
             "Numbers of their examples, such as 0,5 (empty: the tasks' own):",
             default=choice.n_shot,
             check=_find_bad_shots,
         )
-        return TaskChoice(tasks, ",".join(_pieces(shots)))
+        return TaskChoice(tasks, ",".join(split_names(shots)))
 
     @functools.cached_property
     def _tasks(self) -> Sequence[str]:
-        """All tasks as people name them, those of the usual framework first."""
-        usual = f"{usual_suite()}:"
-        texts = sorted(frameworks.list_all_tasks(self._log), key=lambda x: not x.startswith(usual))
-        return [text.removeprefix(usual) for text in texts]
-
-
-def _find_tasks(typed: str, known: Iterable[str]) -> Iterable[str]:
-    """Return the tasks whose names have these letters, those that begin with them first."""
-    letters = typed.lower()
-    found = (name for name in known if letters in name.lower())
-    return sorted(found, key=lambda name: not name.lower().startswith(letters))
+        """All tasks; looking them up takes ten seconds the first time."""
+        return list_tasks(self._log)
 
 
 def known_models(environ: Mapping[str, str]) -> list[str]:
@@ -204,10 +190,6 @@ def _choice_line(choice: TaskChoice) -> str:
     return f"{', '.join(choice.tasks)}: {shots}"
 
 
-def _pieces(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(piece.strip() for piece in text.split(",") if piece.strip()))
-
-
 def _find_bad_shots(text: str) -> str:
     faults: Callable[[str], str] = functools.partial(find_fault, "n_shot")
-    return next(filter(None, map(faults, _pieces(text))), "")
+    return next(filter(None, map(faults, split_names(text))), "")
