@@ -43,6 +43,7 @@ DIGEST = "0123456789abcdef" * 4
             HubImage("acme/images", "v1", "x86/suite.sif"),
             "suite",
         ),
+        ("docker://alpine:3.22", ConvertedImage("docker://alpine:3.22"), "alpine"),
         ("hf://datasets/acme/images/suite.sif", HubImage("acme/images", "", "suite.sif"), "suite"),
         (
             f"https://h.eu/a/suite%201.sif?x=1#sha256={DIGEST.upper()}",
@@ -73,6 +74,10 @@ def test_an_address_has_a_name(text: str, source: ImageSource, name: str) -> Non
         ("https://h.eu/suite.sif?key=secret", "https://h.eu/suite.sif: nothing says what"),
         (f"https://h.eu/?key=secret#sha256={DIGEST}", "https://h.eu/: it names no file"),
         ("htps://h.eu/suite.sif?key=secret", "cannot pull from 'htps://h.eu/suite.sif'"),
+        (f"https://[h.eu/suite.sif?key=secret#sha256={DIGEST}", "Invalid IPv6 URL"),
+        (f"https://h.eu:1x/suite.sif?key=secret#sha256={DIGEST}", "Port could not be cast"),
+        ("docker://[::1/suite", r"cannot pull from 'docker://\[::1/suite': Invalid IPv6 URL"),
+        ("oras://h.eu:99999/suite:1", "Port out of range"),
         ("oras://h.eu/suite?key=secret", "expected oras://.*, got 'oras://h.eu/suite'"),
     ],
 )

@@ -23,6 +23,7 @@ from oellm.hub.repository_files import HubFileError
 from oellm.images import downloads, web_requests
 from oellm.images.downloads import RemoteImage, WrongDigestError, download_image
 from oellm.images.image_sources import HubImage, RegistryImage, WebImage
+from oellm.images.registry import ImageLayer, NotAnImageFileError, Registry
 from oellm.images.remote_images import find_remote_image
 from oellm.images.web_requests import SilentServerError, TransferError, send
 from support.hub import Fault, Hub
@@ -49,6 +50,9 @@ class Site:
             protocol_version = "HTTP/1.1"
 
             def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_POST(self) -> None:
                 self.do_GET()
 
             def do_GET(self) -> None:
@@ -308,6 +312,80 @@ def test_nothing_leads_to_plain_http(sites: tuple[Site, Site], tmp_path: Path) -
     site.answers["/suite.sif"] = (302, {"Location": "http://example.org/suite.sif"}, b"")
     with pytest.raises(Exception, match=r"example.org over plain http: only with --insecure"):
         pull(web(site.host), tmp_path, [])
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ((302, {"Location": "http://[bad/x?key=secret"}, b""), "address that http cannot ask for"),
+        ((302, {"Location": "http://127.0.0.1:1x/x?key=secret"}, b""), "address that http cannot"),
+        ((302, {"Location": "ftp://127.0.0.1:1/x?key=secret"}, b""), "address that http cannot"),
+        ((302, {"Location": "/suite.sif"}, b""), "redirect error that would lead to an infinite"),
+        ((200, {f"X-{number}": "" for number in range(200)}, b""), "got more than 100 headers"),
+        ((200, {"Content-Length": "a", "Connection": "close"}, CONTENT[1:]), "found [0-9a-f]{64};"),
+        ((200, {"Content-Type": "text/html"}, b"<p>Log in"), r"in a web page \(text/html\)"),
+    ],
+)
+def test_a_dishonest_server_is_named_at_once(
+    sites: tuple[Site, Site],
+    tmp_path: Path,
+    answer: tuple[int, dict[str, str], bytes],
+    message: str,
+) -> None:
+    site, _ = sites
+    site.answers["/suite.sif"] = answer
+    said: list[str] = []
+    with pytest.raises((TransferError, WrongDigestError), match=message) as caught:
+        pull(web(site.host), tmp_path, said)
+    assert str(caught.value).startswith(f"http://{site.host}/suite.sif: ")
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert said == []
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_other_letters_of_an_address_are_escaped(
+    sites: tuple[Site, Site], tmp_path: Path, said: list[str]
+) -> None:
+    site, _ = sites
+    site.answers["/s%C3%BCite%201.sif"] = (200, {}, CONTENT)
+    source = WebImage(f"http://{site.host}/süite 1.sif", DIGEST)
+    remote = find_remote_image(source, {}, lambda _: None, insecure=False)
+    assert pull(remote, tmp_path, said) == CONTENT
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"digest": "sha256:../../../x"}, {"digest": f"sha256:{DIGEST.upper()}"}, {"size": -1}],
+)
+def test_a_registry_that_describes_no_file_is_refused(
+    sites: tuple[Site, Site], change: dict[str, object]
+) -> None:
+    layer = {
+        "mediaType": "application/vnd.sylabs.sif.layer.v1.sif",
+        "digest": f"sha256:{DIGEST}",
+        "size": len(CONTENT),
+    }
+    site, _ = sites
+    manifest = json.dumps({"layers": [layer | change]}).encode()
+    site.answers["/v2/a/manifests/1"] = (200, {}, manifest)
+    with pytest.raises(NotAnImageFileError, match=f"oras://{site.host}/a:1: it is no image file"):
+        find_remote_image(RegistryImage(site.host, "a", "1"), {}, lambda _: None, insecure=False)
+
+
+def test_a_registry_without_a_place_to_upload_to_is_named(
+    sites: tuple[Site, Site], tmp_path: Path
+) -> None:
+    site, _ = sites
+    file = tmp_path / "suite.sif"
+    file.write_bytes(CONTENT)
+    target = RegistryImage(site.host, "a", "1")
+    for place in ("", "http://[bad", "file:///etc/passwd"):
+        site.answers["/v2/a/blobs/uploads/"] = (202, {"Location": place}, b"")
+        with pytest.raises(TransferError, match=f"oras://{site.host}/a:1: the server names an"):
+            Registry(site.host, {}, insecure=False).push(
+                file, ImageLayer(DIGEST, len(CONTENT)), target, advance=lambda _: None
+            )
 
 
 def test_a_redirected_question_stays_one(sites: tuple[Site, Site]) -> None:

@@ -54,9 +54,11 @@ class RemoteImage(NamedTuple):
 class WrongDigestError(OellmError):
     """The content is not what it must be."""
 
-    def __init__(self, label: str, expected: str, found: str) -> None:
+    def __init__(self, label: str, expected: str, found: str, *, kind: str) -> None:
+        page = f", in a web page ({kind})" if kind == "text/html" else ""
         super().__init__(
-            f"{label}: wrong content: expected sha256 {expected}, found {found}; nothing is kept"
+            f"{label}: wrong content: expected sha256 {expected}, found {found}{page}; "
+            "nothing is kept"
         )
 
 
@@ -133,6 +135,8 @@ class _Download:
         self._size = remote.size
         self._done = self._most = 0
         self._has_answered = False
+        # What the server calls the content.
+        self._kind = ""
 
     def __enter__(self) -> _Download:
         self._file = _open_own(self._partial)
@@ -218,6 +222,7 @@ class _Download:
                 return
             raise
         self._has_answered = True
+        self._kind = answer.headers.get_content_type()
         with answer:
             self._place(answer)
             self._append(answer)
@@ -231,8 +236,8 @@ class _Download:
             if answer.status != 200:
                 raise TransferError(f"{self._remote.label}: the server sends another part")
             self._start_again()
-        if self._size is None and (length := answer.headers.get("Content-Length", "")):
-            self._size = self._done + int(length)
+        if self._size is None and answer.length is not None:
+            self._size = self._done + answer.length
             self._require_room()
 
     def _append(self, answer: http.client.HTTPResponse) -> None:
@@ -267,4 +272,4 @@ class _Download:
         found = hash_file(f"/proc/self/fd/{self._file.fileno()}")
         if found != self._remote.sha256 or self._done != self._size:
             self._start_again()
-            raise WrongDigestError(self._remote.label, self._remote.sha256, found)
+            raise WrongDigestError(self._remote.label, self._remote.sha256, found, kind=self._kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from oellm.errors import UsageError
 from oellm.hub.data_sets import parse_address
@@ -102,7 +102,7 @@ ImageSource = RegistryImage | HubImage | WebImage | ConvertedImage
 def parse_source(text: str, *, insecure: bool = False) -> ImageSource:
     """Return what an address to pull from means; raises UsageError if nothing is pulled from it."""
     scheme = text.partition("://")[0]
-    if "@" in urlsplit(text).netloc:
+    if "@" in _parts(text, has_port=scheme in ("https", "http", "oras")).netloc:
         raise UsageError(
             f"{scheme}://…@…: a password in an address gets into logs: "
             "use `apptainer registry login` or docker's login instead"
@@ -153,6 +153,18 @@ def _parse_web_image(text: str) -> WebImage:
     if not _stem(urlsplit(url).path):
         raise UsageError(f"{shown}: it names no file")
     return WebImage(url, digest)
+
+
+def _parts(text: str, *, has_port: bool) -> SplitResult:
+    """Return the parts of an address; raises UsageError if it is none."""
+    try:
+        parts = urlsplit(text)
+        # What follows the colon in docker://NAME:TAG is no port.
+        if has_port and parts.port == 0:
+            raise ValueError("port 0")
+    except ValueError as error:
+        raise UsageError(f"cannot pull from {_without_query(text)!r}: {error}") from None
+    return parts
 
 
 def _without_query(address: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import http.client
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -19,13 +20,20 @@ from oellm.errors import OellmError
 from oellm.images.downloads import RemoteImage
 from oellm.images.image_sources import RegistryImage
 from oellm.images.registry_login import answer_challenge, find_login
-from oellm.images.web_requests import TransferError, is_loopback, read_answer, send
+from oellm.images.web_requests import (
+    TransferError,
+    is_loopback,
+    join_address,
+    read_answer,
+    send,
+)
 
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _ACCEPTED = f"{_MANIFEST}, application/vnd.oci.image.index.v1+json, */*;q=0.5"
 _LAYER = "application/vnd.sylabs.sif.layer.v1.sif"
 _CONFIG = "application/vnd.sylabs.sif.config.v1+json"
 _BYTES = {"Content-Type": "application/octet-stream"}
+_SHA256 = re.compile("sha256:([0-9a-f]{64})")
 _EMPTY = b"{}"
 # Where docker.io answers.
 _DOCKER_API = "registry-1.docker.io"
@@ -71,10 +79,11 @@ class Registry:
         try:
             layers = json_codec.loads(content)["layers"]
             (layer,) = [layer for layer in layers if layer["mediaType"] == _LAYER]
-            algorithm, _, sha256 = layer["digest"].partition(":")
-            if algorithm != "sha256":
-                raise ValueError(algorithm)
-            return ImageLayer(sha256, int(layer["size"]))
+            size = int(layer["size"])
+            digest = _SHA256.fullmatch(layer["digest"])
+            if not digest or size < 0:
+                raise ValueError(layer)
+            return ImageLayer(digest[1], size)
         except (ValueError, LookupError, TypeError, AttributeError):
             raise NotAnImageFileError(
                 f"{label}: it is no image file: layers of other tools come from docker:// addresses"
@@ -132,7 +141,7 @@ class Registry:
             f"{blobs}uploads/", label=label, method="POST", headers=_BYTES, body=b""
         ) as answer:
             # Relative to the address that has answered.
-            place = urljoin(self._base, answer.headers.get("Location", ""))
+            place = join_address(self._base, answer.headers.get("Location", ""), label)
         separator = "&" if urlsplit(place).query else "?"
         headers = {**_BYTES, "Content-Length": str(layer.size)}
         self._send(

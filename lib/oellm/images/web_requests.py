@@ -9,11 +9,12 @@ from __future__ import annotations
 import http.client
 import ipaddress
 import ssl
+import string
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 from oellm.core.log import Log
 from oellm.core.regular_files import STATE
@@ -28,8 +29,11 @@ _BROKEN = (
     ConnectionResetError,
     ConnectionAbortedError,
     BrokenPipeError,
-    http.client.HTTPException,
+    http.client.IncompleteRead,
+    http.client.BadStatusLine,
 )
+_SCHEMES = ("http", "https")
+_NO_ADDRESS = ": the server names an address that http cannot ask for"
 _MEANINGS = {
     401: "no access without a login: use `apptainer registry login`, docker's login or HF_TOKEN",
     403: "no access: the account does not allow it",
@@ -62,11 +66,29 @@ class SilentServerError(TransferError):
 
 def is_loopback(host: str) -> bool:
     """Return whether a host, perhaps with a port, is this machine."""
-    name = urlsplit(f"//{host}").hostname or ""
     try:
+        name = urlsplit(f"//{host}").hostname or ""
         return name == "localhost" or ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def join_address(base: str, place: str, label: str) -> str:
+    """Return the address that a server names, which may be relative to its own.
+
+    Raises TransferError, whose text begins with `label`, for what http cannot ask for.
+    """
+    try:
+        parts = urlsplit(urljoin(base, place))
+        is_address = parts.scheme in _SCHEMES and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not place or not is_address:
+        # It may carry a signature, so it is not shown.
+        raise TransferError(label + _NO_ADDRESS)
+    # As urllib does it for redirects: http has no other letters.
+    path, query = (quote(part, safe=string.punctuation) for part in (parts.path, parts.query))
+    return parts._replace(path=path, query=query).geturl()
 
 
 def require_secure(url: str, *, insecure: bool) -> None:
@@ -90,6 +112,7 @@ def send(
 
     `secrets` are headers for this host alone. Raises TransferError, whose text begins with `label`.
     """
+    url = join_address(url, url, label)
     require_secure(url, insecure=insecure)
     request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)  # noqa: S310
     for name, value in (secrets or {}).items():
@@ -97,7 +120,7 @@ def send(
     # A proxy cannot reach this machine.
     proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).netloc) else None
     opener = urllib.request.build_opener(
-        _Redirects(insecure=insecure), urllib.request.ProxyHandler(proxies)
+        _Redirects(label, insecure=insecure), urllib.request.ProxyHandler(proxies)
     )
     try:
         answer: http.client.HTTPResponse = opener.open(request, timeout=_SILENCE_S)
@@ -105,6 +128,8 @@ def send(
         raise _refusal(error, label) from None
     except (OSError, http.client.HTTPException) as error:
         raise interruption(error, label) from None
+    except ValueError:
+        raise TransferError(label + _NO_ADDRESS) from None
     return answer
 
 
@@ -154,7 +179,8 @@ def _describe(reason: Any) -> str:
 
 def _refusal(error: urllib.error.HTTPError, label: str) -> TransferError:
     meaning = _MEANINGS.get(error.code, "try again later" if error.code in _TRANSIENT else "")
-    text = f"{label}: the server answers {error.code} {error.reason}"
+    reason = " ".join(str(error.reason).split())
+    text = f"{label}: the server answers {error.code} {reason}"
     refusal = TransferError(
         f"{text}: {meaning}" if meaning else text,
         code=error.code,
@@ -170,14 +196,15 @@ def _refusal(error: urllib.error.HTTPError, label: str) -> TransferError:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects: with the secrets only to the same host, and never to plain http."""
 
-    def __init__(self, *, insecure: bool) -> None:
+    def __init__(self, label: str, *, insecure: bool) -> None:
+        self._label = label
         self._insecure = insecure
 
     def redirect_request(
         self, req: urllib.request.Request, *answer: Any
     ) -> urllib.request.Request | None:
         """Return the request for the new address, which comes last."""
-        newurl = str(answer[-1])
+        newurl = join_address(req.full_url, str(answer[-1]), self._label)
         require_secure(newurl, insecure=self._insecure)
         new = super().redirect_request(req, *answer)
         if new is not None and req.get_method() == "HEAD":
