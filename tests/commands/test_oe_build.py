@@ -379,3 +379,48 @@ def test_a_table_fits_the_terminal(yard: Yard, tmp_path: Path) -> None:
     # What is for a file is whole.
     words += ["--format=markdown", str(yard.directory / "one.def")]
     assert "…" not in on_terminal(*words, env=env, width=80).stdout
+
+
+def test_an_image_whose_place_is_taken_is_not_built(yard: Yard, tmp_path: Path) -> None:
+    yard.define("one")
+    for name in ("one.sif", "one.sif.json"):
+        (yard.images / name).mkdir(parents=True)
+        (record,) = yard.records("one.def", status=1)
+        assert record["reason"].startswith(f"{yard.images / name} is a directory: move it away")
+        (yard.images / name).rmdir()
+    assert yard.builds() == 0
+    # Files of other names, or of somebody else, are in nobody's way.
+    scratch = tmp_path / "relative"
+    scratch.mkdir()
+    yard.run("one.def", env={"APPTAINER_TMPDIR": str(scratch)})
+    (place,) = {Path(call[-2]).name for call in yard.apptainer.calls("build")}
+    assert place.startswith(".one.sif.")
+    yard.run("lm_eval-cpu", env={"APPTAINER_TMPDIR": "relative"})
+    assert names_in(scratch) == set()
+
+
+def test_a_record_that_a_killed_process_has_left_is_used(yard: Yard) -> None:
+    yard.define("one")
+    yard.run("one.def")
+    record = yard.images / "one.sif.json"
+    before = record.read_bytes()
+    yard.define("one", "true")
+    yard.run("one.def")
+    # The image was in place, its record was not.
+    record.rename(yard.images / ".one.sif.json.123-0123abcd.tmp")
+    record.write_bytes(before)
+    assert yard.records("one.def")[0]["status"] == "up_to_date"
+    assert yard.builds() == 2
+    assert names_in(yard.images) == {"one.sif", "one.sif.json", "one.sif.log"}
+
+
+def test_what_is_wrong_in_a_definition_is_told_with_its_place(yard: Yard) -> None:
+    yard.define("one", files=['"open'])
+    done = yard.run("--list", "one.def", status=2)
+    assert "one.def: %files: expected paths, got '\"open /opt': No closing quotation" in done.stderr
+    yard.define("one", files=["lost"])
+    done = yard.run("--list", "one.def", status=2)
+    assert f"one.def: it needs {yard.directory / 'lost'}, which is not there" in done.stderr
+    yard.define("one", "head -c 99999 /dev/zero | tr '\\0' x; exit 1")
+    (record,) = yard.records("one.def", status=1)
+    assert len(record["reason"]) < 500

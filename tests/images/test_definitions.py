@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from oellm.core.regular_files import DOCUMENT
-from oellm.errors import UsageError
+from oellm.errors import InputError, UsageError
 from oellm.images.definitions import (
     ImageDefinition,
     containers_directory,
@@ -79,7 +79,7 @@ def test_the_files_of_an_image_are_those_of_this_machine(containers: Path) -> No
     (difference,) = read_inputs(own, {}).differences(before.to_json())
     assert difference == "file changed: b.py"
     path = write_definition(containers / "own.def", files=["tools/*.txt"], head=HEAD)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match="which is not there"):
         read_inputs(own, {})
 
 

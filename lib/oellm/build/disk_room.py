@@ -42,7 +42,9 @@ class Need(NamedTuple):
 def temporary_directory(environ: Mapping[str, str]) -> Path:
     """Return where builds put what they unpack."""
     names = ("APPTAINER_TMPDIR", "SINGULARITY_TMPDIR", "TMPDIR")
-    return Path(next((environ[name] for name in names if environ.get(name)), "/tmp"))  # noqa: S108
+    place = next((environ[name] for name in names if environ.get(name)), "/tmp")  # noqa: S108
+    # Builds do not run in the working directory.
+    return Path(place).absolute()
 
 
 def needs_of_build(

@@ -16,6 +16,7 @@ from oellm.build.image_jobs import MadeImage, run_logged
 from oellm.build.image_states import DEFINITION, ImageTarget, StateReader
 from oellm.build.outcomes import ImageStatus
 from oellm.build.ways import BuildWay
+from oellm.core.display import shorten_end
 from oellm.core.redaction import redact
 from oellm.core.regular_files import open_regular
 from oellm.errors import OellmError
@@ -24,6 +25,8 @@ from oellm.images.image_record import StoredImage, log_path
 
 # Bytes at the end of a log that are read.
 _TAIL = 2**14
+# Letters of a line of a log that are shown.
+_LONGEST = 400
 # Sections of a definition, in the last words of a runtime, and lines of the runtime itself.
 _SECTION = re.compile(r"%(post|test|setup|pre)\b")
 _OF_RUNTIME = re.compile(r"(\x1b\[\d+m)?(INFO|WARNING|ERROR|FATAL)\b|\+ ")
@@ -101,7 +104,7 @@ def last_lines(log: Path, count: int) -> list[str]:
         text = stream.read().decode(errors="replace")
     # Bars of progress move to the start of their line.
     lines = (line.rpartition("\r")[2].strip() for line in text.replace("\r\n", "\n").split("\n"))
-    return [line for line in lines if line][-count:]
+    return [shorten_end(line, _LONGEST) for line in lines if line][-count:]
 
 
 def describe_failure(action: str, status: int, log: Path) -> str:

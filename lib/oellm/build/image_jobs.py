@@ -11,6 +11,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
@@ -26,7 +27,13 @@ from oellm.core.paths import make_directory
 from oellm.errors import ExitStatus, OellmError
 from oellm.images.downloads import remove_partial_files
 from oellm.images.image_files import read_labels
-from oellm.images.image_record import StoredImage, log_path, put_in_place
+from oellm.images.image_record import (
+    StoredImage,
+    log_path,
+    put_in_place,
+    recover_record,
+    require_place,
+)
 
 # Seconds after which nobody writes an attempt any more.
 _OLD_S = 24 * 3600.0
@@ -127,6 +134,8 @@ class ImageJob(NamedTuple):
         maker = self.maker
         make_directory(maker.path.parent)
         with image_lock(maker.path, lambda: connection.send(Waiting())) as is_locked:
+            if is_locked:
+                recover_record(maker.path)
             reason, record = maker.why_needed()
             if not reason and not self.is_forced:
                 status = ImageStatus.UP_TO_DATE
@@ -135,6 +144,7 @@ class ImageJob(NamedTuple):
                 _remove_attempts(maker.path)
             else:
                 connection.send(NotLocked())
+            require_place(maker.path)
             connection.send(Begun(reason or "--force"))
             started = time.monotonic()
             _redirect_output(log_path(maker.path))
@@ -227,8 +237,11 @@ def _workspace(image: Path, parent: Path) -> Iterator[Path]:
     name = hashlib.sha256(os.fsencode(os.path.realpath(image))).hexdigest()[:16]
     directory = parent / f"oe-build-{os.geteuid()}-{_host()}-{name}"
     remove_tree(directory)
-    # Fails if somebody else has a directory of this name.
-    directory.mkdir(mode=0o700, parents=True)
+    try:
+        directory.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        # It is somebody else's, who could also foretell the name.
+        directory = Path(tempfile.mkdtemp(prefix=f"{directory.name}-", dir=parent))
     try:
         yield directory
     finally:

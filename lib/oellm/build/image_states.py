@@ -62,8 +62,10 @@ class StateReader:
 
     def find_change(self, image: Path, record: StoredImage) -> str:
         """Return that an image is another one than its record says; empty if it is the same."""
-        is_same = find_other_digest(image, record, self._digests) is None
-        return "" if is_same else "image changed"
+        digest = find_other_digest(image, record, self._digests)
+        if digest is None:
+            return ""
+        return "image changed" if digest else "image cannot be read"
 
     def describe(self, target: ImageTarget, used_by: tuple[str, ...]) -> ImageOutcome:
         """Return the state of the image of a definition."""

@@ -188,15 +188,29 @@ class DefinitionText:
         """Yield the paths of the files that the image gets."""
         values = {**self.defaults, **arguments}
         for line in self._sections.get("files", ()):
-            if words := shlex.split(_fill(line, values), comments=True):
+            try:
+                words = shlex.split(_fill(line, values), comments=True)
+            except ValueError as error:
+                text = f"expected paths, got {line.strip()!r}: {error}"
+                raise InputError(text, str(self._path), column="%files") from None
+            if words:
                 yield words[0]
 
 
 def read_inputs(definition: ImageDefinition, arguments: Mapping[str, str]) -> BuildInputs:
     """Return what an image of a definition is made of.
 
-    Raises OSError for a file that is missing, InputError for one that is no definition.
+    Raises InputError for what is no definition, and if a file is missing that it names; OSError for
+    files that cannot be read.
     """
+    try:
+        return _read_inputs(definition, arguments)
+    except FileNotFoundError as error:
+        place = str(definition.path)
+        raise InputError(f"it needs {error.filename}, which is not there", place) from None
+
+
+def _read_inputs(definition: ImageDefinition, arguments: Mapping[str, str]) -> BuildInputs:
     root = definition.root
     text = DefinitionText(definition.path)
     given = {**definition.arguments, **arguments}

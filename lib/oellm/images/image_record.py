@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,11 @@ from typing import Any, NamedTuple
 from oellm.clusters.image_digest import ImageDigests
 from oellm.core import atomic, json_codec
 from oellm.core.regular_files import STATE, read_regular
+from oellm.errors import OellmError
+
+
+class TakenPlaceError(OellmError):
+    """Something else is where an image or its record must be."""
 
 
 class StoredImage(NamedTuple):
@@ -52,8 +59,12 @@ def log_path(image: Path) -> Path:
 
 def read_record(image: Path) -> StoredImage | None:
     """Return the record of an image; None if it has none that can be read."""
+    return _read(record_path(image))
+
+
+def _read(path: Path) -> StoredImage | None:
     with contextlib.suppress(OSError, ValueError, TypeError):
-        found = StoredImage(**json_codec.loads(read_regular(record_path(image), STATE)))
+        found = StoredImage(**json_codec.loads(read_regular(path, STATE)))
         is_sound = (
             re.fullmatch("[0-9a-f]{64}", found.digest)
             and isinstance(found.size, int)
@@ -85,11 +96,35 @@ def find_other_digest(image: Path, record: StoredImage, digests: ImageDigests) -
     return None if found == record.digest else found
 
 
+def require_place(image: Path) -> None:
+    """Raise TakenPlaceError if an image that is made could not get its name, or not its record."""
+    for path in (image, record_path(image)):
+        try:
+            status, directory = path.lstat(), path.parent.stat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            raise TakenPlaceError(f"{path} is a directory: move it away, or use another --dir")
+        is_sticky = directory.st_mode & stat.S_ISVTX
+        if is_sticky and os.geteuid() not in (0, status.st_uid, directory.st_uid):
+            raise TakenPlaceError(f"{path} can be replaced by its owner only: use another --dir")
+
+
+def recover_record(image: Path) -> None:
+    """Put the record of an image in place if whoever made the image was killed before that.
+
+    Only who has the lock of the image may call it.
+    """
+    for staged in image.parent.glob(f".{glob.escape(record_path(image).name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            if (record := _read(staged)) and is_unchanged(image, record):
+                os.replace(staged, record_path(image))
+
+
 def put_in_place(attempt: Path, image: Path, record: StoredImage) -> None:
     """Give a whole image its name, and write its record.
 
-    A process that is killed in between leaves an image whose record is that of another one, which
-    the next start notices.
+    A process that is killed in between leaves the record under another name, for recover_record.
     """
     content = json_codec.dumps(record._asdict(), indent=True) + b"\n"
     staged = atomic.staging_path(record_path(image), atomic.new_attempt())
