@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _config(arguments: cli.Arguments) -> int:
     from oellm.core import menus
-    from oellm.discovery.own_clusters import host_problem, read_own_clusters, write_own_clusters
+    from oellm.discovery.own_clusters import host_problem, read_own_clusters
     from oellm.discovery.proposal import read_decided
 
     if not arguments["--yes"]:
@@ -75,11 +75,11 @@ def _config(arguments: cli.Arguments) -> int:
     propose = _proposer(arguments["FILE"], arguments["--cluster"], clusters)
     proposal = _agree(propose, decided, clusters, is_asking=not arguments["--yes"])
     # Somebody may have edited the file during the dialogue.
-    if proposal is None or not _may_write(proposal, read_own_clusters(os.environ), arguments):
+    before = read_own_clusters(os.environ)
+    if proposal is None or not _may_write(proposal, before, arguments):
         cli.message("nothing was written")
         return ExitStatus.FAILED
-    written = read_own_clusters(os.environ).with_entry(proposal.name, proposal.entry())
-    write_own_clusters(written, proposal.name, os.environ)
+    written = _write(proposal, before)
     cli.message(f"{written.path}: wrote the cluster {proposal.name}")
     if problem := host_problem(written, proposal.name, os.environ):
         cli.message(problem)
@@ -89,13 +89,14 @@ def _config(arguments: cli.Arguments) -> int:
 
 def _proposer(path: str | None, name: str | None, clusters: OwnClusters) -> Propose:
     """Return what makes a proposal from settings that somebody has decided."""
+    from oellm.core.regular_files import DOCUMENT
     from oellm.discovery.machine import look_at_machine
     from oellm.discovery.own_clusters import packaged_name, read_entry
     from oellm.discovery.proposal import choose_name, propose, propose_given, with_decided
 
     if path is not None:
         with cli.open_input(path) as stream:
-            content = stream.read().encode()
+            content = stream.buffer.read(DOCUMENT)
         source = cli.input_name(path)
         given, entry = read_entry(content, source)
         return lambda decided: with_decided(propose_given(name or given, entry, source), decided)
@@ -151,9 +152,23 @@ def _may_write(proposal: Proposal, clusters: OwnClusters, arguments: cli.Argumen
             f"{clusters.path} has a cluster {name} already: --force replaces it, "
             "--cluster=NAME gives the new one another name"
         )
-    lost = [key for key in clusters.settings(name) if key not in proposal.entry()]
+    lost = [key for key in clusters.keys(name) if key not in proposal.entry()]
     loss = f" It would lose {', '.join(lost)}." if lost else ""
     return menus.confirm(f"{clusters.path} has a cluster {name} already.{loss} Replace it?")
+
+
+def _write(proposal: Proposal, before: OwnClusters) -> OwnClusters:
+    """Write an entry if that of its name is still as it was; return the whole file."""
+    from oellm.discovery.own_clusters import only_writer, read_own_clusters, write_own_clusters
+
+    name = proposal.name
+    with only_writer(os.environ):
+        now = read_own_clusters(os.environ)
+        if not now.has_same(before, name):
+            raise UsageError(f"{now.path}: the cluster {name} was just changed: look at it first")
+        written = now.with_entry(name, proposal.entry())
+        write_own_clusters(written, name, os.environ)
+    return written
 
 
 def _print_entry(proposal: Proposal, clusters: OwnClusters) -> None:

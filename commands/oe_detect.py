@@ -25,6 +25,7 @@ Each setting comes from the first of these that has it:
   3. your file: $OELLM_CONFIG, else $XDG_CONFIG_HOME/oellm/clusters.json
   4. clusters.json of this package: the cluster, then the defaults
 
+A map gets the members of all of them; an empty one, {}, drops those below it.
 Values may refer to other settings, {user} and {home}:
 "{eval_base_dir}/images".
 
@@ -122,6 +123,9 @@ def _detect(arguments: cli.Arguments) -> int:
         list=arguments["--list"],
         propose=arguments["--propose"],
     )
+    if options.list and (options.propose or options.explain):
+        other = "--propose" if options.propose else "--explain"
+        raise UsageError(f"--list and {other} exclude each other")
     if options.propose:
         return _propose(options)
     if options.list:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.processes import Run
+from support.processes import BIN, Run
 from support.recorded_slurm import LoginNode
 from support.terminal import converse, end, on_terminal
 
@@ -120,7 +121,12 @@ def test_a_file_that_oe_detect_refuses_is_left_alone(
         (["--cluster=a/b"], "", "name of the cluster: expected letters, digits and ._- (no .json"),
         (["-"], "{", "stdin:1:2: expected JSON: "),
         (["-"], '{"clusters": {}}', "stdin: clusters: expected one cluster, got 0"),
-        (["-"], '{"clusters": {"x": {"acount": 1}}}', "unknown setting 'acount', did you mean "),
+        (
+            ["-"],
+            '{"clusters": {"x": {"acount": 1}}}',
+            "stdin: clusters.x: unknown setting 'acount'",
+        ),
+        (["-"], '{"clusters": {"x": {"tp": -1}}}', "stdin: clusters.x: tp: expected a positive"),
         (["-"], '{"clusters": {"x": {"account": "a"}}}', "needs {eval_base_dir}, which is not set"),
     ],
 )
@@ -130,6 +136,25 @@ def test_a_bad_setting_is_refused_before_anything_is_written(
     refused = run("oe-config", "--yes", *arguments, stdin=given, env=node.env, status=2)
     assert message in refused.stderr
     assert not node.file.exists()
+
+
+def test_several_at_once_lose_no_entry(node: LoginNode, tmp_path: Path) -> None:
+    proposal = tmp_path / "proposal.json"
+    # With the mark that some editors put first.
+    content = '{"clusters": {"x": {"hostnames": ["x*"], "eval_base_dir": "/b"}}}'
+    proposal.write_text(f"\ufeff{content}")
+    names = [f"c{number}" for number in range(6)]
+    running = [
+        subprocess.Popen(
+            [BIN / "oe-config", "--yes", f"--cluster={name}", proposal],
+            env=node.environment(tmp_path),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for name in names
+    ]
+    assert [process.wait() for process in running] == [0] * 6
+    assert sorted(own_file(node)["clusters"]) == names
 
 
 def test_without_a_terminal_nobody_can_be_asked(run: Run, node: LoginNode) -> None:

@@ -351,3 +351,16 @@ def test_it_lists_the_clusters_of_the_package_and_of_the_user(run: Run, tmp_path
     env = user_file(tmp_path, {"clusters": {"ours": {}, "lumi": {}}})
     listed = run("oe-detect", "--list", env=env).stdout.split()
     assert listed == [*PACKAGED["clusters"], "ours"]
+
+
+def test_an_empty_map_drops_the_members_before_it(run: Run) -> None:
+    one = ("--cluster=local", "--set=env.A=1")
+    assert detect(run, *one)["env"] == {"A": "1"}
+    assert detect(run, *one, "--set=env={}")["env"] == {}
+    assert detect(run, *one, "--set=env={}", "--set=env.B=2")["env"] == {"B": "2"}
+
+
+def test_options_that_say_different_things_exclude_each_other(run: Run) -> None:
+    for other in ("--propose", "--explain"):
+        done = run("oe-detect", "--list", other, status=ExitStatus.USAGE)
+        assert done.stderr.startswith(f"oe-detect: --list and {other} exclude each other\n")

@@ -106,6 +106,10 @@ def test_what_follows_from_a_choice_changes_with_it(run: Run, site: Any) -> None
     assert (entry["partition"], entry["whole_node"]) == ("standard-g", True)
     assert (entry["time_limit"], entry["env"]) == ("2-00:00:00", {"A": "1"})
     assert "sbatch" not in entry
+    # Slurm chooses one of a list; the first that it knows stands for all.
+    several = proposed(run, node, "--set=partition=x,standard-g", "--set=images={}")
+    assert (several["partition"], several["whole_node"]) == ("x,standard-g", True)
+    assert several["images"] == {}
     cpus = proposed(run, node, "--set=partition=small")
     assert cpus["gpus_per_node"] == 0
     assert "container_args" not in cpus

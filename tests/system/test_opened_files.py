@@ -18,6 +18,7 @@ _ALLOWED = {
     "lib/oellm/core/processes/children.py": "/dev/null",
     "lib/oellm/core/processes/process_trees.py": "files below /proc, and its own stderr",
     "lib/oellm/core/regular_files.py": "everything else",
+    "lib/oellm/discovery/own_clusters.py": "a directory, to lock it",
     "lib/oellm/discovery/storage.py": "a file below /proc",
     "lib/oellm/doctor/check_processes.py": "/dev/null, and a pipe to its own child",
     "lib/oellm/doctor/directories.py": "new files of its own",

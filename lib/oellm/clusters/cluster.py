@@ -2,7 +2,7 @@
 
 Settings come from clusters.json (its defaults, then the cluster), the user's file, the environment
 and the command line, in this order; a later one replaces an earlier one, and maps are merged key by
-key.
+key, but for an empty one, which has no members.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def resolve_cluster(
             key = settings.setting_name(name_given)
             settings.check_setting(key, value, origin)
             before = merged.get(key)
-            is_added = isinstance(value, dict) and isinstance(before, dict)
+            # An empty map is one without the members of the layers below.
+            is_added = bool(value) and isinstance(value, dict) and isinstance(before, dict)
             merged[key] = (before or {}) | value if is_added else value
             origins[key] = origin
     ordered = {key: merged[key] for key in schema.table("cluster") if key in merged}

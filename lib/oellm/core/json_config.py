@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import math
 from collections.abc import Collection, Iterable
@@ -147,7 +148,8 @@ def read_json(content: bytes, source: str) -> Node:
     Raises InputError if it is no JSON (with line and column), or if an object has a key twice.
     """
     try:
-        value = parse_json(content.decode())
+        # Some editors begin a file with a mark, as they do in CSV.
+        value = parse_json(content.removeprefix(codecs.BOM_UTF8).decode())
         # An escaped surrogate such as `\ud800` is no character: it cannot be printed or written.
         json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:

@@ -78,6 +78,8 @@ def _ask_setting(setting: ProposedSetting, decided: Mapping[str, Any]) -> Mappin
     if schema.table("cluster")[setting.key]["type"] != "map":
         return {setting.key: _ask_value(setting)}
     members = _ask_member(setting.key, setting.value or {})
+    if not members:
+        return {}
     return {setting.key: {**(decided.get(setting.key) or {}), **members}}
 
 

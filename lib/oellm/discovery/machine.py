@@ -15,6 +15,7 @@ from oellm.discovery.partition_views import PartitionView, partition_views
 from oellm.discovery.slurm_facts import SlurmFacts, ask_facts
 from oellm.discovery.storage import Storage, find_storage
 from oellm.errors import MachineError
+from oellm.slurm.notation import split_names
 
 _MODULES = ("apptainer", "singularity", "singularity-ce", "singularityce", "singularitypro")
 _COMMANDS = ("scontrol", "sinfo", "sbatch", "squeue")
@@ -45,8 +46,10 @@ class Machine:
     environ: Mapping[str, str] = field(default_factory=dict)
 
     def view(self, name: Any) -> PartitionView | None:
-        """Return the partition of a name; None if Slurm does not know it."""
-        return next((view for view in self.views if view.name == name), None)
+        """Return the partition of a name, or the first known of a list; None if there is none."""
+        wanted = split_names(str(name or ""))
+        known = {view.name: view for view in self.views}
+        return next((known[each] for each in wanted if each in known), None)
 
     def accounts(self) -> list[str]:
         """Return the user's accounts, none if they are not known."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import re
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from oellm.clusters import settings
 from oellm.clusters.cluster import (
     Layer,
     known_clusters,
@@ -43,13 +47,18 @@ class OwnClusters(NamedTuple):
         """Return whether there is an entry of this name."""
         return name in self.content.get(_CLUSTERS, {})
 
-    def settings(self, name: str) -> list[str]:
+    def keys(self, name: str) -> list[str]:
         """Return the settings that the entry of this name has."""
         return list(self.content.get(_CLUSTERS, {}).get(name, {}))
 
     def known(self, environ: Mapping[str, str]) -> dict[str, list[Layer]]:
         """Return the layers of the clusters that oellm knows with this file."""
         return known_clusters(environ, Node(self.content, str(self.path)))
+
+    def has_same(self, other: OwnClusters, name: str) -> bool:
+        """Return whether another state of the file has the same entry of this name, or none."""
+        mine, theirs = (each.content.get(_CLUSTERS, {}).get(name) for each in (self, other))
+        return bool(mine == theirs)
 
     def with_entry(self, name: str, entry: Mapping[str, Any]) -> OwnClusters:
         """Return the file with an entry, in the place of one of the same name, else at the end."""
@@ -76,13 +85,19 @@ def read_own_clusters(environ: Mapping[str, str]) -> OwnClusters:
 
 
 def read_entry(content: bytes, source: str) -> tuple[str, dict[str, Any]]:
-    """Return the name and the settings of the one cluster in what `oe-detect --propose` printed."""
+    """Return the name and the settings of the one cluster in what `oe-detect --propose` printed.
+
+    Raises InputError with its place for what is none, such as an unknown setting.
+    """
     node = json_config.read_json(content, source)
     clusters = node.members((_CLUSTERS,), required=(_CLUSTERS,))[_CLUSTERS].members()
     if len(clusters) != 1:
         raise InputError(f"expected one cluster, got {len(clusters)}", source, column=_CLUSTERS)
     ((name, entry),) = clusters.items()
-    return name, {key: member.value for key, member in entry.members().items()}
+    members = entry.members()
+    for key, member in members.items():
+        settings.check_setting(settings.setting_name(key), member.value, f"{source}: {entry.place}")
+    return name, {key: member.value for key, member in members.items()}
 
 
 def format_entry(name: str, entry: Mapping[str, Any], indent: int = _INDENT) -> str:
@@ -115,6 +130,21 @@ def host_problem(clusters: OwnClusters, name: str, environ: Mapping[str, str]) -
     if found:
         return f"a host name pattern of the cluster {found} also matches {host}, and comes first"
     return f"no host name pattern of {name} matches {host}: set hostnames, or OELLM_CLUSTER={name}"
+
+
+@contextlib.contextmanager
+def only_writer(environ: Mapping[str, str]) -> Iterator[None]:
+    """Wait until no other oe-config writes the user's file, and keep others from it meanwhile."""
+    directory = own_clusters_path(environ).resolve().parent
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # Some file systems have no locks.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_own_clusters(clusters: OwnClusters, name: str, environ: Mapping[str, str]) -> None:

@@ -123,8 +123,11 @@ def _chosen(key: str, setting: ProposedSetting | None, decided: Mapping[str, Any
 
 
 def _joined(before: Any, value: Any) -> Any:
-    """Return the value of a setting that had another before: members of maps are added."""
-    is_added = isinstance(before, dict) and isinstance(value, dict)
+    """Return the value of a setting that had another before: members of maps are added.
+
+    An empty map is one without members, as everywhere.
+    """
+    is_added = bool(value) and isinstance(before, dict) and isinstance(value, dict)
     return before | value if is_added else value
 
 
