@@ -3,7 +3,7 @@
 Usage:
   global-benchmark config [--force]
   global-benchmark setup [--images_directory=DIR] [--definitions=NAME]...
-                         [--arg=NAME=VALUE]...
+                         [--pull=SOURCE] [--arg=NAME=VALUE]...
   global-benchmark run [--model=MODEL] [--tasks=TASK]... [--samples=PAIR]...
                        [--limit=N] [--cell=CELL]... [--slurm]
   global-benchmark list
@@ -16,6 +16,8 @@ Options:
   --definitions=NAME      Images to build: llm_evaluation_harness,
                           big_code_bench, big_code_evaluation_harness, or the
                           name of a definition of oe-build.
+  --pull=SOURCE           Pull the images, as oe-build does: an address, such as
+                          oras://HOST/REPOSITORY/{name}:TAG.
   --arg=NAME=VALUE        A build argument, as for oe-build.
   --model=MODEL           The model: a name on the hub, or a path, of this
                           machine or of a container. -m means the same.
@@ -44,8 +46,8 @@ A section may have any other setting of a cluster, too (docs/SCHEMA.md). They
 replace those of this machine's cluster, which oe-detect shows. Without --slurm
 the section slurm does not count.
 
-setup makes images with oe-build. run takes for each framework the image that
-fits: for GPUs of NVIDIA or AMD, or for a CPU if there is no GPU.
+setup builds or pulls images with oe-build. run takes for each framework the
+image that fits: for GPUs of NVIDIA or AMD, or for a CPU if there is no GPU.
 
 run sends its rows through oe-fetch, oe-render, oe-submit and oe-collect, and
 prints these command lines on stderr. lm-eval uses vLLM, unless its image has
@@ -65,6 +67,8 @@ Exit status: 0 done; 1 rows have no result, or an image could not be built; 2
 Examples:
   global-benchmark config
   global-benchmark setup --definitions llm_evaluation_harness
+  global-benchmark setup --definitions big_code_bench \
+      --pull oras://registry.example.org/oellm/{name}:1.0
   global-benchmark run --model acme/tiny --tasks humaneval,mmlu --slurm
 """
 
@@ -111,7 +115,10 @@ def _global_benchmark(arguments: cli.Arguments) -> int:
         return _config(is_forced=arguments["--force"])
     if arguments["setup"]:
         names = _pieces(arguments["--definitions"])
-        return _setup(arguments["--images_directory"], names, arguments["--arg"])
+        options = [f"--arg={text}" for text in arguments["--arg"]]
+        if arguments["--pull"]:
+            options.append(f"--pull={arguments['--pull']}")
+        return _setup(arguments["--images_directory"], names, options)
     if arguments["list"]:
         return _list()
     if arguments["save"]:
@@ -148,7 +155,7 @@ def _config(*, is_forced: bool) -> int:
     return ExitStatus.DONE
 
 
-def _setup(directory: str | None, names: list[str], build_arguments: list[str]) -> int:
+def _setup(directory: str | None, names: list[str], options: list[str]) -> int:
     from oellm.global_benchmark import framework_images, questions
     from oellm.images.definitions import containers_directory, definition_names
     from oellm.wrappers.pipeline import run_pipeline
@@ -162,8 +169,8 @@ def _setup(directory: str | None, names: list[str], build_arguments: list[str]) 
     definitions = framework_images.expand_definitions(names, known, kind)
     if os.path.abspath(chosen) != configured:
         cli.message(f"config.json has other images: set run.images_directory to {chosen!r}")
-    options = [f"--dir={chosen}", *(f"--arg={text}" for text in build_arguments)]
-    return run_pipeline([["oe-build", *options, *definitions]], log=cli.message)
+    command = ["oe-build", f"--dir={chosen}", *options, *definitions]
+    return run_pipeline([command], log=cli.message)
 
 
 def _list() -> int:

@@ -182,6 +182,9 @@ def test_setup_makes_the_images_of_this_kind_of_machine(
     run(command(tmp_path), "setup", "-i", "there", *words, env=gpus)
     names = ["vllm-cuda", "bigcodebench-evaluate-cpu", "lighteval-cpu"]
     assert called(tmp_path) == [["oe-build", "--dir=there", "--arg=A=1", *names]]
+    source = "--pull=oras://127.0.0.1:5000/oellm/{name}:1"
+    run(command(tmp_path), "setup", source, *words[:1], env=gpus)
+    assert called(tmp_path)[-1] == ["oe-build", "--dir=images", source, *names[:2]]
 
 
 def test_slurm_needs_sbatch(run: Run, env: dict[str, str], tmp_path: Path) -> None:
