@@ -182,7 +182,7 @@ def test_two_at_once_share_one_download(
 
 
 def test_the_next_one_continues_after_a_kill(site: Site, address: str, relay: Relay) -> None:
-    relay.pause_s = 0.1
+    relay.pause_s = 0.04
     process = site.start("--pull", f"oras://{relay.host}/oellm/suite:1")
     wait_until(lambda: site.partial_size() > 1_000_000, process=process)
     process.send_signal(signal.SIGKILL)
@@ -198,7 +198,7 @@ def test_the_next_one_continues_after_a_kill(site: Site, address: str, relay: Re
 
 
 def test_an_interrupted_pull_keeps_what_it_has(site: Site, address: str, relay: Relay) -> None:
-    relay.pause_s = 0.1
+    relay.pause_s = 0.04
     process = site.start("--pull", f"oras://{relay.host}/oellm/suite:1")
     wait_until(lambda: site.partial_size() > 0, process=process)
     process.send_signal(signal.SIGINT)
@@ -265,7 +265,7 @@ def test_a_definition_has_its_base_from_a_registry(
 
 
 def test_a_terminal_shows_how_far_it_is(site: Site, address: str, relay: Relay) -> None:
-    relay.pause_s = 0.1
+    relay.pause_s = 0.04
     command = site.command("--pull", f"oras://{relay.host}/oellm/suite:1")
     done = on_terminal(*command, env=site.env, width=160, is_stderr=True)
     assert done.returncode == 0
