@@ -89,6 +89,13 @@ def test_tp_is_another_name(path: Path) -> None:
         ("run", {"binds": ["gone"]}, r"run.binds\[0\]: .*/gone is not there"),
         ("run", {"binds": [{"source": "gone", "target": "/a"}]}, r"run.binds\[0\].source: .*/gone"),
         ("run", {"binds": [{"source": "."}]}, r"run.binds\[0\]: the key 'target' is missing"),
+        ("run", {"binds": [5]}, r"run.binds\[0\]: expected \"/a\", \"/a:/b\" or"),
+        ("run", {"binds": [".:b"]}, r"run.binds\[0\]: .*with an absolute target, got \"\.:b\""),
+        ("run", {"binds": [".:/a:/b"]}, r"run.binds\[0\]: .* got \"\.:/a:/b\""),
+        ("run", {"binds": [".:/a,b"]}, r"run.binds\[0\]: .* got \"\.:/a,b\""),
+        ("run", {"binds": [".:/a", "/:/a/"]}, r"run.binds\[1\]: run.binds\[0\] has the same tar"),
+        ("run", {"tensor_parallel_size": "2"}, "expected at most 1, the GPUs of slurm.gpu_gres"),
+        ("run", {"tensor_parallel_size": "0"}, "run.tensor_parallel_size: expected a positive int"),
         ("run", {"mem": "1G"}, "slurm.mem: run.mem is the same setting"),
         ("run", {"executor": "local"}, "run.executor: unknown key"),
         ("slurm", {"cpus_per_gpu": -1}, "slurm.cpus_per_gpu: expected a positive integer, got -1"),
@@ -111,6 +118,10 @@ def test_files_that_are_no_configuration(path: Path) -> None:
         ('{"run": {}, "slrum": {}}', "unknown key 'slrum', did you mean slurm?"),
         ('{"run": {}}', "the key 'slurm' is missing"),
         ('{"run": {', "expected JSON"),
+        ('{"run": {"tp": 1, "tp": 1}}', ": run: an object has the key 'tp' twice"),
+        ('{"run": {"binds": [0, 1e400]}}', r": run.binds\[1\]: the number 1e400 is"),
+        ('{"run": {"tp": NaN}}', ": run.tp: NaN is no number"),
+        ('\ufeff{"run": {"tp": 0}}', ": run.tp: expected a positive integer"),
     ):
         path.write_text(content)
         with pytest.raises(OellmError, match=f"^config.json.*{told}"):
@@ -118,6 +129,10 @@ def test_files_that_are_no_configuration(path: Path) -> None:
     path.unlink()
     with pytest.raises(OellmError, match="global-benchmark config"):
         read_config(path, slurm=False)
+    path.mkdir()
+    with pytest.raises(IsADirectoryError) as caught:
+        write_defaults(path)
+    assert caught.value.filename == "config.json"
 
 
 @pytest.mark.parametrize("value", [None, "", ...])

@@ -94,7 +94,8 @@ def check_setting(key: str, value: Any, origin: str) -> None:
     if value is None:
         return
     try:
-        KINDS[spec["type"]].check(value)
+        # A number may be a text.
+        value = KINDS[spec["type"]].check(value)
     except ValueError as error:
         raise InputError(str(error), origin, column=key) from None
     if spec["type"] == "boolean":

@@ -20,11 +20,11 @@ def write_file_with(path: Path, write: Callable[[BinaryIO], object]) -> None:
     staged = staging_path(path, new_attempt())
     with naming_file(path):
         stage(staged, write)
-    try:
-        os.replace(staged, path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
+        try:
+            os.replace(staged, path)
+        except BaseException:
+            staged.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager

@@ -71,11 +71,25 @@ class Node(NamedTuple):
         return self.value
 
 
+class WrongValueError(ValueError):
+    """A value that JSON may not have; `place` is where it is, as in Node."""
+
+    def __init__(self, message: str, place: str) -> None:
+        super().__init__(message)
+        self.place = place
+
+
+class _Wrong(NamedTuple):
+    """Stands for a wrong value until all is read, because only then its place is known."""
+
+    message: str
+
+
 def parse_json(text: str) -> Any:
     """Parse JSON that people write.
 
-    Raises ValueError also if an object has a key twice, if a number is not finite, and if the JSON
-    is nested more than DEEPEST levels deep.
+    Raises ValueError also if the JSON is nested more than DEEPEST levels deep, and WrongValueError
+    if an object has a key twice or if a number is not finite.
     """
     try:
         value = json.loads(
@@ -92,23 +106,34 @@ def parse_json(text: str) -> Any:
         depth = _depth(value)
     if depth > DEEPEST:
         raise ValueError("the JSON is nested too deeply")
+    _require_right(Node(value, ""))
     return value
 
 
+def _require_right(node: Node) -> None:
+    """Raise WrongValueError for the first wrong value."""
+    if isinstance(node.value, _Wrong):
+        raise WrongValueError(node.value.message, node.place)
+    if isinstance(node.value, dict):
+        inner = list(node.members().values())
+    else:
+        inner = node.items("") if isinstance(node.value, list) and node.value else []
+    for each in inner:
+        _require_right(each)
+
+
 def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    return _Wrong(f"{name} is no number of JSON")
 
 
-def _finite(text: str) -> float:
+def _finite(text: str) -> Any:
     number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"the number {text[:20]} is too large")
-    return number
+    return number if math.isfinite(number) else _Wrong(f"the number {text[:20]} is too large")
 
 
-def _short_integer(text: str) -> int:
+def _short_integer(text: str) -> Any:
     if len(text) > _LONGEST_INTEGER:
-        raise ValueError(f"a number has {len(text)} digits")
+        return _Wrong(f"a number has {len(text)} digits")
     return int(text)
 
 
@@ -128,11 +153,11 @@ def _depth(value: Any) -> int:
     return depth
 
 
-def _unique_members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_members(pairs: list[tuple[str, Any]]) -> Any:
     members: dict[str, Any] = {}
     for key, value in pairs:
         if key in members:
-            raise ValueError(f"an object has the key {key!r} twice")
+            return _Wrong(f"an object has the key {key!r} twice")
         members[key] = value
     return members
 
@@ -161,6 +186,8 @@ def read_json(content: bytes, source: str) -> Node:
     except UnicodeEncodeError as error:
         shown = repr(error.object[error.start])
         raise InputError(f"expected UTF-8 text, got {shown}", source) from None
+    except WrongValueError as error:
+        raise InputError(str(error), source, column=error.place) from None
     except ValueError as error:
         raise InputError(str(error), source) from None
     return Node(value, source)

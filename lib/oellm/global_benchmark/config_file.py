@@ -44,6 +44,9 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
 }
 # The command decides these.
 _OF_THE_COMMAND = ("name", "hostnames", "executor")
+_BIND = '"/a", "/a:/b" or {"source": "/a", "target": "/b"}'
+# Characters with a meaning in the options of containers, or in our file of binds.
+_NO_BIND = re.compile(r'[:,"\\\x00-\x1f\x7f]')
 # The number at the end of gpu_gres.
 _GPUS = re.compile(r"(?:^|:)([0-9]+)$")
 
@@ -148,18 +151,33 @@ def _check(key: str, node: Node) -> None:
 
 def _read_binds(node: Node) -> Iterator[Bind]:
     """Yield the binds; raises InputError for one whose source is not there."""
+    seen: dict[str, str] = {}
     for item in node.items("binds") if node.value else ():
-        if isinstance(item.value, str):
-            source, _, target = item.text().partition(":")
-            place = item
-        else:
-            members = item.members(("source", "target"), required=("source", "target"))
-            place = members["source"]
-            source, target = place.text(), members["target"].text()
-        path = os.path.abspath(os.path.expanduser(source))
-        if not os.path.exists(path):
-            raise place.error(f"{path} is not there")
-        yield Bind(path, target or path)
+        bind, place = _read_bind(item)
+        if not os.path.exists(bind.source):
+            raise place.error(f"{bind.source} is not there")
+        if not bind.target.startswith("/") or any(map(_NO_BIND.search, bind)):
+            raise item.unlike(f"{_BIND}, with an absolute target")
+        target = os.path.normpath(bind.target)
+        if target in seen:
+            raise item.error(f"{seen[target]} has the same target, {target}")
+        seen[target] = item.place
+        yield bind
+
+
+def _read_bind(item: Node) -> tuple[Bind, Node]:
+    """Return a bind, and what gives its source."""
+    if isinstance(item.value, dict):
+        members = item.members(("source", "target"), required=("source", "target"))
+        place = members["source"]
+        source, target = place.text(), members["target"].text()
+    elif isinstance(item.value, str):
+        place = item
+        source, _, target = item.text().partition(":")
+    else:
+        raise item.unlike(_BIND)
+    path = os.path.abspath(os.path.expanduser(source))
+    return Bind(path, target or path), place
 
 
 def _require_gpus(found: Mapping[str, Node]) -> None:
@@ -168,7 +186,7 @@ def _require_gpus(found: Mapping[str, Node]) -> None:
         return
     tp, gres = found["tp"], found["gpu_gres"]
     match = _GPUS.search(gres.value or "")
-    if match and (tp.value or 1) > int(match[1]):
+    if match and int(tp.value or 1) > int(match[1]):
         raise tp.error(
             f"expected at most {match[1]}, the GPUs of {gres.place} ({gres.value}), got {tp.value}"
         )
