@@ -211,9 +211,10 @@ def _save(directory: str) -> int:
 
     path = Path(os.path.normpath(directory))
     # `.` has no name to which the file's could be added.
-    return _save_results(
-        BenchmarkRun(path if path.name.strip(".") else Path(os.path.abspath(path)))
-    )
+    path = path if path.name.strip(".") else Path(os.path.abspath(path))
+    if not directory or not path.name:
+        raise UsageError(f"expected a run directory, got {directory!r}")
+    return _save_results(BenchmarkRun(path))
 
 
 def _run(options: Options) -> int:

@@ -136,6 +136,9 @@ def test_without_a_terminal_the_missing_option_is_named(
     told = run(call, "run", env=env, status=2).stderr
     assert "config.json: no such file; `global-benchmark config` writes one" in told
     run(call, "config", env=env)
+    for odd in ("", "/"):
+        told = run(call, "save", odd, env=env, status=2).stderr
+        assert told == f"global-benchmark: expected a run directory, got {odd!r}\n"
     told = run(call, "config", env=env, status=2).stderr
     assert "config.json exists; --force overwrites it" in told
     run(call, "config", "--force", env=env)
@@ -151,6 +154,8 @@ def test_without_a_terminal_the_missing_option_is_named(
     for words, wrong in (
         (("--limit=x",), "limit: expected "),
         (("--cell=limit=x",), "limit: expected "),
+        (("--limit=5", "--cell=limit=6"), "limit is given twice"),
+        (("--cell=lm_eval.seed=5", "--cell=lm_eval.seed=6"), "lm_eval.seed is given twice"),
         (("--tasks=mmlu", "--samples=0,1"), "--samples: no task needs them"),
         (("--tasks=multiple-py", "--samples=bigcode:0,1"), "--samples: no task of 'bigcode'"),
     ):
@@ -172,6 +177,17 @@ def test_samples_that_no_task_needs_are_refused(
     (tmp_path / "bin" / "oe-fetch").write_text("#!/bin/sh\nexit 3\n")
     run(command(tmp_path), *words, env=env, status=3)
     assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_cells_of_a_framework_come_before_those_of_all(
+    run: Run, env: dict[str, str], tmp_path: Path
+) -> None:
+    run(command(tmp_path), "config", env=env)
+    words = ("--model=a/b", "--tasks=mmlu,multiple-py", "--samples=0,1")
+    cells = ("--cell=lm_eval.limit=5", "--cell=lm_eval.n_shot=2", "--cell=limit=9")
+    run(command(tmp_path), "run", *words, *cells, env=env)
+    found = [(row["eval_suite"], row["limit"], row["n_shot"]) for row in manifest(tmp_path)]
+    assert found == [("lm_eval", "5", "2"), ("bigcode_eval", "9", "")]
 
 
 def test_setup_makes_the_images_of_this_kind_of_machine(

@@ -43,14 +43,20 @@ def parse_cell(text: str) -> GivenCell:
     if dot and suite not in frameworks.runnable_names():
         raise UsageError(f"--cell: unknown framework {suite!r}{nearest(suite, frameworks.names())}")
     columns = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
+    columns.append("n_shot")
     if column not in columns:
         raise UsageError(f"--cell: unknown column {column!r}{nearest(column, columns)}")
     return GivenCell(suite, column, value)
 
 
 def require_values(cells: Iterable[GivenCell]) -> None:
-    """Raise UsageError for a cell that can be no value of its column, whatever the task."""
+    """Raise UsageError for a cell that can be no value of its column, or that has two values."""
+    seen: set[tuple[str, str]] = set()
     for cell in cells:
+        place = (cell.eval_suite, cell.column)
+        if place in seen and cell.column not in _JOINED:
+            raise UsageError(f"{'.'.join(filter(None, place))} is given twice")
+        seen.add(place)
         if fault := find_fault(cell.column, cell.value):
             raise UsageError(f"{cell.column}: {fault}")
 
@@ -122,6 +128,8 @@ def _further_cells(row: Row, given: Sequence[GivenCell], cluster: Cluster) -> di
     suite = row.typed.eval_suite
     cells = dict(vllm_cells(suite)) if _has_vllm(cluster, suite) else {}
     of_suite = [each for each in given if each.eval_suite in ("", suite)]
+    # What is given for the framework comes before what is given for all.
+    of_suite.sort(key=lambda each: each.eval_suite)
     if any(each.column == "backend" for each in of_suite):
         cells = {}
     for each in of_suite:
