@@ -92,8 +92,11 @@ def choose_several(
         answer = _ask(
             library.checkbox(
                 one_line(question),
+                # A single one is shown behind the question, in brackets.
                 choices=[
-                    library.Choice(_title(choice), value=choice, checked=choice in chosen)
+                    library.Choice(
+                        _title(choice, len(question) + 2), value=choice, checked=choice in chosen
+                    )
                     for choice in offered
                 ],
                 instruction=instruction,
@@ -178,7 +181,7 @@ def _narrow_down(question: str, choices: Sequence[str]) -> Sequence[str]:
     return matches(ask(f"{question} {len(choices)} are known; part of their names:", check=check))
 
 
-def _title(choice: str, before: int = 0) -> str:
+def _title(choice: str, before: int) -> str:
     """Return a choice as one line of the menu, which also fits behind that many letters."""
     line, room = one_line(choice), _room(before)
     return line if text_width(line) <= room else shorten_middle(line, room)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from oellm.wrappers.task_names import split_task, usual_suite
 
 _MANIFEST = "oe-manifest"
+# Lines for a shell: the longest one that is not broken, and how a longer one is.
+_WIDEST_LINE, _NEXT_LINE = 79, " \\\n    "
 
 
 class TaskChoice(NamedTuple):
@@ -85,10 +87,10 @@ def shell_text(choices: ManifestChoices, path: str, *, is_addition: bool) -> str
     commands = choices.commands()
     file = shlex.quote(path)
     if len(commands) == 1 and not is_addition:
-        return f"{_broken_line(commands[0])} > {file}"
+        return _broken_line(commands[0], f"> {file}")
     parts = [f"{path}.{number}" for number in range(1, len(commands) + 1)]
     lines = [
-        f"{_broken_line(command)} > {shlex.quote(part)} &&"
+        _broken_line(command, f"> {shlex.quote(part)} &&")
         for command, part in zip(commands, parts, strict=True)
     ]
     if not is_addition:
@@ -99,7 +101,8 @@ def shell_text(choices: ManifestChoices, path: str, *, is_addition: bool) -> str
     return "\n".join([*lines, shlex.join(["rm", *parts])])
 
 
-def _broken_line(command: Sequence[str]) -> str:
-    """Return a command with each option on a line of its own if it is long."""
-    line = shlex.join(command)
-    return line if len(line) <= 70 else " \\\n    ".join(map(shlex.quote, command))
+def _broken_line(command: Sequence[str], end: str) -> str:
+    """Return a command and what follows it, with each option on a line of its own if it is long."""
+    line = f"{shlex.join(command)} {end}"
+    parts = map(shlex.quote, command)
+    return line if len(line) <= _WIDEST_LINE else f"{_NEXT_LINE.join(parts)} {end}"

@@ -28,8 +28,8 @@ _OPTIONS = {
     "checkpoints": "Of each training run only these: every=N, last, training steps.",
     "step_pattern": "How names tell the training step: a regular expression.",
 }
-# What a menu of 80 columns has room for on a line, beside the pointer.
-_LINE = 74
+# What a terminal of 80 columns has room for behind the question.
+_LINE = 60
 
 
 class ManifestQuestions:
