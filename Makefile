@@ -11,13 +11,13 @@ PYTEST = pytest -n $(WORKERS) --maxprocesses 8
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
 SHELL_SCRIPTS = demo/run .ci/run scripts/install-cluster scripts/install-browser \
-    scripts/install-terminal-programs \
+    scripts/install-terminal-programs completions/bash/oellm \
     $(wildcard tests/fake_slurm/* tests/golden/*.sbatch)
 JSON_FILES = $(wildcard *.json lib/oellm/core/*.json)
 YAML_FILES = .pre-commit-config.yaml $(wildcard demo/tasks/*.yaml)
 SCRIPTS = $(filter-out scripts/catalogues scripts/__pycache__,$(wildcard scripts/*))
 TEXT_FILES = $(wildcard *.md docs/*.md containers/*.* containers/requirements/*.* \
-    containers/requirements/left-out/* templates/* scripts/catalogues/*.*) $(SCRIPTS) $(JSON_FILES) \
+    containers/requirements/left-out/* templates/* completions/*/*oellm* scripts/catalogues/*.*) $(SCRIPTS) $(JSON_FILES) \
     $(YAML_FILES) Makefile pyproject.toml constraints.txt demo/run .ci/run
 
 .PHONY: demo test test-fast fuzz check golden docs clean

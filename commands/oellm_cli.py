@@ -72,6 +72,13 @@ Other words run other commands, and take their options:
   oellm docs [TOPIC]              oe-docs: the guide
   oellm NAME                      oe-NAME, beside oellm or on PATH
 
+TAB completes commands, options and values if one of these lines is in the
+settings of the shell. Give the path of oellm if it is not on PATH there.
+
+  eval "$(oellm completion bash)"     in ~/.bashrc
+  eval "$(oellm completion zsh)"      in ~/.zshrc
+  oellm completion fish | source      in ~/.config/fish/config.fish
+
 Output: the output of the last command.
 
 Exit status: that of the first command that failed.
@@ -110,6 +117,10 @@ oellm evaluates language models on benchmarks, on Slurm clusters and here.
   oellm docs [TOPIC]          the guide
 """
 _OWN = ("schedule-eval", "schedule", "build-csv")
+# What the scripts of completion run; nobody types it.
+_COMPLETE = "__complete"
+# Seconds that a user waits for an answer after TAB, if a file system hangs.
+_COMPLETION_S = 2.0
 # Words that stand for a command, apart from NAME for oe-NAME.
 _SHORTCUTS = {
     "collect-results": ["oe-collect"],
@@ -134,6 +145,10 @@ def _dispatch(words: Sequence[str]) -> ExitStatus | None:
     first, *others = words
     if first == "help":
         return _help(others)
+    if first == "completion":
+        return _print_script(others)
+    if first == _COMPLETE:
+        return _complete(others)
     if first.startswith("-") or first in _OWN:
         return None
     return _execute([*_command(first), *others])
@@ -150,6 +165,41 @@ def _help(words: Sequence[str]) -> ExitStatus:
     from oellm.manuals.usage import arrange
 
     print(arrange(__doc__ or ""))
+    return ExitStatus.DONE
+
+
+def _print_script(words: Sequence[str]) -> ExitStatus:
+    """Print what makes a shell complete command lines."""
+    import shlex
+
+    from oellm.completion.grammar import SHELLS
+    from oellm.completion.shells import read_script
+    from oellm.wrappers.pipeline import find_command
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise CommandLineError(f"expected one of {', '.join(SHELLS)}", "oellm help")
+    # If oellm is not on PATH at the time of a TAB, that runs this one.
+    path = shlex.quote(find_command("oellm"))
+    set_ = "set -g _oellm_command " if words[0] == "fish" else "_oellm_command="
+    print(f"{set_}{path}\n{read_script(words[0])}", end="")
+    return ExitStatus.DONE
+
+
+def _complete(words: Sequence[str]) -> ExitStatus:
+    """Print what a shell may offer; the words are the shell, and what `answer` takes."""
+    from oellm.completion import shells
+    from oellm.completion.grammar import Subcommands
+    from oellm.completion.patience import answer_in_time
+
+    def list_others() -> list[str]:
+        from oellm.wrappers.pipeline import installed_commands
+
+        return [name.removeprefix("oe-") for name in installed_commands("oe-")]
+
+    known = Subcommands(_OWN, _SHORTCUTS, list_others)
+    shell, *given = words
+    answer = answer_in_time(lambda: shells.answer(shell, given, known), _COMPLETION_S)
+    sys.stdout.write(answer.decode())
     return ExitStatus.DONE
 
 

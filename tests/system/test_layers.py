@@ -47,6 +47,8 @@ LAYERS = (
     ("wrappers",),
     # A wrapper with a configuration and results of its own.
     ("global_benchmark",),
+    # What may follow on a command line: of every command, and of what they know.
+    ("completion",),
 )
 LEVELS = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 

@@ -72,6 +72,26 @@ def test_commands_of_a_wheel_find_their_data(run: Run, installed: Path, tmp_path
     assert "#SBATCH --account=project_462000963" in shown
 
 
+def test_shells_complete_after_the_installation_of_a_wheel(run: Run, installed: Path) -> None:
+    commands = {"oellm", "global-benchmark", *(path.name for path in installed.glob("oe-*"))}
+    share = installed.parent / "share"
+    names = {path.name for path in (share / "bash-completion" / "completions").iterdir()}
+    assert names == commands
+    names = {path.stem for path in (share / "fish" / "vendor_completions.d").glob("*.fish")}
+    assert names == commands
+    assert (share / "zsh" / "site-functions" / "_oellm").is_file()
+    # Without an activated environment, the script that oellm prints finds its way back to it.
+    line = "oe-manifest --task-g"
+    script = f"""
+    eval "$({installed}/oellm completion bash)"; compopt() {{ :; }}
+    COMP_LINE='{line}' COMP_POINT={len(line)}; _oellm; echo "$COMPREPLY"
+    """
+    done = run("bash", "-c", script, env={"PATH": "/usr/bin:/bin"})
+    assert done.stdout == "--task_groups=\n"
+    for shell in ("zsh", "fish"):
+        assert "__complete" in run(installed / "oellm", "completion", shell).stdout
+
+
 def test_man_and_oe_docs_find_the_pages_of_a_wheel(run: Run, installed: Path) -> None:
     commands = {"oellm", "global-benchmark", *(path.name for path in installed.glob("oe-*"))}
     pages = installed.parent / "share" / "man" / "man1"

@@ -173,8 +173,7 @@ def list_task_names(name: str, log: Log) -> list[str]:
     Raises MachineError if that needs the framework, and it is not installed.
     """
     if program := create_program_framework(name):
-        catalogue = program.catalogue()
-        return sorted([*catalogue.tasks, *catalogue.groups])
+        return _catalogued_names(program)
     names: list[str] = _module(name, "tasks").list_names(log)
     return names
 
@@ -193,6 +192,19 @@ def list_all_tasks(log: Log) -> list[str]:
             continue
         found += (f"{suite}:{name}" for name in names)
     return found
+
+
+def list_known_task_names(name: str) -> list[str]:
+    """Return the same names as far as that takes no slow scan; none of an unknown framework."""
+    if program := create_program_framework(name):
+        return _catalogued_names(program)
+    names: list[str] = _module(name, "tasks").list_known_names() if is_resident(name) else []
+    return names
+
+
+def _catalogued_names(program: ProgramFramework) -> list[str]:
+    catalogue = program.catalogue()
+    return sorted([*catalogue.tasks, *catalogue.groups])
 
 
 def find_harness(name: str) -> Harness:

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Sequence
 
 from oellm.manuals.usage import Manual
 
+# How the modules of oellm and global-benchmark end: rooms have the shorter names.
+_SUFFIX = "_cli"
+
 
 def load_manual(command: str) -> Manual:
-    """Return the manual of a command such as oe-fetch: the docstring of its module."""
-    module = importlib.import_module(command.replace("-", "_"))
-    return Manual(module.__doc__ or "")
+    """Return the manual of a command such as oe-fetch: the docstring of its module.
+
+    Raises ModuleNotFoundError if there is no such command here.
+    """
+    name = command.replace("-", "_")
+    if importlib.util.find_spec(name + _SUFFIX):
+        name += _SUFFIX
+    return Manual(importlib.import_module(name).__doc__ or "")
 
 
 def check_options(command: str, words: Sequence[str]) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from oellm.errors import UsageError, nearest
 
 _OPTIONS = "Options:\n"
 # An argument such as RUN_DIR, but not the value of an option.
-_ARGUMENT = "(?<![=A-Z_-])[A-Z][A-Z_]*"
+ARGUMENT = "(?<![=A-Z_-])[A-Z][A-Z_]*"
 
 
 class CommandLineError(UsageError):
@@ -23,6 +23,18 @@ class CommandLineError(UsageError):
     def __init__(self, message: str, manual: str) -> None:
         super().__init__(message)
         self.manual = manual
+
+
+class OptionText(NamedTuple):
+    """What a manual says of an option.
+
+    Attributes:
+        value: The name of its value, such as FILE; empty if it takes none.
+        text: The description, on one line.
+    """
+
+    value: str
+    text: str
 
 
 class Manual:
@@ -46,9 +58,35 @@ class Manual:
             " ".join(line.split()) for line in f" {self._usage}".split(f" {self.program} ")[1:]
         ]
 
+    @property
+    def usages(self) -> Sequence[str]:
+        """The usages, each on one line and without the name of the program."""
+        return self._lines
+
     def repeats(self, option: str) -> bool:
         """Say whether an option may be given more than once."""
         return any(_repeats(line, option) for line in self._lines)
+
+    def describe_options(self) -> dict[str, OptionText]:
+        """Return what the manual says of each option."""
+        import re
+
+        found: dict[str, list[str]] = {}
+        lines: list[str] = []
+        for line in self._options.splitlines():
+            if start := re.match(r"  (--[\w-]+)(\S*)\s*(.*)", line):
+                lines = found[start[1]] = [start[2].strip("[=]"), start[3]]
+            else:
+                lines.append(line.strip())
+        return {
+            name: OptionText(value, " ".join(filter(None, texts)))
+            for name, (value, *texts) in found.items()
+        }
+
+    def subcommands(self) -> list[str]:
+        """Return the words with which the usages begin, if they are no options or arguments."""
+        firsts = [line.split(maxsplit=1)[0] for line in self._lines]
+        return list(dict.fromkeys(filter(_is_command, firsts)))
 
     def parse(
         self, argv: Sequence[str], further: Mapping[str, str] = MappingProxyType({})
@@ -95,8 +133,7 @@ class Manual:
         options = [word.partition("=")[0] for word in words[:end] if word.startswith("--")]
         values = [word for word in words[:end] if not word.startswith("--")]
         values += words[end + 1 :]
-        firsts = [line.split()[0] for line in self._lines]
-        commands = list(dict.fromkeys(filter(_is_command, firsts)))
+        commands = self.subcommands()
         if commands and not values:
             return f"expected a command: {', '.join(commands)}"
         if commands and values[0] not in commands:
@@ -159,8 +196,8 @@ def _spell_out(argv: Sequence[str], forms: Mapping[str, str]) -> list[str]:
             continue
         if not equals and form == "=":
             value = next(words, "--")
-            other = _normal(value.partition("=")[0])
-            if value.startswith("--") and other in ("--", *map(_normal, forms)):
+            other = spelling(value.partition("=")[0])
+            if value.startswith("--") and other in ("--", *map(spelling, forms)):
                 raise UsageError(f"{name} needs a value")
         result.append(f"{name}={value}")
     return result
@@ -168,9 +205,9 @@ def _spell_out(argv: Sequence[str], forms: Mapping[str, str]) -> list[str]:
 
 def _documented_name(given: str, names: Iterable[str]) -> str:
     """Return the name of an option among those of a manual; raises UsageError if it is none."""
-    known = {_normal(name): name for name in names}
-    if _normal(given) in known:
-        return known[_normal(given)]
+    known = {spelling(name): name for name in names}
+    if spelling(given) in known:
+        return known[spelling(given)]
     raise UsageError(f"unknown option {given}{nearest(given, known.values())}")
 
 
@@ -182,7 +219,8 @@ def require_no_moved(argv: Sequence[str], moved: Mapping[str, str]) -> None:
             raise UsageError(f"{name} is no longer an option: use {moved[name]}")
 
 
-def _normal(option: str) -> str:
+def spelling(option: str) -> str:
+    """Return an option with underscores for hyphens, which mean the same in its name."""
     return "--" + option[2:].replace("-", "_")
 
 
@@ -207,9 +245,9 @@ def _find_fault(line: str, options: Sequence[str], values: Sequence[str]) -> str
     for name in re.findall(r"--[\w-]+", needed):
         if name not in options:
             return f"{name} is missing"
-    required, possible = re.findall(_ARGUMENT, needed), re.findall(_ARGUMENT, line)
+    required, possible = re.findall(ARGUMENT, needed), re.findall(ARGUMENT, line)
     if len(values) < len(required):
         return f"{required[len(values)]} is missing"
-    if len(values) > len(possible) and not re.search(rf"{_ARGUMENT}\]?\.\.\.", line):
+    if len(values) > len(possible) and not re.search(rf"{ARGUMENT}\]?\.\.\.", line):
         return f"unexpected argument {values[len(possible)]!r}"
     return ""

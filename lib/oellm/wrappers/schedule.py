@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from oellm.errors import UsageError
 from oellm.manuals.loading import check_options, load_manual
+from oellm.manuals.usage import Manual, OptionText
 
 MANIFEST, FETCH, MISSING, RENDER, SUBMIT = CHAIN = (
     "oe-manifest",
@@ -51,6 +52,15 @@ class Order(NamedTuple):
 def option_forms() -> dict[str, str]:
     """Return the options of all commands of the chain, with their forms (manuals.usage)."""
     return {name: form for command in CHAIN for name, form in load_manual(command).forms.items()}
+
+
+def passed_options() -> list[tuple[Manual, dict[str, OptionText]]]:
+    """Return the manual of each command of the chain, with the options that the chain can have."""
+    found = []
+    for manual in map(load_manual, CHAIN):
+        options = manual.describe_options()
+        found.append((manual, {n: text for n, text in options.items() if n not in _OTHER_WORK}))
+    return found
 
 
 def require_sense(words: Sequence[str], rows: str) -> None:
