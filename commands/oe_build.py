@@ -282,7 +282,10 @@ def _is_complete(options: Options) -> bool:
 
 def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:
     """Print a record for each image as it comes; return their statuses."""
+    from pathlib import Path
+
     from oellm.core import schema, tables
+    from oellm.core.atomic import naming_file
 
     is_table = layout in tables.TABLES
     columns = schema.shown_columns("image") if is_table else list(schema.table("image"))
@@ -293,7 +296,8 @@ def _write(outcomes: Iterable[ImageOutcome], layout: str) -> set[ImageStatus]:
             statuses.add(outcome.status)
             record = outcome.to_json()
             yield [_cell(record[column], layout) for column in columns]
-            sys.stdout.flush()
+            with naming_file(Path("stdout")):
+                sys.stdout.flush()
 
     shown: Iterable[list[Any]] = rows()
     if is_table:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import docopt
 import pytest
@@ -23,7 +24,7 @@ import pytest
 from oellm.doctor.machine_checks import check_hub
 from oellm.images.image_record import StoredImage, record_path
 from support.doctor import Doctor, read_found
-from support.processes import ROOT, Run, clean_environment
+from support.processes import BIN, ROOT, Run, clean_environment
 from support.submitting import FakeSlurm
 from support.terminal import lines_on_terminal, on_terminal
 from support.waiting import wait_until
@@ -150,6 +151,44 @@ def test_names_of_accounts_in_other_letters_than_slurm_keeps_them(doctor: Doctor
     assert doctor().wrong() == []
 
 
+def test_a_list_of_partitions(doctor: Doctor) -> None:
+    doctor.settings["partition"] = "gpu,cpu"
+    found = doctor()
+    assert (found.state("partition gpu"), found.state("partition cpu")) == ("ok", "ok")
+    doctor.settings["partition"] = "gpu,other"
+    assert "there is no partition other -> --set=partition=" in doctor().text("partition other")
+
+
+HANGING = """import os, time
+fsync = os.fsync
+def slow(number):
+    open(os.environ["HANGS"], "w").close()
+    time.sleep(600)
+os.fsync = slow
+"""
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL, None])
+def test_checks_that_are_ended_leave_nothing(
+    doctor: Doctor, tmp_path: Path, end: signal.Signals | None
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(HANGING)
+    hangs = tmp_path / "hangs"
+    variables = {"PYTHONPATH": str(tmp_path / "site"), "HANGS": str(hangs)}
+    env = clean_environment(tmp_path / "home", {**doctor.environment(), **variables})
+    words = [BIN / "oe-doctor", f"--timeout={100 if end else 2}"]
+    with subprocess.Popen(
+        words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        wait_until(hangs.exists, process=process)
+        assert end is None or list(doctor.base.glob("**/.oellm-doctor-*"))
+        if end:
+            process.send_signal(end)
+        process.communicate()
+    wait_until(lambda: not list(doctor.base.glob("**/.oellm-doctor-*")))
+
+
 def test_a_service_that_hangs_delays_no_other_check(doctor: Doctor) -> None:
     doctor.slurm.says("sinfo.hangs", "")
     began = time.monotonic()
@@ -243,6 +282,10 @@ def test_a_failing_line_of_setup_is_no_missing_runtime(doctor: Doctor, image: Pa
     text = doctor().text("runtime")
     assert text.startswith("the lines of setup fail: ")
     assert "load_no_module: command not found" in text
+    # What the site prints need not be UTF-8.
+    doctor.settings["setup"] = ["printf 'Gru\\xdf\\n' >&2; false"]
+    assert "the lines of setup fail: Gru\ufffd" in doctor().text("runtime")
+    assert "Gru\ufffd" in doctor().text("python")
 
 
 def test_faults_of_pythons(doctor: Doctor, image: Path, tmp_path: Path) -> None:
@@ -330,11 +373,21 @@ def test_locks_and_clocks(doctor: Doctor, tmp_path: Path, patch: str) -> None:
 
 
 class _Hub(http.server.BaseHTTPRequestHandler):
+    # Where requests are sent on to, and whose token came along.
+    elsewhere = ""
+    tokens: ClassVar[list[str | None]] = []
+
     def do_HEAD(self) -> None:
         self.send_response(200)
         self.end_headers()
 
     def do_GET(self) -> None:
+        self.tokens.append(self.headers["Authorization"])
+        if self.elsewhere and self.path.startswith("/api"):
+            self.send_response(302)
+            self.send_header("Location", f"{self.elsewhere}/elsewhere")
+            self.end_headers()
+            return
         known = self.headers["Authorization"] == "Bearer hf_right"
         self.send_response(200 if known else 401)
         self.end_headers()
@@ -362,6 +415,18 @@ def test_the_hub_and_the_token(doctor: Doctor, address: str) -> None:
     found = doctor(env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert found.state("hub") == "warning"
     assert "does not answer" in found.text("hub")
+    found = doctor(env={"HF_ENDPOINT": "http://[bad"})
+    assert "HF_ENDPOINT: expected http://… or https://…, got 'http://[bad'" in found.text("hub")
+    assert "not asked: HF_HUB_OFFLINE" in doctor(env={"HF_HUB_OFFLINE": "Yes"}).text("hub")
+
+
+def test_a_token_goes_to_no_other_host(
+    doctor: Doctor, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_Hub, "elsewhere", address.replace("127.0.0.1", "localhost"))
+    monkeypatch.setattr(_Hub, "tokens", [])
+    doctor(env={"HF_HUB_OFFLINE": "", "HF_ENDPOINT": address, "HF_TOKEN": "hf_right"})
+    assert _Hub.tokens == ["Bearer hf_right", None]
 
 
 def test_a_token_of_the_current_directory_is_nobodys(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from oellm.hub.cache import CachedCommit, HubFile
+import pytest
+
+from oellm.hub.cache import CachedCommit, HubFile, free_space
 from support.hub import File
 from support.hub_content import write_files
 
@@ -32,3 +34,10 @@ def test_content_of_another_file_is_not_taken(tmp_path: Path) -> None:
     assert cached.verify_or_remove(b)
     assert cached.holds(b)
     assert sorted(path.name for path in blobs.iterdir()) == sorted([a.digest, b.digest])
+
+
+def test_a_relative_directory_that_is_not_there_has_the_room_of_this_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert free_space("a/b") > 0

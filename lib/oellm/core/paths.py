@@ -88,3 +88,15 @@ def cache_directory(environ: Mapping[str, str]) -> Path:
         return Path(given)
     home = environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(home) / "oellm"
+
+
+def hub_token_files(environ: Mapping[str, str]) -> list[str]:
+    """Return the files that may have the token of the Hugging Face hub, the first one first.
+
+    Its library looks into the variable HF_TOKEN before all of them.
+    """
+    home = environ.get("HF_HOME") or os.path.join(
+        environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
+    )
+    places = [environ.get("HF_TOKEN_PATH") or "", os.path.join(home, "token")]
+    return [os.path.expanduser(place) for place in places if place]

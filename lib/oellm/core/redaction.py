@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 
+from oellm.core.paths import hub_token_files
 from oellm.core.regular_files import open_regular
 
 MARK = "[redacted]"
@@ -215,10 +216,11 @@ def holds_secret(text: str) -> bool:
 
 def _file_contents(environ: Mapping[str, str]) -> Iterator[str]:
     """Yield the tokens in the files of logins: the hub's, and those of ~/.netrc (wandb's too)."""
-    cache = environ.get("XDG_CACHE_HOME") or "~/.cache"
-    homes = (environ.get("HF_HOME"), os.path.join(cache, "huggingface"), "~/.cache/huggingface")
-    places = [os.path.join(home, "token") for home in homes if home]
-    for place in dict.fromkeys([environ.get("HF_TOKEN_PATH") or "", *places]):
+    # The user's own login counts, too, although HF_HOME may be a directory of the whole group.
+    own = {name: value for name, value in environ.items() if name != "HF_HOME"}
+    for place in dict.fromkeys(
+        [*hub_token_files(environ), *hub_token_files(own), *hub_token_files({})]
+    ):
         yield _read(place)
     for place in dict.fromkeys([environ.get("NETRC") or "", "~/.netrc"]):
         yield from _PASSWORD.findall(_read(place))

@@ -23,6 +23,8 @@ from oellm.doctor.diagnoses import MEND_THAT, Diagnosis, found_wrong
 from oellm.errors import OellmError
 
 _CHUNK = 65536
+# Seconds that checks which are stopped have to remove what they have made.
+_GRACE_S = 2.0
 # Seconds between two updates of what is waited for.
 _LOOK_S = 0.5
 _SILENT = "a file system or service hangs: ask the site, or give the check more time (--timeout)"
@@ -75,8 +77,7 @@ def run_checks(
                 yield found[check.name]
     finally:
         show("")
-        for process in processes:
-            _end(process)
+        _stop(processes)
 
 
 def _look(selector: selectors.BaseSelector, deadline: float) -> Iterator[_Process]:
@@ -103,7 +104,8 @@ def _start(check: Check) -> _Process:
     try:
         # A group of its own, so that what it starts ends with it.
         os.setsid()
-        signal_at_parents_end(signal.SIGKILL)
+        signal.signal(signal.SIGTERM, _leave)
+        signal_at_parents_end(signal.SIGTERM)
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
@@ -111,6 +113,12 @@ def _start(check: Check) -> _Process:
             stream.write(json_codec.dumps([one.to_json() for one in _find(check)]))
     finally:
         os._exit(0)
+
+
+def _leave(*_: object) -> None:
+    """Leave a check in order: it removes what it has made, and ends what it has started."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit()
 
 
 def _find(check: Check) -> list[Diagnosis]:
@@ -130,6 +138,27 @@ def _read(process: _Process) -> list[Diagnosis]:
         return [Diagnosis.from_json(one) for one in json_codec.loads(bytes(process.content))]
     except ValueError:
         return [found_wrong(process.check.name, "the process of the check was killed", MEND_THAT)]
+
+
+def _stop(processes: Sequence[_Process]) -> None:
+    """End checks: in their own way first."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGTERM)
+    deadline = time.monotonic() + _GRACE_S
+    running = list(processes)
+    while running and time.monotonic() < deadline:
+        running = [process for process in running if not _has_ended(process)]
+        time.sleep(0.01)
+    for process in processes:
+        _end(process)
+
+
+def _has_ended(process: _Process) -> bool:
+    with contextlib.suppress(ChildProcessError):
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        return os.waitid(os.P_PID, process.pid, options) is not None
+    return True
 
 
 def _end(process: _Process) -> None:

@@ -52,8 +52,12 @@ class Diagnosis(NamedTuple):
     def from_json(cls, content: Any) -> Diagnosis:
         """Read what another process has found; raises ValueError or TypeError for other things."""
         check, verdict, text, remedy, host = content
-        text, remedy = (redact(one_line(str(part))) for part in (text, remedy))
-        return cls(str(check), Health(verdict), text, remedy=remedy, host=str(host))
+        return cls(str(check), Health(verdict), str(text), remedy=str(remedy), host=str(host))
+
+    def cleaned(self) -> Diagnosis:
+        """Return this finding with its texts on one line each, and without secrets."""
+        text, remedy = (redact(one_line(part)) for part in (self.text, self.remedy))
+        return self._replace(text=text, remedy=remedy)
 
 
 def found_ok(check: str, text: str) -> Diagnosis:

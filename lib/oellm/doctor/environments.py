@@ -92,7 +92,9 @@ def check_runtime(cluster: Cluster) -> Iterator[Diagnosis]:
     remedy = "load its module (setting setup: module load …), or set container_runtime"
     script = _FIND_RUNTIME.format(setup="\n".join(cluster.items("setup")))
     command = ["bash", "-c", script, "bash", *names]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     path, _, version = done.stdout.strip().partition("\n")
     if done.returncode:
         reason = last_line(done.stderr) or f"status {done.returncode}"

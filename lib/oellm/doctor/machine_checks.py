@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import platform
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
-from http.client import HTTPException
 from pathlib import Path
 
 from oellm import __version__
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.runtime import require_node_python
-from oellm.core.redaction import redact
-from oellm.core.regular_files import STATE, read_regular
 from oellm.doctor.diagnoses import Diagnosis, found_doubtful, found_ok, found_wrong
 from oellm.errors import MachineError, UsageError
 from oellm.hub import environment
+from oellm.images.web_requests import TransferError, send
 from oellm.sandbox.layers import find_layers
 from oellm.slurm.job_ends import last_line
 
-# Seconds within which the hub must say whose a token is.
-_ANSWER_S = 15.0
 _OFFLINE = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+# What the libraries of the hub take for a yes.
+_TRUE = ("1", "ON", "YES", "TRUE")
 _IS_SOUND = "import sys; sys.exit(sys.version_info < (3, 10))"
 
 
@@ -37,8 +31,8 @@ def check_versions() -> Iterator[Diagnosis]:
 def check_hub(environ: Mapping[str, str], hf_home: str) -> Iterator[Diagnosis]:
     """Ask the hub for any answer, and whether it knows the token, if there is one."""
     address = environment.hub_address(environ)
-    if offline := [name for name in _OFFLINE if environ.get(name, "").lower() in ("1", "true")]:
-        yield found_ok("hub", f"not asked: {offline[0]} is set")
+    if offline := [name for name in _OFFLINE if environ.get(name, "").upper() in _TRUE]:
+        yield found_ok("hub", f"not asked: {offline[0]} is set (oe-fetch asks nevertheless)")
         return
     try:
         silence = environment.find_silence(address)
@@ -49,40 +43,24 @@ def check_hub(environ: Mapping[str, str], hf_home: str) -> Iterator[Diagnosis]:
         remedy = "run oe-fetch on a machine with internet access, or set HTTPS_PROXY"
         yield found_doubtful("hub", f"{address} does not answer: {silence}", remedy)
         return
-    token = _find_token(environ, hf_home)
+    token = environment.find_token(environ, hf_home)
     if not token:
         yield found_ok("hub", f"{address} answers; no token, which only gated models need")
         return
+    # As a secret it goes to the hub alone, and to no host that it redirects to.
+    secrets = {"Authorization": f"Bearer {token}"}
+    label = f"{address}: asked for the token's owner"
     try:
-        request = urllib.request.Request(  # noqa: S310
-            f"{address}/api/whoami-v2", headers={"Authorization": f"Bearer {token}"}
-        )
-        with urllib.request.urlopen(request, timeout=_ANSWER_S):  # noqa: S310
-            yield found_ok("hub", f"{address} answers, and knows your token")
-    except urllib.error.HTTPError as error:
+        send(f"{address}/api/whoami-v2", label=label, secrets=secrets, insecure=True).close()
+        yield found_ok("hub", f"{address} answers, and knows your token")
+    except TransferError as error:
         if error.code in (401, 403):
             text = f"{address} answers, but not to your token (status {error.code})"
             yield found_wrong("hub", text, "log in again (hf auth login), or unset HF_TOKEN")
-        else:
+        elif error.code:
             yield found_ok("hub", f"{address} answers; the token was not checked")
-    except (OSError, HTTPException, ValueError) as error:
-        text = redact(f"{address}: asked for the token's owner: {error}")
-        yield found_doubtful("hub", text, "try again later")
-
-
-def _find_token(environ: Mapping[str, str], hf_home: str) -> str:
-    """Return the token that the hub's library would use; empty if there is none."""
-    if token := environ.get("HF_TOKEN", "").strip():
-        return token
-    home = environ.get("HF_HOME") or os.path.join(
-        environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface"
-    )
-    given = environ.get("HF_TOKEN_PATH")
-    places = [given, os.path.join(home, "token"), hf_home and os.path.join(hf_home, "token")]
-    for path in filter(None, places):
-        with contextlib.suppress(OSError, ValueError):
-            return read_regular(path, STATE).decode().strip()
-    return ""
+        else:
+            yield found_doubtful("hub", str(error), "try again later")
 
 
 def check_node_python(cluster: Cluster) -> Iterator[Diagnosis]:
@@ -94,7 +72,9 @@ def check_node_python(cluster: Cluster) -> Iterator[Diagnosis]:
         return
     script = "\n".join(["set -e", *cluster.items("setup"), 'exec "$0" -c "$1"'])
     command = ["bash", "-c", script, python, _IS_SOUND]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     if done.returncode:
         reason = last_line(done.stderr) or "it is older"
         text = f"{python} is no Python 3.10 or newer: {reason}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import textwrap
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TextIO
 
 from oellm.core import display, schema, tables
+from oellm.core.atomic import naming_file
 from oellm.doctor.diagnoses import Diagnosis
 
 # The widths of the first two columns, and what goes before a remedy.
@@ -18,12 +20,13 @@ _LEAST_WIDTH = 60
 
 def write_findings(findings: Iterable[Diagnosis], layout: str, stream: TextIO) -> None:
     """Write findings, each as soon as it is there: a table for people, or records."""
+    findings = (finding.cleaned() for finding in findings)
     if layout == "table":
         width = shutil.get_terminal_size().columns if stream.isatty() else 120
         out = display.guard_terminal(stream)
         for finding in findings:
             out.write("".join(f"{line}\n" for line in _describe(finding, width)))
-            stream.flush()
+            _flush(stream)
         return
     columns = list(schema.table("check"))
     rows = (finding.values(columns) for finding in _flushing(findings, stream))
@@ -34,6 +37,11 @@ def _flushing(findings: Iterable[Diagnosis], stream: TextIO) -> Iterator[Diagnos
     """Yield findings; what was written of those before reaches the reader first."""
     for finding in findings:
         yield finding
+        _flush(stream)
+
+
+def _flush(stream: TextIO) -> None:
+    with naming_file(Path("stdout")):
         stream.flush()
 
 

@@ -18,7 +18,7 @@ from oellm.runs.run_record import Array
 from oellm.slurm.accounting import Association, ask_associations, is_among
 from oellm.slurm.clusters import cluster_option, find_clusters
 from oellm.slurm.commands import SlurmUnavailableError, ask_configuration, call_slurm
-from oellm.slurm.notation import parse_time_limit
+from oellm.slurm.notation import parse_time_limit, split_names
 from oellm.slurm.partitions import PartitionRules, ask_partitions
 from oellm.submit.sbatch_errors import find_settings
 
@@ -62,7 +62,11 @@ class SlurmChecks:
         if not keys:
             yield _check_default(partitions)
         for key in keys:
-            yield self._check_partition(key, partitions)
+            # Slurm takes a list of partitions, and chooses one for each job.
+            names = split_names(self._cluster.text(key))
+            for name in names:
+                found = self._check_partition(key, name, partitions)
+                yield found if len(names) == 1 else found._replace(check=f"{key} {name}")
 
     def check_account(self) -> Iterator[Diagnosis]:
         """Ask sacctmgr whether the user may use the account and the QOS of the settings."""
@@ -94,8 +98,9 @@ class SlurmChecks:
         """Return all partitions that jobs may go to, also those that Slurm hides."""
         return ask_partitions(clusters=self._names, hidden=True)
 
-    def _check_partition(self, key: str, partitions: Iterable[PartitionRules]) -> Diagnosis:
-        name = self._cluster.text(key)
+    def _check_partition(
+        self, key: str, name: str, partitions: Iterable[PartitionRules]
+    ) -> Diagnosis:
         rules = next((rules for rules in partitions if rules.name == name), None)
         if rules is None:
             return found_wrong(key, f"there is no partition {name}", _set(key, _names(partitions)))

@@ -201,6 +201,7 @@ def _read_ref(path: Path) -> str:
 
 def free_space(directory: str) -> int:
     """Return the free bytes of the file system of a directory, which need not exist yet."""
+    directory = os.path.abspath(directory)
     while not os.path.isdir(directory):
         directory = os.path.dirname(directory)
     return shutil.disk_usage(directory).free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import threading
@@ -10,8 +11,10 @@ import urllib.request
 from collections.abc import Mapping, MutableMapping
 from http.client import HTTPException
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from oellm.core.paths import make_shared_directory
+from oellm.core.paths import hub_token_files, make_shared_directory
+from oellm.core.regular_files import STATE, read_regular
 from oellm.errors import UsageError
 
 _OFFLINE = (
@@ -46,10 +49,7 @@ def configure_libraries(environ: MutableMapping[str, str], hf_home: str) -> list
         raise UsageError(f"hf_home: expected a path without '$', got {hf_home!r}")
     ignored = [name for name in (*_OFFLINE, *_CACHES) if environ.pop(name, "")]
     if hf_home:
-        before = environ.get("HF_HOME") or os.path.join(
-            environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"
-        )
-        token = os.path.expanduser(os.path.join(before, "token"))
+        token = hub_token_files(environ)[-1]
         # The user's own login counts, although HF_HOME may be a directory of the whole group.
         if os.path.exists(token):
             environ.setdefault("HF_TOKEN_PATH", token)
@@ -67,6 +67,16 @@ def forbid_network(environ: MutableMapping[str, str]) -> None:
         environ[name] = "1"
 
 
+def find_token(environ: Mapping[str, str], hf_home: str) -> str:
+    """Return the token that the hub's library would use with `hf_home`; empty if there is none."""
+    if token := environ.get("HF_TOKEN", "").strip():
+        return token
+    for path in [*hub_token_files(environ), *([os.path.join(hf_home, "token")] if hf_home else [])]:
+        with contextlib.suppress(OSError, ValueError):
+            return read_regular(path, STATE).decode().strip()
+    return ""
+
+
 def hub_address(environ: Mapping[str, str]) -> str:
     """Return the address of the hub."""
     return environ.get("HF_ENDPOINT") or "https://huggingface.co"
@@ -77,7 +87,12 @@ def find_silence(address: str) -> str | None:
 
     Raises UsageError if the address is no URL.
     """
-    if not address.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address:
         raise UsageError(f"HF_ENDPOINT: expected http://… or https://…, got {address!r}")
     answers: list[str | None] = []
     # A thread, because looking up a name and trying all its addresses have no common time-out.
