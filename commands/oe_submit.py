@@ -99,7 +99,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
@@ -167,10 +167,10 @@ def _oe_submit(arguments: cli.Arguments) -> int:
     options = read_options(arguments)
     path = None if options.run_dir is None else find_directory(options.run_dir)
     try:
-        run = run_directory.open_run(path, lambda: cli.open_input(None))
+        run = run_directory.open_run(path, lambda: _open_stdin(path))
     except run_directory.NoRunError as error:
         cli.message(str(error))
-        if not (options.dry_run or options.cancel):
+        if not (options.dry_run or options.cancel or sys.stdout.isatty()):
             sys.stdout.write(json_codec.dumps(run_directory.NO_RUN).decode() + "\n")
         return ExitStatus.DONE
     if options.cancel:
@@ -186,6 +186,13 @@ def _oe_submit(arguments: cli.Arguments) -> int:
     if (options.executor or run.setting("executor")) == "local":
         return _run_here(run, options)
     return _submit(run, options)
+
+
+def _open_stdin(path: str | None) -> TextIO:
+    # Nobody types a run object, unless `-` says so.
+    if path is None and sys.stdin.isatty():
+        raise UsageError("expected the directory or the name of a run; oe-status lists yours")
+    return cli.open_input(None)
 
 
 def _submit(run: Run, options: Options) -> int:
@@ -209,7 +216,7 @@ def _submit(run: Run, options: Options) -> int:
     else:
         status = _wait(submitter, options)
     if not options.dry_run and status != ExitStatus.INTERRUPTED:
-        _print_run(submitter.run)
+        _print_run(submitter.run, is_over=not submitter.rows.count() or options.wait == "done")
     return status
 
 
@@ -324,7 +331,7 @@ def _run_here(run: Run, options: Options) -> ExitStatus:
         cli.message(f"stopped by {stopped_by.name}; oe-submit {run.path} continues")
         interrupted = stopped_by == signal.SIGINT
         return ExitStatus.INTERRUPTED if interrupted else ExitStatus.TRY_AGAIN
-    _print_run(run)
+    _print_run(run, is_over=True)
     return status
 
 
@@ -336,8 +343,9 @@ def _report_rows(run: Run, missing: int) -> ExitStatus:
     return ExitStatus.FAILED if missing else ExitStatus.DONE
 
 
-def _print_run(run: Run) -> None:
-    cli.print_run(run.to_json(), "watch:  oe-status --watch", "scores: oe-collect")
+def _print_run(run: Run, *, is_over: bool) -> None:
+    steps = [] if is_over else ["watch:  oe-status --watch"]
+    cli.print_run(run.to_json(), *steps, "scores: oe-collect")
 
 
 if __name__ == "__main__":

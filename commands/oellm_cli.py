@@ -92,6 +92,7 @@ Examples:
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -247,8 +248,6 @@ def _oellm(arguments: cli.Arguments) -> int:
 
 
 def _build_csv(arguments: cli.Arguments) -> int:
-    import shlex
-
     from oellm.core import menus
     from oellm.tasks.suites import load_suites
     from oellm.wrappers import manifest_dialog
@@ -306,7 +305,7 @@ def _schedule(arguments: cli.Arguments) -> int:
     def on_output(stage: Sequence[str], given: bytes, output: bytes) -> None:
         # Of rows on stdin, and of those that have not failed, oe-missing itself tells.
         if stage[0] == schedule.MISSING and given and "--failed" not in stage:
-            _tell_skipped(given, output)
+            _tell_skipped(given, output, order.earlier)
         if stage[0] == schedule.RENDER and kept:
             _keep(kept, output)
 
@@ -366,11 +365,11 @@ def _output_dir(words: Sequence[str]) -> str:
     return cluster.text("eval_output_dir")
 
 
-def _tell_skipped(given: bytes, output: bytes) -> None:
+def _tell_skipped(given: bytes, output: bytes, earlier: str) -> None:
     if skipped := _count_rows(given) - _count_rows(output):
         cli.message(
             f"{skipped} of {_count_rows(given)} rows have results already, or are under way; "
-            "--again evaluates them anew"
+            f"--again evaluates them anew; their scores: oe-collect {shlex.quote(earlier)}"
         )
 
 

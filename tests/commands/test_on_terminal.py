@@ -12,7 +12,7 @@ import pytest
 from support.environments import idle_venv
 from support.golden_run import make_run
 from support.processes import Run, clean_environment, rows_of
-from support.submitting import HEADER, FakeSlurm, jobs
+from support.submitting import HEADER, FakeSlurm, finish, jobs
 from support.terminal import lines_on_terminal, on_terminal
 
 
@@ -45,6 +45,30 @@ def test_oellm_ends_with_the_run_directory_and_the_next_commands(
     # One stage tells what is next: the last.
     steps = [line for line in done.stderr.splitlines() if not line.startswith(("oe", "oellm"))]
     assert [line.split(":")[0] for line in steps] == ["watch", "scores"]
+
+
+def test_a_run_whose_rows_are_done_is_not_to_be_watched(
+    slurm: FakeSlurm, tmp_path: Path, rendered: dict[str, Any]
+) -> None:
+    run_dir, env = rendered["run_dir"], clean_environment(tmp_path, slurm.env)
+    finish(rendered, *range(rendered["n_rows"]))
+    told = on_terminal("oe-submit", run_dir, env=env).stderr
+    assert "watch" not in told
+    assert told.splitlines()[-1] == f"scores: oe-collect {run_dir}"
+
+    settings = {"eval_base_dir": Path(run_dir).parents[1], "venv": idle_venv()}
+    options = [f"--set={key}={value}" for key, value in settings.items()]
+    command = ("oellm", "schedule", f"{run_dir}/jobs.csv", "--skip_fetch", "--cluster=slurm")
+    done = on_terminal(*command, *options, env=env)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert f"scores: oe-collect {Path(run_dir).parents[1]}\n" in done.stderr
+
+
+def test_without_a_run_oe_submit_does_not_wait_for_somebody_to_type_one(tmp_path: Path) -> None:
+    for words in (("oellm", "cancel"), ("oe-submit",)):
+        done = on_terminal(*words, env=clean_environment(tmp_path))
+        assert done.returncode == 2
+        assert "expected the directory or the name of a run; oe-status lists yours" in done.stderr
 
 
 def test_oe_render_names_the_run_directory_and_the_next_command(tmp_path: Path) -> None:
