@@ -56,10 +56,12 @@ def test_a_signal_lets_the_command_end_in_its_own_way(number: signal.Signals) ->
     assert (process.returncode, output) == (75, "kept\n")
 
 
-def test_a_command_that_a_signal_ends_gives_the_status_of_a_shell() -> None:
-    process = start("kill -KILL $$", "cat")
-    process.communicate()
+@pytest.mark.parametrize("scripts", [("kill -KILL $$", "cat"), ("cat", "kill -KILL $$")])
+def test_a_command_that_a_signal_ends_gives_the_status_of_a_shell(scripts: tuple[str, ...]) -> None:
+    process = start(*scripts)
+    _, messages = process.communicate()
     assert process.returncode == 137
+    assert messages.endswith("stopped, sh was ended by SIGKILL\n")
 
 
 def test_the_shell_line_does_the_same() -> None:

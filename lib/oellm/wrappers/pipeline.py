@@ -43,11 +43,12 @@ def run_pipeline(
         is_last = position == len(stages) - 1
         log(shlex.join(stage))
         sys.stdout.flush()
-        status, output = _run([program, *stage[1:]], data, is_last=is_last)
-        if status != ExitStatus.DONE:
-            if not is_last:
-                log(f"stopped, {stage[0]} ended with status {status}")
-            return status
+        code, output = _run([program, *stage[1:]], data, is_last=is_last)
+        if code != ExitStatus.DONE:
+            # The last one has said why it failed, unless it was killed.
+            if not is_last or code < 0:
+                log(f"stopped, {stage[0]} {_describe_end(code)}")
+            return _status(code)
         if on_output and not is_last:
             on_output(stage, data or b"", output)
         data = output
@@ -61,7 +62,10 @@ def run_captured(stage: Stage, given: bytes, *, log: Log) -> tuple[int, bytes]:
     """
     program = find_command(stage[0])
     log(shlex.join(stage))
-    return _run([program, *stage[1:]], given, is_last=False)
+    code, output = _run([program, *stage[1:]], given, is_last=False)
+    if code < 0:
+        log(f"{stage[0]} {_describe_end(code)}")
+    return _status(code), output
 
 
 def shell_line(stages: Sequence[Stage], given: str | None = None) -> str:
@@ -85,19 +89,22 @@ def find_command(name: str) -> str:
 
 
 def installed_commands(prefix: str) -> list[str]:
-    """Return the names of the commands, beside this one and on PATH, that begin with a prefix."""
+    """Return the names of the programs, beside this one and on PATH, that begin with a prefix."""
     directories = [os.path.dirname(os.path.abspath(sys.argv[0])), *os.get_exec_path()]
     found = {
         os.path.basename(path)
         for directory in directories
         for path in glob.glob(os.path.join(glob.escape(directory), f"{prefix}*"))
-        if os.access(path, os.X_OK)
+        if os.path.isfile(path) and os.access(path, os.X_OK)
     }
     return sorted(found)
 
 
 def _run(command: Stage, data: bytes | None, *, is_last: bool) -> tuple[int, bytes]:
-    """Return the status and the output of a command, which is empty for the last one."""
+    """Return the return code and the output of a command, which is empty for the last one.
+
+    The return code is that of `subprocess`: negative if a signal has ended the command.
+    """
     with (
         _signals_passed_on() as pass_to,
         subprocess.Popen(
@@ -108,9 +115,19 @@ def _run(command: Stage, data: bytes | None, *, is_last: bool) -> tuple[int, byt
     ):
         pass_to(process)
         output, _ = process.communicate(data)
-    # As a shell has it, for a process that a signal has ended.
-    status = process.returncode if process.returncode >= 0 else 128 - process.returncode
-    return status, output or b""
+    return process.returncode, output or b""
+
+
+def _status(code: int) -> int:
+    """Return the exit status of a return code, as a shell has it for a signal."""
+    return code if code >= 0 else 128 - code
+
+
+def _describe_end(code: int) -> str:
+    if code >= 0:
+        return f"ended with status {code}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was ended by {names.get(-code, f'signal {-code}')}"
 
 
 @contextmanager
