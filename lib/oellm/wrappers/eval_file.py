@@ -9,7 +9,9 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from oellm.errors import InputError, nearest
+from oellm.core import schema
+from oellm.errors import InputError, UsageError, nearest
+from oellm.manuals.loading import check_options, load_manual
 from oellm.wrappers.schedule import CHAIN, option_forms, option_name
 
 NAME = "eval.toml"
@@ -64,12 +66,14 @@ class _EvalFile:
     def __init__(self, text: str, source: str) -> None:
         self._text, self._source = text, source
         self._forms = option_forms()
+        self._columns = schema.table("manifest")
         self._keys = [
             *(name[2:] for name in self._forms if name not in _OF_A_CALL),
             _CLUSTER,
         ]
 
     def words(self) -> Iterator[str]:
+        seen: dict[str, str] = {}
         for key, value in self._read().items():
             if key == _CLUSTER:
                 yield from self._settings(value)
@@ -77,7 +81,14 @@ class _EvalFile:
             if key.replace("-", "_") not in self._keys:
                 hint = nearest(key, self._keys)
                 raise self._error(key, f"unknown key {key!r}{hint}")
-            yield from self._option(key, value)
+            name = key.replace("-", "_")
+            if name in seen:
+                raise self._error(key, f"{seen[name]!r} is the same option; leave out one of them")
+            seen[name] = key
+            words = list(self._option(key, value))
+            for word in words:
+                self._require_value(key, word)
+            yield from words
 
     def _read(self) -> dict[str, Any]:
         if sys.version_info >= (3, 11):
@@ -102,9 +113,32 @@ class _EvalFile:
         if isinstance(value, list) and not _may_repeat(name):
             raise self._error(key, "expected one value, got a list")
         for item in values:
-            if isinstance(item, list):
+            # Only the arguments of a model or of its generation are objects.
+            kind = self._columns.get(name[2:], {}).get("type")
+            if isinstance(item, list) or (isinstance(item, dict) and kind != "arguments"):
                 raise self._error(key, f"expected a text or a number, got {item}")
             yield f"{name}={self._text_of(key, item)}"
+
+    def _require_value(self, key: str, word: str) -> None:
+        """Raise InputError for a value that one of the commands would refuse."""
+        from oellm.manifest.cells import find_fault
+
+        name, _, text = word[2:].partition("=")
+        if self._columns.get(name, {}).get("flag"):
+            fault = find_fault(name, text) if text else ""
+            if fault:
+                raise self._error(key, fault)
+            return
+        for command in CHAIN[1:]:
+            if word.partition("=")[0] not in load_manual(command).forms:
+                continue
+            try:
+                check_options(command, [word])
+            except UsageError as error:
+                label, _, fault = str(error).partition(": ")
+                # An option may also be wrong because it is alone.
+                if label == f"--{name}":
+                    raise self._error(key, fault) from None
 
     def _text_of(self, key: str, value: Any, table: str = "") -> str:
         if isinstance(value, str):
@@ -122,7 +156,6 @@ class _EvalFile:
         if not isinstance(table, Mapping):
             raise self._error(_CLUSTER, "expected a table: [cluster]")
         from oellm.clusters.settings import setting_name
-        from oellm.core import schema
 
         settings = schema.table("cluster")
         known = ["name"]
@@ -140,7 +173,21 @@ class _EvalFile:
             members = value.items() if isinstance(value, dict) and value else [("", value)]
             for member, item in members:
                 text = self._text_of(key, item, _CLUSTER)
-                yield f"--set={key}{'.' * bool(member)}{member}={text}"
+                setting = f"{key}{'.' * bool(member)}{member}={text}"
+                self._require_setting(key, setting)
+                yield f"--set={setting}"
+
+    def _require_setting(self, key: str, text: str) -> None:
+        from oellm.clusters import settings
+        from oellm.clusters.cluster import read_override
+
+        try:
+            for name, value in read_override(text).values.items():
+                settings.check_setting(name, value, "")
+        except InputError as error:
+            raise self._error(key, error.message, _CLUSTER) from None
+        except UsageError as error:
+            raise self._error(key, str(error).removeprefix("--set: "), _CLUSTER) from None
 
     def _error(self, key: str, message: str, table: str = "") -> InputError:
         return InputError(message, self._source, self._line(key, table))
@@ -160,8 +207,6 @@ class _EvalFile:
 
 
 def _may_repeat(name: str) -> bool:
-    from oellm.manuals.loading import load_manual
-
     return any(load_manual(command).repeats(name) for command in CHAIN)
 
 
