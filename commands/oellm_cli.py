@@ -96,7 +96,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from oellm import cli
 from oellm.errors import ExitStatus, UsageError
@@ -150,9 +150,11 @@ def _dispatch(words: Sequence[str]) -> ExitStatus | None:
         return _print_script(others)
     if first == _COMPLETE:
         return _complete(others)
-    if first.startswith("-") or first in _OWN:
-        return None
-    return _execute([*_command(first), *others])
+    if not first.startswith("-") and first not in _OWN:
+        from oellm.wrappers.pipeline import become_command
+
+        become_command([*_command(first), *others])
+    return None
 
 
 def _help(words: Sequence[str]) -> ExitStatus:
@@ -162,7 +164,9 @@ def _help(words: Sequence[str]) -> ExitStatus:
         if words[0].startswith("-"):
             raise CommandLineError(f"unknown option {words[0]}", "oellm help")
         command = [words[0]] if words[0].startswith("oe-") else _command(words[0])
-        _execute([command[0], "--help"])
+        from oellm.wrappers.pipeline import become_command
+
+        become_command([command[0], "--help"])
     from oellm.manuals.usage import arrange
 
     print(arrange(__doc__ or ""))
@@ -204,14 +208,6 @@ def _complete(words: Sequence[str]) -> ExitStatus:
     return ExitStatus.DONE
 
 
-def _execute(words: Sequence[str]) -> NoReturn:
-    """Become another command, so that its signals and its status are its own."""
-    from oellm.wrappers.pipeline import find_command
-
-    path = find_command(words[0])
-    os.execv(path, [path, *words[1:]])  # noqa: S606
-
-
 def _command(word: str) -> list[str]:
     """Return the words of the command that a word stands for; raises CommandLineError for none."""
     from oellm.errors import nearest
@@ -231,9 +227,9 @@ def _other_commands() -> str:
 
     from oellm.wrappers.pipeline import installed_commands
 
-    names = [*_SHORTCUTS, *(name.removeprefix("oe-") for name in installed_commands("oe-"))]
+    names = {*_SHORTCUTS, *(name.removeprefix("oe-") for name in installed_commands("oe-"))}
     return "\n" + textwrap.fill(
-        f"commands: {', '.join(sorted([*_OWN, *names]))}", 79, break_on_hyphens=False
+        f"commands: {', '.join(sorted({*_OWN, *names}))}", 79, break_on_hyphens=False
     )
 
 
@@ -292,15 +288,17 @@ def _schedule(arguments: cli.Arguments) -> int:
     from oellm.wrappers.pipeline import run_pipeline, shell_line
 
     order, kept = _order(arguments)
+    data = None
+    if not arguments["--print"] and Path(order.rows).is_fifo():
+        # No other process has the pipe that a shell makes of <(...).
+        data, order = _read(order.rows), order._replace(rows="-")
     stages = schedule.plan_stages(order)
     source = order.rows if stages[0][0] != schedule.MANIFEST and order.rows != "-" else ""
     if arguments["--print"]:
         print(shell_line(stages, source))
         return ExitStatus.DONE
-    data = None
     if source:
-        with open(source, "rb") as stream:
-            data = stream.read()
+        data = _read(source)
 
     def on_output(stage: Sequence[str], given: bytes, output: bytes) -> None:
         # Of rows on stdin, and of those that have not failed, oe-missing itself tells.
@@ -310,6 +308,11 @@ def _schedule(arguments: cli.Arguments) -> int:
             _keep(kept, output)
 
     return run_pipeline(stages, log=cli.message, given=data, on_output=on_output)
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read()
 
 
 def _order(arguments: cli.Arguments) -> tuple[Order, str]:
@@ -325,9 +328,8 @@ def _order(arguments: cli.Arguments) -> tuple[Order, str]:
     if arguments["--local"]:
         words = [*words, "--executor=local"]
     rows, kept = _file(arguments), ""
-    if rows.endswith(".toml"):
-        with cli.open_input(rows) as stream:
-            text = stream.read()
+    if rows.lower().endswith(".toml"):
+        text = eval_file.decode(_read(rows), rows)
         merged = eval_file.merge_options(eval_file.read_options(text, rows), words)
         kept = eval_file.dump_options(merged) if words else text
         words, rows = merged, ""

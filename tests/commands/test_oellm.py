@@ -167,6 +167,13 @@ def test_options_fill_the_columns_of_the_rows(run: Run, tmp_path: Path) -> None:
     assert "oe-render: shards 0: models: 2, rows: 2" in shown.stderr
 
 
+def test_rows_may_come_from_a_pipe_that_only_oellm_has(run: Run, tmp_path: Path) -> None:
+    script = 'oellm schedule --limit=5 --dry_run --cluster=lumi <(printf %s "$0")'
+    rows = "model_path,task_path,n_shot\nacme/m,mmlu,5\n"
+    shown = run("bash", "-c", script, rows)
+    assert "oe-render: shards 0: models: 1, rows: 1" in shown.stderr
+
+
 def test_another_word_runs_the_command_of_that_name(run: Run, tmp_path: Path) -> None:
     assert run("oellm", "status", "--version").stdout == f"oe-status {__version__}\n"
     assert run("oellm", "collect-results", "-V").stdout == f"oe-collect {__version__}\n"
@@ -179,6 +186,12 @@ def test_another_word_runs_the_command_of_that_name(run: Run, tmp_path: Path) ->
     assert run("oellm", "foo", "a b", "--x", env=env, status=7).stdout == "a b --x\n"
     refused = run("oellm", "fooo", env=env, status=2)
     assert refused.stderr == ("oellm: unknown command 'fooo', did you mean foo?\nsee oellm help\n")
+    (tmp_path / "oe-room").mkdir()
+    assert " foo," in run("oellm", env=env).stdout
+    assert "room" not in run("oellm", env=env).stdout
+    added.write_text("#!/nothing\n")
+    refused = run("oellm", "foo", env=env, status=3)
+    assert refused.stderr == f"oellm: {added} cannot be started: No such file or directory\n"
     refused = run("oellm", "shedule-eval", "--models=a", status=2)
     assert "'shedule-eval', did you mean schedule-eval?\n" in refused.stderr
 
@@ -242,12 +255,20 @@ def test_a_file_of_options_is_kept_in_the_run_and_evaluates_the_same_again(
         ("models = 'a'\nlimit = 2026-01-01", "my.toml:2: expected a text, a number or a time of"),
         ("[cluster]\n\nqos = 2026-01-01", "my.toml:3: expected a text, a number or a time of"),
         ("[cluster]\npartition = {}", "my.toml:2: expected no table"),
+        ("n-shot = 0\nn_shot = 5", "my.toml:2: 'n-shot' is the same option; leave out one of"),
+        ("models = 'a'\nlimit.x = 5", "my.toml:2: expected a text or a number, got {'x': 5}"),
+        ("models = 'a'\nlimit = nan", "my.toml:2: expected a number of documents, or a fract"),
+        ("\nwait = 'x'", "my.toml:2: expected nothing or done, got 'x'"),
+        ("name = 'a b'", "my.toml:1: expected 1 to 60 letters"),
+        ("[cluster]\n\nqueue_limit = 'x'", "my.toml:3: queue_limit: expected an integer"),
+        ("[cluster]\nenv = {'x y' = '1'}", "my.toml:2: expected names of variables, got 'x y'"),
+        ("\udcff", "my.toml: expected UTF-8 text, got byte 0xff"),
     ],
 )
 def test_a_wrong_file_of_options_is_refused_with_its_line(
     run: Run, tmp_path: Path, text: str, message: str
 ) -> None:
-    (tmp_path / "my.toml").write_text(text)
+    (tmp_path / "my.toml").write_text(text, errors="surrogateescape")
     assert run("oellm", "schedule", "my.toml", status=2).stderr.startswith(f"oellm: {message}")
 
 

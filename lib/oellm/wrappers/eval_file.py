@@ -20,6 +20,15 @@ _OF_A_CALL = ("--help", "--version", "--dry_run", "--explain", "--set", "--clust
 _CLUSTER = "cluster"
 
 
+def decode(content: bytes, source: str) -> str:
+    """Return the text of such a file; raises InputError if it is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise InputError(f"expected UTF-8 text, got byte 0x{byte:02x}", source) from None
+
+
 def read_options(text: str, source: str) -> list[str]:
     """Return the options that a file stands for, as words: `--limit=5`.
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from oellm.core.log import Log
 from oellm.core.processes.stop_signals import catch_signals
@@ -86,6 +87,16 @@ def find_command(name: str) -> str:
         this = os.path.basename(sys.argv[0])
         raise MachineError(f"{name} is neither installed beside {this} nor on PATH")
     return found
+
+
+def become_command(words: Stage) -> NoReturn:
+    """Become another command, so that its signals and its status are its own."""
+    path = find_command(words[0])
+    try:
+        os.execv(path, [path, *words[1:]])  # noqa: S606
+    except OSError as error:
+        # The file is there, but not what its first line names.
+        raise MachineError(f"{path} cannot be started: {error.strerror}") from None
 
 
 def installed_commands(prefix: str) -> list[str]:
