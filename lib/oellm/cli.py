@@ -31,6 +31,8 @@ _program = "oellm"
 _status = ""
 # Moves to the start of the line, and clears the line.
 _ERASE = "\r\x1b[K"
+# Digits of an option's number.
+_MOST_DIGITS = 20
 
 
 def message(text: str) -> None:
@@ -193,7 +195,8 @@ def natural(arguments: Arguments, option: str) -> int | None:
 
 
 def _is_natural(text: str) -> bool:
-    return text.isascii() and text.isdecimal()
+    # Python refuses to read thousands of digits.
+    return text.isascii() and text.isdecimal() and len(text) < _MOST_DIGITS
 
 
 @contextlib.contextmanager

@@ -157,6 +157,7 @@ def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: st
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
+        (["oe-fetch", "--jobs=" + "9" * 5000], "--jobs: expected a positive integer, got '999"),
         (["oe-fetch", "--jobs=٣"], "--jobs: expected a positive integer, got '٣'"),
         (["oe-submit", "--poll=³", "."], "--poll: expected a positive integer, got '³'"),
         (

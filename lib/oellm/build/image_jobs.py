@@ -90,6 +90,10 @@ class NotLocked(NamedTuple):
     """A message: the file system has no locks."""
 
 
+class ReadOnlyError(OellmError):
+    """An image must be made in a directory that this user may not write to."""
+
+
 class _StoppedError(BaseException):
     """SIGTERM has come."""
 
@@ -133,6 +137,8 @@ class ImageJob(NamedTuple):
     def _outcome(self, connection: Connection) -> ImageOutcome:
         maker = self.maker
         make_directory(maker.path.parent)
+        if not os.access(maker.path.parent, os.W_OK):
+            return self._outcome_of_others()
         with image_lock(maker.path, lambda: connection.send(Waiting())) as is_locked:
             if is_locked:
                 recover_record(maker.path)
@@ -151,6 +157,14 @@ class ImageJob(NamedTuple):
             record = self._make_whole(started)
         seconds = time.monotonic() - started
         return ImageOutcome(maker.name, maker.path, maker.status, record=record, seconds=seconds)
+
+    def _outcome_of_others(self) -> ImageOutcome:
+        """Return the outcome in a directory of somebody else: an image that is up to date is."""
+        maker = self.maker
+        reason, record = maker.why_needed()
+        if reason or self.is_forced:
+            raise ReadOnlyError(f"{maker.path.parent} cannot be written: use another --dir")
+        return ImageOutcome(maker.name, maker.path, ImageStatus.UP_TO_DATE, record=record)
 
     def _make_whole(self, started: float) -> StoredImage:
         maker = self.maker

@@ -12,8 +12,14 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-# What a file system without locks says.
-_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+from oellm.errors import OellmError
+
+# What a file system without locks says, or NFS if a lock cannot be written to.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.EBADF)
+
+
+class ForeignLockError(OellmError):
+    """A lock of another user cannot be opened."""
 
 
 @contextlib.contextmanager
@@ -51,7 +57,13 @@ def _open(path: Path) -> int:
         return os.open(path, flags | os.O_RDWR, 0o666)
     except PermissionError:
         # Another user's lock.
-        return os.open(path, flags | os.O_RDONLY)
+        try:
+            return os.open(path, flags | os.O_RDONLY)
+        except PermissionError:
+            raise ForeignLockError(
+                f"{path}: another user makes the image, or was stopped: try again later, "
+                "or remove that file"
+            ) from None
 
 
 def _take(descriptor: int, path: Path, when_busy: Callable[[], None]) -> bool:
