@@ -160,7 +160,7 @@ def _dispatch(words: Sequence[str]) -> ExitStatus | None:
 def _help(words: Sequence[str]) -> ExitStatus:
     if len(words) > 1:
         raise CommandLineError(f"unexpected argument {words[1]!r}", "oellm help")
-    if words and words[0] not in (*_OWN, "help", "--help", "-h"):
+    if words and words[0] not in (*_OWN, "completion", "help", "--help", "-h"):
         if words[0].startswith("-"):
             raise CommandLineError(f"unknown option {words[0]}", "oellm help")
         command = [words[0]] if words[0].startswith("oe-") else _command(words[0])
@@ -217,7 +217,7 @@ def _command(word: str) -> list[str]:
         return _SHORTCUTS[word]
     names = [name.removeprefix("oe-") for name in installed_commands("oe-")]
     if word not in names:
-        hint = nearest(word, [*_OWN, *_SHORTCUTS, "help", *names])
+        hint = nearest(word, [*_OWN, *_SHORTCUTS, "completion", "help", *names])
         raise CommandLineError(f"unknown command {word!r}{hint}", "oellm help")
     return [f"oe-{word}"]
 

@@ -78,8 +78,8 @@ class Shell:
         self._process.send(f"{text}\t\x18p")
         until = time.monotonic() + _PATIENCE_S
         while not self._typed.exists() or not (line := self._typed.read_text()):
-            assert time.monotonic() < until, f"{self.name} hangs: {self._read()}"
-            time.sleep(0.02)
+            assert time.monotonic() < until, f"{self.name} hangs after {text!r}"
+            self._read()
         self._clear()
         return line.removesuffix("\n")
 

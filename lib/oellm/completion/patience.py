@@ -9,19 +9,23 @@ import time
 from collections.abc import Callable
 
 _CHUNK = 2**16
+# Seconds after which an answer that nobody waits for is given up.
+_LONGEST_S = 30
 
 
 def answer_in_time(find: Callable[[], bytes], seconds: float) -> bytes:
     """Return what a function returns; nothing if that takes longer, or fails.
 
     It runs in a process of its own. One that waits for a file system cannot always be killed, so
-    it is left to itself, and holds none of the streams that somebody may wait for.
+    it is left to itself, and holds none of the streams that somebody may wait for. One that is only
+    slow goes on for a while, and may keep what it finds for the next time.
     """
     source, target = os.pipe()
-    if pid := os.fork():
+    if os.fork():
         os.close(target)
-        return _read(source, pid, time.monotonic() + seconds)
+        return _read(source, time.monotonic() + seconds)
     try:
+        signal.alarm(_LONGEST_S)
         nothing = os.open(os.devnull, os.O_RDWR)
         for number in range(3):
             os.dup2(nothing, number)
@@ -31,7 +35,7 @@ def answer_in_time(find: Callable[[], bytes], seconds: float) -> bytes:
         os._exit(0)
 
 
-def _read(source: int, pid: int, deadline: float) -> bytes:
+def _read(source: int, deadline: float) -> bytes:
     content = b""
     with selectors.DefaultSelector() as selector:
         selector.register(source, selectors.EVENT_READ)
@@ -40,5 +44,4 @@ def _read(source: int, pid: int, deadline: float) -> bytes:
             if not data:
                 return content
             content += data
-    os.kill(pid, signal.SIGKILL)
     return b""
