@@ -36,6 +36,10 @@ is missing, it is downloaded, and the task is tried again, so a row that passes
 has been seen to start. A data set that is already there is used as it is, even
 if the hub has a newer one; delete it to get the newer one.
 
+Sources of tasks (include_path) that are no directories come first: a branch or
+tag becomes its commit, and the tree of the commit is fetched, once, to where
+the jobs look. docs/TASK_SOURCES.md has the details.
+
 The tasks of other frameworks (eval_suite) are tried in their environments; one
 manifest may have several. There, oe-fetch loads what a program will load: data
 sets, metrics, packages of NLTK, and files, which it compares with their
@@ -67,9 +71,10 @@ Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Rows
   and stderr names them; if there are no others, that is an error.
 
 Output: the rows whose model and task are in the cache, in order. They have the
-  columns model_revision (the commit of a hub model; if it changes, eval_id
-  becomes empty), model_bytes, dataset_revision, task_digest, task_version,
-  n_docs, n_requests and request_types. The digest is over the task's own
+  columns model_revision (the commit of a hub model), model_bytes,
+  dataset_revision, task_digest, task_version, n_docs, n_requests and
+  request_types, and the commits of sources in include_path. If a commit
+  changes, eval_id becomes empty. The digest is over the task's own
   configuration, code and local files, so that a change is noticed. stderr
   names the rows that could not be fetched, each reason once. With --check: the
   rows that cannot start, with the columns reason and remedy (the command that

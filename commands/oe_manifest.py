@@ -57,7 +57,10 @@ Options:
                                JSON object.
   --seed=SEED                  One seed, or four: Python, NumPy, torch,
                                few-shot sampling.
-  --include_path=DIR           Directory with further task YAML files.
+  --include_path=SOURCES       Where further task YAML files are: directories,
+                               git+URL@REVISION#subdirectory=DIR or
+                               hf://datasets/ORG/NAME@REVISION/DIR, separated
+                               by `:`.
   --confirm_run_unsafe_code=BOOL
                                Allow tasks that run code written by the model.
   --log_samples=BOOL           Keep each document's prompt and answer.

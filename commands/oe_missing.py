@@ -36,7 +36,9 @@ results do not count. It prints the rows as they came, with all their columns.
 It looks up each row by the eval_id that oe-render will give it on this
 cluster. For a row of a hub model that names no commit (model_revision), a
 result of any commit counts; put oe-fetch before oe-missing if you want new
-commits evaluated.
+commits evaluated. For a row whose tasks come from a git or hub source at a
+commit (include_path), a result of another commit of this source counts if its
+task is the same (task_digest).
 
 Rows whose shard is queued or running in one of these runs are not missing;
 Slurm, the workers' heartbeats and the lock of oe-submit tell which these are.
@@ -145,10 +147,12 @@ def _missing_in_manifest(options: Options) -> bool:
     from oellm.clusters.cluster import resolve_cluster
     from oellm.collect import run_lookup, sources
     from oellm.collect.run_lookup import RowState
+    from oellm.hub.environment import point_to_cache
     from oellm.manifest import csv_file
 
     path = options.paths[0] if options.paths else None
     cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
+    point_to_cache(os.environ, cluster.text("hf_home"))
     with cli.open_input(path) as stream:
         manifest = csv_file.ManifestReader(stream, cli.input_name(path), cli.message)
         rows = list(manifest)

@@ -241,9 +241,11 @@ def _cluster(options: Options) -> Cluster:
     import os
 
     from oellm.clusters.cluster import resolve_cluster
+    from oellm.hub.environment import point_to_cache
     from oellm.plan import time_limits
 
     given = resolve_cluster(options.cluster, options.overrides, os.environ)
+    point_to_cache(os.environ, given.text("hf_home"))
     cluster = time_limits.with_stop_before_clamped(given)
     if cluster != given:
         cli.message(

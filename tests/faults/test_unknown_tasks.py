@@ -48,7 +48,7 @@ def test_a_mistake_in_an_own_task_stops_whatever_jobs_have(run: Run, tmp_path: P
         status=2,
     )
     assert (
-        f"{tmp_path}/mine.yaml: process_docs: !function gone.clean: there is no" in refused.stderr
+        f"{tmp_path}/mine.yaml:2: process_docs: !function gone.clean: there is no" in refused.stderr
     )
 
 

@@ -14,6 +14,7 @@ from oellm.errors import InputError
 from oellm.frameworks.lm_eval.catalog import task_index, task_yaml
 from oellm.frameworks.lm_eval.catalog.task_index import KINDS, TaskIndex, TaskIndices
 from oellm.frameworks.lm_eval.catalog.task_lookup import require_task
+from oellm.frameworks.lm_eval.catalog.task_managers import TaskManagers
 from support.processes import INDICES
 
 
@@ -100,7 +101,7 @@ def test_a_configuration_is_what_lm_eval_reads(tmp_path: Path) -> None:
         (
             {"bad": "task: my_fn\ninclude: gone.yaml\n"},
             "lm-eval has no task, group or tag 'my_fn'; passed over: "
-            "{at}/bad.yaml includes gone.yaml, which is not there",
+            "{at}/bad.yaml:2 includes gone.yaml, which is not there",
         ),
         (
             {"bad": "task: my_fn\nx: [\n"},
@@ -117,12 +118,12 @@ def test_a_configuration_is_what_lm_eval_reads(tmp_path: Path) -> None:
         ),
         (
             {"good": "task: my_fn\nprocess_docs: !function nowhere.fn\n"},
-            "{at}/good.yaml: process_docs: !function nowhere.fn: there is no {at}/nowhere.py, "
+            "{at}/good.yaml:2: process_docs: !function nowhere.fn: there is no {at}/nowhere.py, "
             "nor a module 'nowhere'",
         ),
         (
             {"good": "task: my_fn\nmetric_list: [{{metric: !function nowhere.fn}}]\n"},
-            "{at}/good.yaml: metric: !function nowhere.fn: there is no {at}/nowhere.py, "
+            "{at}/good.yaml:2: metric: !function nowhere.fn: there is no {at}/nowhere.py, "
             "nor a module 'nowhere'",
         ),
     ],
@@ -145,10 +146,39 @@ def test_a_damaged_file_is_not_named_for_a_slip_of_the_pen(tmp_path: Path) -> No
     assert caught.value.message.endswith("'my_fnn', did you mean my_fn?")
 
 
-def test_a_row_has_one_directory(tmp_path: Path) -> None:
+def test_a_comma_does_not_separate_directories(tmp_path: Path) -> None:
     both = f"{write(tmp_path / 'a')},{write(tmp_path / 'b')}"
-    with pytest.raises(InputError, match="no such directory; expected one directory"):
+    with pytest.raises(InputError, match="no such directory; several are separated by `:`"):
         require_task(indices(tmp_path), "x", both)
+
+
+def test_several_sources_define_tasks_and_no_name_twice(tmp_path: Path) -> None:
+    a = write(tmp_path / "a", x="task: x\n", both="\ntask: both\ntag: few\n", g="task: other\n")
+    b = write(
+        tmp_path / "b",
+        y="task: y\ntag: few\n",
+        both="group: both\ntask: [y]\n",
+        up="group: up\ntask: [x, y]\n",
+        down="group: down\ntask: [up, {group: within, task: [both]}]\n",
+    )
+    # A directory that is named twice is one.
+    known, sources = TaskManagers(indices(tmp_path)), f"{a}:{b}:{a}"
+    for name in ("x", "y", "up"):
+        known.require(name, sources)
+        assert known.digest(name, sources)
+    assert known.local_paths("up", sources) == {f"{a}/x.yaml", f"{b}/y.yaml", f"{b}/up.yaml"}
+    places = f"{a}/both.yaml:2 and {b}/both.yaml:1 both define both: name one of the sources only"
+    for act in (known.require, known.find_unknown, known.digest):
+        with pytest.raises(InputError) as caught:
+            act("both", sources)
+        assert str(caught.value) == f"include_path: {places}"
+    with pytest.raises(InputError, match=r"both.yaml:3 and .*y.yaml:2 both define few"):
+        known.require("few", sources)
+    # Also behind a group that is asked for.
+    with pytest.raises(InputError, match=r"a/both.yaml:2 and .*b/both.yaml:1 both define both"):
+        known.digest("down", sources)
+    with pytest.raises(InputError, match=f"{tmp_path}/c: no such directory"):
+        known.require("x", f"{a}:{tmp_path}/c")
 
 
 def test_a_directory_that_is_no_directory_of_tasks_is_refused(

@@ -29,7 +29,7 @@ def test_it_has_each_value_of_the_row() -> None:
         for name in TypedRow._fields[1:]:
             value, typed = row.value(name), getattr(row.typed, name)
             if value is None:
-                text = schema.table("manifest")[name]["type"] in ("text", "path", "word")
+                text = schema.table("manifest")[name]["type"] in ("text", "sources", "word")
                 assert typed == EMPTY.get(name, "" if text else None), name
             else:
                 assert typed == (tuple(value) if name == "seed" else value), name

@@ -34,7 +34,7 @@ LAYERS = (
     ("manifest", "manuals"),
     ("clusters", "tasks", "slurm"),
     ("hub", "sandbox"),
-    ("images",),
+    ("images", "task_sources"),
     ("models",),
     ("runs",),
     ("metrics",),

@@ -27,6 +27,7 @@ from oellm.frameworks.stages import GENERATE
 from oellm.frameworks.stale_results import ResultOrigin, find_staleness
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
+from oellm.manifest.task_source import without_commits
 from oellm.runs import activity
 from oellm.runs.accepted_contents import read_accepted
 from oellm.runs.activity import Activity
@@ -60,11 +61,14 @@ class _Wanted(NamedTuple):
         rows: The rows as oe-render would complete them, by eval_id.
         unpinned: Of these, the ones of hub models at no particular commit.
         models: The models of the unpinned rows, without their arguments.
+        of_sources: The eval_ids of rows whose sources of tasks are pinned, by the eval_id that they
+            would have at any commit.
     """
 
     rows: Mapping[str, Row]
     unpinned: frozenset[str]
     models: frozenset[str]
+    of_sources: Mapping[str, set[str]]
 
 
 class _RunFindings(NamedTuple):
@@ -74,6 +78,7 @@ class _RunFindings(NamedTuple):
         done: The eval_ids with a valid result, as they are wanted.
         stale: What has changed since other valid results were computed, by eval_id.
         pinned: Of these, the ones whose result is at a commit that the manifest does not name.
+        moved: Those of `done` whose result is of another commit of the task's source.
         failed: The eval_ids with a record of their failure.
         shards: The shards of the wanted rows without a valid result.
         problems: What cannot be read, a line each.
@@ -82,6 +87,7 @@ class _RunFindings(NamedTuple):
     done: set[str]
     stale: dict[str, str]
     pinned: set[str]
+    moved: set[str]
     failed: set[str]
     shards: dict[str, set[int]]
     problems: list[str]
@@ -98,9 +104,11 @@ def find_states(
     """Return what runs say of each row.
 
     A row is identified as oe-render would identify it on this cluster. A row of a hub model that
-    names no commit is done with a result at any commit, since oe-fetch pins it later. Results that
-    are out of date do not count, unless `accept_stale` is set. `log` gets what cannot be read, and
-    what has changed. Raises InputError for a row that carries another eval_id than its own.
+    names no commit is done with a result at any commit, since oe-fetch pins it later. A row whose
+    source of tasks is pinned is done with a result of another commit in which the task is the same.
+    Results that are out of date do not count, unless `accept_stale` is set. `log` gets what cannot
+    be read, and what has changed. Raises InputError for a row that carries another eval_id than its
+    own.
     """
     completed = list(complete_rows(rows, cluster))
     unpinned = [row for row in completed if not row["model_revision"] and not row.model.is_local]
@@ -108,6 +116,7 @@ def find_states(
         rows={row["eval_id"]: row for row in completed},
         unpinned=frozenset(row["eval_id"] for row in unpinned),
         models=frozenset(row.model.path for row in unpinned),
+        of_sources=_group_by_source(completed),
     )
     reader = None if accept_stale else ContentsReader(cluster, log, {})
     if reader is not None:
@@ -128,12 +137,44 @@ def find_states(
         zip(runs, found, strict=True), done, cluster=cluster.text("name"), log=log
     )
     states |= dict.fromkeys(done, RowState.DONE)
+    _report_commits(found, log)
+    return [states[row["eval_id"]] for row in completed]
+
+
+def _report_commits(found: Sequence[_RunFindings], log: Log) -> None:
+    """Tell which results count although the manifest does not name their commit."""
+    if moved := set().union(*(findings.moved for findings in found)):
+        log(
+            f"{len(moved)} rows have results of another commit of the task's source, in which the "
+            "task is the same"
+        )
     if pinned := set().union(*(findings.pinned for findings in found)):
         log(
             f"{len(pinned)} rows have results at a commit of the hub, and the manifest names none; "
             "to look for the newest commit, run oe-fetch before oe-missing"
         )
-    return [states[row["eval_id"]] for row in completed]
+
+
+def _group_by_source(rows: Iterable[Row]) -> dict[str, set[str]]:
+    """Return the eval_ids of rows with pinned sources of tasks, by that at any commit."""
+    found: dict[str, set[str]] = {}
+    for row in rows:
+        if any_commit := _without_source_commit(row.cells):
+            found.setdefault(any_commit, set()).add(row["eval_id"])
+    return found
+
+
+def _without_source_commit(cells: Mapping[str, str]) -> str:
+    """Return the eval_id of a row without the commits of its task's sources; empty without them."""
+    sources = cells.get("include_path", "")
+    if "@" not in sources:
+        return ""
+    try:
+        text = without_commits(sources)
+        return manifest.eval_id(Row({**cells, "include_path": text})) if text else ""
+    except (ValueError, InputError):
+        # In the manifest of an earlier version, which knew other paths.
+        return ""
 
 
 def _active_states(
@@ -184,7 +225,7 @@ class _RunSearch:
         self._reader = reader
 
     def __call__(self, run: Run) -> _RunFindings:
-        found = _RunFindings(set(), {}, set(), failed=set(), shards={}, problems=[])
+        found = _RunFindings(set(), {}, set(), moved=set(), failed=set(), shards={}, problems=[])
         run_dir = str(run.path)
         try:
             names = ResultStore(run.path).result_names()
@@ -194,9 +235,10 @@ class _RunSearch:
         # By the eval_id that a row has in this run, at a commit or not, those that it answers.
         stems = (name[: -len(".json")] for name in names if name.endswith(".json"))
         wanted = {stem: {stem} for stem in stems if stem in self._wanted.rows}
+        moved: dict[str, set[str]] = {}
         shards: dict[str, set[int]] = {}
         try:
-            for eval_id, in_run, computing in self._rows(run_dir):
+            for eval_id, in_run, computing in self._rows(run_dir, moved):
                 wanted.setdefault(in_run, set()).add(eval_id)
                 shards.setdefault(eval_id, set()).update(computing)
         except FileNotFoundError as error:
@@ -207,13 +249,18 @@ class _RunSearch:
             found.problems.append(_is_unknown(error))
         for in_run, eval_ids in wanted.items():
             self._look(run_dir, in_run, wanted=eval_ids, found=found)
+        for in_run, eval_ids in moved.items():
+            self._look_elsewhere(run_dir, in_run, wanted=eval_ids - found.done, found=found)
         found.shards.update({row: n for row, n in shards.items() if row not in found.done})
         return found
 
-    def _rows(self, run_dir: str) -> Iterator[tuple[str, str, set[int]]]:
+    def _rows(
+        self, run_dir: str, moved: dict[str, set[str]]
+    ) -> Iterator[tuple[str, str, set[int]]]:
         """Yield the wanted rows of a run: the eval_id wanted, that in the run, and the shards.
 
-        The shard of a second stage counts only if there is something to evaluate.
+        The shard of a second stage counts only if there is something to evaluate. `moved` gets the
+        rows that are wanted at another commit of their source, by the eval_id in the run.
         """
         stages = StageStore(Path(run_dir))
         path = os.path.join(run_dir, JOBS)
@@ -222,6 +269,8 @@ class _RunSearch:
             for line, texts in reader:
                 cells = dict(zip(reader.header, texts, strict=True))
                 in_run = cells["eval_id"]
+                if self._wanted.of_sources and (key := _without_source_commit(cells)):
+                    moved[in_run] = self._wanted.of_sources.get(key, set()) - {in_run}
                 candidates = (in_run, self._without_commit(cells))
                 for eval_id in self._wanted.rows.keys() & set(candidates):
                     shards = [cells["shard"]]
@@ -257,6 +306,27 @@ class _RunSearch:
             found.stale.update(stale)
             found.done.update(wanted - stale.keys())
             found.pinned.update(wanted - stale.keys() - {in_run})
+
+    def _look_elsewhere(
+        self, run_dir: str, in_run: str, *, wanted: set[str], found: _RunFindings
+    ) -> None:
+        """See whether the result of a row at another commit of its source is one of wanted rows.
+
+        It is if the task is known to be the same.
+        """
+        if not wanted:
+            return
+        try:
+            record = read_record(result_files.read_valid_result(run_dir, in_run))
+        except (OSError, ValueError):
+            return
+        stale = self._find_stale(run_dir, in_run, record, wanted=wanted)
+        for eval_id in wanted - stale.keys():
+            row = self._wanted.rows[eval_id]
+            task = self._reader.read(row).task if self._reader else row["task_digest"]
+            if task and task == record.contents.task:
+                found.done.add(eval_id)
+                found.moved.add(eval_id)
 
     def _find_stale(
         self, run_dir: str, in_run: str, record: ResultRecord, *, wanted: set[str]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TextIO
 
@@ -20,6 +21,9 @@ from oellm.manifest import csv_file, locations
 from oellm.manifest import rows as manifest
 from oellm.manifest.rows import Row
 from oellm.models import local_models, model_directory
+from oellm.task_sources.cache import source_directories
+from oellm.task_sources.errors import SourceError, UncachedSourceError
+from oellm.task_sources.source_fetcher import SourceFetcher
 
 # Line numbers that one message names.
 _LINES_SHOWN = 10
@@ -120,6 +124,7 @@ class Fetcher:
         status: Log | None,
     ) -> None:
         self._models = ModelDownloads(address, hub_problem, jobs, log=log, status=status)
+        self._sources = SourceFetcher(os.environ, hub_problem, log)
         self._tasks = TaskProcess(cluster, fetch=hub_problem is None, jobs=jobs, relay=relay)
 
     def fetch(self, rows: list[Row]) -> FetchOutcome:
@@ -128,7 +133,10 @@ class Fetcher:
         Raises MachineError if the environment of the jobs cannot be started. After that, or an
         interrupt, no further download begins; call it once.
         """
-        needs = [*map(locations.Locator().locate, rows)]
+        located = [*map(locations.Locator().locate, rows)]
+        # First, because only they tell what the tasks need.
+        pinned = [_pin(row, self._sources.pin) for row in located]
+        needs = [need for need in pinned if isinstance(need, Row)]
         self._tasks.require(needs)
         passed: list[Row] = []
         found: dict[Finding, list[Row]] = {}
@@ -138,7 +146,10 @@ class Fetcher:
             )
             # At the same time, in processes of their own.
             self._tasks.ask(needs)
-            for row, need in zip(rows, needs, strict=True):
+            for row, need in zip(rows, pinned, strict=True):
+                if isinstance(need, Finding):
+                    found.setdefault(need, []).append(row)
+                    continue
                 findings = list(self._findings(need))
                 for finding in findings:
                     found.setdefault(finding, []).append(row)
@@ -172,6 +183,10 @@ class Fetcher:
         facts = self._tasks.answer(need)
         assert not isinstance(facts, Obstacle)
         changed = row["model_revision"] != commit
+        # As the row writes them, but for the commits.
+        sources = self._sources.pin(row["include_path"])
+        if sources != row["include_path"]:
+            changed, row = True, row.with_cells(include_path=sources)
         row = row.without(*CHECK_COLUMNS).with_cells(
             model_revision=commit,
             model_bytes=str(size),
@@ -182,7 +197,7 @@ class Fetcher:
             n_requests=str(sum(facts.requests.values())),
             request_types=",".join(f"{kind}={count}" for kind, count in facts.requests.items()),
         )
-        # The identity depends on the revision, too; the next stage computes it anew.
+        # The identity depends on the commits, too; the next stage computes it anew.
         return row.with_cells(eval_id="") if changed and row["eval_id"] else row
 
 
@@ -201,15 +216,20 @@ class Checker:
 
         Raises MachineError if the environment of a stage is missing, or cannot be started.
         """
-        needs = [*map(locations.Locator().locate, rows)]
-        self._tasks.require(needs)
-        self._tasks.ask(needs)
+        located = map(locations.Locator().locate, rows)
+        needs = [_pin(row, _require_cached) for row in located]
+        found = [need for need in needs if isinstance(need, Row)]
+        self._tasks.require(found)
+        self._tasks.ask(found)
         return [
-            (row, [self._with_remedy(finding) for finding in self._findings(need)])
+            (row, [*map(self._with_remedy, self._findings(need))])
             for row, need in zip(rows, needs, strict=True)
         ]
 
-    def _findings(self, need: Row) -> Iterator[Finding]:
+    def _findings(self, need: Row | Finding) -> Iterator[Finding]:
+        if isinstance(need, Finding):
+            yield need
+            return
         if need.model.is_local and (text := local_models.find_local_problem(need)):
             yield Finding("model_path", Problem(text))
         for model in repositories.row_repositories(need):
@@ -223,6 +243,25 @@ class Checker:
         if not finding.problem.unreachable:
             return finding
         return finding._replace(remedy=self._fetch_command)
+
+
+def _pin(row: Row, pin: Callable[[str], str]) -> Row | Finding:
+    """Return a row with its sources of tasks as `pin` returns them, or why that is impossible."""
+    text = row["include_path"]
+    try:
+        pinned = pin(text)
+    except SourceError as error:
+        return Finding("include_path", Problem(error.message, error.is_unreachable))
+    return row.with_cells(include_path=pinned) if pinned != text else row
+
+
+def _require_cached(text: str) -> str:
+    """Return the sources of a row; raises SourceError if oe-fetch has not fetched all of them."""
+    try:
+        source_directories(text, os.environ)
+    except UncachedSourceError as error:
+        raise SourceError(error.message, is_unreachable=True) from None
+    return text
 
 
 def _task_findings(tasks: TaskProcess, need: Row) -> Iterator[Finding]:

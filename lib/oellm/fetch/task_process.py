@@ -25,6 +25,7 @@ from oellm.frameworks.stages import environment_key
 from oellm.manifest.rows import Row
 from oellm.runs.frozen_worker import freeze_worker
 from oellm.runs.run_directory import WORKER
+from oellm.task_sources.cache import source_directories
 
 # Statuses with which oe-run-task has answered for all tasks.
 _COMPLETE = (ExitStatus.DONE, ExitStatus.FAILED)
@@ -69,13 +70,14 @@ class TaskProcess:
 
     def _ask(self, suite: str, worker: Path, rows: list[Row]) -> None:
         paths = {os.path.dirname(row["task_path"]) for row in rows if "/" in row["task_path"]}
-        paths |= {row["include_path"] for row in rows}
+        for text in {row["include_path"] for row in rows}:
+            paths.update(source_directories(text, os.environ))
         if hf_home := self._cluster.text("hf_home"):
             # NLTK downloads only into a directory that exists.
             make_shared_directory(Path(hf_home, NLTK))
         arguments = [self._option, f"--jobs={self._jobs}"]
         called = worker_command(
-            self._cluster, suite, worker=worker, paths=paths - {""}, arguments=arguments
+            self._cluster, suite, worker=worker, paths=paths, arguments=arguments
         )
         with (
             self._messages() as messages,

@@ -24,6 +24,7 @@ from oellm.frameworks.stages import EVALUATE, RowStage
 from oellm.manifest.rows import Row, eval_id
 from oellm.metrics.score_tables import Harness
 from oellm.runs.frozen_worker import AddedFrameworks, added_frameworks
+from oellm.task_sources.errors import UncachedSourceError
 
 
 class _Framework(NamedTuple):
@@ -148,7 +149,8 @@ def require_known_values(row: Row) -> None:
 def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
     """Return an error for each task of the rows that its framework does not have.
 
-    Tasks of frameworks that oe-run-task cannot run are not looked up.
+    Tasks of frameworks that oe-run-task cannot run are not looked up, nor those of sources that are
+    not in the cache yet.
     """
     tasks: dict[str, Tasks] = {}
     unknown: dict[str, InputError] = {}
@@ -161,6 +163,9 @@ def find_unknown_tasks(rows: Iterable[Row], log: Log) -> list[InputError]:
             tasks[name] = create_tasks(name, log)
         try:
             tasks[name].require(row.typed.task_path, row.typed.include_path)
+        except UncachedSourceError:
+            # oe-fetch gets the source, and looks the task up in it.
+            continue
         except InputError as error:
             told = row.error(error.column, error.message)
             unknown[str(told)] = told

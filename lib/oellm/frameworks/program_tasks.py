@@ -31,6 +31,7 @@ from oellm.frameworks.program import (
 )
 from oellm.hub import data_sets, needed_files
 from oellm.manifest.rows import Row
+from oellm.task_sources.cache import find_holder, source_directories
 
 # The name of a model in rows that have none: what a task needs does not depend on the model.
 _ANY_MODEL = "any/model"
@@ -169,7 +170,12 @@ class ProgramTasks:
     def _own_files(self, task: str, include_path: str) -> dict[str, bytes]:
         """Return the contents of the user's own files of a task, by name."""
         names = self._program.problem_files(task) if include_path else ()
-        contents = {name: _read_own_file(include_path, name) for name in names}
+        directories = source_directories(include_path, os.environ)
+        contents = {
+            name: _read_own_file(directory, name)
+            for name in names
+            if (directory := find_holder(directories, name))
+        }
         return {name: content for name, content in contents.items() if content is not None}
 
 

@@ -61,6 +61,12 @@ def configure_libraries(environ: MutableMapping[str, str], hf_home: str) -> list
     return ignored
 
 
+def point_to_cache(environ: MutableMapping[str, str], hf_home: str) -> None:
+    """Let this process look for what is cached where the jobs of a cluster look."""
+    if hf_home:
+        environ["HF_HOME"] = os.path.abspath(os.path.expanduser(hf_home))
+
+
 def forbid_network(environ: MutableMapping[str, str]) -> None:
     """Keep the Hugging Face libraries from trying a silent hub, which takes 25 s each time."""
     for name in _OFFLINE:

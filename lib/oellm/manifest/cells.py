@@ -21,6 +21,7 @@ from oellm.manifest.argument_texts import (
     scalar_text,
     split_pieces,
 )
+from oellm.manifest.task_source import check_sources
 
 # Bounds of the cache of cells: how many it keeps, and the longest text (in characters) of one.
 _CACHED_CELLS = 32_768
@@ -240,6 +241,7 @@ _PARSERS: dict[str, Callable[[str], Any]] = {
     "seed": _parse_seed,
     "arguments": _parse_arguments,
     "framework": _parse_framework,
+    "sources": check_sources,
     "model": _parse_model,
     "eval_id": _parse_eval_id,
 }

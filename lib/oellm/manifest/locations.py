@@ -12,6 +12,7 @@ from oellm.core.regular_files import STATE, read_regular
 from oellm.manifest.argument_texts import COMPANIONS
 from oellm.manifest.model_spec import ModelSpec, looks_local, parse_listed
 from oellm.manifest.rows import Row
+from oellm.manifest.task_source import move_directories
 
 _CACHED_PATHS = 8192
 # models--org--name, which the hub's cache has for each repository, or one of its snapshots.
@@ -153,5 +154,6 @@ def _find_commit(directory: str, revision: str) -> str:
 
 
 def _absolute_task(name: str, text: str) -> str:
-    is_path = name == "include_path" or text.endswith((".yaml", ".yml"))
-    return absolute_path(text) if is_path else text
+    if name == "include_path":
+        return move_directories(text, absolute_path)
+    return absolute_path(text) if text.endswith((".yaml", ".yml")) else text

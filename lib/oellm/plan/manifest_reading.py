@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from array import array
 from collections import Counter
@@ -16,6 +17,8 @@ from oellm.plan.costs import CostModel, Estimate
 from oellm.plan.row_spool import NO_SHARD, Places, RowDigests
 from oellm.plan.row_stages import Needs, StagedRow, WorkKey
 from oellm.plan.sharding import ModelWork, SecondStages, ShardPlan
+from oellm.task_sources.cache import source_directories
+from oellm.task_sources.errors import SourceError
 
 # What readings without second stages share; nobody changes them.
 _NO_NEEDS, _NO_NUMBERS, _NO_SECONDS = Needs(), array("i"), array("d")
@@ -229,8 +232,9 @@ class ManifestReading:
         include_path, task_path = row["include_path"], row["task_path"]
         if (task_path, include_path) in self._tasks or not (include_path or "/" in task_path):
             return
-        if include_path:
-            self.directories.add(include_path)
+        # What is not in the cache has been told when the task was looked up.
+        with contextlib.suppress(SourceError):
+            self.directories.update(source_directories(include_path, os.environ))
         if "/" in task_path:
             self.directories.add(os.path.dirname(task_path))
         self._tasks[task_path, include_path] = self._contents.task(row).digest

@@ -14,6 +14,7 @@ from oellm.core import json_config, schema
 from oellm.core.json_config import Node
 from oellm.errors import nearest
 from oellm.manifest import cells
+from oellm.manifest.task_source import move_directories
 from oellm.tasks.languages import PLACEHOLDERS, Language, find_language, find_placeholders
 
 Cells = Mapping[str, str]
@@ -185,7 +186,9 @@ def _read_cell_text(column: str, node: Node) -> str:
         cells.parse_cell(column, text)
     except ValueError as error:
         raise node.error(str(error)) from None
-    return _path_beside(node, text) if kind == "path" else text
+    if kind == "sources":
+        return move_directories(text, lambda path: _path_beside(node, path))
+    return text
 
 
 def _path_beside(node: Node, path: str) -> str:

@@ -96,6 +96,9 @@ class LmEvalScoring:
         assert stage.name == EVALUATE
         (row,) = rows
         (recorded,) = place.inputs.values()
+        directories = _directories(row)
+        # Its cache has no fetched sources, but their directories, with the same paths.
+        replayed = row.with_cells(include_path=":".join(directories)) if directories else row
         arguments = (
             place.own_file(WORKER),
             place.own_file(_ROW),
@@ -108,11 +111,11 @@ class LmEvalScoring:
             env={"HF_ALLOW_CODE_EVAL": "1", "TQDM_DISABLE": "1"},
             files={
                 _SCRIPT: _MAIN,
-                _ROW: json_codec.dumps(dict(row.cells)),
+                _ROW: json_codec.dumps(dict(replayed.cells)),
                 WORKER: worker_bytes(),
             },
             # The task's own files, wherever its YAML and its code lie.
-            reads=tuple(sorted({*_own_files(row), *filter(None, [row["include_path"]])})),
+            reads=tuple(sorted({*_own_files(row), *directories})),
             address_space_gib=None,
             has_samples=_uses_code_metric(row["task_path"]),
         )
@@ -176,6 +179,14 @@ def _uses_code_metric(task: str) -> bool:
     Other tasks run it in functions of their own, in the process of lm-eval.
     """
     return task in CODE_TASKS and task.startswith(("humaneval", "mbpp"))
+
+
+def _directories(row: Row) -> list[str]:
+    """Return the directories of a row's sources of tasks; none for sources that are not here."""
+    try:
+        return _managers().directories(row["include_path"])
+    except InputError:
+        return []
 
 
 def _own_files(row: Row) -> set[str]:

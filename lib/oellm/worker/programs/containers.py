@@ -22,6 +22,7 @@ from oellm.errors import MachineError
 from oellm.hub import environment
 from oellm.manifest.rows import Row
 from oellm.runs.run_directory import BINDS
+from oellm.task_sources.cache import source_directories
 
 # A program must not see another one's Python, and it is no child of a batch script of ours.
 _NOT_FOR_PROGRAMS = ("PYTHONPATH", "PYTHONHOME", "OELLM_SCRIPT_PID")
@@ -118,7 +119,10 @@ class NodeCommands:
                 return [*stream.read().splitlines(), bind_line(str(self._directory))]
         except FileNotFoundError:
             models = [row.model for row in rows]
-            own = [row["include_path"] for row in rows if row["include_path"]]
+            environ = {"HF_HOME": self._cluster.text("hf_home") or os.environ.get("HF_HOME", "")}
+            own = [
+                path for row in rows for path in source_directories(row["include_path"], environ)
+            ]
             return list_binds(self._cluster, self._directory, models=models, paths=own)
 
 

@@ -12,6 +12,8 @@ from oellm.hub import cached_commits
 from oellm.hub.needed_files import needed_path, require_file
 from oellm.manifest.rows import Row
 from oellm.runs.contents import Contents
+from oellm.task_sources.cache import find_holder, source_directories
+from oellm.task_sources.errors import SourceError
 from oellm.worker.programs.stage_batch import DueStage, StageBatch
 
 
@@ -37,11 +39,26 @@ class ProgramNeeds:
                     require_file(path, need.sha256)
                 found[need.name] = path
         for row in batch.subjects:
-            found |= _own_problem_files(row)
+            found |= self._own_problem_files(row)
         for name, path in found.items():
             if not path.is_file():
                 raise FileNotFoundError(f"{name} is not in the cache: {path}; run oe-fetch")
         return found
+
+    def _own_problem_files(self, row: Row) -> dict[str, Path]:
+        """Return the user's own problem files of a row's task, by name."""
+        framework = frameworks.create_program_framework(row.typed.eval_suite)
+        if framework is None or not row["include_path"]:
+            return {}
+        try:
+            directories = source_directories(row["include_path"], {"HF_HOME": self.hf_home})
+            return {
+                name: Path(directory, name)
+                for name in framework.problem_files(row.typed.task_path)
+                if (directory := find_holder(directories, name))
+            }
+        except SourceError as error:
+            raise FileNotFoundError(str(error)) from None
 
     def cached_data(self, due: DueStage) -> Contents:
         """Return the commits of the data sets that a row's program would load."""
@@ -57,13 +74,3 @@ class ProgramNeeds:
 def list_needs(batch: StageBatch) -> list[Need]:
     """Return what the rows of a batch need."""
     return [need for row in batch.subjects for need in batch.first.program.needs(row)]
-
-
-def _own_problem_files(row: Row) -> dict[str, Path]:
-    """Return the user's own problem files of a row's task, by name."""
-    framework = frameworks.create_program_framework(row.typed.eval_suite)
-    directory = row.typed.include_path
-    if framework is None or not directory:
-        return {}
-    paths = {name: Path(directory, name) for name in framework.problem_files(row.typed.task_path)}
-    return {name: path for name, path in paths.items() if path.is_file()}

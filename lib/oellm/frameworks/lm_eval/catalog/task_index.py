@@ -22,6 +22,7 @@ from oellm.errors import InputError, MachineError
 from oellm.frameworks.lm_eval.catalog import task_yaml
 from oellm.frameworks.lm_eval.catalog.index_cache import IndexCache
 from oellm.frameworks.lm_eval.catalog.task_yaml import TaskYamlError
+from oellm.task_sources.cache import source_directories
 
 # Part of every cache file's key; a new layout of the files gets a new number.
 _LAYOUT = 2
@@ -91,9 +92,10 @@ class TaskIndices:
     """
 
     def __init__(self, environ: Mapping[str, str], log: Log) -> None:
+        self._environ = environ
         self._cache = IndexCache(cache_directory(environ))
         self._log = log
-        self._indices: dict[str, TaskIndex] = {"": TaskIndex("", {}, {})}
+        self._indices: dict[str, TaskIndex] = {}
 
     def shipped(self) -> TaskIndex:
         """Return the index of the tasks that come with lm-eval.
@@ -115,9 +117,17 @@ class TaskIndices:
             self._indices[root] = index
         return self._indices[root]
 
+    def own(self, include_path: str) -> list[TaskIndex]:
+        """Return the indices of a row's sources of tasks; raises SourceError."""
+        return [self.directory(path) for path in self.directories(include_path)]
+
+    def directories(self, include_path: str) -> list[str]:
+        """Return the directories of a row's sources of tasks; raises SourceError."""
+        return source_directories(include_path, self._environ)
+
     def directory(self, path: str) -> TaskIndex:
-        """Return the index of a directory of tasks; an empty index for an empty path."""
-        root = os.path.abspath(path) if path else ""
+        """Return the index of a directory of tasks."""
+        root = os.path.abspath(path)
         if root not in self._indices:
             self._indices[root] = self._load_index(root)
         return self._indices[root]

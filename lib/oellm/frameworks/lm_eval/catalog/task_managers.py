@@ -97,8 +97,13 @@ class TaskManagers:
         Those of lm-eval itself are left out.
         """
         found = self._known_indices(task, include_path) or []
-        own = [index for index in found if index.root == self._indices.directory(include_path).root]
+        roots = {index.root for index in self._indices.own(include_path)}
+        own = [index for index in found if index.root in roots]
         return task_digest.find_local_paths(task, own)
+
+    def directories(self, include_path: str) -> list[str]:
+        """Return the directories of a row's sources of tasks; raises SourceError."""
+        return self._indices.directories(include_path)
 
     def unsafe_tasks(self, task: str, include_path: str) -> list[str]:
         """Return the tasks behind a name that run code that a model writes; like `digest`."""
@@ -113,10 +118,10 @@ class TaskManagers:
             raise InputError(str(error), column="task_path") from None
 
     def _known_indices(self, task: str, include_path: str) -> list[TaskIndex] | None:
-        task_lookup.require_files(task, include_path)
+        task_lookup.require_files(self._indices, task, include_path)
         found = self._prove(task, include_path, may_scan=False)
         if found is not None and not is_file(task):
-            task_lookup.require_name(task, found)
+            task_lookup.require_name(task, found, self._indices.own(include_path))
         return found
 
     def _proven_indices(self, task: str, include_path: str) -> list[TaskIndex]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from oellm.errors import InputError
 from oellm.frameworks.lm_eval.catalog import task_yaml
 from oellm.frameworks.lm_eval.catalog.task_index import TaskIndex, TaskIndices, is_file
 from oellm.frameworks.lm_eval.catalog.task_yaml import TaskYamlError
@@ -124,19 +125,43 @@ def definition_files(task: str, indices: Sequence[TaskIndex]) -> Iterator[str]:
             yield from task_yaml.read_files(os.path.join(index.root, path))
 
 
+def find_home(name: str, own: Sequence[TaskIndex]) -> TaskIndex | None:
+    """Return which index of a user's sources defines a name; None if none does.
+
+    Raises InputError, with both files, if two do: neither may silently take the other's place.
+    """
+    homes = [index for index in own if name in index.entries]
+    # One file may lie in two sources, if one is a directory of the other.
+    files = {os.path.realpath(path): path for path in (_file(name, index) for index in homes)}
+    if len(files) > 1:
+        first, second, *_ = (task_yaml.find_place(path, f" {name}") for path in files.values())
+        text = f"{first} and {second} both define {name}: name one of the sources only"
+        raise InputError(text, column="include_path")
+    return homes[0] if homes else None
+
+
+def _file(name: str, index: TaskIndex) -> str:
+    """Return the file that defines a name; for a tag, that of one of its tasks."""
+    entry = index.entries[name]
+    if entry.kind == "tag" and entry.tags:
+        entry = index.entries.get(entry.tags[0], entry)
+    return os.path.join(index.root, entry.path)
+
+
 def proven_indices(
     indices: TaskIndices, task: str, include_path: str, *, may_scan: bool = True
 ) -> list[TaskIndex] | None:
-    """Return the indices that a task needs, that of the directory first.
+    """Return the indices that a task needs, those of its sources first.
 
     lm-eval's own is one of them only if it is needed. All names that the task leads to are what
     the files say now: an index that is not true is made anew. Returns None if lm-eval's is needed
-    and would have to be made, unless `may_scan`. Raises TaskYamlError for a damaged file, and
-    MachineError if lm-eval's is needed and lm-eval is not installed.
+    and would have to be made, unless `may_scan`. Raises TaskYamlError for a damaged file,
+    InputError for a name that two sources define, and MachineError if lm-eval's is needed and
+    lm-eval is not installed.
     """
     members = task_roots(task).members
     shipped = indices.shipped if may_scan else indices.known_shipped
-    found = _find_indices(indices.directory(include_path), members, shipped)
+    found = _find_indices(indices.own(include_path), members, shipped)
     # A scan of the directory may show that a task of lm-eval's is needed.
     for _ in range(2):
         false = {
@@ -148,14 +173,17 @@ def proven_indices(
             break
         for root in false:
             indices.rescan(root)
-        found = _find_indices(indices.directory(include_path), members, shipped)
+        found = _find_indices(indices.own(include_path), members, shipped)
+    own = indices.own(include_path)
+    for name, _ in reach(members, found or own) if len(own) > 1 else ():
+        find_home(name, own)
     return found
 
 
 def _find_indices(
-    own: TaskIndex, members: Sequence[Any], shipped: Callable[[], TaskIndex | None]
+    own: list[TaskIndex], members: Sequence[Any], shipped: Callable[[], TaskIndex | None]
 ) -> list[TaskIndex] | None:
-    if all(index is not None for _, index in reach(members, [own])):
-        return [own]
+    if all(index is not None for _, index in reach(members, own)):
+        return own
     found = shipped()
-    return None if found is None else [own, found]
+    return None if found is None else [*own, found]

@@ -98,6 +98,28 @@ def mentions(path: str, text: str) -> bool:
         return False
 
 
+def find_place(path: str, text: str) -> str:
+    """Return `FILE:LINE` of the first line that has a text, in a file or in those it includes.
+
+    If none has it, return the file.
+    """
+    try:
+        files = sorted(read_files(path), key=lambda each: each != path)
+    except TaskYamlError:
+        files = [path]
+    places = (f"{file}:{line}" for file in files if (line := _find_line(file, text)))
+    return next(places, path)
+
+
+def _find_line(path: str, text: str) -> int:
+    """Return the first line of a file that has a text, from 1; 0 if none has it."""
+    try:
+        lines = read_regular(path, _LARGEST).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return 0
+    return next((number for number, line in enumerate(lines, 1) if text in line), 0)
+
+
 def forget() -> None:
     """Forget the files that were read."""
     _parsed.clear()
@@ -147,7 +169,9 @@ def _merge(path: str, seen: set[str]) -> dict[str, Any]:
             raise TaskYamlError(f"{path} includes {name!r}, and expected is a file")
         target = os.path.realpath(os.path.join(os.path.dirname(path), name))
         if not os.path.exists(target):
-            raise TaskYamlError(f"{path} includes {name}, which is not there")
+            raise TaskYamlError(
+                f"{path}:{_find_line(path, name)} includes {name}, which is not there"
+            )
         part = _merge(target, seen)
         # lm-eval means this key for the included file alone.
         part.pop("task_list", None)
