@@ -133,6 +133,11 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError("--watch has its own format: leave out --format and --shards")
     if arguments["--shards"] and layout not in ("csv", "jsonl"):
         raise UsageError("--shards is for the formats csv and jsonl; the others always have shards")
+    for option in ("--log", *_SELECTING):
+        if arguments[option] == "":
+            raise UsageError(f"{option} needs a value that is not empty")
+    if "" in run_dirs:
+        raise UsageError("expected a run directory or the name of a run, got ''")
     if (arguments["--watch"] or arguments["--log"]) and len(run_dirs) != 1:
         raise UsageError("--watch and --log need one run")
     return Options(
@@ -167,13 +172,13 @@ def _search(arguments: cli.Arguments) -> RunSearch:
 
 def _status(arguments: cli.Arguments) -> int:
     from oellm.runs import run_directory
-    from oellm.runs.places.named_runs import find_directory
+    from oellm.runs.places.named_runs import require_directory
     from oellm.status.observer import Observer
 
     options = _options(arguments)
     if not options.run_dirs:
         return _list(options)
-    paths = [find_directory(text, options.cluster) for text in options.run_dirs]
+    paths = [require_directory(text, options.cluster) for text in options.run_dirs]
     runs = [run_directory.open_run(path, lambda: cli.open_input(None)) for path in paths]
     if options.log is not None:
         return _print_log(runs[0], options.log, options.lines)

@@ -138,6 +138,10 @@ def read_options(arguments: cli.Arguments) -> Options:
         raise UsageError(f"--executor: expected slurm or local, got {arguments['--executor']!r}")
     if arguments["--wait"] not in (None, "", "done"):
         raise UsageError(f"--wait: expected nothing or done, got {arguments['--wait']!r}")
+    if arguments["--wait"] == "" and arguments["RUN_DIR"] == "done":
+        raise UsageError("--wait done: write --wait=done")
+    if arguments["RUN_DIR"] == "":
+        raise UsageError("expected a run directory or the name of a run, got ''")
     if arguments["--cancel"] and (arguments["--dry_run"] or arguments["--wait"] is not None):
         raise UsageError("--cancel submits nothing: leave out --dry_run and --wait")
     nodes = arguments["--include_nodes"]
@@ -161,11 +165,11 @@ def read_options(arguments: cli.Arguments) -> Options:
 def _oe_submit(arguments: cli.Arguments) -> int:
     from oellm.core import json_codec
     from oellm.runs import run_directory
-    from oellm.runs.places.named_runs import find_directory
+    from oellm.runs.places.named_runs import require_directory
     from oellm.submit import batch_call
 
     options = read_options(arguments)
-    path = None if options.run_dir is None else find_directory(options.run_dir)
+    path = None if options.run_dir is None else require_directory(options.run_dir)
     try:
         run = run_directory.open_run(path, lambda: _open_stdin(path))
     except run_directory.NoRunError as error:

@@ -173,6 +173,31 @@ def test_a_named_run_in_a_directory_of_another_name_is_found(account: Account) -
     assert "other: " in said
 
 
+def test_what_is_no_run_is_told_with_the_reason(run: Run, account: Account, tmp_path: Path) -> None:
+    below = f"no such directory, nor a run of this name below {tmp_path}/"
+    for command in (("oe-status",), ("oe-submit", "--cancel")):
+        _, said = account.call(*command, "gone", status=2)
+        assert said.startswith(f"{command[0]}: gone: {below}")
+        assert "expected a run" in account.call(*command, "", status=2)[1]
+        lost = run(*command, "gone", env={**account.env, "OELLM_CLUSTER": "hre"}, status=2).stderr
+        assert "gone: no such directory; names of runs need: unknown cluster 'hre', did" in lost
+    for option in ("--name", "--state", "--user", "--log"):
+        assert f"{option} needs a value" in account.call("oe-status", f"{option}=", status=2)[1]
+    damaged, sound = account.render("--name=damaged"), account.render("--name=sound")
+    (damaged / "jobs.csv").unlink()
+    listed, said = account.call("oe-status")
+    assert sound.name in listed
+    assert said.startswith(f"oe-status: {damaged}/jobs.csv: No such file or directory\n")
+
+
+def test_wait_done_in_two_words_is_explained(account: Account) -> None:
+    _, said = account.call("oe-submit", "--wait", "done", status=2)
+    assert said == "oe-submit: --wait done: write --wait=done\n"
+    _, said = account.call("oe-submit", "--wait", "done", "run", status=2)
+    told = "unexpected argument 'run'; a value of --wait follows an equals sign: --wait=…"
+    assert said.startswith(f"oe-submit: {told}\n")
+
+
 def test_a_filter_leaves_older_runs_unseen(account: Account) -> None:
     for name in ("a", "b", "b"):
         account.render(f"--name={name}")

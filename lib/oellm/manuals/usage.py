@@ -147,7 +147,13 @@ class Manual:
         fault = self._foreign(line, options) or _find_fault(
             line, options, values[1:] if commands else values
         )
-        return fault or f"the arguments do not match the usage: {self.program} {line}"
+        # `--wait done` looks like a value, and is an argument.
+        loose = [word for word in words[:end] if word.endswith("=") and self._is_loose(word[:-1])]
+        hint = f"; a value of {loose[0][:-1]} follows an equals sign: {loose[0]}…" if loose else ""
+        return (fault or f"the arguments do not match the usage: {self.program} {line}") + hint
+
+    def _is_loose(self, option: str) -> bool:
+        return self.forms.get(option) == "[="
 
     def _foreign(self, line: str, options: Sequence[str]) -> str:
         """Return what is wrong if an option does not belong to a usage."""

@@ -43,9 +43,12 @@ class RunSearch(NamedTuple):
         for run in runs:
             try:
                 status = look(run) if self._may_fit(run) else None
-            except (InputError, OSError) as error:
-                # One damaged run must not hide the others.
+            # One damaged run must not hide the others.
+            except InputError as error:
                 log(str(error))
+                status = None
+            except OSError as error:
+                log(f"{error.filename or run.path}: {error.strerror or error}")
                 status = None
             yield status if status is not None and self._has_state(status) else None
 

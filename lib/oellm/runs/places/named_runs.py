@@ -50,21 +50,38 @@ def find_directory(text: str, cluster: str | None = None) -> str:
     Raises InputError if several runs have the name, and for a cluster what `output_directory`
     raises.
     """
+    try:
+        return require_directory(text, cluster)
+    except NoSuchRunError:
+        return text
+
+
+class NoSuchRunError(InputError):
+    """A text is neither a path nor the name of a run."""
+
+
+def require_directory(text: str, cluster: str | None = None) -> str:
+    """Return what `find_directory` does; raises NoSuchRunError with the reason for what is neither.
+
+    A text that has a slash is a path, whether it exists or not.
+    """
     if not text or text == "-" or os.sep in text or os.path.lexists(text):
         return text
     try:
         directory = output_directory(cluster) / user_name()
-    except OellmError:
+    except OellmError as error:
         if cluster is not None:
             raise
         # Only paths mean something on a machine that is no cluster.
-        return text
+        raise NoSuchRunError(f"no such directory; names of runs need: {error}", text) from None
     found = [path for path in _find_runs(directory) if _is_called(path, text)]
     if len(found) > 1:
         shown = ", ".join(map(str, sorted(found, key=_created, reverse=True)[:_LISTED]))
         more = f" and {len(found) - _LISTED} more" if len(found) > _LISTED else ""
         raise InputError(f"{len(found)} runs have this name, give one of {shown}{more}", text)
-    return str(found[0]) if found else text
+    if not found:
+        raise NoSuchRunError(f"no such directory, nor a run of this name below {directory}", text)
+    return str(found[0])
 
 
 def _find_runs(directory: Path) -> Iterator[Path]:
