@@ -148,7 +148,7 @@ def _dispatch(words: Sequence[str]) -> ExitStatus | None:
         return _help(others)
     if first == "completion":
         return _print_script(others)
-    if first == _COMPLETE:
+    if first == _COMPLETE and others:
         return _complete(others)
     if not first.startswith("-") and first not in _OWN:
         from oellm.wrappers.pipeline import become_command
