@@ -17,6 +17,7 @@ from oellm.frameworks.lm_eval.code_tasks.replay import read_evaluation, replay
 from oellm.frameworks.lm_eval.evaluator import LmEvalEvaluator
 from oellm.frameworks.lm_eval.messages import Call, CallReply, Handle, Usage
 from oellm.frameworks.lm_eval.program import create_program
+from oellm.frameworks.program import Place
 from oellm.frameworks.stages import EVALUATE, GENERATE
 from oellm.manifest.rows import Row
 from support.lm_eval_handles import make_handle
@@ -157,6 +158,27 @@ def test_a_row_of_such_a_task_is_not_scored_beside_the_model(row: Row) -> None:
     assert [stage.name for stage in create_program().stages(unknown)] == [EVALUATE]
     planned = unknown.with_cells(evaluate_shard="3")
     assert [stage.name for stage in create_program().stages(planned)] == [GENERATE, EVALUATE]
+
+
+@pytest.mark.slow
+def test_the_sandbox_has_the_trees_of_sources(
+    row: Row, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cache has none of them, so the program gets their directories."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    tree = tmp_path / "hf" / "oellm" / "sources" / "git" / commit
+    tree.parent.mkdir(parents=True)
+    Path(row["include_path"]).rename(tree)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    pinned = row.with_cells(include_path=f"{empty}:git+https://example.org/r@{commit}")
+    program = create_program()
+    (_, stage) = program.stages(pinned)
+    place = Place("python3", "/out", "/private", own="/own", model="", inputs={"k": "/in"})
+    command = program.command([pinned], stage, place)
+    assert {str(tree), str(empty)} <= set(command.reads)
+    assert json.loads(command.files["row.json"])["include_path"] == f"{empty}:{tree}"
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from oellm.frameworks.interface import Demand
 from oellm.frameworks.program import NeededFile
 from oellm.frameworks.program_tasks import ProgramTasks
 from oellm.hub.needed_files import DownloadError
+from oellm.task_sources.errors import UncachedSourceError
 
 CONTENT = b'{"task_id": 0}\n{"task_id": 1}\n{"task_id": 2}\n'
 
@@ -103,6 +104,24 @@ def test_the_users_own_problems_take_the_place_of_the_frameworks(
     assert facts.n_docs == 1
     (own / "sums.jsonl").write_text('{"task_id": 1}\n')
     assert tasks.task_digest("sums", str(own)) != before
+
+
+def test_the_users_own_problems_may_be_in_any_source(tasks: ProgramTasks, tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    tree = tmp_path / "hf" / "oellm" / "sources" / "git" / commit / "problems"
+    own = tmp_path / "own"
+    for directory in (tree, own):
+        directory.mkdir(parents=True)
+    (tree / "sums.jsonl").write_text('{"task_id": 0}\n' * 2)
+    sources = f"{own}:git+https://example.org/r@{commit}#subdirectory=problems"
+    (facts,) = tasks.describe_task("sums", sources, [Demand(None, None)])
+    assert not isinstance(facts, BaseException)
+    assert facts.n_docs == 2
+    (own / "sums.jsonl").write_text('{"task_id": 0}\n')
+    with pytest.raises(InputError, match=f"both {own} and {tree} have sums.jsonl"):
+        tasks.require("sums", sources)
+    with pytest.raises(UncachedSourceError, match=r"include_path: .*: run oe-fetch"):
+        tasks.require("sums", sources.replace("0", "1"))
 
 
 def test_an_unknown_task_is_named_with_the_nearest(tasks: ProgramTasks) -> None:

@@ -208,7 +208,7 @@ _OF_OPTIONS: dict[tuple[str, str], _Kind] = {
 _OF_NAMES: dict[str, _Kind] = {
     **dict.fromkeys(("FILE", "MANIFEST"), _files),
     **dict.fromkeys(("MODEL", "MODELS"), _models),
-    **dict.fromkeys(("DIR", "DIRECTORY"), _directories),
+    **dict.fromkeys(("DIR", "DIRECTORY", "SOURCES"), _directories),
     **dict.fromkeys(("RUN_DIR", "PATH", "A", "B"), _runs),
     "BOOL": _booleans,
     "COLUMNS": _columns,
