@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import os
 import shutil
 import socket
@@ -22,7 +21,6 @@ from oellm import __version__, frameworks
 from oellm.clusters.binds import bind_line, list_binds
 from oellm.clusters.cluster import Cluster
 from oellm.core import schema
-from oellm.core.display import utc_now
 from oellm.core.log import Log
 from oellm.core.paths import make_shared_directory, user_name
 from oellm.doctor import directories, environments
@@ -117,26 +115,10 @@ def _fill(path: Path, cluster: Cluster, facts: ProbeFacts) -> Run:
     scripts[JOB] = _join(list(scripts), scripts[arrays[0].script])
     for name, text in scripts.items():
         (path / name).write_bytes(text.encode("utf-8", "surrogateescape"))
-    run = Run(
-        path,
-        {
-            "schema_version": schema.VERSION,
-            "run_dir": str(path),
-            "created": utc_now(),
-            "oellm_version": __version__,
-            "cluster": dict(cluster.settings),
-            "worker": {
-                "file": run_directory.WORKER,
-                "sha256": hashlib.sha256(worker).hexdigest(),
-            },
-            "n_rows": 0,
-            "plan": {},
-            "arrays": [array.to_json() for array in arrays],
-            "shards": [shard.to_json() for shard in shards],
-            "jobs": [],
-            PROBE: facts._asdict(),
-        },
+    record = run_directory.new_record(
+        path, cluster.settings, worker=worker, arrays=arrays, shards=shards
     )
+    run = Run(path, {**record, PROBE: facts._asdict()})
     run.save()
     return run
 

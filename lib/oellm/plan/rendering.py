@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from oellm import __version__
 from oellm.clusters.binds import bind_line, list_binds
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests, ImageRecord
@@ -125,26 +122,16 @@ def _record(
     name: str,
 ) -> dict[str, Any]:
     """Return what run.json holds of a new run."""
-    return {
-        "schema_version": schema.VERSION,
-        "run_dir": str(path),
+    record = run_directory.new_record(
+        path, cluster.settings, worker=worker, arrays=plan.arrays, shards=plan.shards
+    )
+    record |= {
         **({"name": name} if name else {}),
-        "user": user_name(),
-        # Runs of one second are listed in their order, too.
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
-        "oellm_version": __version__,
-        "cluster": dict(cluster.settings),
-        "worker": {
-            "file": run_directory.WORKER,
-            "sha256": hashlib.sha256(worker).hexdigest(),
-        },
         "images": [image.to_json() for image in images],
         "n_rows": plan.count,
         "plan": plan.to_json(),
-        "arrays": [array.to_json() for array in plan.arrays],
-        "shards": [shard.to_json() for shard in plan.shards],
-        "jobs": [],
     }
+    return {key: record[key] for key in schema.table("run") if key in record}
 
 
 def _scripts(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime
 import functools
+import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from oellm import __version__
 from oellm.core import atomic, json_codec, schema
 from oellm.core.csv_records import CsvReader
+from oellm.core.paths import user_name
 from oellm.core.regular_files import RefusedFileError, open_regular_text, read_regular
 from oellm.errors import ExitStatus, InputError, OellmError
 from oellm.manifest import csv_file
@@ -256,6 +260,32 @@ class Run:
         """Write run.json."""
         content = json_codec.dumps(self.to_json(), indent=True) + b"\n"
         atomic.write_file(self.path / RUN, content)
+
+
+def new_record(
+    path: Path,
+    settings: Mapping[str, Any],
+    *,
+    worker: bytes,
+    arrays: Iterable[Array],
+    shards: Iterable[Shard],
+) -> dict[str, Any]:
+    """Return what run.json holds of a run that is made now, without rows, a plan and jobs."""
+    return {
+        "schema_version": schema.VERSION,
+        "run_dir": str(path),
+        "user": user_name(),
+        # Runs of one second are listed in their order, too.
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+        "oellm_version": __version__,
+        "cluster": dict(settings),
+        "worker": {"file": WORKER, "sha256": hashlib.sha256(worker).hexdigest()},
+        "n_rows": 0,
+        "plan": {},
+        "arrays": [array.to_json() for array in arrays],
+        "shards": [shard.to_json() for shard in shards],
+        "jobs": [],
+    }
 
 
 def load_run(path: str | Path) -> Run:
