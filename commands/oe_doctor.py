@@ -103,6 +103,7 @@ def _options(arguments: cli.Arguments) -> Options:
 
 def _doctor(arguments: cli.Arguments) -> int:
     from oellm.clusters.cluster import resolve_cluster
+    from oellm.core.display import format_count
     from oellm.doctor.diagnoses import Health, count_verdicts
     from oellm.doctor.presentation import write_findings
 
@@ -117,8 +118,10 @@ def _doctor(arguments: cli.Arguments) -> int:
 
     write_findings(noted(), options.layout, sys.stdout)
     counts = count_verdicts(findings)
-    shown = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Health if counts[verdict])
-    cli.message(f"cluster {cluster.text('name')}: {shown}")
+    told = {verdict: f"{counts[verdict]} {verdict}" for verdict in Health if counts[verdict]}
+    if counts[Health.WARNING]:
+        told[Health.WARNING] = format_count(counts[Health.WARNING], "warning")
+    cli.message(f"cluster {cluster.text('name')}: {', '.join(told.values())}")
     return ExitStatus.FAILED if counts[Health.WRONG] else ExitStatus.DONE
 
 

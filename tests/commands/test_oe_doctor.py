@@ -450,6 +450,8 @@ def test_people_get_lines_that_fit_their_terminal(doctor: Doctor, tmp_path: Path
     assert not any(text.startswith("{") for text in lines)
     # What it waits for is gone before the next line appears.
     shown = on_terminal("oe-doctor", env=env, is_stderr=True).stdout
+    (number,) = re.findall(r", ([0-9]+) warnings?\b", shown)
+    assert f", {number} warning{'' if number == '1' else 's'}" in shown
     assert "oe-doctor: checking versions, slurm" in shown
     assert "checking" not in re.sub(r"[^\n]*\r\x1b\[K", "", shown)
 

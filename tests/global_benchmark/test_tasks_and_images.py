@@ -148,6 +148,7 @@ def test_a_missing_image_is_named_with_what_makes_it(tmp_path: Path) -> None:
     settings = {"images_directory": str(tmp_path), "images": {"lm_eval": "lm.sif"}}
     require_environments(Cluster(settings, {}), [find_task("mmlu")])
     told = "no image of bigcode_eval in .*; `global-benchmark setup --definitions big_code_eval"
+    told += ".*or name a virtual environment: setting venv"
     with pytest.raises(MachineError, match=told):
         require_environments(Cluster(settings, {}), [find_task("mmlu"), find_task("multiple-py")])
     require_environments(Cluster({**settings, "venv": "/v"}, {}), [find_task("multiple-py")])

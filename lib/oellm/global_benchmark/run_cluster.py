@@ -73,8 +73,9 @@ def require_environments(cluster: Cluster, tasks: Iterable[BenchmarkTask]) -> No
         if suite in images or not (suite in cluster.mapping("venvs") or cluster.text("venv")):
             makers = [name for name, keys in image_definitions().items() if suite in keys]
             setup = f"global-benchmark setup{''.join(f' --definitions {each}' for each in makers)}"
+            instead = "" if suite in images else ", or name a virtual environment: setting venv"
             raise MachineError(
-                f"{task.name}: no image of {suite} in {directory}; `{setup}` makes it"
+                f"{task.name}: no image of {suite} in {directory}; `{setup}` makes it{instead}"
             )
 
 
