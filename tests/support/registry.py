@@ -23,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from oellm.clusters.image_digest import hash_file
 from support.waiting import wait_until
 
 # A login that Registry(login=True) asks for, and its line of an htpasswd file.
@@ -31,6 +32,8 @@ _HTPASSWD = f"{USER}:$2b$04$eOdbpuEvVp.kZO9I9U2oL.SGTboHtBBlpnSYbE3aWlU31O0navUP
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX_CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
+_IMAGE_FILE = "application/vnd.sylabs.sif.layer.v1.sif"
+_IMAGE_FILE_CONFIG = "application/vnd.sylabs.sif.config.v1+json"
 _BYTES = {"Content-Type": "application/octet-stream"}
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -114,6 +117,22 @@ class Registry:
             "config": entries[0],
             "layers": entries[1:],
         }
+        self.put_manifest(name, tag, manifest)
+
+    def add_file(self, path: Path, name: str, tag: str) -> None:
+        """Make an image of an image file, as a push would, without copying it."""
+        sha256 = hash_file(path)
+        layer = self.blob_file(sha256)
+        layer.parent.mkdir(parents=True)
+        layer.symlink_to(path)
+        repositories = self.directory / "storage/docker/registry/v2/repositories"
+        link = repositories / name / "_layers/sha256" / sha256 / "link"
+        link.parent.mkdir(parents=True)
+        link.write_text(f"sha256:{sha256}")
+        size = path.stat().st_size
+        layers = [{"mediaType": _IMAGE_FILE, "digest": f"sha256:{sha256}", "size": size}]
+        config = self._add_blob(name, b"{}", _IMAGE_FILE_CONFIG)
+        manifest = {"schemaVersion": 2, "mediaType": _MANIFEST, "config": config, "layers": layers}
         self.put_manifest(name, tag, manifest)
 
     def put_manifest(self, name: str, tag: str, manifest: dict[str, Any]) -> None:

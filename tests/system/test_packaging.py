@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import sysconfig
-import venv
 from pathlib import Path
 
 import pytest
 
 from support import man
 from support.fake_apptainer import FakeApptainer
-from support.processes import ROOT, Run
+from support.processes import Run
+from support.wheels import build_wheel, install_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -24,21 +22,11 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     directory = tmp_path_factory.mktemp(request.param)
     # Without --wheel, build makes the sdist, and then the wheel from the sdist.
     options = ["--wheel"] if request.param == "tree" else []
-    subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", *options, "--outdir", directory, ROOT],
-        check=True,
-        capture_output=True,
-    )
-    (wheel,) = directory.glob("*.whl")
-    venv.create(directory / "venv", with_pip=True)
-    python = directory / "venv" / "bin" / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True
-    )
+    bin_directory = install_wheel(build_wheel(directory, *options), directory / "venv")
     # Dependencies come from this environment. It is last on the path, so oellm does not.
-    (site,) = (directory / "venv" / "lib").glob("python*/site-packages")
+    (site,) = bin_directory.parent.glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return directory / "venv" / "bin"
+    return bin_directory
 
 
 def test_commands_of_a_wheel_find_their_data(run: Run, installed: Path, tmp_path: Path) -> None:
