@@ -123,13 +123,20 @@ def test_a_submit_limit_means_lack_of_room_only_if_jobs_are_queued(
     assert jobs(rendered) == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "slurm_load_jobs error: Unable to contact slurm controller",
+        "squeue: fatal: Could not establish a configuration source",
+    ],
+)
 def test_questions_are_repeated_and_a_lost_job_is_looked_for(
-    run: Run, slurm: FakeSlurm, rendered: dict[str, Any]
+    run: Run, slurm: FakeSlurm, rendered: dict[str, Any], words: str
 ) -> None:
-    slurm.says("squeue.stumbles", "slurm_load_jobs error: Unable to contact slurm controller\n")
+    slurm.says("squeue.stumbles", f"{words}\n")
     slurm.says("sbatch.loses", LOST)
     done = run("oe-submit", rendered["run_dir"], env=slurm.env)
-    assert "Unable to contact slurm controller; next try in 1 s" in done.stderr
+    assert f"{words}; next try in 1 s" in done.stderr
     assert "job 4711 was submitted, although its number was lost" in done.stderr
     assert slurm.submitted() == ["0-3"]
     assert [job["job_id"] for job in jobs(rendered)] == [4711]
