@@ -47,7 +47,7 @@ def run_pipeline(
         code, output = _run([program, *stage[1:]], data, is_last=is_last)
         if code != ExitStatus.DONE:
             # The last one has said why it failed, unless it was killed.
-            if not is_last or code < 0:
+            if not is_last or _is_killed(code):
                 log(f"stopped, {stage[0]} {_describe_end(code)}")
             return _status(code)
         if on_output and not is_last:
@@ -64,7 +64,7 @@ def run_captured(stage: Stage, given: bytes, *, log: Log) -> tuple[int, bytes]:
     program = find_command(stage[0])
     log(shlex.join(stage))
     code, output = _run([program, *stage[1:]], given, is_last=False)
-    if code < 0:
+    if _is_killed(code):
         log(f"{stage[0]} {_describe_end(code)}")
     return _status(code), output
 
@@ -132,6 +132,11 @@ def _run(command: Stage, data: bytes | None, *, is_last: bool) -> tuple[int, byt
 def _status(code: int) -> int:
     """Return the exit status of a return code, as a shell has it for a signal."""
     return code if code >= 0 else 128 - code
+
+
+def _is_killed(code: int) -> bool:
+    """Return whether a signal has ended a command, and not the user with Ctrl-C, who knows it."""
+    return code < 0 and -code != signal.SIGINT
 
 
 def _describe_end(code: int) -> str:
