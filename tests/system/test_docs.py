@@ -51,8 +51,9 @@ def test_the_manifest_in_the_readme_is_valid(run: Run) -> None:
     run("oe-render", "--cluster=local", "--dry_run", stdin=manifest)
 
 
-def test_the_clusters_in_the_readme_are_valid(run: Run, tmp_path: Path) -> None:
-    blocks = re.findall(r"```json\n(.*?)```", README, re.DOTALL)
+def test_the_clusters_of_the_page_are_valid(run: Run, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "CLUSTERS.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```json\n(.*?)```", page, re.DOTALL)
     homes = {"mine": "/scratch/a42/evals/hf_home", "plain": "/scratch/me/evals/hf_home"}
     for cluster, (name, home) in zip(blocks, homes.items(), strict=True):
         (tmp_path / "clusters.json").write_text(cluster)
