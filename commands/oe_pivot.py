@@ -72,7 +72,7 @@ from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
-    from oellm.collect.pivot import PivotRequest
+    from oellm.collect.pivots.pivot import PivotRequest
     from oellm.collect.record_source import RecordRequest
 
 
@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _options(arguments: cli.Arguments) -> Options:
-    from oellm.collect import pivot, record_source
+    from oellm.collect import record_source
+    from oellm.collect.pivots import pivot
 
     layout = record_source.choose_format(arguments["--format"], sys.stdout)
     records = record_source.RecordRequest.parse(
@@ -118,7 +119,8 @@ def _options(arguments: cli.Arguments) -> Options:
 
 
 def _pivot(arguments: cli.Arguments) -> int:
-    from oellm.collect import pivot, pivot_table, record_source
+    from oellm.collect import record_source
+    from oellm.collect.pivots import pivot, pivot_table
     from oellm.core import schema, tables
 
     options = _options(arguments)

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oellm.collect import pivot, pivot_table
-from oellm.collect.pivot import SCORE, PivotRequest
-from oellm.collect.pivot_table import Sheet, SheetStyle
+from oellm.collect.pivots import pivot, pivot_table
+from oellm.collect.pivots.pivot import SCORE, PivotRequest
+from oellm.collect.pivots.pivot_table import Sheet, SheetStyle
 from oellm.core import tables
 from oellm.core.markup import ScoreCell
 from oellm.errors import UsageError

@@ -10,9 +10,10 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from oellm.collect import comparison, pivot, pivot_table
-from oellm.collect.pivot import PivotRequest
-from oellm.collect.pivot_table import SheetStyle
+from oellm.collect import comparison
+from oellm.collect.pivots import pivot, pivot_table
+from oellm.collect.pivots.pivot import PivotRequest
+from oellm.collect.pivots.pivot_table import SheetStyle
 from oellm.core import schema, tables
 from oellm.errors import InputError, OellmError
 from oellm.metrics.reading import read_metric_records

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from oellm.collect.pivot import AxisKey, MatrixAxis, ScoreMatrix, ValueNames
+from oellm.collect.pivots.pivot import AxisKey, MatrixAxis, ScoreMatrix, ValueNames
 from oellm.core.markup import ScoreCell
 from oellm.core.tables import Values
 from oellm.metrics.columns import column_types
