@@ -67,8 +67,8 @@ HF_DATASETS_CACHE and the like), and says so. HF_TOKEN, or a login with the
 hub's own tool, opens gated repositories. HF_ENDPOINT names another hub.
 
 Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`). Rows
-  of a framework (eval_suite) whose results oellm can only read are left out,
-  and stderr names them; if there are no others, that is an error.
+  of a framework (eval_suite) whose results oellm can only read are left out
+  with status 1; if there are no others, that is an error.
 
 Output: the rows whose model and task are in the cache, in order. They have the
   columns model_revision (the commit of a hub model), model_bytes,
@@ -152,11 +152,13 @@ def _fetch(arguments: cli.Arguments) -> int:
     options = read_options(arguments)
     cluster = resolve_cluster(options.cluster, options.overrides, os.environ)
     with cli.open_input(options.manifest) as stream:
-        columns, rows = fetching.read_rows(stream, cli.input_name(options.manifest), cli.message)
+        skipped: list[Row] = []
+        source = cli.input_name(options.manifest)
+        columns, rows = fetching.read_rows(stream, source, cli.message, skipped=skipped)
     for variable in environment.configure_libraries(os.environ, cluster.text("hf_home")):
         cli.message(f"{variable} is ignored")
     if options.check:
-        return _check(options, cluster, rows)
+        return _check(options, cluster, rows) or _status(skipped)
     if not rows:
         cli.message("nothing to do: the manifest has no rows")
         manifest.ManifestWriter(sys.stdout).header(fetching.fetched_columns(columns))
@@ -187,7 +189,12 @@ def _fetch(arguments: cli.Arguments) -> int:
         cli.message(f"{address} does not answer: {silence}")
     status = _summary(outcome, len(rows), missed=silence is not None and missed)
     cli.next_steps("next: the same, with | oe-render | oe-submit")
-    return status
+    return status or _status(skipped)
+
+
+def _status(skipped: list[Row]) -> ExitStatus:
+    """Return the exit status if all other rows are well."""
+    return ExitStatus.FAILED if skipped else ExitStatus.DONE
 
 
 def _relay(line: str) -> None:

@@ -5,7 +5,7 @@ Usage:
               [--task_groups=GROUPS]... [--suites=FILE]...
               [--checkpoints=WHICH]...
   oe-manifest --rows=FILE... [options]
-  oe-manifest --list [--task_groups=GROUPS]... [--suites=FILE]...
+  oe-manifest --list [--task_groups=GROUPS]... [--suites=FILE]... [WORD...]
 
 Options:
   --models=MODELS              Models, separated by commas: hub ids, local
@@ -35,7 +35,10 @@ Options:
                                further one adds the rows that are new.
   --list                       Print the rows of all suites (or of those that
                                you name with --task_groups), as CSV without
-                               models; on a terminal, as tables.
+                               models; on a terminal, as tables. Each WORD is
+                               a language, or a part of the name of a suite,
+                               task, framework or metric: only the rows that
+                               have all of them.
   --eval_suite=NAME            Framework of --tasks. [default: lm_eval]
   --backend=NAME               Model class of the framework, for example hf or
                                vllm.
@@ -64,6 +67,9 @@ Options:
   --confirm_run_unsafe_code=BOOL
                                Allow tasks that run code written by the model.
   --log_samples=BOOL           Keep each document's prompt and answer.
+  --skip_unsupported           Leave out rows of frameworks that oellm does not
+                               run, with status 1. Without it, they are an
+                               error.
   --unchecked_tasks            Do not check whether the lm-eval installed here
                                has the tasks.
   --help                       Print this text.
@@ -119,8 +125,9 @@ Output: CSV (schema.json, table `manifest`), by model, then task, then shots.
   Local paths are absolute. A setting has a column if its option is given.
   Streams.
 
-Exit status: 0 done; 1 broken models were left out (0 with --skip_broken); 2
-  bad usage, a name that does not exist, or no model left.
+Exit status: 0 done; 1 broken models were left out (0 with --skip_broken), or
+  rows were (--skip_unsupported); 2 bad usage, a name that does not exist, or
+  no model or row left.
 
 Example:
   oe-manifest --models acme/tiny --tasks hellaswag,mmlu --n_shot 0,5
@@ -130,7 +137,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
@@ -138,7 +145,7 @@ from oellm.errors import ExitStatus, InputError, OellmError, UsageError, raise_e
 
 if TYPE_CHECKING:
     from oellm.manifest.rows import Row
-    from oellm.models.expansion import Expansion, ListedModel
+    from oellm.models.expansion import Expansion
 
 
 class Options(NamedTuple):
@@ -155,6 +162,7 @@ class Options(NamedTuple):
     eval_suite: str
     settings: dict[str, str]
     unchecked_tasks: bool
+    skip_unsupported: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -175,6 +183,7 @@ def _options(arguments: cli.Arguments) -> Options:
         eval_suite=arguments["--eval_suite"],
         settings=_settings(arguments),
         unchecked_tasks=arguments["--unchecked_tasks"],
+        skip_unsupported=arguments["--skip_unsupported"],
     )
     if not options.tasks and not options.task_groups:
         raise UsageError("nothing to evaluate: give --tasks or --task_groups")
@@ -234,10 +243,10 @@ def _manifest(arguments: cli.Arguments) -> int:
     from oellm.manifest import csv_file, locations, rows
 
     if arguments["--list"]:
-        _list(arguments["--suites"], _selections(arguments["--task_groups"]))
+        _list(arguments["--suites"], _selections(arguments["--task_groups"]), arguments["WORD"])
         return ExitStatus.DONE
     if arguments["--rows"]:
-        for name in ("--step_pattern", "--skip_broken", "--unchecked_tasks"):
+        for name in ("--step_pattern", "--skip_broken", "--skip_unsupported", "--unchecked_tasks"):
             if arguments[name]:
                 raise UsageError(f"{name} does not go with --rows")
         _print_filled(arguments["--rows"], _settings(arguments))
@@ -251,13 +260,14 @@ def _manifest(arguments: cli.Arguments) -> int:
         cli.message(text)
     if not models:
         raise InputError("no model is left: all are broken")
-    of_model = _rows(options, models[0]["model_path"])
+    asked = _rows(options, models[0]["model_path"])
+    of_model = _supported(options, asked)
     raise_errors(_find_errors(options, of_model))
     for cells in models[1:]:
         rows.check_row(of_model[0].with_cells(**cells))
     of_model = [locations.locate_row(row) for row in of_model]
     csv_file.write_models(sys.stdout, models, of_model)
-    is_whole = options.skip_broken or not expansion.broken
+    is_whole = len(of_model) == len(asked) and (options.skip_broken or not expansion.broken)
     return ExitStatus.DONE if is_whole else ExitStatus.FAILED
 
 
@@ -279,6 +289,19 @@ def _rows(options: Options, model: str) -> list[Row]:
         rows.Row({"model_path": model, **cells, **options.settings}, _place(cells))
         for cells in tasks
     ]
+
+
+def _supported(options: Options, of_model: list[Row]) -> list[Row]:
+    """Return the rows that oellm can run; tell of the others, or raise UsageError for them."""
+    from oellm import frameworks
+
+    supported, told = frameworks.split_supported(of_model)
+    if told and not (options.skip_unsupported and supported):
+        hint = "; --skip_unsupported leaves these tasks out" if supported else ""
+        raise_errors([UsageError(f"{text}{hint}") for text in told])
+    for text in told:
+        cli.message(f"left out: {text}")
+    return supported
 
 
 def _place(cells: Mapping[str, str]) -> str:
@@ -330,18 +353,19 @@ def _unknown_tasks(tasks: Iterable[Row], found: Mapping[str, OellmError]) -> lis
         return []
 
 
-def _list(paths: list[str], selections: list[str]) -> None:
+def _list(paths: list[str], selections: list[str], words: list[str]) -> None:
     """Print the rows of suites; on a terminal a table for each suite, or one of all suites."""
     import shutil
 
     from oellm.tasks import suite_listing, suites
 
     known = suites.load_suites(_suite_paths(paths), os.environ)
+    listing = suite_listing.Listing(known, selections, words)
     if sys.stdout.isatty():
         width = shutil.get_terminal_size((100, 24)).columns
-        suite_listing.write_tables(selections, known, width=width, stream=sys.stdout)
+        suite_listing.write_tables(listing, width=width, stream=sys.stdout)
     else:
-        suite_listing.write_csv(selections, known, sys.stdout)
+        suite_listing.write_csv(listing, sys.stdout)
 
 
 def _models(options: Options) -> Expansion:
@@ -349,7 +373,11 @@ def _models(options: Options) -> Expansion:
     from oellm.manifest.rows import Row
     from oellm.models import expansion
 
-    listed = [model for value in options.models for model in _listed(value)]
+    listed = [
+        model
+        for value in options.models
+        for model in expansion.list_models(value, cli.open_input, cli.input_name)
+    ]
     if not listed:
         raise UsageError("--models: expected at least one model")
     further = Row(options.settings).value("model_args") or {}
@@ -357,26 +385,6 @@ def _models(options: Options) -> Expansion:
     return expansion.expand_models(
         listed, options.checkpoints, texts, step_pattern=options.step_pattern
     )
-
-
-def _listed(value: str) -> Iterator[ListedModel]:
-    """Yield the models that a value of --models names, those of lists in their place."""
-    from oellm.manifest import model_spec
-    from oellm.models import expansion
-
-    try:
-        specs = model_spec.split_models(value)
-    except ValueError as error:
-        raise UsageError(f"--models: {error}") from None
-    for spec in specs:
-        if spec.path != "-" and not spec.path.startswith("@"):
-            yield expansion.ListedModel(spec)
-            continue
-        path = spec.path.removeprefix("@")
-        if not path:
-            raise UsageError("--models: expected the name of a file after @")
-        with cli.open_input(path) as stream:
-            yield from expansion.read_model_list(stream, cli.input_name(path), spec.arguments)
 
 
 if __name__ == "__main__":

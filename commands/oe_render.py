@@ -10,6 +10,9 @@ Options:
   --set=KEY=VALUE  Override a setting; KEY.MEMBER=VALUE sets a member of a map.
   --sbatch=OPTION  A further sbatch option by its long name: NAME=VALUE, or
                    NAME if it takes no value (as --set=sbatch.NAME=VALUE).
+  --skip_unsupported  Leave out rows of a framework (eval_suite) whose results
+                   oellm can only read, with status 1 at the end. Without it,
+                   they are an error.
   --unsafe_execution  Let code that a model wrote run without a container, with
                    all your rights, if there is no image for it. It is the
                    setting of this name.
@@ -26,10 +29,8 @@ Options:
 Input: a manifest in CSV, a file or stdin (schema.json, table `manifest`).
   Every row gets its eval_id. A row that occurs twice is evaluated once. If a
   row leaves batch_size, dtype or tp empty, the cluster's setting of that name
-  fills it. Rows of a framework (eval_suite) whose results oellm can only read
-  are left out, and stderr names them; if there are no others, that is an
-  error. A task that does not exist is an error if jobs use the environment of
-  oe-render, and a warning otherwise: jobs may have another version.
+  fills it. A task that does not exist is an error if jobs use the environment
+  of oe-render, and a warning otherwise: jobs may have another version.
 
 oe-render puts rows into shards. A shard is the work of one worker and takes
 about as long as the setting shard_time. Estimates come from earlier runs below
@@ -61,7 +62,8 @@ Output: the run as one JSON object on one line (schema.json, table `run`), for
   are in a temporary file (in TMPDIR; none with --dry_run), and memory holds
   about 100 bytes per row plus some facts about each model.
 
-Exit status: 0 done, 2 bad input or setting, 3 no cluster, image or directory.
+Exit status: 0 done; 1 done, but rows were left out (--skip_unsupported); 2 bad
+  input or setting; 3 no cluster, image or directory.
 
 Examples:
   oe-manifest --models acme/tiny --tasks hellaswag | oe-render | oe-submit
@@ -81,6 +83,7 @@ from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
     from oellm.clusters.cluster import Cluster
+    from oellm.manifest.rows import Row
     from oellm.plan.planning import RunPlan
     from oellm.plan.rendering import RunPlace
     from oellm.plan.row_spool import RowSpool
@@ -97,6 +100,8 @@ class Options(NamedTuple):
     run_dir: str | None
     explain: bool
     dry_run: bool
+    # The rows that were left out; None if there may be none.
+    skipped: list[Row] | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -122,6 +127,7 @@ def read_options(arguments: cli.Arguments) -> Options:
         run_dir=arguments["--run_dir"],
         explain=arguments["--explain"],
         dry_run=arguments["--dry_run"],
+        skipped=[] if arguments["--skip_unsupported"] else None,
     )
 
 
@@ -142,7 +148,7 @@ def _run(arguments: cli.Arguments) -> int:
         _explain(options, cluster)
     else:
         _render(options, cluster)
-    return ExitStatus.DONE
+    return ExitStatus.FAILED if options.skipped else ExitStatus.DONE
 
 
 def _dry_run(options: Options, cluster: Cluster) -> None:
@@ -228,6 +234,7 @@ def _plan(options: Options, cluster: Cluster, spool: RowSpool | None = None) -> 
             spool=spool,
             earlier=earlier.eval_ids,
             only_plan=options.dry_run or options.explain,
+            skipped=options.skipped,
         )
     if plan.repeated:
         cli.message(

@@ -211,7 +211,7 @@ def _rows(run: Run | None, shard: int | None, *, only_tasks: bool) -> Iterator[R
         return
     with cli.open_input(None) as stream:
         rows = csv_file.read_rows(stream, cli.input_name(None), cli.message)
-        for row in frameworks.select_runnable(rows, cli.message):
+        for row in frameworks.select_runnable(rows, cli.message, skipped=[]):
             if not only_tasks:
                 # oe-fetch has checked the rows, and gives us no more of them than their tasks.
                 frameworks.require_known_values(row)

@@ -31,8 +31,10 @@ def rows_of(*suites: str) -> list[Row]:
 def test_rows_of_frameworks_that_are_only_read_are_left_out_and_named() -> None:
     log: list[str] = []
     rows = rows_of("", "evalchemy", "lm-eval-harness", "Evalchemy", *["evalchemy"] * 20)
-    kept = list(frameworks.select_runnable(rows, log.append))
+    skipped: list[Row] = []
+    kept = list(frameworks.select_runnable(rows, log.append, skipped=skipped))
     assert [row.line for row in kept] == [2, 4]
+    assert len(skipped) == 22
     assert log == [
         "x.csv:3, 5, 6, 7, 8, 9, 10, 11, 12, 13 and 12 more: eval_suite: oellm does not run "
         "evalchemy, it only reads its results; left out: 22 rows",
@@ -40,6 +42,12 @@ def test_rows_of_frameworks_that_are_only_read_are_left_out_and_named() -> None:
 
 
 def test_a_framework_that_is_only_read_cannot_be_run() -> None:
+    rows = frameworks.select_runnable(rows_of("", "evalchemy"), print)
+    assert next(rows).line == 2
+    with pytest.raises(
+        InputError, match=r"^x\.csv:3: oellm does not run evalchemy, .* --skip_unsupported leaves"
+    ):
+        next(rows)
     with pytest.raises(
         InputError, match=r"^x\.csv:2: eval_suite: no row can be run: oellm does not"
     ):

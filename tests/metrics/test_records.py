@@ -54,11 +54,11 @@ def test_columns_are_selected_in_the_order_asked_for() -> None:
 def test_who_names_a_metric_decides_which_one_is_primary() -> None:
     row = scored(metric("arc", 0.5), metric("arc", 0.6, metric="f1"), metric("arc", 1, metric="x"))
     assert primaries(PrimaryMetrics({}), row) == ["acc"]
-    assert primaries(PrimaryMetrics({"arc": "f1"}), row) == ["f1"]
-    assert primaries(PrimaryMetrics({"arc": "f1"}, "x"), row) == ["x"]
+    assert primaries(PrimaryMetrics({"lm_eval": {"arc": "f1"}}), row) == ["f1"]
+    assert primaries(PrimaryMetrics({"lm_eval": {"arc": "f1"}}, "x"), row) == ["x"]
     assert primaries(PrimaryMetrics({}, "nothing"), row) == []
     named = row._replace(row=row.row.with_cells(primary_metric="x"))
-    assert primaries(PrimaryMetrics({"arc": "f1"}), named) == ["x"]
+    assert primaries(PrimaryMetrics({"lm_eval": {"arc": "f1"}}), named) == ["x"]
 
 
 def test_records_made_before_get_the_metric_that_is_asked_for() -> None:

@@ -8,7 +8,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +117,6 @@ def test_any_text_selects_rows_or_is_refused(text: str) -> None:
             "suites: oe-manifest --list",
         ),
         ("zzz", "unknown suite 'zzz'; to see all suites: oe-manifest --list"),
-        (
-            "sib200-eu",
-            "there is no suite 'sib200-eu': lm-eval does not have its tasks; related: "
-            "sib_eng_prompt_1, sib_fra_prompt_1, sib_por_prompt_1",
-        ),
         ("include[germn]", "include has no language 'germn', did you mean german?"),
         (
             "mgsm-eu[ita_Latn]",
@@ -132,8 +127,15 @@ def test_any_text_selects_rows_or_is_refused(text: str) -> None:
             "oellm-multilingual has no language 'DEU', did you mean deu_Latn?",
         ),
         ("reasoning[en]", "reasoning has no language 'en': its tasks have no language"),
-        ("oellm-multilingual[gle_Latn]", "oellm-multilingual has no language 'gle_Latn'"),
-        ("all[irish]", "no suite has the language 'irish'"),
+        (
+            "oellm-multilingual[heb]",
+            "oellm-multilingual has no language 'heb', did you mean heb_Hebr?",
+        ),
+        (
+            "mgsm-eu[irish]",
+            "mgsm-eu has no language 'irish'; it has eng_Latn, deu_Latn, spa_Latn, fra_Latn",
+        ),
+        ("all[klingon]", "no suite has the language 'klingon'"),
         ("mgsm-eu[]", "mgsm-eu has no language ''; it has eng_Latn, deu_Latn, spa_Latn, fra_Latn"),
         ("mgsm-eu[de]]", "expected SUITE or SUITE[language|…], got 'mgsm-eu[de]]'"),
     ],
@@ -150,21 +152,22 @@ def test_commas_in_brackets_separate_languages(run: Run) -> None:
     assert listed(run, groups) == expected != []
 
 
-def test_a_suite_that_is_left_out_is_no_suite() -> None:
-    assert SHIPPED.left_out.keys().isdisjoint(SHIPPED.suites)
-    text = (ROOT / "docs" / "SUITES.md").read_text()
-    assert [name for name in SHIPPED.left_out if f"| `{name}` |" not in text] == []
+def test_a_file_says_why_a_suite_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"left_out": {"old": "its data is gone"}}')
+    known = task_suites.load_suites([str(path)], NO_FILE)
+    with pytest.raises(UsageError, match="there is no suite 'old': its data is gone"):
+        task_suites.select_rows("old", known)
 
 
 def test_everything_in_a_language_comes_under_the_names_of_the_suites(run: Run) -> None:
-    found = listed(run, "--task_groups=all[fin_Latn]")
+    found = listed(run, "--task_groups=all[gle_Latn]")
     assert [(row["task_group"], row["task_path"]) for row in found] == [
-        ("belebele-eu-5-shot", "belebele_fin_Latn"),
-        ("include", "include_base_44_finnish"),
-        ("arc-challenge-mt-eu", "arc_challenge_mt_fi"),
-        ("global-piqa-eu-completions", "global_piqa_nonparallel_cloze_fin_latn"),
+        ("sib200-eu", "sib200_gle_Latn"),
+        ("flores-200-eu-to-eng", "flores200:gle_Latn-eng_Latn"),
+        ("flores-200-eng-to-eu", "flores200:eng_Latn-gle_Latn"),
     ]
-    assert {row["language"] for row in found} == {"fin_Latn"}
+    assert {row["language"] for row in found} == {"gle_Latn"}
 
 
 # Files
@@ -225,7 +228,7 @@ def suites(*names: str) -> dict[str, Any]:
     ("content", "message"),
     [
         ('{"groups": {}\n"languages": {}}', ":2:1: expected JSON: Expecting ',' delimiter"),
-        ('{"groups": {"a": 1, "a": 2}}', ": an object has the key 'a' twice"),
+        ('{"groups": {"a": 1, "a": 2}}', ": groups: an object has the key 'a' twice"),
         (b'{"groups": {"\xff": 1}}', ": expected UTF-8 text, got byte 0xff"),
         ('{"groups": {"\\ud800": 1}}', ": expected UTF-8 text, got '\\ud800'"),
         ("[" * 100_000, ": the JSON is nested too deeply"),
@@ -281,6 +284,20 @@ def suites(*names: str) -> dict[str, Any]:
             "--confirm_run_unsafe_code=true",
         ),
         (
+            one_task(source="oellm-evil"),
+            "{b}.source: unknown task source 'oellm-evil', did you mean ",
+        ),
+        (
+            one_task(source="oellm-eval", include_path="tasks"),
+            "{b}.source: expected either source or include_path",
+        ),
+        ({"sources": {"a": {"url": "b"}}}, ": sources.a: the key 'reference' is missing"),
+        ({"sources": {"a": {"reference": ""}}}, ': sources.a.reference: expected a text, got ""'),
+        (
+            {"groups": {"a": {"in_all": "no", "tasks": [{"task": "a"}]}}},
+            ': groups.a.in_all: expected true or false, got "no"',
+        ),
+        (
             {"groups": {"a": {"languages": ["de"], "tasks": [{"task": "a"}]}}},
             ": groups.a.languages: no task has a placeholder for deu_Latn",
         ),
@@ -330,8 +347,53 @@ def test_without_a_selection_the_pipe_has_the_rows_of_all_suites(run: Run) -> No
     found = listed(run)
     plain = {name: suite for name, suite in SHIPPED.suites.items() if suite.rows}
     expected = [row for suite in plain.values() for row in suite.rows]
-    assert found == [dict(row) for row in expected]
-    assert list(found[0]) == list(suite_listing.ROW_COLUMNS)
+    further = dict.fromkeys(("include_path", "gen_kwargs", "limit"), "")
+    assert found == [further | dict(row) for row in expected]
+    assert list(found[0]) == [*suite_listing.ROW_COLUMNS, *further]
+
+
+def test_words_find_rows_by_language_and_by_name(run: Run, tmp_path: Path) -> None:
+    everything = listed(run)
+    wanted: dict[str, Callable[[dict[str, str]], bool]] = {
+        "deu": lambda row: row["language"] == "deu_Latn",
+        "GERMAN lighteval": lambda row: (
+            (row["language"], row["eval_suite"]) == ("deu_Latn", "lighteval")
+        ),
+        "belebele": lambda row: "belebele" in row["task_group"] + row["task_path"],
+        "exact polymath": lambda row: "polymath" in row["task_path"],
+    }
+    for words, is_wanted in wanted.items():
+        found = listed(run, *words.split())
+        further = dict.fromkeys(everything[0], "")
+        assert [further | row for row in found] == list(filter(is_wanted, everything)) != []
+    assert refusal(run, "deu", "zzz") == "--list: no row of a suite has 'deu' and 'zzz'"
+    lines = shown_to_people(tmp_path, "belebele", "deu")
+    assert [line.split()[:5] for line in lines[2:] if line.startswith("b")] == [
+        ["belebele-eu-5-shot", "1", "5", "lm_eval", "de"],
+        ["belebele-eu-cf", "1", "0", "lighteval", "de"],
+    ]
+
+
+def test_a_suite_names_the_source_of_its_tasks(run: Run, tmp_path: Path) -> None:
+    mine = {
+        "sources": {"lab": {"reference": "git+https://lab.example/tasks@main", "license": "MIT"}},
+        "groups": {
+            "apart": {"in_all": False, "source": "lab", "tasks": [{"task": "a"}]},
+            "mixed": {"tasks": [{"task": "b", "source": "lab"}, {"task": "c"}]},
+        },
+    }
+    (tmp_path / "mine.json").write_text(json.dumps(mine))
+    found = listed(run, "--suites=mine.json", "--task_groups=apart,mixed")
+    lab = "git+https://lab.example/tasks@main"
+    assert [(row["task_path"], row["include_path"]) for row in found] == [
+        ("a", lab),
+        ("b", lab),
+        ("c", ""),
+    ]
+    everything = {
+        row["task_path"] for row in listed(run, "--suites=mine.json", "--task_groups=all")
+    }
+    assert everything & {"a", "b", "c"} == {"b", "c"}
 
 
 def test_the_terminal_has_a_line_or_more_for_each_suite_and_fits(tmp_path: Path) -> None:
@@ -352,7 +414,8 @@ def test_a_suite_with_the_default_shots_of_its_tasks_leaves_the_list_readable(
     own.write_text(json.dumps({"groups": groups}))
     lines = shown_to_people(tmp_path, f"--suites={own}", width=80)
     assert max(map(len, lines)) <= 80
-    assert [line.split()[0] for line in lines[2:]] == [*SHIPPED.suites, *groups]
+    names = [line.split()[0] for line in lines[2:] if not line.startswith(" ")]
+    assert names == [*SHIPPED.suites, *groups]
 
 
 def test_listing_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -81,16 +81,18 @@ class FetchOutcome:
     failures: list[FetchFailure]
 
 
-def read_rows(stream: TextIO, source: str, log: Log) -> tuple[list[str], list[Row]]:
+def read_rows(
+    stream: TextIO, source: str, log: Log, *, skipped: list[Row]
+) -> tuple[list[str], list[Row]]:
     """Read the columns of a manifest, and its rows, which can be fetched.
 
-    `log` gets what is doubtful, and the rows of frameworks that only other tools run; they are left
-    out. Raises InputError for anything wrong in it, also for an eval_id that is not the row's, and
+    `log` gets what is doubtful. `skipped` gets the rows of frameworks that only other tools run.
+    Raises InputError for anything wrong in it, also for an eval_id that is not the row's, and
     for values that the row's framework cannot use.
     """
     rows = []
     reader = csv_file.ManifestReader(stream, source, log)
-    for row in frameworks.select_runnable(reader, log):
+    for row in frameworks.select_runnable(reader, log, skipped=skipped):
         frameworks.require_known_values(row)
         if row["eval_id"]:
             manifest.identify_row(locations.locate_row(row))

@@ -83,11 +83,14 @@ def is_resident(name: str) -> bool:
     return name in _FRAMEWORKS and _FRAMEWORKS[name].is_resident
 
 
-def select_runnable(rows: Iterable[Row], log: Log) -> Iterator[Row]:
+def select_runnable(
+    rows: Iterable[Row], log: Log, *, skipped: list[Row] | None = None
+) -> Iterator[Row]:
     """Yield the rows of a manifest whose frameworks oe-run-task can run.
 
-    After the last row, `log` gets those whose results can only be read, by framework. Raises
-    InputError for a framework that is not known, and if no row can be run.
+    `skipped` gets the rows of frameworks whose results oellm can only read, and after the last row
+    `log` gets their places. Without `skipped`, such rows are an InputError after the last row; so
+    is, in any case, a framework that is not known, and a manifest without a row that can be run.
     """
     runnable = {"": True}
     left_out: dict[str, list[Row]] = {}
@@ -104,10 +107,33 @@ def select_runnable(rows: Iterable[Row], log: Log) -> Iterator[Row]:
         else:
             left_out.setdefault(row.value("eval_suite"), []).append(row)
     for name, others in left_out.items():
-        text = f"oellm does not run {name}, it only reads its results"
+        text = _describe_unsupported(name)
         if is_empty:
             raise others[0].error("eval_suite", f"no row can be run: {text}")
+        if skipped is None:
+            raise InputError(f"{text}; --skip_unsupported leaves these rows out", _places(others))
+        skipped += others
         log(f"{_places(others)}: eval_suite: {text}; left out: {format_count(len(others), 'row')}")
+
+
+def split_supported(rows: Iterable[Row]) -> tuple[list[Row], list[str]]:
+    """Return the rows that oe-run-task can run, and for each reason why not, the other tasks."""
+    supported = []
+    tasks: dict[str, list[str]] = {}
+    for row in rows:
+        if reason := _describe_unsupported(row["eval_suite"]):
+            tasks.setdefault(reason, []).append(row["task_path"])
+        else:
+            supported.append(row)
+    return supported, [f"{reason}: {', '.join(names)}" for reason, names in tasks.items()]
+
+
+def _describe_unsupported(name: str) -> str:
+    """Return why rows of a framework cannot be run; empty if they can."""
+    framework = _find(name)
+    if framework is None or framework.is_runnable:
+        return ""
+    return f"oellm does not run {name}, it only reads its results"
 
 
 def _is_runnable(row: Row) -> bool:

@@ -209,24 +209,26 @@ class PrimaryMetrics:
 
     A user may ask for one (`asked`, as METRIC or METRIC,FILTER); a task without it then has no
     primary metric. Otherwise the row's column primary_metric names it, or the suites do (`of_tasks`
-    by the task's name), and its first filter counts. If neither names one, it is the task's first
-    metric.
+    by framework and task), and its first filter counts. If neither names one, it is the task's
+    first metric.
     """
 
-    def __init__(self, of_tasks: Mapping[str, str], asked: str = "") -> None:
+    def __init__(self, of_tasks: Mapping[str, Mapping[str, str]], asked: str = "") -> None:
         self._of_tasks = of_tasks
         self._metric, _, self._filter = asked.partition(",")
 
     def primary_places(self, scored: ScoredRow) -> set[int]:
         """Return the places of the primary metrics in the row's list, at most one for each task."""
         row = scored.row
-        requested = self._of_tasks.get(row["task_path"])
+        eval_suite: str = read_cell("eval_suite", row["eval_suite"]).value
+        of_tasks = self._of_tasks.get(eval_suite, {})
+        requested = of_tasks.get(row["task_path"])
         first: dict[str, int] = {}
         named: dict[str, int] = {}
         for place, score in enumerate(scored.scores):
             task = score.task
             first.setdefault(task, place)
-            name = row["primary_metric"] or self._of_tasks.get(task) or requested
+            name = row["primary_metric"] or of_tasks.get(task) or requested
             if task not in named and self._is_wanted(score.metric, score.filter, name):
                 named[task] = place
         return set((named if self._metric else {**first, **named}).values())
@@ -256,7 +258,7 @@ class PrimaryMetrics:
                 continue
             for evaluation, of_one in itertools.groupby(some, _evaluation_of):
                 scores = list(of_one)
-                name = self._of_tasks.get(scores[0].task)
+                name = self._of_tasks.get(scores[0].eval_suite, {}).get(scores[0].task)
                 named = (place for place, score in enumerate(scores) if score.metric == name)
                 chosen = next(named, 0) if evaluation not in seen else None
                 seen.add(evaluation)

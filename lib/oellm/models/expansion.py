@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 from oellm.errors import InputError, UsageError, raise_errors
 from oellm.manifest.checkpoint_names import StepNames, training_step
 from oellm.manifest.locations import find_hub_snapshot, locate_model
-from oellm.manifest.model_spec import HUB_ID, ModelSpec, parse_listed
+from oellm.manifest.model_spec import HUB_ID, ModelSpec, parse_listed, split_models
 
 if TYPE_CHECKING:
     from oellm.models.checkpoints import Holding
@@ -65,6 +66,31 @@ class Expansion(NamedTuple):
     models: list[ExpandedModel]
     broken: list[str]
     remarks: list[str]
+
+
+def list_models(
+    value: str,
+    open_list: Callable[[str], AbstractContextManager[TextIO]],
+    name_list: Callable[[str], str],
+) -> Iterator[ListedModel]:
+    """Yield the models that a value of --models names, those of lists in their place.
+
+    `open_list` opens a list by its path, or `-`; `name_list` returns what messages call it. Raises
+    UsageError for a bad value.
+    """
+    try:
+        specs = split_models(value)
+    except ValueError as error:
+        raise UsageError(f"--models: {error}") from None
+    for spec in specs:
+        if spec.path != "-" and not spec.path.startswith("@"):
+            yield ListedModel(spec)
+            continue
+        path = spec.path.removeprefix("@")
+        if not path:
+            raise UsageError("--models: expected the name of a file after @")
+        with open_list(path) as stream:
+            yield from read_model_list(stream, name_list(path), spec.arguments)
 
 
 def read_model_list(

@@ -122,18 +122,20 @@ def plan_run(
     spool: RowSpool | None,
     earlier: Collection[str] = (),
     only_plan: bool = False,
+    skipped: list[Row] | None = None,
 ) -> RunPlan:
     """Read a manifest and plan its shards; a spool gets the rows, each with its eval_id.
 
     `earlier` are the eval_ids of rows that earlier runs have results of. `report` gets messages
-    about duplicate rows, about rows of frameworks that only other tools run, and about shards that
-    take longer than their time limit. Raises InputError for anything wrong in the manifest, and
-    NoRowsError if it has no rows. With `only_plan`, a model that is not there is only reported.
+    about duplicate rows, and about shards that take longer than their time limit. `skipped` gets
+    the rows of frameworks that only other tools run; without it, they are an error. Raises
+    InputError for anything wrong in the manifest, and NoRowsError if it has no rows. With
+    `only_plan`, a model that is not there is only reported.
     """
     read = ManifestReading(ContentsReader(cluster, report, {}), takes_digests=spool is not None)
     stages = RowStages(cluster, costs.programs)
     written = read.watch(csv_file.read_rows(stream, source, report))
-    rows = complete_rows(frameworks.select_runnable(written, report), cluster)
+    rows = complete_rows(frameworks.select_runnable(written, report, skipped=skipped), cluster)
     check = TaskCheck(cluster, report)
     for row in _drop_duplicates(rows, report):
         told = report if only_plan or read.is_old else None

@@ -81,17 +81,17 @@ def worker_bytes() -> bytes:
 
 
 @functools.cache
-def primary_metrics() -> Mapping[str, str]:
-    """Return the primary metric of each task that has one, as of when the worker was frozen."""
+def primary_metrics() -> Mapping[str, Mapping[str, str]]:
+    """Return, by framework, the primary metrics of tasks, as of when the worker was frozen."""
     try:
         frozen = pkgutil.get_data("oellm.runs", _PRIMARY_METRICS)
     except OSError:
         return _read_primary_metrics()
-    named: dict[str, str] = json_codec.loads(frozen or b"{}")
+    named: dict[str, dict[str, str]] = json_codec.loads(frozen or b"{}")
     return named
 
 
-def _read_primary_metrics() -> dict[str, str]:
+def _read_primary_metrics() -> dict[str, dict[str, str]]:
     # Only a message needs them: the user's own suites may be damaged.
     with contextlib.suppress(OellmError, OSError):
         return suites.primary_metrics(os.environ)

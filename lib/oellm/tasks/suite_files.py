@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
@@ -19,12 +21,16 @@ from oellm.tasks.languages import PLACEHOLDERS, Language, find_language, find_pl
 
 Cells = Mapping[str, str]
 
-# The suite of all tasks; no suite of a file can have its name.
+# Stands for every suite that does not say otherwise; no suite of a file can have its name.
 ALL = "all"
 
-_SUITE_KEYS = ("description", "eval_suite", "languages", "tasks")
-_SUPER_SUITE_KEYS = ("description", "suites")
-_TASK_KEYS = ("task", "n_shot", "eval_suite", "language", "primary_metric")
+_SUITE_KEYS = ("description", "url", "in_all", "eval_suite", "source", "languages", "tasks")
+_SUPER_SUITE_KEYS = ("description", "url", "suites")
+_TASK_KEYS = (
+    *("task", "n_shot", "eval_suite", "source", "language"),
+    *("primary_metric", "chance", "weight"),
+)
+_SOURCE_KEYS = ("reference", "url", "license")
 # Only the person who runs a suite decides this; its file may be somebody else's.
 _CONFIRMED_BY_OPTION = ("confirm_run_unsafe_code", "trust_remote_code")
 
@@ -36,11 +42,19 @@ class Suite(NamedTuple):
         description: What it is, for people.
         rows: The manifest cells of its rows; none if it is a super-suite.
         members: The names of a super-suite's suites.
+        in_all: Whether `all` has its rows.
+        url: The definition that it follows.
+        chances: By task, the value of its primary metric that guessing gives.
+        weights: By task, its weight in averages, if that is not 1.
     """
 
     description: str
     rows: tuple[Cells, ...] = ()
     members: tuple[str, ...] = ()
+    in_all: bool = True
+    url: str = ""
+    chances: Mapping[str, float] = MappingProxyType({})
+    weights: Mapping[str, float] = MappingProxyType({})
 
 
 class KnownSuites(NamedTuple):
@@ -50,23 +64,33 @@ class KnownSuites(NamedTuple):
         languages: Languages by code.
         suites: Suites by name.
         left_out: Why there is no suite of a name that people may look for.
+        sources: References of task sources by name, as cells of include_path have them.
     """
 
     languages: dict[str, Language]
     suites: dict[str, Suite]
     left_out: Mapping[str, str] = MappingProxyType({})
+    sources: Mapping[str, str] = MappingProxyType({})
 
 
 def add_suite_file(known: KnownSuites, path: Path) -> KnownSuites:
-    """Return what is known with the suites and languages of a file added or replaced.
+    """Return what is known with the suites, languages and task sources of a file added or replaced.
 
-    The file may refer to languages and suites that are known already. Raises InputError, with the
+    The file may refer to all that is known already. Raises InputError, with the
     place in the file, for anything that is not as docs/SUITES.md says.
     """
-    parts = json_config.read_json_file(path).members(("languages", "groups", "left_out"))
+    keys = ("languages", "sources", "groups", "left_out")
+    parts = json_config.read_json_file(path).members(keys)
     absent = parts["left_out"].members() if "left_out" in parts else {}
     left_out = {**known.left_out, **{name: node.text() for name, node in absent.items()}}
-    result = KnownSuites(dict(known.languages), dict(known.suites), left_out)
+    sources = parts["sources"].members() if "sources" in parts else {}
+    references = {name: _read_source(node) for name, node in sources.items()}
+    result = KnownSuites(
+        languages=dict(known.languages),
+        suites=dict(known.suites),
+        left_out=left_out,
+        sources={**known.sources, **references},
+    )
     if "languages" in parts:
         for code, node in parts["languages"].members().items():
             result.languages[code] = _read_language(code, node, result.languages)
@@ -74,7 +98,7 @@ def add_suite_file(known: KnownSuites, path: Path) -> KnownSuites:
     for name, node in groups.items():
         if name == ALL or not re.fullmatch(r"[^\[\]{}|,\s]+", name):
             raise node.error(f"a suite cannot be called {name!r}")
-        result.suites[name] = _read_suite(name, node, result.languages)
+        result.suites[name] = _read_suite(name, node, result)
     for name, node in groups.items():
         _check_members(name, node, result.suites)
     return result
@@ -92,34 +116,79 @@ def _read_language(code: str, node: Node, known: Mapping[str, Language]) -> Lang
     return language
 
 
-def _read_suite(name: str, node: Node, known: Mapping[str, Language]) -> Suite:
+def _read_source(node: Node) -> str:
+    """Return the reference of a task source; what else the file says of it is for people."""
+    members = node.members(_SOURCE_KEYS, required=("reference",))
+    for member in members.values():
+        member.text()
+    return _read_cell_text("include_path", members["reference"])
+
+
+def _read_suite(name: str, node: Node, known: KnownSuites) -> Suite:
     members = node.members()
     if ("tasks" in members) == ("suites" in members):
         raise node.error("expected either tasks or suites")
     keys = _SUPER_SUITE_KEYS if "suites" in members else _SUITE_KEYS
     members = node.members(keys)
-    description = members["description"].text() if "description" in members else ""
+    description, url = (
+        members[key].text() if key in members else "" for key in ("description", "url")
+    )
     if "suites" in members:
         names = [item.text() for item in members["suites"].items("names of suites")]
-        return Suite(description, members=tuple(names))
+        return Suite(description, members=tuple(names), url=url)
     offered = []
     if "languages" in members:
         items = members["languages"].items("languages")
-        offered = [_read_known_language(item, known) for item in items]
+        offered = [_read_known_language(item, known.languages) for item in items]
     shared = {"eval_suite": schema.table("manifest")["eval_suite"]["default"], "task_group": name}
     if "eval_suite" in members:
         shared["eval_suite"] = _read_cell_text("eval_suite", members["eval_suite"])
-    tasks = members["tasks"].items("tasks")
-    rows = tuple(
-        row for task in tasks for row in _read_task(task, shared, offered=offered, known=known)
-    )
+    if "source" in members:
+        shared["include_path"] = _read_known_source(members["source"], known.sources)
+    rows: list[Cells] = []
+    chances: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for task in members["tasks"].items("tasks"):
+        of_task = list(_read_task(task, shared, offered=offered, known=known))
+        rows += of_task
+        if "chance" in task.members():
+            chance = _read_chance(task.members()["chance"])
+            chances.update((row["task_path"], chance) for row in of_task)
+        if "weight" in task.members():
+            weight = _read_weight(task.members()["weight"])
+            weights.update((row["task_path"], weight) for row in of_task)
     if unused := {one.code for one in offered} - {row["language"] for row in rows}:
         raise members["languages"].error(f"no task has a placeholder for {min(unused)}")
-    return Suite(description, rows)
+    in_all = _read_flag(members["in_all"]) if "in_all" in members else True
+    return Suite(description, tuple(rows), in_all=in_all, url=url, chances=chances, weights=weights)
+
+
+def _read_flag(node: Node) -> bool:
+    if not isinstance(node.value, bool):
+        raise node.unlike("true or false")
+    return node.value
+
+
+def _read_chance(node: Node) -> float:
+    """Return a share below 1, a number or a fraction such as `1/3`."""
+    value = node.value
+    with contextlib.suppress(ValueError, ZeroDivisionError, OverflowError):
+        if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", value, re.ASCII):
+            value = float(Fraction(value))
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1:
+        return value
+    raise node.unlike('a number from 0 to below 1, or a fraction such as "1/3"')
+
+
+def _read_weight(node: Node) -> float:
+    value = node.value
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0:
+        return float(value)
+    raise node.unlike("a number above 0")
 
 
 def _read_task(
-    node: Node, shared: Cells, offered: list[Language], known: Mapping[str, Language]
+    node: Node, shared: Cells, offered: list[Language], known: KnownSuites
 ) -> Iterator[Cells]:
     """Yield the cells of one task for each of its shots and each of its languages."""
     flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
@@ -133,8 +202,12 @@ def _read_task(
         for column in ("eval_suite", "primary_metric", *flags)
         if column in members
     }
+    if "source" in members:
+        if "include_path" in members:
+            raise members["source"].error("expected either source or include_path")
+        own["include_path"] = _read_known_source(members["source"], known.sources)
     for count in _read_shots(members["n_shot"]) if "n_shot" in members else [""]:
-        for language in _read_targets(members, offered, known):
+        for language in _read_targets(members, offered, known.languages):
             yield {
                 "task_path": language.fill(template) if language else template,
                 "n_shot": count,
@@ -203,6 +276,13 @@ def _read_known_language(node: Node, known: Mapping[str, Language]) -> Language:
         words = [word for one in known.values() for word in one.words()]
         raise node.error(f"unknown language {text!r}{nearest(text, words)}")
     return language
+
+
+def _read_known_source(node: Node, known: Mapping[str, str]) -> str:
+    name = node.text()
+    if name not in known:
+        raise node.error(f"unknown task source {name!r}{nearest(name, known)}")
+    return known[name]
 
 
 def _check_members(name: str, node: Node, suites: Mapping[str, Suite]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from oellm.core.paths import data_file, user_file
 from oellm.errors import UsageError, nearest
@@ -17,6 +18,22 @@ _FILE = "task-groups.json"
 _LABELS = ("task_group", "language", "primary_metric")
 # Most languages that a message lists.
 _SHOWN = 12
+
+
+class SuiteTask(NamedTuple):
+    """A task as a suite evaluates it.
+
+    Attributes:
+        n_shot: As in the manifest's cell; empty for the task's own default.
+    """
+
+    task: str
+    n_shot: str
+    eval_suite: str
+
+
+# By suite, the weights of its tasks.
+SuiteWeights = Mapping[str, Mapping[SuiteTask, float]]
 
 
 def load_suites(paths: Iterable[str], environ: Mapping[str, str]) -> KnownSuites:
@@ -35,9 +52,9 @@ def load_suites(paths: Iterable[str], environ: Mapping[str, str]) -> KnownSuites
 def select_rows(selection: str, known: KnownSuites) -> list[Cells]:
     """Return the manifest cells of a suite's rows; `SUITE[deu_Latn|fr]` keeps two languages.
 
-    A comma separates languages, too. `all` is every suite. A row that several suites have comes
-    once, from the first of them. Raises UsageError for an unknown suite, and for languages that no
-    task of it has.
+    A comma separates languages, too. `all` is every suite that does not say otherwise. A row that
+    several suites have comes once, from the first of them. Raises UsageError for an unknown suite,
+    and for languages that no task of it has.
     """
     match = re.fullmatch(r"([^\[\]]+)(?:\[([^\[\]]*)\])?", selection)
     if not match:
@@ -57,15 +74,45 @@ def split_selections(text: str) -> list[str]:
     return [part.strip() for part in re.split(r",(?![^\[\]]*\])", text) if part.strip()]
 
 
-def primary_metrics(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the primary metric of each task that has the same one in all suites."""
-    named: dict[str, set[str]] = {}
+def primary_metrics(environ: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return, by framework, the primary metric of each task that has the same one in all suites."""
+    named: dict[tuple[str, str], set[str]] = {}
     for suite in load_suites((), environ).suites.values():
         for row in suite.rows:
-            named.setdefault(row["task_path"], set()).add(row["primary_metric"])
-    return {
-        task: metric for task, metrics in named.items() if len(metrics) == 1 for metric in metrics
-    }
+            key = row["eval_suite"], row["task_path"]
+            named.setdefault(key, set()).add(row["primary_metric"])
+    found: dict[str, dict[str, str]] = {}
+    for (framework, task), metrics in named.items():
+        if len(metrics) == 1:
+            found.setdefault(framework, {})[task] = min(metrics)
+    return found
+
+
+def chance_levels(known: KnownSuites) -> dict[tuple[str, str], tuple[str, float]]:
+    """Return, by framework and task, the primary metric and what guessing gives of it.
+
+    A task of which suites say different things has none.
+    """
+    named: dict[tuple[str, str], set[tuple[str, float]]] = {}
+    for suite in known.suites.values():
+        for row in suite.rows:
+            task = row["task_path"]
+            if task in suite.chances:
+                level = row["primary_metric"], suite.chances[task]
+                named.setdefault((row["eval_suite"], task), set()).add(level)
+    return {key: min(levels) for key, levels in named.items() if len(levels) == 1}
+
+
+def suite_weights(known: KnownSuites) -> SuiteWeights:
+    """Return the weights of the tasks of each suite, in averages."""
+    of_suite = {}
+    for name in known.suites:
+        weights: dict[SuiteTask, float] = {}
+        for row in _expand_suite(name, known):
+            weight = known.suites[row["task_group"]].weights.get(row["task_path"], 1.0)
+            weights[SuiteTask(row["task_path"], row["n_shot"], row["eval_suite"])] = weight
+        of_suite[name] = weights
+    return of_suite
 
 
 def _describe_unknown(name: str, known: KnownSuites) -> str:
@@ -79,7 +126,7 @@ def _expand_suite(name: str, known: KnownSuites) -> Iterator[Cells]:
     """Yield the rows of a suite, of a super-suite's members, or of every suite."""
     if name == ALL:
         for suite in known.suites.values():
-            yield from suite.rows
+            yield from suite.rows if suite.in_all else ()
         return
     yield from known.suites[name].rows
     for member in known.suites[name].members:

@@ -262,7 +262,7 @@ def _headline(evaluation: Evaluation, row: Row) -> str:
         return "no metrics"
     # A group's own scores stand among those of its members.
     own = [score for score in scores if score.task == row["task_path"]] or scores
-    of_tasks = frozen_worker.primary_metrics()
+    of_tasks = frozen_worker.primary_metrics().get(row.typed.eval_suite, {})
     metric = row["primary_metric"] or of_tasks.get(own[0].task) or of_tasks.get(row["task_path"])
     chosen = next((score for score in own if score.metric == metric), own[0])
     return f"{chosen.metric} {chosen.value:.4f}"
