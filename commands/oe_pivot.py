@@ -10,7 +10,11 @@ Options:
   --cols=COLUMNS   Columns of metric records that make the columns.
                    [default: task]
   --stderr         Also print standard errors.
-  --average        Add a last column: the mean over the complete columns.
+  --average[=OVER]  Add last columns: the mean over the complete columns (all),
+                   or one for each suite or language that they have.
+  --normalised     Show scores above chance: 0 is what guessing gives, and 1 is
+                   perfect. Tasks whose chance level no suite knows are left
+                   out.
   --filter=EXPR    Keep only records with COLUMN=PATTERN (* and ? as in a
                    shell, nothing for an empty value) or COLUMN!=PATTERN; for
                    numbers also COLUMN<NUMBER, <=, > and >=. You may repeat it:
@@ -50,7 +54,8 @@ Output: one record per row of the matrix. Each cell is one score: the value of
   and the caption name the limit of documents. The average covers the tasks for
   which every row has a score and more is better; scores on a scale beyond 1
   count only if all are on such a scale. stderr names the tasks that do not
-  count.
+  count. --average=suite has the suites of which no task is missing, with their
+  weights. The standard error of an average takes tasks as independent.
 
 Exit status: 0 done; 1 a result is damaged, or a row on stdin had failed; 2 bad
   input; 3 no pyarrow for parquet.
@@ -58,6 +63,7 @@ Exit status: 0 done; 1 a result is damaged, or a row on stdin had failed; 2 bad
 Examples:
   oe-collect RUN_DIR | oe-pivot --format markdown
   oe-pivot --average --filter limit= scores.csv
+  oe-pivot --average=suite --normalised RUN_DIR
   oe-pivot --rows language --cols model_path --format table RUN_DIR
 """
 
@@ -72,8 +78,11 @@ from oellm import cli
 from oellm.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
+    from oellm.collect.pivots.averages import Scope
     from oellm.collect.pivots.pivot import PivotRequest
     from oellm.collect.record_source import RecordRequest
+    from oellm.metrics.records import MetricRecord
+    from oellm.tasks.suite_files import KnownSuites
 
 
 class Options(NamedTuple):
@@ -84,7 +93,8 @@ class Options(NamedTuple):
     matrix: PivotRequest
     records: RecordRequest
     stderr: bool
-    average: bool
+    averages: Scope | None
+    normalised: bool
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,7 +116,8 @@ def _options(arguments: cli.Arguments) -> Options:
     )
     selection = records.selection
     matrix = pivot.PivotRequest.parse(arguments["--rows"], arguments["--cols"], selection)
-    if arguments["--average"] and matrix.scores_in_rows:
+    averages = _scope(arguments["--average"])
+    if averages and matrix.scores_in_rows:
         raise UsageError("--average: expected tasks in the columns of the matrix, not in its rows")
     return Options(
         paths=cli.input_paths(arguments),
@@ -114,14 +125,27 @@ def _options(arguments: cli.Arguments) -> Options:
         matrix=matrix,
         records=records,
         stderr=arguments["--stderr"],
-        average=arguments["--average"],
+        averages=averages,
+        normalised=arguments["--normalised"],
     )
+
+
+def _scope(text: str | None) -> Scope | None:
+    from oellm.collect.pivots.averages import Scope
+
+    if text is None:
+        return None
+    names = [scope.value for scope in Scope]
+    if text and text not in names:
+        raise UsageError(f"--average: expected {', '.join(names)} or nothing, got {text!r}")
+    return Scope(text or Scope.ALL)
 
 
 def _pivot(arguments: cli.Arguments) -> int:
     from oellm.collect import record_source
     from oellm.collect.pivots import pivot, pivot_table
     from oellm.core import schema, tables
+    from oellm.tasks import suites
 
     options = _options(arguments)
     source = record_source.RecordSource(options.records, cli.message)
@@ -130,13 +154,17 @@ def _pivot(arguments: cli.Arguments) -> int:
     else:
         source.add_stream(cli.open_input(None), "stdin")
     source.require_columns({"--rows": options.matrix.rows, "--cols": options.matrix.cols})
-    matrix = pivot.make_matrix(source.records(), options.matrix)
+    known = suites.load_suites((), os.environ)
+    records = source.records()
+    if options.normalised:
+        records = _normalise(records, known)
+    matrix = pivot.make_matrix(records, options.matrix)
     style = pivot_table.SheetStyle(
         for_people=options.layout in tables.TABLES,
         with_stderr=options.stderr,
-        with_average=options.average,
+        averages=options.averages,
     )
-    sheet = pivot_table.make_sheet(matrix, style)
+    sheet = pivot_table.make_sheet(matrix, style, suites.suite_weights(known))
     for note in (*matrix.notes, *sheet.notes, *sheet.caption):
         cli.message(note)
     counts = schema.count_columns("metric")
@@ -156,6 +184,22 @@ def _pivot(arguments: cli.Arguments) -> int:
         )
     source.log_missing()
     return ExitStatus.DONE if source.is_whole else ExitStatus.FAILED
+
+
+def _normalise(records: Iterable[MetricRecord], known: KnownSuites) -> list[MetricRecord]:
+    """Return scores above chance; tell which tasks are left out."""
+    from oellm.metrics import chance_levels
+    from oellm.tasks import suites
+
+    levels = {
+        key: chance_levels.ChanceLevel(*level) for key, level in suites.chance_levels(known).items()
+    }
+    normalised, left_out = chance_levels.normalise(records, levels)
+    if left_out:
+        cli.message(f"left out because no suite knows their chance level: {', '.join(left_out)}")
+    if not normalised and left_out:
+        raise UsageError("--normalised: no score has a known chance level")
+    return normalised
 
 
 def _is_too_wide(heads: Iterable[str]) -> bool:

@@ -13,56 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oellm.collect.pivots import pivot, pivot_table
+from oellm.collect.pivots.averages import Scope
 from oellm.collect.pivots.pivot import SCORE, PivotRequest
 from oellm.collect.pivots.pivot_table import Sheet, SheetStyle
 from oellm.core import tables
 from oellm.core.markup import ScoreCell
 from oellm.errors import UsageError
-from oellm.metrics.records import MetricRecord
 from oellm.metrics.selection import RecordSelection
 from support.golden_files import assert_golden
+from support.pivots import SHOWN, grid, objects, record, sheet
 from support.processes import Run, clean_environment
 from support.score_lines import LARGE, LINES, SMALL, line, metric, records
 from support.terminal import on_terminal
 
 TEXT = "".join(LINES)
-PLAIN, SHOWN = SheetStyle(for_people=False), SheetStyle(for_people=True)
-
-
-def sheet(
-    found: list[MetricRecord],
-    rows: str | None = None,
-    cols: str | None = None,
-    style: SheetStyle = PLAIN,
-) -> Sheet:
-    request = PivotRequest.parse(rows, cols, RecordSelection.parse({}, "", primary_only=False))
-    return pivot_table.make_sheet(pivot.make_matrix(iter(found), request), style)
-
-
-def record(model: str, task: str, value: float, **others: Any) -> MetricRecord:
-    usual: dict[str, Any] = {
-        "group": "",
-        "n_shot": 0,
-        "metric": "acc",
-        "filter": "none",
-        "eval_suite": "lm_eval",
-    }
-    usual |= {"model_path": model, "task": task, "value": value, "is_primary": True}
-    usual |= {"higher_is_better": True, "eval_id": f"{model} {task}"}
-    return MetricRecord(**{**usual, **others})
-
-
-def grid(found: Sheet) -> list[list[Any]]:
-    return [list(found.types), *map(list, found.rows)]
-
-
-def objects(found: Sheet) -> list[dict[str, Any]]:
-    return [dict(zip(found.types, row, strict=True)) for row in found.rows]
 
 
 @pytest.mark.parametrize("layout", [*tables.TABLES, "csv", "json"])
 def test_each_format_is_golden(layout: str) -> None:
-    style = SheetStyle(layout in tables.TABLES, with_stderr=True, with_average=True)
+    style = SheetStyle(layout in tables.TABLES, with_stderr=True, averages=Scope.ALL)
     found = sheet(records(LINES), style=style)
     stream = io.StringIO()
     tables.write_rows(found.rows, list(found.types), layout, stream)
@@ -227,31 +196,6 @@ def test_the_best_score_is_marked_if_the_direction_is_known() -> None:
 
 def best(cell: ScoreCell | None) -> bool:
     return cell is not None and cell.is_best
-
-
-def test_averages_cover_complete_columns_on_one_scale() -> None:
-    found = [
-        *(record(model, "arc", value) for model, value in (("a", 0.1), ("b", 0.2))),
-        *(record(model, "piqa", value) for model, value in (("a", 0.5), ("b", 0.25))),
-        *(record(model, "bleu", value) for model, value in (("a", 30), ("b", 20))),
-        *(record(model, "ppl", 0.5, higher_is_better=False) for model in "ab"),
-        *(record(model, "odd", 0.5, higher_is_better=None) for model in "ab"),
-        record("a", "mmlu", 0.5, aggregate="partial"),
-        record("b", "mmlu", 0.5, aggregate="reported"),
-        record("a", "boolq", 0.5),
-    ]
-    averaged = sheet(found, style=SheetStyle(for_people=False, with_average=True))
-    assert [one["average"] for one in objects(averaged)] == [0.3, 0.225]
-    assert averaged.notes == [
-        "average without ppl (0): lower is better",
-        "average without odd (0): unknown whether higher is better",
-        "average without mmlu (0): scores of groups from some of their tasks only",
-        "average without boolq (0): not every row has a score",
-        "average without bleu (0): its scale goes beyond 1, unlike that of others",
-    ]
-    none = sheet(found[-3:], style=SheetStyle(for_people=True, with_average=True))
-    assert [one["average"] for one in objects(none)] == [None, None]
-    assert none.notes[-1] == "no average: no column is suitable"
 
 
 def test_notes_name_groups_without_a_score() -> None:

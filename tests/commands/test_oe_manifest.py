@@ -240,7 +240,8 @@ def test_every_setting_of_the_schema_is_an_option_of_the_manual_and_tested_here(
     flags = [name for name, spec in schema.table("manifest").items() if spec.get("flag")]
     options = re.findall(r"^  --(\w+)(?:=|  |$)", oe_manifest.__doc__, re.MULTILINE)
     others = ["models", "tasks", "n_shot", "task_groups", "suites", "rows", "list", "eval_suite"]
-    others += ["checkpoints", "step_pattern", "skip_broken", "unchecked_tasks", "help", "version"]
+    others += ["checkpoints", "step_pattern", "skip_broken", "skip_unsupported"]
+    others += ["unchecked_tasks", "help", "version"]
     assert sorted(options) == sorted([*flags, *others])
     assert list(SETTINGS) == flags
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from oellm.collect import comparison
 from oellm.collect.pivots import pivot, pivot_table
+from oellm.collect.pivots.averages import Scope
 from oellm.collect.pivots.pivot import PivotRequest
 from oellm.collect.pivots.pivot_table import SheetStyle
 from oellm.core import schema, tables
@@ -57,7 +58,7 @@ def test_no_table_dies_of_odd_records(objects: list[dict[str, Any]]) -> None:
         pass
     else:
         for layout in (*tables.STREAMED, *tables.TABLES):
-            style = SheetStyle(layout in tables.TABLES, with_stderr=True, with_average=True)
+            style = SheetStyle(layout in tables.TABLES, with_stderr=True, averages=Scope.ALL)
             sheet = pivot_table.make_sheet(matrix, style)
             columns = list(sheet.types)
             tables.write_rows(sheet.rows, columns, layout, io.StringIO(), caption=sheet.caption)

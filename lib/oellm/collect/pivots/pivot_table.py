@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from oellm.collect.pivots.averages import AVERAGE, Average, Scope, make_averages
 from oellm.collect.pivots.pivot import AxisKey, MatrixAxis, ScoreMatrix, ValueNames
 from oellm.core.markup import ScoreCell
 from oellm.core.tables import Values
@@ -14,8 +15,7 @@ from oellm.metrics.columns import column_types
 from oellm.metrics.comparability import letter_footnotes
 from oellm.metrics.model_names import ModelName, describe_left_out, short_names
 from oellm.metrics.records import PARTIAL, MetricRecord
-
-_AVERAGE = "average"
+from oellm.tasks.suites import SuiteWeights
 
 
 class SheetStyle(NamedTuple):
@@ -24,11 +24,12 @@ class SheetStyle(NamedTuple):
     Attributes:
         for_people: short names of models, the best scores marked, and a score and its error in one
             cell; otherwise plain numbers, with errors in columns of their own.
+        averages: over what averages are taken; None for none.
     """
 
     for_people: bool
     with_stderr: bool = False
-    with_average: bool = False
+    averages: Scope | None = None
 
 
 class Sheet(NamedTuple):
@@ -47,8 +48,13 @@ class Sheet(NamedTuple):
     notes: list[str]
 
 
-def make_sheet(matrix: ScoreMatrix, style: SheetStyle) -> Sheet:
-    """Return a row for each row of the matrix: its names, its scores, and their average."""
+def make_sheet(
+    matrix: ScoreMatrix, style: SheetStyle, suites: SuiteWeights = MappingProxyType({})
+) -> Sheet:
+    """Return a row for each row of the matrix: its names, its scores, and their averages.
+
+    `suites` has the tasks of all suites, if averages are over suites.
+    """
     names = _short_names(matrix) if style.for_people else {}
     best = _best(matrix) if style.for_people else set()
     places = itertools.product(matrix.rows.keys, matrix.cols.keys)
@@ -77,9 +83,9 @@ def make_sheet(matrix: ScoreMatrix, style: SheetStyle) -> Sheet:
         if style.with_stderr:
             columns[_stderr_head(head)] = [cell.stderr if cell else None for cell in cells]
     notes: list[str] = []
-    if style.with_average:
-        averages, notes = _averages(matrix, heads)
-        columns[_AVERAGE] = _average_cells(averages) if style.for_people else averages
+    if style.averages:
+        averages, notes = make_averages(matrix, heads, style.averages, suites=suites)
+        columns |= _average_columns(averages, style, taken=columns)
     types |= dict.fromkeys(columns.keys() - types.keys(), "number")
     return Sheet(
         types={column: types[column] for column in columns},
@@ -97,18 +103,20 @@ def _row_columns(axis: MatrixAxis) -> list[str]:
 
 def _heads(axis: MatrixAxis, taken: Iterable[str], names: ValueNames) -> dict[AxisKey, str]:
     """Return a head for each column; all heads, and those of their errors, are distinct."""
-    used = {*taken, _AVERAGE}
+    used = {*taken, AVERAGE}
     distinguishing = axis.distinguishing_columns()
-    heads = {}
-    for key in axis.keys:
-        label = head = axis.label(key, distinguishing[key], names)
-        count = 1
-        while used & {head, _stderr_head(head)}:
-            count += 1
-            head = f"{label} #{count}"
-        used |= {head, _stderr_head(head)}
-        heads[key] = head
-    return heads
+    return {key: _free_head(axis.label(key, distinguishing[key], names), used) for key in axis.keys}
+
+
+def _free_head(label: str, used: set[str]) -> str:
+    """Return a label with a number if it, or the head of its errors, is used; it is used then."""
+    head = label
+    count = 1
+    while used & {head, _stderr_head(head)}:
+        count += 1
+        head = f"{label} #{count}"
+    used |= {head, _stderr_head(head)}
+    return head
 
 
 def _stderr_head(head: str) -> str:
@@ -156,48 +164,32 @@ def _best(matrix: ScoreMatrix) -> set[tuple[AxisKey, AxisKey]]:
     return best_cells
 
 
-def _averages(
-    matrix: ScoreMatrix, heads: Mapping[AxisKey, str]
-) -> tuple[list[float | None], list[str]]:
-    """Return the mean of each row, and notes on the columns that the mean leaves out."""
-    left_out: dict[str, list[str]] = {}
-    columns: dict[str, list[float]] = {}
-    for number, (line, head) in enumerate(zip(matrix.lines(), heads.values(), strict=True)):
-        cells = [matrix.cells[place] for place in line if place in matrix.cells]
-        is_mixed = number in matrix.mixed
-        if reason := _no_average_reason(cells, len(line), is_mixed=is_mixed):
-            left_out.setdefault(reason, []).append(head)
-        else:
-            columns[head] = [cell.value for cell in cells]
-    # A mean of shares and of scores out of 100 says nothing.
-    high = [head for head, values in columns.items() if max(map(abs, values)) > 1]
-    if len(high) < len(columns):
-        for head in high:
-            left_out.setdefault("its scale goes beyond 1, unlike that of others", []).append(head)
-            del columns[head]
-    notes = [f"average without {', '.join(names)}: {why}" for why, names in left_out.items()]
-    if not columns:
-        return [None] * len(matrix.rows.keys), [*notes, "no average: no column is suitable"]
-    return [math.fsum(row) / len(row) for row in zip(*columns.values(), strict=True)], notes
+def _average_columns(
+    averages: Iterable[Average], style: SheetStyle, taken: Iterable[str]
+) -> dict[str, list[Any]]:
+    """Return the columns of averages, by heads that are not taken."""
+    columns: dict[str, list[Any]] = {}
+    used = {*taken}
+    for average in averages:
+        head = _free_head(average.head, used)
+        if style.for_people:
+            columns[head] = _average_cells(average, style.with_stderr)
+            continue
+        columns[head] = list(average.values)
+        if style.with_stderr:
+            columns[_stderr_head(head)] = list(average.stderrs)
+    return columns
 
 
-def _no_average_reason(cells: Sequence[MetricRecord], expected: int, is_mixed: bool) -> str | None:
-    """Return why averages leave out a column, None if they do not."""
-    if len(cells) < expected:
-        return "not every row has a score"
-    if any(cell.aggregate == PARTIAL for cell in cells):
-        return "scores of groups from some of their tasks only"
-    if is_mixed:
-        return "its scores cannot be compared"
-    directions = {cell.higher_is_better for cell in cells}
-    if directions != {True}:
-        return "lower is better" if directions == {False} else "unknown whether higher is better"
-    return None
-
-
-def _average_cells(averages: Sequence[float | None]) -> list[ScoreCell | None]:
-    known = {mean for mean in averages if mean is not None}
+def _average_cells(average: Average, with_stderr: bool) -> list[ScoreCell | None]:
+    known = {mean for mean in average.values if mean is not None}
     return [
-        None if mean is None else ScoreCell(mean, is_best=len(known) > 1 and mean == max(known))
-        for mean in averages
+        None
+        if mean is None
+        else ScoreCell(
+            mean,
+            stderr=stderr if with_stderr else None,
+            is_best=len(known) > 1 and mean == max(known),
+        )
+        for mean, stderr in zip(average.values, average.stderrs, strict=True)
     ]
