@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sysconfig
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from support import man
 from support.fake_apptainer import FakeApptainer
 from support.processes import Run
-from support.wheels import build_wheel, install_wheel
+from support.wheels import add_dependencies, build_wheel, install_wheel
 
 pytestmark = pytest.mark.slow
 
@@ -23,9 +22,7 @@ def installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     # Without --wheel, build makes the sdist, and then the wheel from the sdist.
     options = ["--wheel"] if request.param == "tree" else []
     bin_directory = install_wheel(build_wheel(directory, *options), directory / "venv")
-    # Dependencies come from this environment. It is last on the path, so oellm does not.
-    (site,) = bin_directory.parent.glob("lib/python*/site-packages")
-    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    add_dependencies(bin_directory, extras=[])
     return bin_directory
 
 
