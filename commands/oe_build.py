@@ -148,6 +148,10 @@ def _options(arguments: cli.Arguments) -> Options:
     formats = (*tables.STREAMED, *tables.TABLES)
     layout = tables.choose_format(arguments["--format"], sys.stdout, formats, piped="jsonl")
     actions = [name for name in ("--list", "--verify", "--pull", "--push") if arguments[name]]
+    for name in ("--pull", "--push", "--dir", "--way", "--cluster"):
+        # Such as a variable of a script that is not set.
+        if arguments[name] == "":
+            raise UsageError(f"{name}: expected a value, got ''")
     if len(actions) > 1:
         raise UsageError(f"{' and '.join(actions)} exclude each other")
     if arguments["--force"] and actions and not arguments["--pull"]:

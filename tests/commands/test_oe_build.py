@@ -277,6 +277,7 @@ def test_several_images_are_built_at_once(yard: Yard) -> None:
         (["one.def", "--arg=WORD=https://me:geheim77@host/"], "--arg: WORD: expected no token and"),
         (["one.def", "--format=yaml"], "--format: expected one of csv, jsonl, json, table, "),
         (["one.def", "sub/one.def"], "/"),
+        (["one.def", "--pull="], "--pull: expected a value, got ''"),
         (["--list", "--verify"], "--list and --verify exclude each other"),
         (["one.def", "--manifest=m.csv"], "--manifest: only --verify looks up its tasks"),
         (["one.def", "--jobs=0"], "--jobs: expected a positive integer, got '0'"),
@@ -379,6 +380,12 @@ def test_a_table_fits_the_terminal(yard: Yard, tmp_path: Path) -> None:
     # What is for a file is whole.
     words += ["--format=markdown", str(yard.directory / "one.def")]
     assert "…" not in on_terminal(*words, env=env, width=80).stdout
+
+
+def test_one_definition_with_several_spellings_is_one(yard: Yard) -> None:
+    path = yard.define("one")
+    (record,) = yard.records("--list", "one.def", "./one.def", str(path))
+    assert record["name"] == "one"
 
 
 def test_an_image_whose_place_is_taken_is_not_built(yard: Yard, tmp_path: Path) -> None:

@@ -137,7 +137,9 @@ class ImageCollection:
 
     def targets(self, names: Sequence[str], arguments: Mapping[str, str]) -> list[ImageTarget]:
         """Return the images of definitions; raises UsageError for names that none has."""
-        definitions = [find_definition(name, self._containers) for name in dict.fromkeys(names)]
+        found = [find_definition(name, self._containers) for name in names]
+        # One definition may have several spellings.
+        definitions = list({(each.path, each.name): each for each in found}.values())
         by_name = {definition.name: definition for definition in definitions}
         for definition in definitions:
             if (other := by_name[definition.name]) is not definition:
