@@ -415,6 +415,8 @@ def test_the_hub_and_the_token(doctor: Doctor, address: str) -> None:
     found = doctor(env={"HF_ENDPOINT": "http://127.0.0.1:9"})
     assert found.state("hub") == "warning"
     assert "does not answer" in found.text("hub")
+    for token in ("hf_a\nb", "hf_ł"):
+        assert "has letters that no request can have" in doctor(env={"HF_TOKEN": token}).text("hub")
     found = doctor(env={"HF_ENDPOINT": "http://[bad"})
     assert "HF_ENDPOINT: expected http://… or https://…, got 'http://[bad'" in found.text("hub")
     assert "not asked: HF_HUB_OFFLINE" in doctor(env={"HF_HUB_OFFLINE": "Yes"}).text("hub")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.client
 import ipaddress
+import re
 import ssl
 import string
 import urllib.error
@@ -116,6 +117,10 @@ def send(
     require_secure(url, insecure=insecure)
     request = urllib.request.Request(url, data=body, headers=dict(headers or {}), method=method)  # noqa: S310
     for name, value in (secrets or {}).items():
+        if not re.fullmatch(r"[\x20-\x7e\xa0-\xff]*", value):
+            raise TransferError(
+                f"{label}: the token or password has letters that no request can have: log in again"
+            )
         request.add_unredirected_header(name, value)
     # A proxy cannot reach this machine.
     proxies: dict[str, str] | None = {} if is_loopback(urlsplit(url).netloc) else None
