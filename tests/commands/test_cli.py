@@ -138,7 +138,8 @@ def test_a_message_says_what_does_not_match_the_usage(
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_no_command_takes_abbreviations_or_one_option_twice(run: Run, script: str) -> None:
-    usage, _, options = manual(script).partition("Options:\n")
+    head, _, options = manual(script).partition("Options:\n")
+    usage = head.partition("\n\nExamples:")[0]
     # Options that may be repeated are in the usage. A switch serves if no other takes a value.
     valued = [name for name in re.findall(r"^  (--\w+)=", options, re.M) if name not in usage]
     switches = re.findall(r"^  (--\w+) ", options, re.M)
