@@ -116,6 +116,13 @@ def test_what_follows_from_a_choice_changes_with_it(run: Run, site: Any) -> None
     assert cpus["images"]["lm_eval"] == "lm_eval-cpu.sif"
 
 
+def test_without_gpus_there_are_images_for_cpus(run: Run, site: Any) -> None:
+    entry = proposed(run, site("lumi-23.02"), "--set=gpus_per_node=0")
+    assert entry["gpus_per_node"] == 0
+    assert entry["images"]["lm_eval"] == "lm_eval-cpu.sif"
+    assert not {"container_args", "gpu_gres", "cpus_per_gpu"} & entry.keys()
+
+
 def test_without_containers_there_are_no_images_but_a_virtual_environment(
     run: Run, site: Any
 ) -> None:

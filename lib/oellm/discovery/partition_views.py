@@ -33,6 +33,12 @@ class PartitionView:
         """Return a partition of which nothing but the name is known."""
         return cls(PartitionRules({"PartitionName": name}), ())
 
+    def without_gpus(self) -> PartitionView:
+        """Return the partition as somebody sees it who uses none of its GPUs."""
+        values = {key: value for key, value in self.rules.values.items() if key != "TRES"}
+        groups = tuple(group._replace(gpus=[]) for group in self.groups)
+        return PartitionView(PartitionRules(values), groups)
+
     @property
     def name(self) -> str:
         """Return its name."""

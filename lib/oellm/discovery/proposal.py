@@ -85,6 +85,8 @@ def propose(machine: Machine, name: str, decided: Mapping[str, Any]) -> Proposal
     found = _propose_partitions(machine, decided)
     partition = decided.get("partition") or next((each.value for each in found), None)
     view = machine.view(partition) or PartitionView.unknown(str(partition or ""))
+    if decided.get("gpus_per_node") == 0:
+        view = view.without_gpus()
     account = propose_account(machine, view, decided)
     charged = _chosen("account", account, decided)
     qos = propose_qos(machine, view, account=charged, decided=decided)
