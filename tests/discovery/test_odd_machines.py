@@ -16,7 +16,8 @@ from oellm.discovery.proposal import Proposal, propose
 from oellm.discovery.proposed_setting import ProposedSetting
 from oellm.discovery.slurm_facts import ask_facts
 from oellm.discovery.storage import Storage
-from oellm.errors import OellmError
+from oellm.errors import MachineError, OellmError
+from oellm.slurm.commands import call_slurm
 from support.recorded_slurm import RECORDED, SITES
 
 Answers = dict[str, str]
@@ -30,6 +31,8 @@ def machine(answers: Answers, **environ: str) -> Machine:
     """Return a machine whose commands give these answers, by the names of the recorded files."""
 
     def ask(command: Sequence[str]) -> str:
+        # What Linux allows.
+        assert max(map(len, command)) < 2**17
         found = [answers[word] for word in command if word in answers]
         if not found:
             raise OellmError(f"{command[0]} failed")
@@ -60,6 +63,17 @@ def test_a_cluster_without_gpus_gets_jobs_without_gpus() -> None:
     assert "no partition has GPUs" in found["partition"].origin
     assert found["images"].value["lm_eval"] == "lm_eval-cpu.sif"
     assert not {"cpu_partition", "container_args", "cpus_per_gpu"} & set(found)
+
+
+def test_a_large_machine_whose_nodes_are_all_different() -> None:
+    answers = recorded("leonardo-23.11")
+    line = (
+        "boost_usr_prod|boost_usr_prod|1-00:00:00|up|1|32|494000|gpu:a100:4|mix|rack{0}|l{0:05}\n"
+    )
+    answers["sinfo"] = "".join(line.format(number) for number in range(30_000))
+    found = settings(propose(machine(answers), "x", {}))
+    assert (found["partition"].value, found["gpus_per_node"].value) == ("boost_usr_prod", 4)
+    assert found["cpus_per_gpu"].value == 8
 
 
 def test_the_only_partition_is_taken_whatever_its_name() -> None:
@@ -166,3 +180,11 @@ def test_damaged_answers_still_lead_to_valid_settings(site: str) -> None:
         proposal = propose(machine(answers), "x", {})
         for key, value in proposal.entry().items():
             check_setting(key, value, f"{site} {seed}")
+
+
+def test_a_command_that_cannot_be_run_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "sinfo"
+    program.write_text("no program")
+    program.chmod(0o755)
+    with pytest.raises(MachineError, match="sinfo cannot be run: Exec format error"):
+        call_slurm([str(program)])

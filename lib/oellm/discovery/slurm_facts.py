@@ -29,6 +29,8 @@ T = TypeVar("T")
 
 # Somebody waits for the answers, and a Slurm that works answers within seconds.
 _TIMEOUT_S = 20.0
+# Nodes of which details are asked, those of the largest groups: a command line has an end.
+_MOST_EXAMPLES = 200
 
 
 @dataclass
@@ -102,7 +104,10 @@ def ask_facts(user: str, ask: Ask = ask_briefly) -> SlurmFacts:
         nodes = pool.submit(interview.attempt, ask_nodes, [])
     facts = SlurmFacts(configuration.result(), partitions.result(), nodes.result())
     facts.failures = interview.failures
-    examples = list(dict.fromkeys(group.first_node for group in facts.nodes if group.first_node))
+    # If each node has features of its own, no two are alike.
+    groups = sorted(facts.nodes, key=lambda group: -group.nodes)
+    names = dict.fromkeys(group.first_node for group in groups if group.first_node)
+    examples = list(names)[:_MOST_EXAMPLES]
     if examples:
         facts.details = interview.attempt(lambda ask: ask_node_details(examples, ask), {})
     if facts.has_accounting is not False:

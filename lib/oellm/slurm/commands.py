@@ -65,6 +65,8 @@ def call_slurm(command: Sequence[str], timeout_s: float = _TIMEOUT_S) -> str:
         )
     except FileNotFoundError:
         raise MachineError(f"{command[0]} is not on PATH: is this a Slurm login node?") from None
+    except OSError as error:
+        raise MachineError(f"{command[0]} cannot be run: {error.strerror}") from None
     except subprocess.TimeoutExpired:
         raise SlurmUnavailableError(
             f"{command[0]} did not answer within {timeout_s:.0f} s"
