@@ -75,7 +75,7 @@ Examples:
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oellm import cli
@@ -174,9 +174,16 @@ def _explain(options: Options, cluster: Cluster) -> None:
             cli.message(line)
         layout = "table" if sys.stdout.isatty() else "csv"
         columns = list(schema.table("estimate"))
-        rows = tables.select_values(spool.estimates(plan.places), columns)
+        rows: Iterable[tables.Values]
+        rows, left_out = tables.select_values(spool.estimates(plan.places), columns), ""
+        if layout == "table":
+            from oellm.collect.record_source import shorten_models
+
+            rows, left_out = shorten_models(rows, columns)
         spare = schema.spare_columns("estimate")
         tables.write_rows(rows, columns, layout=layout, stream=sys.stdout, spare=spare)
+    if left_out:
+        cli.message(left_out)
 
 
 def _render(options: Options, cluster: Cluster) -> None:

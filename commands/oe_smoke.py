@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from oellm import cli
@@ -104,8 +104,15 @@ def _oe_smoke(arguments: cli.Arguments) -> int:
     if status != ExitStatus.DONE:
         return status
     columns = list(schema.table("smoke"))
-    rows = tables.select_fields(outcomes, columns)
-    tables.write_rows(rows, columns, layout=options.layout, stream=sys.stdout)
+    rows: Iterable[tables.Values]
+    rows, left_out = tables.select_fields(outcomes, columns), ""
+    if options.layout == "table":
+        from oellm.collect.record_source import shorten_models
+
+        rows, left_out = shorten_models(rows, columns)
+    tables.write_rows(rows, columns, layout=options.layout, stream=sys.stdout, spare=["eval_id"])
+    if left_out:
+        cli.message(left_out)
     failed = sum(outcome.status != "ok" for outcome in outcomes)
     if failed:
         cli.message(f"{failed} of {len(outcomes)} rows failed; the run stays: {run.path}")

@@ -11,6 +11,7 @@ import pytest
 
 from support.environments import idle_venv
 from support.golden_run import make_run
+from support.model_directories import write_model
 from support.processes import Run, clean_environment, rows_of
 from support.submitting import HEADER, FakeSlurm, finish, jobs
 from support.terminal import lines_on_terminal, on_terminal
@@ -81,6 +82,22 @@ def test_oe_render_names_the_run_directory_and_the_next_command(tmp_path: Path) 
     (run_dir,) = (tmp_path / "a b").glob("*/2*")
     assert done.stdout == f"'{run_dir}'\n"
     assert done.stderr.splitlines()[-1] == f"next: oe-submit '{run_dir}'"
+
+
+def test_the_estimates_of_rows_fit_however_long_the_paths_of_models_are(tmp_path: Path) -> None:
+    names = ["iter_0001000", "iter_0002000"]
+    for name in names:
+        write_model(tmp_path / "a/very/long/way/to/the/experiment" / name)
+    rows = [f"{tmp_path}/a/very/long/way/to/the/experiment/{name},hellaswag,5\n" for name in names]
+    (tmp_path / "rows.csv").write_text(HEADER + "".join(rows))
+    done = on_terminal(
+        *("oe-render", "--explain", "--cluster=local", tmp_path / "rows.csv"),
+        env=clean_environment(tmp_path),
+    )
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [name for name in names if any(name in line for line in lines)] == names
+    assert "names of models lack what all models share" in done.stderr
 
 
 def test_the_list_of_runs_fits_and_tells_them_apart(
