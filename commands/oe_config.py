@@ -27,8 +27,8 @@ On a terminal you can change each of them before it is written. With FILE (or
 changed.
 
 The entry goes into $OELLM_CONFIG, else $XDG_CONFIG_HOME/oellm/clusters.json,
-else ~/.config/oellm/clusters.json, beside what is in it. A file that is no
-JSON stays as it is. So does the file if oe-detect would not accept the new
+else ~/.config/oellm/clusters.json, beside what is in it. A file that is
+not JSON stays as it is. So does the file if oe-detect would not accept the new
 entry.
 
 Without a terminal --yes is needed. An entry of the same name is replaced only
@@ -44,6 +44,7 @@ Exit status: 0 written, 1 nothing was written or a setting must be filled in,
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,7 @@ def _config(arguments: cli.Arguments) -> int:
     if problem := host_problem(written, proposal.name, os.environ):
         cli.message(problem)
     _print_entry(proposal, written)
-    return _report_open(proposal)
+    return _report_open(proposal, arguments["--set"])
 
 
 def _proposer(path: str | None, name: str | None, clusters: OwnClusters) -> Propose:
@@ -182,12 +183,13 @@ def _print_entry(proposal: Proposal, clusters: OwnClusters) -> None:
         sys.stdout.write(format_entry(proposal.name, proposal.entry()))
 
 
-def _report_open(proposal: Proposal) -> int:
-    """Say what must still be filled in; return the exit status."""
+def _report_open(proposal: Proposal, chosen: Sequence[str]) -> int:
+    """Say what must still be filled in, beside what was chosen; return the exit status."""
+    options = "".join(f"{shlex.quote(f'--set={text}')} " for text in chosen)
     for setting in proposal.open_settings():
         cli.message(
             f"{setting.key} must be filled in, {setting.origin}: "
-            f"oe-config --force --set={setting.key}=…"
+            f"oe-config --force {options}--set={setting.key}=…"
         )
     return ExitStatus.FAILED if proposal.open_settings() else ExitStatus.DONE
 

@@ -170,6 +170,9 @@ def test_what_must_be_filled_in_is_said_and_costs_the_status(run: Run, tmp_path:
     assert "account must be filled in" in done.stderr
     assert "oe-config --force --set=account=…" in done.stderr
     assert "account" not in own_file(node)["clusters"]["my-jupiter"]
+    # What was chosen before would be proposed anew.
+    done = run("oe-config", "--yes", "--force", "--set=mem=8G", env=node.env, status=1)
+    assert "oe-config --force --set=mem=8G --set=account=…" in done.stderr
     run("oe-config", "--yes", "--force", "--set=account=a42", env=node.env)
     assert own_file(node)["clusters"]["my-jupiter"]["account"] == "a42"
 
