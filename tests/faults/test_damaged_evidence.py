@@ -23,7 +23,7 @@ def test_a_damaged_file_is_named_once(
     ids = [line.split(",")[-2] for line in (run_dir / "jobs.csv").read_text().splitlines()[1:]]
     for path in (
         *(run_dir / "progress" / f"{shard}.json" for shard in (0, 1)),
-        run_dir / "failures" / f"{ids[0]}.json",
+        *(run_dir / "failures" / f"{ids[0]}.json", run_dir / "results" / f"{ids[1]}.json"),
     ):
         path.parent.mkdir(exist_ok=True)
         path.write_text(content)
@@ -33,6 +33,7 @@ def test_a_damaged_file_is_named_once(
     assert done.stderr.splitlines() == [
         f"oe-status: {run_dir}/progress/0.json and 1 more: damaged: "
         "what their workers did is not known",
+        f"oe-status: {run_dir}/results/{ids[1]}.json: damaged: these rows have no result",
         f"oe-status: {run_dir}/failures/{ids[0]}.json: damaged: why these rows failed is not known",
     ]
 

@@ -25,7 +25,7 @@ from oellm.runs.heartbeat import Heartbeat, read_heartbeats
 from oellm.runs.result_file import Result, read_record
 from oellm.runs.result_record import ResultRecord
 from oellm.runs.result_store import RecordedFailure, ResultStore
-from oellm.runs.run_directory import FAILURES, PROGRESS, Run
+from oellm.runs.run_directory import FAILURES, PROGRESS, RESULTS, Run
 from oellm.runs.run_record import SHARD_COLUMNS
 from oellm.runs.shard_jobs import ShardJob, newest_jobs, read_log_end
 from oellm.slurm.job_states import ACTIVE, ArrayTask, JobState, ask_accounting
@@ -201,6 +201,7 @@ class Observer:
     def _find_valid(self) -> None:
         names = self._store.result_names()
         before, self._valid = self._valid, {}
+        damaged = []
         for row in self._rows:
             eval_id = row["eval_id"]
             if f"{eval_id}.json" in names:
@@ -210,6 +211,10 @@ class Observer:
                 if origin is not None:
                     # Rows of one model and task share it.
                     self._valid[eval_id] = self._origins.setdefault(origin, origin)
+                # oe-submit may have set a result aside just now.
+                elif os.path.lexists(self._store.result_path(eval_id)):
+                    damaged.append(f"{eval_id}.json")
+        self._tell_damaged(self._path / RESULTS, damaged, "these rows have no result")
 
     def _read_result(self, row: Row) -> ResultOrigin | None:
         """Return what the result of a row was computed from; None if there is no valid one."""
