@@ -151,6 +151,15 @@ def test_names_of_accounts_in_other_letters_than_slurm_keeps_them(doctor: Doctor
     assert doctor().wrong() == []
 
 
+def test_what_slurm_does_not_tell_is_not_known(doctor: Doctor) -> None:
+    doctor.slurm.says("associations", "a42|||||\n")
+    doctor.slurm.says("partitions", "")
+    doctor.settings |= {"partition": None, "account": "a42", "qos": "long"}
+    found = doctor()
+    assert found.text("qos") == "long is set; which ones you may use is not known -> "
+    assert found.text("partition").endswith("-> --set=partition=…; ask the site which there are")
+
+
 def test_a_list_of_partitions(doctor: Doctor) -> None:
     doctor.settings["partition"] = "gpu,cpu"
     found = doctor()

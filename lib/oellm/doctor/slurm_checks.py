@@ -156,7 +156,9 @@ class SlurmChecks:
                 each for each in associations if not account or is_among(account, [each.account])
             ]
             known = sorted({name for each in ours for name in each.qos_names()})
-            if known and not is_among(qos, known):
+            if not known:
+                yield found_ok("qos", f"{qos} is set; which ones you may use is not known")
+            elif not is_among(qos, known):
                 yield found_wrong("qos", f"you may not use QOS {qos}", _set("qos", known))
             else:
                 yield found_ok("qos", f"{qos} is one of yours")
@@ -231,4 +233,5 @@ def _names(partitions: Iterable[PartitionRules]) -> list[str]:
 
 
 def _set(key: str, known: Iterable[str]) -> str:
-    return f"--set={key}=…, one of {', '.join(known)}"
+    shown = ", ".join(known)
+    return f"--set={key}=…" + (f", one of {shown}" if shown else "; ask the site which there are")
