@@ -85,7 +85,7 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> tuple[str, str]:
 
 
 @pytest.fixture
-def user(tmp_path: Path, hub: Hub, slurm_conf: Path) -> Iterator[NewUser]:
+def user(tmp_path: Path, hub: Hub, slurm_conf: Path, image: Path) -> Iterator[NewUser]:
     code_rows.serve_human_eval(hub, tmp_path / "human_eval")
     serve_code_metric(hub, tmp_path / "served")
     hub.add_model("acme/tiny", reciting_model())
