@@ -95,7 +95,7 @@ def test_the_rest_of_the_file_stays_as_it_is(run: Run, node: LoginNode, tmp_path
     ("content", "message"),
     [
         ('{\n  // mine\n  "clusters": {}}', "2:3: expected JSON: "),
-        ('{"clusters": {"a": {}, "a": {}}}', " an object has the key 'a' twice"),
+        ('{"clusters": {"a": {}, "a": {}}}', " clusters: an object has the key 'a' twice"),
         ('{"cluster": {}}', " unknown key 'cluster', did you mean clusters?"),
         ('{"clusters": []}', " clusters: expected an object, got []"),
         ('{"defaults": {"acount": "x"}}', " defaults: unknown setting 'acount', did you mean "),
