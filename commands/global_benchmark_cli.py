@@ -1,4 +1,4 @@
-"""global-benchmark: Global Benchmarks, with its configuration and its results.
+r"""global-benchmark: Global Benchmarks, with its configuration and its results.
 
 Usage:
   global-benchmark config [--force]
@@ -16,7 +16,7 @@ Options:
   --definitions=NAME      Images to build: llm_evaluation_harness,
                           big_code_bench, big_code_evaluation_harness, or the
                           name of a definition of oe-build.
-  --pull=SOURCE           Pull the images, as oe-build does: an address, such as
+  --pull=SOURCE           Pull the images, as oe-build does, such as
                           oras://HOST/REPOSITORY/{name}:TAG.
   --arg=NAME=VALUE        A build argument, as for oe-build.
   --model=MODEL           The model: a name on the hub, or a path, of this
