@@ -267,7 +267,7 @@ def test_a_bad_variable_is_refused(tmp_path: Path, variables: dict[str, str], me
         (b'{"clusters": []}', "mine.json: clusters: expected an object, got []"),
         (
             b'{"clusters": {"local": {"mem": "1G", "mem": "2G"}}}',
-            "mine.json: an object has the key 'mem' twice",
+            "mine.json: clusters.local: an object has the key 'mem' twice",
         ),
         (b'{"defaults": 1}', "mine.json: defaults: expected an object, got 1"),
         (
