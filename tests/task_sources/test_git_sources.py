@@ -120,6 +120,11 @@ def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
         fetcher(environ).pin(f"{at}{commit}")
     monkeypatch.undo()
     assert fetcher(environ).pin(f"{at}refs/heads/both")
+    # Nobody is asked for a password, and the reason is what ssh says.
+    ssh = "f() { echo 'Warning: x\n\nPermission denied (publickey).' >&2; exit 255; }; f"
+    monkeypatch.setenv("GIT_SSH_COMMAND", ssh)
+    with pytest.raises(SourceError, match=r"git says: Permission denied \(publickey\)"):
+        fetcher(environ).pin("git+ssh://git@127.0.0.1/r@main")
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(SourceError, match="git is not on PATH of this machine"):
         fetcher(environ).pin(f"{at}main")

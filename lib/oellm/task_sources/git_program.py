@@ -119,6 +119,7 @@ def _explain(url: str, status: int, said: str) -> GitError:
     if any(words in said for words in _SILENCE):
         reason = next(line for line in lines if any(words in line for words in _SILENCE))
         return GitError(f"{url} cannot be reached: {reason}", said, is_unreachable=True)
-    told = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))] or lines
+    # What ssh or a credential helper says comes before what git makes of it.
+    told = [line for line in lines if not line.lower().startswith(("warning:", "hint:"))]
     reason = told[0] if told else f"it ended with status {status}"
     return GitError(f"{url}: git says: {reason}", said)
