@@ -57,13 +57,10 @@ def test_rows_get_the_commit_of_their_sources_and_need_no_remote_then(
     assert sources_of(cut_off) == [commit]
     remote.path.rename(tmp_path / "gone")
     assert cut_off.fetch(fetched.stdout, "--check").stderr.endswith("2 of 2 rows can start\n")
-    # The name is looked up in the cached tree now.
-    wrong = cut_off.run(
-        *("oe-manifest", f"--models={model}", "--tasks=qq0", f"--include_path={pinned}"),
-        env=cut_off.environment,
-        status=2,
-    )
-    assert "no task, group or tag 'qq0', did you mean q0?" in wrong.stderr
+    # Names are looked up in the cached tree now.
+    (own / "q0.yaml").write_text("task: q0\n")
+    wrong = cut_off.run(*arguments, f"--include_path={pinned}", env=cut_off.environment, status=2)
+    assert f"oe-manifest: --include_path: {own}/q0.yaml:1 and {cut_off.hf_home}" in wrong.stderr
 
 
 @pytest.mark.slow
