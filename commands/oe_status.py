@@ -14,9 +14,9 @@ Options:
                    or of a row (its eval_id, or the beginning of it). A number
                    of up to seven digits is a shard.
   --lines=N        Lines of the log that --log prints. [default: 40]
-  --name=PATTERN   List only runs whose name, or directory, is called so. This
-                   and the next options are for the list. Patterns are those of
-                   the shell; quote them.
+  --name=PATTERN   List only runs whose name or directory fits the pattern.
+                   This and the next options are for the list. Patterns are
+                   those of the shell; quote them.
   --model=PATTERN  List only runs with a row of such a model: its model_path,
                    or the end of it after a slash, matches.
   --task=PATTERN   Likewise, with such a task; with both, a row that has both.

@@ -89,7 +89,7 @@ def check_sandbox(cluster: Cluster, image: Path | None) -> Iterator[Diagnosis]:
         layers = find_layers(cluster, image)
     except (MachineError, UsageError, OSError) as error:
         text = str(error).partition("; mend that")[0]
-        remedy = "only rows whose answers are programs need it; docs/SECURITY.md says what"
+        remedy = "only rows whose answers are programs need it: oellm docs security"
         yield found_doubtful("sandbox", text, remedy)
         return
     if layers.missing:
