@@ -35,6 +35,8 @@ from oellm.runs.run_record import Array, Shard
 
 ENTRY = "oellm.doctor.node_probe"
 FINDINGS = "findings"
+# What the name of a script ends with in FINDINGS after it has ended, whatever came of it.
+ENDED = ".ended"
 # The scripts of a worker in the environment of models, and of one that starts containers itself.
 INSIDE, OUTSIDE = "inside.sbatch", "outside.sbatch"
 JOB = "job.sbatch"
@@ -153,9 +155,11 @@ def _join(names: Iterable[str], first: str) -> str:
         "#!/bin/bash",
         f"# Written by oe-doctor {__version__}: what the jobs of a run would start, one by one.",
         *asked,
-        *(f'bash "$2/{name}" "$@" </dev/null >"$2/{LOGS}/{name}.log" 2>&1' for name in names),
-        "exit 0",
     ]
+    for name in names:
+        lines.append(f'bash "$2/{name}" "$@" </dev/null >"$2/{LOGS}/{name}.log" 2>&1')
+        lines.append(f': >"$2/{FINDINGS}/{name}{ENDED}"')
+    lines.append("exit 0")
     return "".join(f"{line}\n" for line in lines)
 
 

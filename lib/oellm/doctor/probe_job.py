@@ -19,7 +19,7 @@ from oellm.core.processes.children import signal_at_parents_end
 from oellm.core.processes.stop_signals import catch_signals
 from oellm.core.regular_files import read_regular
 from oellm.doctor.diagnoses import MEND_THAT, Diagnosis, Health, found_ok, found_wrong
-from oellm.doctor.probe_directory import FINDINGS, JOB, probe_directory
+from oellm.doctor.probe_directory import ENDED, FINDINGS, JOB, probe_directory
 from oellm.errors import OellmError
 from oellm.runs.run_directory import LOGS, Run
 from oellm.runs.shard_jobs import read_log_end
@@ -227,7 +227,11 @@ def _read_findings(
     told: set[Diagnosis] = set()
     for shard in run.shards:
         content = _read(run, shard.index)
-        while content is None and time.monotonic() < deadline:
+        ended = run.path / FINDINGS / f"{run.arrays[shard.array].script}{ENDED}"
+        is_last = False
+        while content is None and not is_last and time.monotonic() < deadline:
+            # What a worker has written was there before this file.
+            is_last = ended.exists()
             time.sleep(0.5)
             os.listdir(run.path / FINDINGS)
             content = _read(run, shard.index)
