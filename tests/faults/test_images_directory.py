@@ -58,7 +58,8 @@ def test_nothing_that_others_have_planted_is_waited_for_written_or_believed(
     assert states["two"]["reason"] == states["three"]["reason"] == "not recorded"
     built = run_in_time(*command, *names, env=env, cwd=tmp_path)
     statuses = {line["name"]: line["status"] for line in map(json.loads, built.stdout.splitlines())}
-    assert statuses == {"one": "failed" if is_linked else "built", "two": "built", "three": "built"}
+    assert set(statuses.values()) == {"built"}
     assert (images / "precious").read_text() == "precious"
-    assert not list((tmp_path / "home").glob("bundle"))
-    assert all((images / f"{name}.sif").is_file() for name in ("two", "three"))
+    # A planted link is not followed: the build makes another directory.
+    assert not list((tmp_path / "home").glob("*"))
+    assert all((images / f"{name}.sif").is_file() for name in statuses)
