@@ -28,6 +28,9 @@ hypothesis.settings.load_profile("oellm")
 
 # A shell starts background jobs with SIGINT ignored, which the commands under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    # nohup has it ignored. A handler, too, keeps this process; commands do not inherit it.
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.hookimpl(optionalhook=True)
