@@ -1,4 +1,4 @@
-"""Fixtures of the tests of oe-fetch."""
+"""Fixtures of the tests of commands: places in which they run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from support.build_yard import Yard
+from support.doctor import Doctor
 from support.fetching import Account
 from support.hub import Hub
 from support.hub_content import write_task
 from support.processes import Run
+from support.submitting import FakeSlurm
 
 
 @pytest.fixture
@@ -28,3 +31,15 @@ def cut_off(run: Run, tmp_path: Path) -> Account:
 def tasks(tmp_path: Path) -> Path:
     """Return a directory with the task quiz, whose data are local."""
     return write_task(tmp_path / "tasks", "quiz")
+
+
+@pytest.fixture
+def yard(run: Run, tmp_path: Path) -> Yard:
+    """Return a place where oe-build builds."""
+    return Yard(run, tmp_path)
+
+
+@pytest.fixture
+def doctor(run: Run, tmp_path: Path, slurm: FakeSlurm) -> Doctor:
+    """Return a cluster of which nothing is wrong, for oe-doctor."""
+    return Doctor(run, tmp_path, slurm)

@@ -14,14 +14,8 @@ from oellm.clusters.cluster import resolve_cluster
 from oellm.doctor.probe_directory import probe_directory
 from oellm.doctor.probe_job import run_probe_job
 from support.doctor import Doctor, read_found
-from support.processes import BIN, Run, clean_environment
-from support.submitting import FakeSlurm
+from support.processes import BIN, clean_environment
 from support.waiting import wait_until
-
-
-@pytest.fixture
-def doctor(run: Run, tmp_path: Path, slurm: FakeSlurm) -> Doctor:
-    return Doctor(run, tmp_path, slurm)
 
 
 def start_job(doctor: Doctor, home: Path, *before: str) -> subprocess.Popen[str]:

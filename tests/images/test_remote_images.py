@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import http.client
 import http.server
-import json
-import random
-import re
 import ssl
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,99 +15,13 @@ import pytest
 from oellm.core.retry import Backoff
 from oellm.hub.repository_files import HubFileError
 from oellm.images import downloads, web_requests
-from oellm.images.downloads import RemoteImage, WrongDigestError, download_image
-from oellm.images.image_sources import HubImage, RegistryImage, WebImage
-from oellm.images.registry import ImageLayer, NotAnImageFileError, Registry
+from oellm.images.downloads import WrongDigestError
+from oellm.images.image_sources import HubImage, WebImage
 from oellm.images.remote_images import find_remote_image
 from oellm.images.web_requests import SilentServerError, TransferError, send
 from support.hub import Fault, Hub
+from support.image_servers import CONTENT, DIGEST, Site, pull, web
 from support.relays import Relay
-
-CONTENT = random.Random(2).randbytes(1_000_000)
-DIGEST = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Site:
-    """A web server: each path has a status, headers and a body; it notes what it is asked."""
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        self.answers: dict[str, tuple[int, dict[str, str], bytes]] = {}
-        self.asked: list[tuple[str, str]] = []
-        self.methods: list[str] = []
-        # Paths that only who has this Authorization header gets.
-        self.closed: dict[str, str] = {}
-        # How often the answer for a path ends in its midst.
-        self.cuts: dict[str, int] = {}
-        site = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_HEAD(self) -> None:
-                self.do_GET()
-
-            def do_POST(self) -> None:
-                self.do_GET()
-
-            def do_GET(self) -> None:
-                site.methods.append(self.command)
-                site.asked.append((self.path, self.headers.get("Authorization", "")))
-                path = self.path.partition("?")[0]
-                status, headers, body = site.answers.get(path, (404, {}, b""))
-                wanted = site.closed.get(path)
-                if wanted and self.headers.get("Authorization") != wanted:
-                    challenge = f'Bearer realm="http://{site.host}/token",service="s",scope="pull"'
-                    status, headers, body = 401, {"WWW-Authenticate": challenge}, b""
-                self.send_response(status)
-                for name, value in {"Content-Length": str(len(body)), **headers}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if status == 200 and site.cuts.get(path):
-                    site.cuts[path] -= 1
-                    body = body[: len(body) // 2]
-                    self.close_connection = True
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        if context:
-            listener = self._server.socket
-            self._server.socket = context.wrap_socket(listener, server_side=True)
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-
-
-@pytest.fixture
-def sites() -> Iterator[tuple[Site, Site]]:
-    both = (Site(), Site())
-    yield both
-    for site in both:
-        site.stop()
-
-
-@pytest.fixture
-def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    quick = Backoff(total_s=0.5, first_s=0.05, longest_s=0.1)
-    monkeypatch.setattr(downloads, "_BACKOFF", quick)
-    return []
-
-
-def pull(remote: RemoteImage, directory: Path, said: list[str]) -> bytes:
-    return download_image(
-        remote, directory / "suite.sif", log=said.append, status=None
-    ).read_bytes()
-
-
-def web(host: str, digest: str = DIGEST) -> RemoteImage:
-    source = WebImage(f"http://{host}/suite.sif", digest)
-    return find_remote_image(source, {}, lambda _: None, insecure=False)
 
 
 def test_a_server_that_sends_all_again_is_understood(
@@ -203,56 +111,6 @@ def test_a_silent_server_is_not_waited_for(tmp_path: Path, said: list[str]) -> N
     with pytest.raises(SilentServerError, match="refused"):
         pull(web("127.0.0.1:9"), tmp_path, said)
     assert said == []
-
-
-def test_a_token_goes_to_its_registry_alone(
-    sites: tuple[Site, Site], tmp_path: Path, said: list[str]
-) -> None:
-    site, store = sites
-    layer = {"mediaType": "application/vnd.sylabs.sif.layer.v1.sif", "size": len(CONTENT)}
-    manifest = json.dumps({"layers": [layer | {"digest": f"sha256:{DIGEST}"}]}).encode()
-    site.answers["/token"] = (200, {}, b'{"token": "t0ken"}')
-    site.answers["/v2/a/suite/manifests/1"] = (200, {}, manifest)
-    blob = f"/v2/a/suite/blobs/sha256:{DIGEST}"
-    site.answers[blob] = (307, {"Location": f"http://{store.host}/signed?key=k3y"}, b"")
-    site.closed = dict.fromkeys(("/v2/a/suite/manifests/1", blob), "Bearer t0ken")
-    store.answers["/signed"] = (200, {}, CONTENT)
-    login = "Basic " + base64.b64encode(b"ada:open-sesame").decode()
-    environ = {
-        "HOME": str(tmp_path),
-        "APPTAINER_DOCKER_USERNAME": "ada",
-        "APPTAINER_DOCKER_PASSWORD": "open-sesame",
-    }
-    source = RegistryImage(site.host, "a/suite", "1")
-    remote = find_remote_image(source, environ, said.append, insecure=False)
-    assert pull(remote, tmp_path, said) == CONTENT
-    assert ("/token?service=s&scope=pull", login) in site.asked
-    assert store.asked == [("/signed?key=k3y", "")]
-    store.answers["/signed"] = (403, {}, b"")
-    (tmp_path / f".suite.sif.{DIGEST[:16]}.partial").unlink()
-    with pytest.raises(TransferError) as caught:
-        pull(remote, tmp_path, said)
-    assert not re.search("k3y|t0ken|sesame", str(caught.value) + "".join(said))
-
-
-@pytest.mark.parametrize("cut", ["/token", "/v2/a/suite/manifests/1"])
-def test_a_cut_answer_is_asked_for_again(
-    sites: tuple[Site, Site], monkeypatch: pytest.MonkeyPatch, said: list[str], cut: str
-) -> None:
-    site, _ = sites
-    quick = Backoff(total_s=2.0, first_s=0.01, longest_s=0.01)
-    monkeypatch.setattr(web_requests, "_BACKOFF", quick)
-    layer = {"mediaType": "application/vnd.sylabs.sif.layer.v1.sif", "size": len(CONTENT)}
-    manifest = json.dumps({"layers": [layer | {"digest": f"sha256:{DIGEST}"}]}).encode()
-    site.answers["/token"] = (200, {}, b'{"token": "t0ken"}')
-    site.answers["/v2/a/suite/manifests/1"] = (200, {}, manifest)
-    site.closed = {"/v2/a/suite/manifests/1": "Bearer t0ken"}
-    site.cuts = {cut: 2}
-    source = RegistryImage(site.host, "a/suite", "1")
-    remote = find_remote_image(source, {}, said.append, insecure=False)
-    assert remote.sha256 == DIGEST
-    assert len(said) == 2
-    assert all("the connection was cut; next try in" in message for message in said)
 
 
 def test_a_server_that_falls_silent_is_asked_again(
@@ -352,40 +210,6 @@ def test_other_letters_of_an_address_are_escaped(
     source = WebImage(f"http://{site.host}/süite 1.sif", DIGEST)
     remote = find_remote_image(source, {}, lambda _: None, insecure=False)
     assert pull(remote, tmp_path, said) == CONTENT
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"digest": "sha256:../../../x"}, {"digest": f"sha256:{DIGEST.upper()}"}, {"size": -1}],
-)
-def test_a_registry_that_describes_no_file_is_refused(
-    sites: tuple[Site, Site], change: dict[str, object]
-) -> None:
-    layer = {
-        "mediaType": "application/vnd.sylabs.sif.layer.v1.sif",
-        "digest": f"sha256:{DIGEST}",
-        "size": len(CONTENT),
-    }
-    site, _ = sites
-    manifest = json.dumps({"layers": [layer | change]}).encode()
-    site.answers["/v2/a/manifests/1"] = (200, {}, manifest)
-    with pytest.raises(NotAnImageFileError, match=f"oras://{site.host}/a:1: it is no image file"):
-        find_remote_image(RegistryImage(site.host, "a", "1"), {}, lambda _: None, insecure=False)
-
-
-def test_a_registry_without_a_place_to_upload_to_is_named(
-    sites: tuple[Site, Site], tmp_path: Path
-) -> None:
-    site, _ = sites
-    file = tmp_path / "suite.sif"
-    file.write_bytes(CONTENT)
-    target = RegistryImage(site.host, "a", "1")
-    for place in ("", "http://[bad", "file:///etc/passwd"):
-        site.answers["/v2/a/blobs/uploads/"] = (202, {"Location": place}, b"")
-        with pytest.raises(TransferError, match=f"oras://{site.host}/a:1: the server names an"):
-            Registry(site.host, {}, insecure=False).push(
-                file, ImageLayer(DIGEST, len(CONTENT)), target, advance=lambda _: None
-            )
 
 
 def test_a_redirected_question_stays_one(sites: tuple[Site, Site]) -> None:
