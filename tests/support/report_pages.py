@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from oellm.metrics.records import MetricRecord
 from oellm.report import page as report
 from oellm.report.runs import RunFacts, UnreadableRun
+from support.pivots import record
 
 # Elements that have no end tag.
 _VOID = ("meta", "input", "br", "link", "img")
@@ -126,15 +127,8 @@ def page(
 
 def score(model: str, task: str, value: float, **others: Any) -> MetricRecord:
     """Return a primary metric record."""
-    usual: dict[str, Any] = {
-        "metric": "acc",
-        "n_shot": 0,
-        "filter": "none",
-        "eval_suite": "lm_eval",
-    }
-    usual |= {"higher_is_better": True, "is_primary": True, "n_samples": 100, "stderr": 0.0125}
-    named = {"model_path": model, "task": task, "value": value}
-    return MetricRecord(**{**usual, **named, **others})
+    usual: dict[str, Any] = {"eval_id": "", "n_samples": 100, "stderr": 0.0125}
+    return record(model, task, value, **{**usual, **others})
 
 
 def many(models: int, tasks: int) -> list[MetricRecord]:
