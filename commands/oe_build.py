@@ -277,7 +277,7 @@ def _rows(path: str | None) -> list[Row]:
 
 
 def _is_complete(options: Options) -> bool:
-    """Return whether an address says without a name what to move."""
+    """Return whether the address of --pull or --push alone says what to move."""
     from oellm.build import moving
 
     address = options.pull or options.push

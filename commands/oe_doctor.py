@@ -24,15 +24,15 @@ Examples:
   oe-doctor --job --set partition=debug
   oe-doctor | jq -r 'select(.status != "ok") | .text'
 
-On this machine: sinfo and squeue answer; partition, account and QOS exist and
-are for you; sbatch would take a job with the run's settings (--test-only). The
-container runtime starts. Each image is there, has the digest that is recorded
-beside it (IMAGE.json), starts, and has its framework, of the version whose
-tasks are known here. On a new cluster, images that oe-build has still to make
-are warnings. hf_home and eval_output_dir can be written, have room for bytes
-and files, lock files between processes, and have this machine's time. The hub
-answers, and knows the token if there is one. It says what would contain
-programs that a model writes.
+On this machine: scontrol and squeue answer; partition, account and QOS exist
+and are for you; sbatch would take a job with the run's settings (--test-only).
+The container runtime starts. Each image is there, has the digest that is
+recorded beside it (IMAGE.json), starts, and has its framework, of the version
+whose tasks are known here. On a new cluster, images that oe-build has still to
+make are warnings. hf_home and eval_output_dir can be written, have room for
+bytes and files, lock files between processes, and have this machine's time.
+The hub answers, and knows the token if there is one. It says what would
+contain programs that a model writes.
 
 --job submits one job of a minute or two with the batch script of a run: its
 image, container arguments, binds, variables and GPUs. It finds out whether the

@@ -270,7 +270,7 @@ def test_members_of_maps_are_changed_added_and_removed(node: LoginNode, tmp_path
             asked.send(keys)
 
     act(("Which of images", "=lm_eval-\r"), (r"lm_eval=lm_eval-\S*:", "remove\r"))
-    act(("Which of images", "add\r"), ("Name of the member", "\r"), ("a name", "mine\r"))
+    act(("Which of images", "add\r"), ("Name of the member", "\r"), ("expected a name", "mine\r"))
     asked.expect(r"images\.mine:")
     asked.send("mine.sif\r")
     act(("Which of images", "lighteval=\r"), ("lighteval=", "change\r"))

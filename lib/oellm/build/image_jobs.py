@@ -159,7 +159,7 @@ class ImageJob(NamedTuple):
         return ImageOutcome(maker.name, maker.path, maker.status, record=record, seconds=seconds)
 
     def _outcome_of_others(self) -> ImageOutcome:
-        """Return the outcome in a directory of somebody else: an image that is up to date is."""
+        """Return the outcome if nothing can be written; raises ReadOnlyError if that is needed."""
         maker = self.maker
         reason, record = maker.why_needed()
         if reason or self.is_forced:

@@ -1,8 +1,8 @@
 """The cluster: every setting that says where and how evaluations run, and its origin.
 
 Settings come from clusters.json (its defaults, then the cluster), the user's file, the environment
-and the command line, in this order; a later one replaces an earlier one, and maps are merged key by
-key, but for an empty one, which has no members.
+and the command line, in this order. A later one replaces an earlier one. Maps are merged key by
+key, but an empty map drops the members before it.
 """
 
 from __future__ import annotations
@@ -106,10 +106,7 @@ def resolve_cluster(
         for name_given, value in values.items():
             key = settings.setting_name(name_given)
             settings.check_setting(key, value, origin)
-            before = merged.get(key)
-            # An empty map is one without the members of the layers below.
-            is_added = bool(value) and isinstance(value, dict) and isinstance(before, dict)
-            merged[key] = (before or {}) | value if is_added else value
+            merged[key] = settings.join_values(merged.get(key), value)
             origins[key] = origin
     ordered = {key: merged[key] for key in schema.table("cluster") if key in merged}
     fixed = {"user": user_name(), "home": os.path.expanduser("~")}

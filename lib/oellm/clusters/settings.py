@@ -84,6 +84,15 @@ def parse_setting(key: str, text: str, origin: str) -> Any:
         raise UsageError(f"{origin}: {key}: {error}") from None
 
 
+def join_values(before: Any, value: Any) -> Any:
+    """Return the value of a setting that had another before.
+
+    The members of a map are added to those before, but an empty map drops them.
+    """
+    is_added = bool(value) and isinstance(before, dict) and isinstance(value, dict)
+    return before | value if is_added else value
+
+
 def check_setting(key: str, value: Any, origin: str) -> None:
     """Raise InputError unless `key` is a setting and `value` is of its type, or None."""
     table = schema.table("cluster")
@@ -94,7 +103,7 @@ def check_setting(key: str, value: Any, origin: str) -> None:
     if value is None:
         return
     try:
-        # A number may be a text.
+        # A number may be given as text.
         value = KINDS[spec["type"]].check(value)
     except ValueError as error:
         raise InputError(str(error), origin, column=key) from None

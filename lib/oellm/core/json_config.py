@@ -170,7 +170,8 @@ def read_json_file(path: Path) -> Node:
 def read_json(content: bytes, source: str) -> Node:
     """Return the content of a JSON file; `source` is its name.
 
-    Raises InputError if it is no JSON (with line and column), or if an object has a key twice.
+    Raises InputError with line and column if it is not JSON, and with the place of the value if
+    parse_json refuses one, such as an object that has a key twice.
     """
     try:
         # Some editors begin a file with a mark, as they do in CSV.

@@ -99,7 +99,9 @@ def _ask_member(key: str, before: Mapping[str, Any]) -> Mapping[str, Any]:
     else:
         name = menus.ask(
             f"Name of the member of {key}:",
-            check=lambda text: _find_fault(key, {text.strip(): "x"}) if text.strip() else "a name",
+            check=lambda text: (
+                _find_fault(key, {text.strip(): "x"}) if text.strip() else "expected a name"
+            ),
             meaning=schema.table("cluster")[key]["meaning"],
         ).strip()
     value = menus.ask(
@@ -143,7 +145,7 @@ def _checker(key: str) -> Callable[[str], str]:
         try:
             return _find_fault(key, settings.parse_setting(key, text.strip(), key))
         except OellmError as error:
-            return str(error).removeprefix(f"{key}: ").removeprefix(f"{key}: ")
+            return _describe_fault(key, error)
 
     return check
 
@@ -153,5 +155,11 @@ def _find_fault(key: str, value: Any) -> str:
     try:
         settings.check_setting(key, value, key)
     except OellmError as error:
-        return str(error).removeprefix(f"{key}: ").removeprefix(f"{key}: ")
+        return _describe_fault(key, error)
     return ""
+
+
+def _describe_fault(key: str, error: OellmError) -> str:
+    """Return what is wrong without the setting's name, which the question has."""
+    # The name stands for the source and for the column of an error.
+    return str(error).removeprefix(f"{key}: ").removeprefix(f"{key}: ")

@@ -87,7 +87,7 @@ def read_own_clusters(environ: Mapping[str, str]) -> OwnClusters:
 def read_entry(content: bytes, source: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the settings of the one cluster in what `oe-detect --propose` printed.
 
-    Raises InputError with its place for what is none, such as an unknown setting.
+    Raises InputError, with the place, if it is not one cluster or has a setting that cannot be.
     """
     node = json_config.read_json(content, source)
     clusters = node.members((_CLUSTERS,), required=(_CLUSTERS,))[_CLUSTERS].members()

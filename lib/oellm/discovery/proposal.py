@@ -54,7 +54,7 @@ def read_decided(overrides: Iterable[str]) -> dict[str, Any]:
         for given, value in values.items():
             key = settings.setting_name(given)
             settings.check_setting(key, value, origin)
-            decided[key] = _joined(decided.get(key), value)
+            decided[key] = settings.join_values(decided.get(key), value)
     return decided
 
 
@@ -104,7 +104,7 @@ def with_decided(proposal: Proposal, decided: Mapping[str, Any]) -> Proposal:
     by_key = {each.key: each for each in proposal.settings}
     for key, value in decided.items():
         known = by_key.get(key, ProposedSetting(key, None, ""))
-        chosen = _joined(known.value, value)
+        chosen = settings.join_values(known.value, value)
         by_key[key] = known._replace(
             value=chosen, origin="your choice", others=_other_values(known, chosen), is_open=False
         )
@@ -122,15 +122,6 @@ def _other_values(known: ProposedSetting, chosen: Any) -> tuple[Alternative, ...
 def _chosen(key: str, setting: ProposedSetting | None, decided: Mapping[str, Any]) -> str:
     proposed = setting.value if setting else None
     return str(decided.get(key, proposed) or "")
-
-
-def _joined(before: Any, value: Any) -> Any:
-    """Return the value of a setting that had another before: members of maps are added.
-
-    An empty map is one without members, as everywhere.
-    """
-    is_added = bool(value) and isinstance(before, dict) and isinstance(value, dict)
-    return before | value if is_added else value
 
 
 def _propose_partitions(machine: Machine, decided: Mapping[str, Any]) -> list[ProposedSetting]:

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 # Somebody waits for the answers, and a Slurm that works answers within seconds.
 _TIMEOUT_S = 20.0
-# Nodes of which details are asked, those of the largest groups: a command line has an end.
+# The most nodes to ask details of, largest groups first: the length of a command line is limited.
 _MOST_EXAMPLES = 200
 
 

@@ -141,7 +141,7 @@ def _read(process: _Process) -> list[Diagnosis]:
 
 
 def _stop(processes: Sequence[_Process]) -> None:
-    """End checks: in their own way first."""
+    """End checks; those that do not remove what they have made within _GRACE_S are killed."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGTERM)

@@ -12,7 +12,13 @@ from typing import NamedTuple
 from oellm import frameworks
 from oellm.clusters.cluster import Cluster
 from oellm.clusters.image_digest import ImageDigests
-from oellm.clusters.runtime import SECOND_STAGE, Launcher, find_launcher, worker_command
+from oellm.clusters.runtime import (
+    SECOND_STAGE,
+    Launcher,
+    find_launcher,
+    runtime_names,
+    worker_command,
+)
 from oellm.core import json_codec
 from oellm.core.display import format_size
 from oellm.core.regular_files import open_regular
@@ -87,8 +93,7 @@ def find_sandbox_image(found: Iterable[JobEnvironment]) -> Path | None:
 
 def check_runtime(cluster: Cluster) -> Iterator[Diagnosis]:
     """Ask the container runtime of the settings for its version, after the setup lines."""
-    name = cluster.text("container_runtime") or "auto"
-    names = ("apptainer", "singularity") if name == "auto" else (name,)
+    names = runtime_names(cluster.text("container_runtime"))
     remedy = "load its module (setting setup: module load …), or set container_runtime"
     script = _FIND_RUNTIME.format(setup="\n".join(cluster.items("setup")))
     command = ["bash", "-c", script, "bash", *names]
@@ -102,7 +107,7 @@ def check_runtime(cluster: Cluster) -> Iterator[Diagnosis]:
         text = f"{failed}: {reason}"
         yield found_wrong("runtime", text, remedy)
     elif not path:
-        text = f"neither {' nor '.join(names)} is" if len(names) > 1 else f"{name} is not"
+        text = f"neither {' nor '.join(names)} is" if len(names) > 1 else f"{names[0]} is not"
         yield found_wrong("runtime", f"{text} on PATH", remedy)
     else:
         yield found_ok("runtime", f"{version}, {path}")

@@ -38,7 +38,7 @@ class SlurmChecks:
         self._option = cluster_option(*self._names)
 
     def check_answers(self) -> Iterator[Diagnosis]:
-        """Ask scontrol and squeue."""
+        """Ask sinfo for its version, scontrol for the partitions and squeue for the user's jobs."""
         try:
             version = call_slurm(["sinfo", "--version"]).strip()
             partitions = self._partitions()

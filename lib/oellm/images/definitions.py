@@ -17,7 +17,7 @@ from oellm.core.redaction import redact
 from oellm.core.regular_files import read_regular
 from oellm.errors import InputError, UsageError, nearest
 
-# What the file of an image is called.
+# What the name of an image's file ends with.
 SUFFIX = ".sif"
 # A definition file of this name makes an image of each lock file: `NAME-KIND`.
 _OF_LOCK_FILES = "framework-"
@@ -200,8 +200,8 @@ class DefinitionText:
 def read_inputs(definition: ImageDefinition, arguments: Mapping[str, str]) -> BuildInputs:
     """Return what an image of a definition is made of.
 
-    Raises InputError for what is no definition, and if a file is missing that it names; OSError for
-    files that cannot be read.
+    Raises InputError if the file is no definition or names a file that is missing, and OSError if
+    one cannot be read.
     """
     try:
         return _read_inputs(definition, arguments)
@@ -259,7 +259,7 @@ def _describe_base(bootstrap: str, name: str, root: Path) -> str:
 
 
 def _matches(source: str, root: Path) -> list[str]:
-    """Return the files that a source of %files means: itself, if it is no pattern of some."""
+    """Return the files that a source of %files matches as a pattern, or else itself."""
     found = [] if (root / source).exists() else sorted(glob.glob(source, root_dir=root))
     return found or [source]
 

@@ -86,9 +86,10 @@ def is_unchanged(image: Path, record: StoredImage) -> bool:
 
 
 def find_other_digest(image: Path, record: StoredImage, digests: ImageDigests) -> str | None:
-    """Return the SHA-256 of an image that is not the recorded one, None if it is.
+    """Return the SHA-256 of an image that differs from its record; None if it is the same.
 
-    It is read only if its size or its time of change is another one; empty if it cannot be read.
+    The image is read only if its size or time of change differs. Return an empty text if it cannot
+    be read.
     """
     if is_unchanged(image, record):
         return None
@@ -97,7 +98,7 @@ def find_other_digest(image: Path, record: StoredImage, digests: ImageDigests) -
 
 
 def require_place(image: Path) -> None:
-    """Raise TakenPlaceError if an image that is made could not get its name, or not its record."""
+    """Raise TakenPlaceError if a new image or its record could not take its name."""
     for path in (image, record_path(image)):
         try:
             status, directory = path.lstat(), path.parent.stat()

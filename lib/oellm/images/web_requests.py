@@ -149,13 +149,13 @@ def interruption(error: Exception, label: str) -> TransferError:
 
 
 def read_answer(answer: http.client.HTTPResponse, label: str) -> bytes:
-    """Return the content of an answer, at most 1 MiB; raises TransferError if it is cut."""
+    """Return the content of an answer, at most 1 MiB; raises TransferError if it ends early."""
     try:
         content = answer.read(STATE)
     except (OSError, http.client.HTTPException) as error:
         raise interruption(error, label) from None
     if answer.length and len(content) < STATE:
-        # Before Python 3.12, a read of at most so many bytes tells no cut.
+        # Before Python 3.12, read(N) raises no error if the answer ends too early.
         raise interruption(http.client.IncompleteRead(content), label)
     return content
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import pwd
-import shutil
 import socket
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from oellm.clusters.cluster import Cluster
+from oellm.clusters.runtime import runtime_names, which_runtime
 from oellm.errors import MachineError, UsageError
 from oellm.sandbox import running
 from oellm.sandbox.contained import Contained, Layers, Limits
@@ -123,10 +123,9 @@ def _find_runtime(image: Path | None, runtime: str) -> tuple[str, str]:
         return "", "the cluster has no image for it (setting images)"
     if not os.path.exists(image):
         return "", f"{image}: no such image"
-    names = ["apptainer", "singularity"] if runtime == "auto" else [runtime]
-    for name in names:
-        if path := shutil.which(name):
-            return path, ""
+    names = runtime_names(runtime)
+    if path := which_runtime(names):
+        return path, ""
     return "", f"no {' or '.join(names)} on PATH (setting setup: module load …)"
 
 

@@ -21,7 +21,7 @@ _MAY_PASS = re.compile(
     r"timed out|unable to contact slurm controller|connection (refused|reset|aborted)"
     r"|connect(ion)? failure|zero bytes were transmitted|temporarily un(able|available)"
     r"|controller not responding|controller in standby|transport endpoint is not connected"
-    # Where slurmctld hands out slurm.conf, and does not answer.
+    # If slurmctld hands out slurm.conf, and does not answer.
     r"|failed to fetch config|could not establish a configuration source",
     re.IGNORECASE,
 )

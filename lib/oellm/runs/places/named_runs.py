@@ -12,12 +12,17 @@ from oellm.core.log import Log
 from oellm.core.paths import user_name
 from oellm.errors import InputError, MachineError, OellmError
 from oellm.runs import run_directory
+from oellm.runs.places.new_directory import STAMP_PATTERN
 from oellm.runs.run_directory import RUN, Run
 
 # Runs of one name that an error lists.
 _LISTED = 10
-# How the name of a directory begins that has none of the user's.
-_STAMP = re.compile(r"[0-9]{4}(-[0-9]{2}){5}(?![0-9])")
+# How the names of the directories begin that oe-render named.
+_STAMP = re.compile(rf"{STAMP_PATTERN}(?![0-9])")
+
+
+class NoSuchRunError(InputError):
+    """A text is neither a path nor the name of a run."""
 
 
 def output_directory(cluster: str | None = None) -> Path:
@@ -56,12 +61,8 @@ def find_directory(text: str, cluster: str | None = None) -> str:
         return text
 
 
-class NoSuchRunError(InputError):
-    """A text is neither a path nor the name of a run."""
-
-
 def require_directory(text: str, cluster: str | None = None) -> str:
-    """Return what `find_directory` does; raises NoSuchRunError with the reason for what is neither.
+    """Return what `find_directory` does, but raise NoSuchRunError for neither a path nor a name.
 
     A text that has a slash is a path, whether it exists or not.
     """
@@ -92,8 +93,7 @@ def _find_runs(directory: Path) -> Iterator[Path]:
 def _is_called(path: Path, text: str) -> bool:
     if path.name == text:
         return True
-    # A directory that oe-render named ends with the name of its run, so that few records need to
-    # be read.
+    # Such a directory ends with the name of its run, so that few records need to be read.
     if _STAMP.match(path.name) and not path.name.endswith(f"-{text}"):
         return False
     run = _load(path, lambda _: None)

@@ -10,6 +10,8 @@ from pathlib import Path
 from oellm.core.paths import make_directory, make_shared_directory
 from oellm.errors import InputError, MachineError, UsageError
 
+# The time at which the name of a directory begins, without an attempt's number.
+STAMP_PATTERN = "[0-9]{4}(?:-[0-9]{2}){5}"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,59}")
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from oellm.clusters.cluster import resolve_cluster
 from oellm.core.paths import user_name
+from oellm.runs.places.new_directory import STAMP_PATTERN
 
-# What new_directory puts before a name. A number after it may be the name's, or tell runs of the
-# same second apart.
-_NAMED = re.compile(r"[0-9]{4}(?:-[0-9]{2}){5}-(?![0-9]+(?:-|$))(.+)")
+# A number after the time is left out: it may be the name's, or tell runs of the same second apart.
+_NAMED = re.compile(rf"{STAMP_PATTERN}-(?![0-9]+(?:-|$))(.+)")
 
 
 def list_names(cluster: str | None, environ: Mapping[str, str]) -> list[str]:
-    """Return the names of the user's runs that only one run has, and those of their directories.
+    """Return the names that one run of the user has alone, and those of all run directories.
 
     No run is read: there may be thousands. Raises what `resolve_cluster` raises.
     """
