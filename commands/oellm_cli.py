@@ -175,8 +175,6 @@ def _help(words: Sequence[str]) -> ExitStatus:
 
 def _print_script(words: Sequence[str]) -> ExitStatus:
     """Print what makes a shell complete command lines."""
-    import shlex
-
     from oellm.completion.grammar import SHELLS
     from oellm.completion.shells import read_script
     from oellm.wrappers.pipeline import find_command
@@ -194,14 +192,9 @@ def _complete(words: Sequence[str]) -> ExitStatus:
     """Print what a shell may offer; the words are the shell, and what `answer` takes."""
     from oellm.completion import shells
     from oellm.completion.grammar import Subcommands
-    from oellm.completion.patience import answer_in_time
+    from oellm.completion.timed_answer import answer_in_time
 
-    def list_others() -> list[str]:
-        from oellm.wrappers.pipeline import installed_commands
-
-        return [name.removeprefix("oe-") for name in installed_commands("oe-")]
-
-    known = Subcommands(_OWN, _SHORTCUTS, list_others)
+    known = Subcommands(_OWN, _SHORTCUTS, _list_installed)
     shell, *given = words
     answer = answer_in_time(lambda: shells.answer(shell, given, known), _COMPLETION_S)
     sys.stdout.write(answer.decode())
@@ -211,11 +204,10 @@ def _complete(words: Sequence[str]) -> ExitStatus:
 def _command(word: str) -> list[str]:
     """Return the words of the command that a word stands for; raises CommandLineError for none."""
     from oellm.errors import nearest
-    from oellm.wrappers.pipeline import installed_commands
 
     if word in _SHORTCUTS:
         return _SHORTCUTS[word]
-    names = [name.removeprefix("oe-") for name in installed_commands("oe-")]
+    names = _list_installed()
     if word not in names:
         hint = nearest(word, [*_OWN, *_SHORTCUTS, "completion", "help", *names])
         raise CommandLineError(f"unknown command {word!r}{hint}", "oellm help")
@@ -225,12 +217,15 @@ def _command(word: str) -> list[str]:
 def _other_commands() -> str:
     import textwrap
 
+    names = sorted({*_OWN, *_SHORTCUTS, *_list_installed()})
+    return "\n" + textwrap.fill(f"commands: {', '.join(names)}", 79, break_on_hyphens=False)
+
+
+def _list_installed() -> list[str]:
+    """Return NAME for each oe-NAME that is installed."""
     from oellm.wrappers.pipeline import installed_commands
 
-    names = {*_SHORTCUTS, *(name.removeprefix("oe-") for name in installed_commands("oe-"))}
-    return "\n" + textwrap.fill(
-        f"commands: {', '.join(sorted({*_OWN, *names}))}", 79, break_on_hyphens=False
-    )
+    return [name.removeprefix("oe-") for name in installed_commands("oe-")]
 
 
 def _further() -> Mapping[str, str]:

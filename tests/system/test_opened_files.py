@@ -14,7 +14,7 @@ _ALLOWED = {
     "lib/oellm/build/image_lock.py": "a lock; it follows no link, nor waits",
     "lib/oellm/build/task_lookup.py": "a new file of a directory of its own",
     "lib/oellm/cli.py": "stdin, stdout and stderr, /dev/null, and files that the user names",
-    "lib/oellm/completion/patience.py": "/dev/null, and a pipe to its own child",
+    "lib/oellm/completion/timed_answer.py": "/dev/null, and a pipe to its own child",
     "lib/oellm/completion/shells.py": "files of the installation",
     "lib/oellm/core/atomic.py": "new files: it fails if the name exists",
     "lib/oellm/core/processes/children.py": "/dev/null",

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
+import pytest
+
 from oellm.manifest.rows import Row
-from oellm.wrappers.manifest_preview import ManifestPreview
+from oellm.wrappers.manifest_choices import ManifestChoices
+from oellm.wrappers.manifest_preview import ManifestPreview, make_preview
 
 
 def test_the_preview_fits_a_terminal_and_counts_what_it_leaves_out() -> None:
@@ -24,3 +30,15 @@ def test_the_preview_fits_a_terminal_and_counts_what_it_leaves_out() -> None:
     assert lines[-1] == "and 24 more"
     # With a menu of eight lines.
     assert len(lines) <= 16
+
+
+def test_a_killed_oe_manifest_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "oe-manifest"
+    program.write_text("#!/bin/sh\nkill -KILL $$\n")
+    program.chmod(0o755)
+    # Commands are looked for beside this one first.
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "oellm")])
+    told: list[str] = []
+    choices = ManifestChoices(models=("acme/tiny",), suites=("belebele",))
+    assert make_preview(choices, None, log=told.append) is None
+    assert told == ["oe-manifest was ended by SIGKILL"]

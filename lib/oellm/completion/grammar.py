@@ -8,7 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from oellm.completion import values
-from oellm.completion.offers import Files, Offer, OfferedWord, Value, is_list, offer_value
+from oellm.completion.offers import (
+    Files,
+    Offer,
+    OfferedWord,
+    Value,
+    first_sentence,
+    is_list,
+    offer_value,
+)
 from oellm.manuals.loading import load_manual
 from oellm.manuals.usage import ARGUMENT, Manual, OptionText, spelling
 
@@ -165,7 +173,7 @@ class _Typed(NamedTuple):
         if last not in ("", "-") and not last.startswith("--"):
             return Offer()
         found = [
-            OfferedWord(f"{name}=" if self._form(name) == "=" else name, _first_sentence(said.text))
+            OfferedWord(f"{name}=" if self._form(name) == "=" else name, first_sentence(said.text))
             for name, said in self.options.items()
             if name not in self.given or any(one.repeats(name) for one in self.manuals)
         ]
@@ -175,7 +183,3 @@ class _Typed(NamedTuple):
 
     def _form(self, name: str) -> str:
         return next(one.forms[name] for one in self.manuals if name in one.forms)
-
-
-def _first_sentence(text: str) -> str:
-    return re.split(r"(?<=[^. ])\. |; ", text, maxsplit=1)[0].rstrip(".")

@@ -112,3 +112,8 @@ def enumerated(text: str, option: str) -> list[str]:
 def is_list(text: str) -> bool:
     """Say whether the value with this description is a list."""
     return "separated by commas" in text
+
+
+def first_sentence(text: str) -> str:
+    """Return the first sentence of a description, or its part before a semicolon."""
+    return re.split(r"(?<=[^. ])\. |; ", text, maxsplit=1)[0].rstrip(".")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from oellm.completion.command_line import CommandLine, LastWord, split_line, unquote
 from oellm.completion.grammar import SHELLS, Subcommands, find_offer
 from oellm.completion.offers import Files, Offer, OfferedWord
+from oellm.core.display import shorten_end
 
 # Where the scripts are, below the project's data.
 _SCRIPTS = {"bash": "bash/oellm", "zsh": "zsh/_oellm", "fish": "fish/oellm.fish"}
@@ -38,7 +39,7 @@ class Answer(NamedTuple):
         offer = self.offer
         lines = [
             (offer.files.value, "on" if offer.goes_on else "", self.stays, offer.begun),
-            *((word.text, _shorten(word.about)) for word in offer.words),
+            *((word.text, shorten_end(word.about, _ABOUT_LENGTH)) for word in offer.words),
         ]
         shown = ["\t".join(parts) for parts in lines if all(map(str.isprintable, parts))]
         return "".join(f"{line}\n" for line in shown).encode()
@@ -104,7 +105,3 @@ def _for_fish(offer: Offer) -> Answer:
         for word in offer.words
     ]
     return Answer(offer.prefix, offer._replace(words=words))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _ABOUT_LENGTH else f"{text[: _ABOUT_LENGTH - 1]}…"

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from oellm.completion.offers import Files, OfferedWord, Value, enumerated
+from oellm.completion.offers import Files, OfferedWord, Value, enumerated, first_sentence
 from oellm.manuals.usage import OptionText
 
 
@@ -43,9 +43,9 @@ def of_argument(name: str, place: TypedPlace) -> Value:
 
 
 def _kept(name: str, find: Callable[[], list[str]]) -> Iterator[OfferedWord]:
-    from oellm.completion.known_words import frequent_words
+    from oellm.completion.word_cache import cached_words
 
-    return map(OfferedWord, frequent_words(name, find))
+    return map(OfferedWord, cached_words(name, find))
 
 
 def _files(_: TypedPlace) -> Value:
@@ -85,10 +85,9 @@ def _suites(place: TypedPlace) -> Value:
 def _tasks(place: TypedPlace) -> Value:
     def list_names() -> list[str]:
         from oellm import frameworks
-        from oellm.core import schema
+        from oellm.wrappers.task_names import usual_suite
 
-        default = schema.table("manifest")["eval_suite"]["default"]
-        return frameworks.list_known_task_names(suite or default)
+        return frameworks.list_known_task_names(suite or usual_suite())
 
     suite = place.given.get("--eval_suite", "")
     # It is a part of a file's name.
@@ -129,8 +128,7 @@ def _settings(_: TypedPlace) -> Value:
         from oellm.core import schema
 
         for key, spec in schema.table("cluster").items():
-            meaning = str(spec["meaning"]).partition(". ")[0].rstrip(".")
-            yield OfferedWord(f"{key}=", meaning)
+            yield OfferedWord(f"{key}=", first_sentence(spec["meaning"]))
             choices = spec.get("choices", ["true", "false"] if spec["type"] == "boolean" else [])
             yield from (OfferedWord(f"{key}={choice}") for choice in choices)
 
@@ -142,7 +140,7 @@ def _columns(_: TypedPlace) -> Value:
         from oellm.core import schema
 
         for name, spec in schema.table("metric").items():
-            yield OfferedWord(name, str(spec["meaning"]).partition(". ")[0].rstrip("."))
+            yield OfferedWord(name, first_sentence(spec["meaning"]))
 
     return Value(find)
 

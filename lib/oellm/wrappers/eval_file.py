@@ -87,10 +87,10 @@ class _EvalFile:
             if key == _CLUSTER:
                 yield from self._settings(value)
                 continue
-            if key.replace("-", "_") not in self._keys:
+            name = key.replace("-", "_")
+            if name not in self._keys:
                 hint = nearest(key, self._keys)
                 raise self._error(key, f"unknown key {key!r}{hint}")
-            name = key.replace("-", "_")
             if name in seen:
                 raise self._error(key, f"{seen[name]!r} is the same option; leave out one of them")
             seen[name] = key
@@ -139,7 +139,7 @@ class _EvalFile:
                 raise self._error(key, fault)
             return
         for command in CHAIN[1:]:
-            if word.partition("=")[0] not in load_manual(command).forms:
+            if f"--{name}" not in load_manual(command).forms:
                 continue
             try:
                 check_options(command, [word])

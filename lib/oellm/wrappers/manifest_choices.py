@@ -1,4 +1,4 @@
-"""What somebody has chosen for a manifest, and the command lines of oe-manifest that make it."""
+"""What the user has chosen for a manifest, and the command lines of oe-manifest that make it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversation in which somebody builds a manifest on a terminal, looks at it, and saves it."""
+"""The conversation in which the user builds a manifest on a terminal, looks at it, and saves it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STOP = "stop, and write nothing"
 
 
 class AgreedManifest(NamedTuple):
-    """A manifest that somebody is content with; `path` is where it was saved, if anywhere."""
+    """A manifest that the user accepts; `path` is where it was saved, if anywhere."""
 
     content: bytes
     path: Path | None
@@ -35,7 +35,7 @@ Action = Callable[[], "AgreedManifest | None"]
 class ManifestDialog:
     """One conversation.
 
-    `path` is the file that is to be written; None if somebody is to be asked for it. Without
+    `path` is the file that is to be written; None if the user is to be asked for it. Without
     `is_saved` nothing is written. `show` gets lines, `log` messages.
     """
 
@@ -60,9 +60,9 @@ class ManifestDialog:
         self._decision = ""
 
     def run(self) -> AgreedManifest | None:
-        """Return the manifest that somebody wants, None if somebody stops.
+        """Return the manifest that the user accepts, None if the user stops.
 
-        Raises KeyboardInterrupt if somebody interrupts the work.
+        Raises KeyboardInterrupt if the user interrupts the work.
         """
         if self._path and not self._decide(self._path):
             return None
@@ -130,12 +130,12 @@ class ManifestDialog:
         self._choices = self._choices._replace(options=options)
 
     def _look(self) -> None:
-        """Make the manifest, and show it; what is wrong is said by oe-manifest."""
+        """Make the manifest, and show it; oe-manifest says what is wrong."""
         self._preview = None
         if obstacle := self._choices.obstacle():
             self._log(obstacle)
             return
-        self._preview = make_preview(self._choices, self._base())
+        self._preview = make_preview(self._choices, self._base(), log=self._log)
         for line in ("", *self._preview.lines(), "") if self._preview else ():
             self._show(line)
 
@@ -152,7 +152,7 @@ class ManifestDialog:
             self._show(line)
 
     def _agree(self, preview: ManifestPreview) -> AgreedManifest | None:
-        """Save the manifest, if it is to be saved; None if somebody is to look once more."""
+        """Save the manifest, if it is to be saved; None if the user is to look once more."""
         if not self._is_saved:
             return AgreedManifest(preview.content, None)
         path = self._path or Path(

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from oellm.core import tables
 from oellm.core.display import format_count, shorten_middle
+from oellm.core.log import Log
 from oellm.errors import ExitStatus
 from oellm.manifest.csv_file import read_rows
 from oellm.manifest.rows import Row
@@ -56,28 +57,36 @@ class ManifestPreview(NamedTuple):
             yield f"and {len(self.rows) - _ROWS_SHOWN} more"
 
     def _counts(self) -> str:
-        added = "" if self.base is None else f", added to {_show_count(_count_rows(self.base))}"
+        if not self.rows:
+            return "no row is new"
         models = {row["model_path"] for row in self.rows}
         tasks = {(row["eval_suite"], row["task_path"]) for row in self.rows}
         of = f"{format_count(len(models), 'model')} × {format_count(len(tasks), 'task')}"
-        lost = "" if self.is_whole else ", without broken models"
-        return f"{of}: {_show_count(len(self.rows))}{added}{lost}" if self.rows else "no row is new"
+        parts = [f"{of}: {format_count(len(self.rows), 'row')}"]
+        if self.base is not None:
+            parts.append(f"added to {format_count(_count_rows(self.base), 'row')}")
+        if not self.is_whole:
+            parts.append("without broken models")
+        return ", ".join(parts)
 
 
-def make_preview(choices: ManifestChoices, base: bytes | None) -> ManifestPreview | None:
+def make_preview(
+    choices: ManifestChoices, base: bytes | None, *, log: Log
+) -> ManifestPreview | None:
     """Return the manifest of some choices, whose rows are added to the manifest `base`, if any.
 
-    Returns None if oe-manifest has refused them and said why. Raises MachineError if it is not
-    installed, KeyboardInterrupt if somebody interrupts it.
+    Returns None if oe-manifest has refused them and said why, or if a signal has ended it, which
+    `log` gets. Raises MachineError if it is not installed, KeyboardInterrupt if the user interrupts
+    it.
     """
     # All of them, so that all that is wrong is said.
-    outcomes = [_run(command) for command in choices.commands()]
+    outcomes = [_run(command, log) for command in choices.commands()]
     parts = [output for status, output in outcomes if status in _MADE and output]
     if len(parts) < len(outcomes):
         return None
     content = parts[0]
     if len(parts) > 1 or base is not None:
-        status, content = _join([*([base] if base is not None else []), *parts])
+        status, content = _join([*([base] if base is not None else []), *parts], log)
         if status != ExitStatus.DONE:
             return None
     rows = list(read_rows(io.StringIO(content.decode(errors="surrogateescape")), "oe-manifest"))
@@ -89,25 +98,21 @@ def make_preview(choices: ManifestChoices, base: bytes | None) -> ManifestPrevie
     )
 
 
-def _join(manifests: Sequence[bytes]) -> tuple[int, bytes]:
+def _join(manifests: Sequence[bytes], log: Log) -> tuple[int, bytes]:
     """Return the status and the output of the command that joins manifests."""
     with tempfile.TemporaryDirectory(prefix="oellm-") as directory:
         paths = [os.path.join(directory, f"rows-{number}.csv") for number in range(len(manifests))]
         for path, manifest in zip(paths, manifests, strict=True):
             with open(path, "wb") as stream:
                 stream.write(manifest)
-        return _run(join_command(paths))
+        return _run(join_command(paths), log)
 
 
-def _run(command: Stage) -> tuple[int, bytes]:
-    status, output = run_captured(command, b"", log=lambda _: None)
+def _run(command: Stage, log: Log) -> tuple[int, bytes]:
+    status, output = run_captured(command, b"", log=log, is_announced=False)
     if status == ExitStatus.INTERRUPTED:
         raise KeyboardInterrupt
     return status, output
-
-
-def _show_count(rows: int) -> str:
-    return format_count(rows, "row")
 
 
 def _count_rows(manifest: bytes) -> int:

@@ -111,7 +111,7 @@ class ManifestQuestions:
         return list(dict.fromkeys(row["language"] for row in rows if row["language"]))
 
     def _narrow(self, picked: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
-        """Return suites with a choice of their languages, if somebody wants one."""
+        """Return suites with a choice of their languages, if the user wants one."""
         of_suites = {suite: self._languages(suite) for suite in picked}
         codes = sorted({code for languages in of_suites.values() for code in languages})
         narrowed = [code for code in codes if any(code in text for text in before)]
@@ -179,7 +179,7 @@ def _type_models(question: str, kept: Sequence[str]) -> tuple[str, ...]:
 
 
 def _offer_paths(typed: str) -> Iterator[str]:
-    """Yield the directories whose paths begin with what somebody has typed."""
+    """Yield the directories whose paths begin with what the user has typed."""
     if "/" in typed:
         for path in sorted(glob.glob(f"{glob.escape(os.path.expanduser(typed))}*/")):
             yield path.rstrip("/")

@@ -56,13 +56,17 @@ def run_pipeline(
     return ExitStatus.DONE
 
 
-def run_captured(stage: Stage, given: bytes, *, log: Log) -> tuple[int, bytes]:
+def run_captured(
+    stage: Stage, given: bytes, *, log: Log, is_announced: bool = True
+) -> tuple[int, bytes]:
     """Run one command on an input; return its status and its output.
 
+    `log` gets the command line, if that is to be announced, and which signal has ended the command.
     Raises MachineError if it is not installed.
     """
     program = find_command(stage[0])
-    log(shlex.join(stage))
+    if is_announced:
+        log(shlex.join(stage))
     code, output = _run([program, *stage[1:]], given, is_last=False)
     if _is_killed(code):
         log(f"{stage[0]} {_describe_end(code)}")

@@ -98,9 +98,7 @@ class SmokeRun:
 
     def _has_jobs(self) -> bool:
         """Return whether any row waits or runs."""
-        _, output = run_captured(
-            ["oe-status", "--format=jsonl", str(self.path)], b"", log=self._log
-        )
+        _, output = self._ask_status()
         return any(json_codec.loads(row)["state"] in _ACTIVE for row in output.splitlines())
 
     def outcomes(self) -> tuple[int, list[SmokeOutcome]]:
@@ -110,8 +108,7 @@ class SmokeRun:
         """
         if not self.path.exists():
             return ExitStatus.DONE, []
-        command = ["oe-status", "--format=jsonl", str(self.path)]
-        status, output = run_captured(command, b"", log=self._log)
+        status, output = self._ask_status()
         if status not in _OF_ROWS:
             self._log(f"oe-status ended with status {status}; the run stays: {self.path}")
             return status, []
@@ -122,6 +119,11 @@ class SmokeRun:
             self._log(f"{told}; the run stays: {self.path}")
             return ExitStatus.FAILED, []
         return ExitStatus.DONE, found
+
+    def _ask_status(self) -> tuple[int, bytes]:
+        """Return the status of oe-status, and its lines, one for each row."""
+        command = ["oe-status", "--format=jsonl", str(self.path)]
+        return run_captured(command, b"", log=self._log)
 
     @staticmethod
     def _read_outcomes(output: bytes) -> Iterator[SmokeOutcome]:

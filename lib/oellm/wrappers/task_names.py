@@ -36,7 +36,7 @@ def ask_tasks(
     default: Sequence[str] = (),
     check: Callable[[str], str] | None = None,
 ) -> tuple[str, ...]:
-    """Return names of tasks, perhaps none; `known` are offered while somebody types.
+    """Return names of tasks, perhaps none; `known` are offered while the user types.
 
     `check` returns what is wrong with a text of names, or an empty text.
     """

@@ -15,7 +15,7 @@ from oellm.core.paths import cache_directory
 from oellm.core.regular_files import DOCUMENT, is_ours, open_regular
 
 
-def frequent_words(name: str, find: Callable[[], list[str]]) -> list[str]:
+def cached_words(name: str, find: Callable[[], list[str]]) -> list[str]:
     """Return what `find` returned in this environment since one of its caches last changed.
 
     An empty answer is not kept: the caches may be filled at any time.
