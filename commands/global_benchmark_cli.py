@@ -35,8 +35,9 @@ Options:
   --help                  Print this text.
   --version               Print the version.
 
-On a terminal, global-benchmark asks for what no option says; run then tells
-the command line that says it. You may repeat options that take lists.
+On a terminal, global-benchmark asks for what no option says; run then prints
+the command line that needs no questions. You may repeat options that take
+lists.
 
 config writes config.json. Its section `run` has dtype, tensor_parallel_size
 (or tp), binds ("/a", "/a:/b" or {"source": "/a", "target": "/b"}) and

@@ -13,11 +13,11 @@ TOPIC is a page of the guide, such as results or schema, or a command, whose
 oe- you may leave out. Without it, oe-docs prints the topics, a line each.
 What a page calls `oellm docs NAME` is another page.
 
-On a terminal the text has its width and goes through a pager: $PAGER, by
-default less, which ends at once if all fits on the screen (the variable LESS
-changes that). If PAGER is empty or cat, there is none. Pages are in Markdown;
-oe-docs wraps their paragraphs and tables, and leaves code as it is. Elsewhere,
-lines have 80 columns.
+On a terminal, oe-docs fits the text to its width, and shows it in a pager:
+$PAGER, by default less, which ends at once if all fits on the screen (the
+variable LESS changes that). If PAGER is empty or cat, there is none. Pages are
+in Markdown; oe-docs wraps their paragraphs and tables, and leaves code as it
+is. Elsewhere, lines have 80 columns.
 
 Output: text.
 

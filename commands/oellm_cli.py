@@ -33,7 +33,7 @@ oe-manifest. An option goes to each of the commands that have it.
 FILE has the rows, in CSV; then options such as --limit fill their columns, and
 there is no --models. If its name ends in .toml, it has options of these five
 commands instead, by their names without hyphens (and so `executor = "local"`
-for --local); those of the command line come before them:
+for --local); options on the command line override them:
 
   models = ["acme/tiny", "runs/a/hf"]
   tasks = ["hellaswag", "mmlu"]
@@ -58,7 +58,7 @@ half a manifest is never submitted.
 
 build-csv asks on a terminal for models, suites, tasks, shots and settings,
 shows the rows that oe-manifest makes of them, lets you change everything, and
-saves them as FILE. To a FILE that is there it can add rows. It also shows the
+saves them as FILE. It can add rows to a FILE that exists. It also shows the
 command line that makes the same rows without questions. If stdout is no
 terminal, or FILE is `-`, the rows are printed, too.
 
