@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ import pytest
 
 from support.fake_apptainer import write_definition
 from support.processes import Run
+from support.skipping import require_program
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -26,10 +26,7 @@ WORD = "blaubeere"
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
     """Make a base system of a few programs with their libraries."""
-    if shutil.which("apptainer") is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            "apptainer is missing (scripts/install-cluster installs it)"
-        )
+    require_program("apptainer", installer="install-cluster")
     tree = tmp_path / "base"
     for folder in (*FOLDERS, "bin"):
         (tree / folder).mkdir(parents=True)

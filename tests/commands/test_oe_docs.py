@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pytest
 
 from oellm.manuals.topics import list_topics
 from support.processes import BIN, ROOT, Run, clean_environment
+from support.skipping import require_program
 from support.terminal import converse, end, lines_on_terminal
 
 
@@ -23,10 +22,7 @@ def env(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def less() -> None:
-    if shutil.which("less") is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            "this machine has no less: scripts/install-terminal-programs"
-        )
+    require_program("less", installer="install-terminal-programs")
 
 
 def test_the_list_has_every_page_with_what_it_is_about(run: Run) -> None:

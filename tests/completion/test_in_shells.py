@@ -6,7 +6,6 @@ A shell that is missing skips its tests; with CI=true in the environment they fa
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from support.processes import BIN, ROOT, clean_environment
 from support.shells import SHELLS, Shell
+from support.skipping import skip_or_fail
 from support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -151,7 +151,7 @@ def test_shells_find_the_files_of_a_wheel(name: str, home: Path, tmp_path: Path)
         "fish": "true",
     }
     if name == "bash" and not BASH_COMPLETION.exists():
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no bash-completion")
+        skip_or_fail("no bash-completion")
     env = {**environment(home), "XDG_DATA_DIRS": f"{tmp_path}:/usr/share"}
     shell = Shell(name, env=env, cwd=home / "work", load=load[name])
     assert shell.complete("oe-status --sta") == "oe-status --state="

@@ -16,6 +16,7 @@ import pytest
 
 from support.dev_cluster import DevCluster
 from support.processes import ROOT, Run, runner
+from support.skipping import skip_or_fail
 
 BUILD_IMAGE = ROOT / "scripts" / "build-test-image"
 
@@ -49,9 +50,7 @@ def tools() -> None:
     if check.returncode == 0 and os.geteuid() != 0:
         check.returncode, reason = 3, "only root can start the dev cluster"
     if check.returncode != 0:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            f"{reason} (scripts/install-cluster installs it)"
-        )
+        skip_or_fail(f"{reason} (scripts/install-cluster installs it)")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from oellm.metrics.records import MetricRecord, column_names
 from support.processes import ROOT, Run
 from support.report_pages import many, score
 from support.score_lines import HOSTILE_MODEL
+from support.skipping import skip_or_fail
 
 pytestmark = pytest.mark.slow
 OPTIONS = (
@@ -105,7 +105,7 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     )
     if check.returncode:
         reason = f"{'; '.join(check.stdout.splitlines())} (scripts/install-browser installs it)"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+        skip_or_fail(reason)
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from oellm.sandbox.contained import Contained, ContainedEnd, Layers, Limits
 from oellm.sandbox.layers import find_layers
 from oellm.sandbox.running import run_contained
 from support.hostile_runs import NUMBER, USER
+from support.skipping import skip_or_fail
 
 BARE = Layers(container=False, namespaces=True, guard=True, user=USER)
 
@@ -26,7 +26,7 @@ def _namespaces() -> None:
     """Skip, or fail in CI, if this machine has no namespaces for its users."""
     found = find_layers(Cluster({"sandbox_user": str(NUMBER)}, {}), None, unsafe_execution=True)
     if not found.guard:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(found.missing)
+        skip_or_fail(found.missing)
 
 
 @pytest.fixture

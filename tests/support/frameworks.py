@@ -11,13 +11,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 from support import known_answers
 from support.hub import Hub
 from support.processes import ROOT
+from support.skipping import skip_or_fail
 
 # The reciting model knows this many of the problems that most tests take.
 KNOWN, PROBLEMS = 8, known_answers.PROBLEMS
@@ -73,11 +71,5 @@ def _made(script: str, *arguments: str) -> Path:
         check=False,
     )
     if done.returncode:
-        _do_without(done.stderr.strip())
+        skip_or_fail(done.stderr.strip())
     return Path(done.stdout.strip())
-
-
-def _do_without(reason: str) -> NoReturn:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)

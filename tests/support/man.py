@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
+from support.skipping import require_program
 
 # Overstriking, by which man marks bold and underlined text in a pipe.
 _OVERSTRIKE = re.compile(r".\x08")
 
 
 def require_man() -> None:
-    if shutil.which("man") is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            "this machine has no man: scripts/install-terminal-programs"
-        )
+    require_program("man", installer="install-terminal-programs")
 
 
 def show(*words: str | Path, env: Mapping[str, str] | None = None) -> str:

@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 
 from oellm.clusters.image_digest import hash_file
+from support.skipping import require_program
 from support.waiting import wait_until
 
 # A login that Registry(login=True) asks for, and its line of an htpasswd file.
@@ -183,10 +184,7 @@ def _copy(source: Path, target: Path) -> None:
 def require_programs(*names: str) -> None:
     """Skip the test, or fail in CI, if this machine lacks a program of scripts/install-cluster."""
     for name in names:
-        if shutil.which(name) is None:
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-                f"{name} is missing (scripts/install-cluster installs it)"
-            )
+        require_program(name, installer="install-cluster")
 
 
 @pytest.fixture

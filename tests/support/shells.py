@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping
@@ -12,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pexpect
-import pytest
+
+from support.skipping import require_program
 
 SHELLS = ("bash", "zsh", "fish")
 _ARGUMENTS = {"bash": ["--norc", "--noprofile", "-i"], "zsh": ["-f", "-i"], "fish": ["--private"]}
@@ -41,10 +40,7 @@ _PATIENCE_S = 60
 
 def require_shell(name: str) -> None:
     """Skip the test, or fail in CI, if this machine lacks a shell."""
-    if shutil.which(name) is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
-            f"there is no {name}: scripts/install-terminal-programs installs it"
-        )
+    require_program(name, installer="install-terminal-programs")
 
 
 class Shell:
