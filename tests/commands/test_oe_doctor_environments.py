@@ -14,6 +14,10 @@ from pathlib import Path
 import docopt
 import pytest
 
+from oellm.clusters import image_digest
+from oellm.clusters.cluster import Cluster
+from oellm.clusters.runtime import Launcher
+from oellm.doctor.environments import JobEnvironment, check_environment
 from oellm.images.image_record import StoredImage, record_path
 from support.doctor import Doctor, read_found
 from support.processes import ROOT, clean_environment
@@ -73,6 +77,24 @@ def test_an_image_as_it_should_be(doctor: Doctor, image: Path) -> None:
     assert "apptainer version 9" in found.text("runtime")
     assert "as oe-build recorded it" in found.text("image lm_eval")
     assert "lm_eval 0.4." in found.text("image lm_eval")
+
+
+def test_an_image_that_changes_while_it_is_read(
+    image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hash_file = image_digest.hash_file
+
+    def hash_changing_file(path: str) -> str:
+        os.utime(path, (0, 0))
+        return hash_file(path)
+
+    record_image(image)
+    os.utime(image)
+    monkeypatch.setattr(image_digest, "hash_file", hash_changing_file)
+    environment = JobEnvironment(Launcher(image, "python3"), ("lm_eval",))
+    environ = {"OELLM_CACHE_DIR": str(tmp_path / "cache")}
+    (found,) = check_environment(Cluster({}, {}), environment, environ)
+    assert found.text == f"{image}: it changed while it was read, or cannot be read"
 
 
 def test_faults_of_images(doctor: Doctor, image: Path) -> None:

@@ -208,7 +208,9 @@ def _describe_image(image: Path, environ: Mapping[str, str]) -> str:
         return f"{format_size(size)}, no record of its digest"
     # It takes long to read an image; oe-build --verify does that in any case.
     found = find_other_digest(image, record, ImageDigests(environ, lambda _: None))
-    if found is not None:
+    if found == "":
+        raise ValueError("it changed while it was read, or cannot be read")
+    if found:
         shown = (found[:16], record.digest[:16])
         raise ValueError("its SHA-256 is {}…, but {}… in the record beside it".format(*shown))
     return f"{format_size(size)}, as oe-build recorded it"
