@@ -45,10 +45,11 @@ for --local); options on the command line override them:
   [cluster]
   partition = "debug"
 
-The table cluster has settings of the cluster; its key `name` is --cluster. The
-run directory keeps the options as eval.toml: `oellm schedule
-RUN_DIR/eval.toml` evaluates the same again, or what is missing of it. Paths in
-it are relative to the directory where oellm runs.
+The keys are names of options, so the key for suites is task_groups. The table
+cluster has settings of the cluster; its key `name` is --cluster. The run
+directory keeps the options as eval.toml: `oellm schedule RUN_DIR/eval.toml`
+evaluates the same again, or what is missing of it. Paths in it are relative to
+the directory where oellm runs.
 
 oe-missing leaves out the rows that have a result, or are queued or running, in
 any run below the setting eval_output_dir, unless the result is out of date.

@@ -177,6 +177,9 @@ def test_rows_may_come_from_a_pipe_that_only_oellm_has(run: Run, tmp_path: Path)
 def test_another_word_runs_the_command_of_that_name(run: Run, tmp_path: Path) -> None:
     assert run("oellm", "status", "--version").stdout == f"oe-status {__version__}\n"
     assert run("oellm", "collect-results", "-V").stdout == f"oe-collect {__version__}\n"
+    for name in ("setup", "run"):
+        manual = run("global-benchmark", name, "--help").stdout
+        assert run("oellm", name, "--help").stdout == manual
     refused = run("oellm", "cancel", tmp_path, status=2)
     assert refused.stderr.startswith(f"oe-submit: {tmp_path}: ")
     added = tmp_path / "oe-foo"
@@ -240,6 +243,15 @@ def test_a_file_of_options_is_kept_in_the_run_and_evaluates_the_same_again(
     assert rows[1] == rows[2] == run("oe-manifest", "--rows=-", stdin=rows[1]).stdout
     assert {row["limit"] for row in csv.DictReader(rows[1].splitlines())} == {"8"}
     assert (second["name"], third["name"]) == ("other", "other")
+
+
+def test_a_file_of_options_names_suites_as_the_option_does(
+    run: Run, slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    text = "models = 'acme/m'\ntask_groups = ['mgsm-eu[de|fr]', 'include[de]']\n"
+    (tmp_path / "my.toml").write_text(text)
+    shown = run("oellm", "schedule", "my.toml", "--print", "--cluster=local").stdout
+    assert " '--task_groups=mgsm-eu[de|fr]' '--task_groups=include[de]' |\n" in shown
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from oellm.core.json_config import read_json_file
+from oellm.core.paths import data_file
 from oellm.core.regular_files import DOCUMENT
 from oellm.errors import InputError, UsageError
 from oellm.images.definitions import (
@@ -96,8 +98,37 @@ def test_an_argument_that_only_some_definitions_have_is_for_these(containers: Pa
 def test_all_definitions_of_the_project_can_be_read() -> None:
     containers = containers_directory()
     names = definition_names(containers)
-    assert "lm_eval-cuda" in names
     for name in names:
         inputs = read_inputs(find_definition(name, containers), {})
         assert inputs.base.startswith("docker://")
         assert "{{" not in inputs.base
+
+
+# By framework stage, the kinds of machines for which the project has a definition.
+KINDS = {
+    "bigcode_eval": ("cpu", "cuda", "rocm"),
+    "bigcode_eval-multiple": ("cpu",),
+    "bigcodebench-evaluate": ("cpu",),
+    "bigcodebench-published": ("cpu",),
+    "evalplus-evaluate": ("cpu",),
+    "evalplus-generate": ("cpu", "cuda", "rocm"),
+    "lighteval": ("cpu", "cuda", "rocm"),
+    "lm_eval": ("cpu", "cuda", "rocm"),
+    "vllm": ("cuda",),
+    "vllm-cpu": ("cpu",),
+}
+
+
+def test_each_stage_has_its_definitions_and_clusters_name_what_they_make() -> None:
+    names = definition_names(containers_directory())
+    assert names == sorted(f"{stage}-{kind}" for stage, kinds in KINDS.items() for kind in kinds)
+    clusters = read_json_file(data_file("clusters.json")).value["clusters"]
+    named = {
+        (cluster, image)
+        for cluster, settings in clusters.items()
+        for image in settings.get("images", {}).values()
+    }
+    # The seed project's own images have a name for each cluster, and no definition here.
+    others = {(cluster, f"eval_env-{cluster}.sif") for cluster, _ in named}
+    assert {image.removesuffix(".sif") for _, image in named - others} <= {*names}
+    assert len({cluster for cluster, _ in named - others}) == 5
