@@ -213,8 +213,8 @@ def _print(columns: Sequence[str], rows: Iterable[Row], is_table: bool) -> None:
 
 
 def _print_table(columns: Sequence[str], rows: Iterable[Row]) -> None:
-    from oellm.collect.record_source import shorten_models
     from oellm.core import schema, tables
+    from oellm.metrics.model_names import shorten_models
 
     shown, left_out = shorten_models(([row[name] for name in columns] for row in rows), columns)
     if shown:

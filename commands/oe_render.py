@@ -177,7 +177,7 @@ def _explain(options: Options, cluster: Cluster) -> None:
         rows: Iterable[tables.Values]
         rows, left_out = tables.select_values(spool.estimates(plan.places), columns), ""
         if layout == "table":
-            from oellm.collect.record_source import shorten_models
+            from oellm.metrics.model_names import shorten_models
 
             rows, left_out = shorten_models(rows, columns)
         spare = schema.spare_columns("estimate")

@@ -107,7 +107,7 @@ def _oe_smoke(arguments: cli.Arguments) -> int:
     rows: Iterable[tables.Values]
     rows, left_out = tables.select_fields(outcomes, columns), ""
     if options.layout == "table":
-        from oellm.collect.record_source import shorten_models
+        from oellm.metrics.model_names import shorten_models
 
         rows, left_out = shorten_models(rows, columns)
     tables.write_rows(rows, columns, layout=options.layout, stream=sys.stdout, spare=["eval_id"])

@@ -24,7 +24,7 @@ from oellm.errors import UsageError
 from oellm.manifest.model_spec import ModelSpec
 from oellm.metrics import columns, score_tables
 from oellm.metrics import records as metric_records
-from oellm.metrics.model_names import ModelName, describe_left_out, short_names
+from oellm.metrics.model_names import shorten_models
 from oellm.metrics.reading import RecordText
 from oellm.metrics.records import MetricRecord, PrimaryMetrics
 from oellm.metrics.selection import RecordSelection
@@ -36,9 +36,6 @@ FORMATS = (*tables.STREAMED, *tables.TABLES, "parquet")
 # The format of metric records for the dashboard of OpenEuroLLM, which has columns of its own.
 DASHBOARD = "dashboard"
 
-
-# The column whose values tables shorten.
-_MODEL = "model_path"
 # The number of remarks that messages name one by one.
 _NAMED = 5
 
@@ -246,19 +243,6 @@ def choose_format(asked: str | None, stream: TextIO, *more: str) -> str:
     if layout == "parquet" and stream.isatty():
         raise UsageError("--format=parquet: stdout is a terminal; redirect it to a file")
     return layout
-
-
-def shorten_models(rows: Iterable[Values], names: Sequence[str]) -> tuple[list[Values], str]:
-    """Return the rows with the names of models that tables show, and what these lack."""
-    whole = list(rows)
-    places = [place for place, name in enumerate(names) if name == _MODEL]
-    short = short_names(ModelName(row[place]) for row in whole for place in places)
-    found = {model.path: name for model, name in short.items()}
-    shown: list[Values] = [
-        [found[value] if name == _MODEL else value for name, value in zip(names, row, strict=True)]
-        for row in whole
-    ]
-    return shown, describe_left_out(short)
 
 
 def write_rows(

@@ -8,12 +8,15 @@ from itertools import takewhile
 from typing import NamedTuple, TypeVar
 
 from oellm.core import display
+from oellm.core.tables import Values
 from oellm.manifest.argument_texts import split_pieces
 from oellm.manifest.checkpoint_names import training_step
 from oellm.manifest.model_spec import plain_path
 
 NameKey = TypeVar("NameKey", bound=Hashable)
 
+# The column whose values tables shorten.
+_MODEL = "model_path"
 # Last names of directories that do not name a model. A training step does not name one, either.
 _PLAIN = ("hf", "checkpoints", "output")
 # What a name begins with that lacks directories which not all models share.
@@ -82,6 +85,19 @@ def describe_left_out(names: Mapping[ModelName, str]) -> str:
     left_out = [f"what all models share: {shared}"] if shared else []
     left_out += [f"the directories that they are in: {first}"] if tops else []
     return f"names of models lack {'; and '.join(left_out)}" if left_out else ""
+
+
+def shorten_models(rows: Iterable[Values], columns: Sequence[str]) -> tuple[list[Values], str]:
+    """Return rows with short names in the column model_path, and `describe_left_out` of them."""
+    whole = list(rows)
+    places = [place for place, column in enumerate(columns) if column == _MODEL]
+    short = short_names(ModelName(row[place]) for row in whole for place in places)
+    found = {model.path: name for model, name in short.items()}
+    shown: list[Values] = [
+        [found[value] if place in places else value for place, value in enumerate(row)]
+        for row in whole
+    ]
+    return shown, describe_left_out(short)
 
 
 def shorten_names(names: Mapping[NameKey, str], width: int) -> dict[NameKey, str]:
