@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
-from oellm.core.regular_files import STATE, is_ours, open_regular
+from oellm.core.regular_files import STATE, open_regular
 
 # An image of this many bytes takes seconds to read, so the user is told.
 _LARGE = 10**9
@@ -76,13 +76,10 @@ class ImageDigests:
         return None
 
     def _cached(self, key: dict[str, Any]) -> str:
-        with contextlib.suppress(OSError, ValueError):
-            with open_regular(self._file(key)) as stream:
-                is_trusted = is_ours(os.fstat(stream.fileno()))
-                kept = json_codec.loads(stream.read(STATE)) if is_trusted else None
-            if isinstance(kept, dict) and {**kept, **key} == kept:
-                return str(kept["sha256"])
-        return ""
+        kept = json_codec.read_cached(self._file(key), STATE)
+        # Other facts are those of an image that has been replaced since.
+        is_same = isinstance(kept, dict) and {**kept, **key} == kept
+        return str(kept["sha256"]) if is_same else ""
 
     def _computed(self, key: dict[str, Any]) -> str:
         if key["bytes"] >= _LARGE:

@@ -7,12 +7,10 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import oellm
 from oellm.core import atomic, json_codec
 from oellm.core.paths import cache_directory
-from oellm.core.regular_files import DOCUMENT, is_ours, open_regular
 
 
 def cached_words(name: str, find: Callable[[], list[str]]) -> list[str]:
@@ -23,7 +21,7 @@ def cached_words(name: str, find: Callable[[], list[str]]) -> list[str]:
     directory = cache_directory(os.environ)
     path = directory / f"words-{os.geteuid()}" / f"{name}.json"
     key = [oellm.__version__, sys.prefix, *map(_changed, _signs(directory))]
-    kept = _read(path)
+    kept = json_codec.read_cached(path)
     if isinstance(kept, dict) and kept.get("key") == key and isinstance(kept.get("words"), list):
         return [word for word in kept["words"] if isinstance(word, str)]
     if words := find():
@@ -46,13 +44,3 @@ def _changed(path: Path) -> int:
         return path.stat().st_mtime_ns
     except OSError:
         return 0
-
-
-def _read(path: Path) -> Any:
-    try:
-        with open_regular(path) as stream:
-            if is_ours(os.fstat(stream.fileno())):
-                return json_codec.loads(stream.read(DOCUMENT))
-    except (OSError, ValueError, RecursionError):
-        pass
-    return None

@@ -9,7 +9,11 @@ from __future__ import annotations
 import enum
 import json
 import math
+import os
+from pathlib import Path
 from typing import Any, TypeGuard
+
+from oellm.core.regular_files import DOCUMENT, is_ours, open_regular
 
 try:
     import orjson
@@ -56,6 +60,20 @@ def loads(data: bytes) -> Any:
         # Raises ValueError for a lone surrogate.
         json.dumps(value, ensure_ascii=False).encode()
     return value
+
+
+def read_cached(path: Path, largest: int = DOCUMENT) -> Any:
+    """Return the value in a file of at most `largest` bytes, of a cache that others may share.
+
+    Returns None if the file is missing, damaged or larger, or if others may write to it.
+    """
+    try:
+        with open_regular(path) as stream:
+            if not is_ours(os.fstat(stream.fileno())):
+                return None
+            return loads(stream.read(largest))
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def dumps(value: Any, indent: bool = False) -> bytes:

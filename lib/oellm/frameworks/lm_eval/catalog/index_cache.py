@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from oellm.core import atomic, json_codec
-from oellm.core.regular_files import DOCUMENT, is_ours, open_regular
+from oellm.core.regular_files import is_ours
 
 # Seconds to wait for another process that scans the same directory, and between two looks.
 _PATIENCE_S = 60.0
@@ -34,7 +34,7 @@ class IndexCache:
     def read(self, name: str, key: list[Any]) -> Any:
         """Return the content of a file that was written for this key, or None."""
         for directory in self._readable:
-            content = _read(directory, name) if _is_trusted(directory) else None
+            content = json_codec.read_cached(directory / name) if _is_trusted(directory) else None
             if isinstance(content, dict) and content.get("key") == key:
                 return content.get("content")
         return None
@@ -101,13 +101,3 @@ def _write(stream: BinaryIO, data: bytes) -> None:
     # Whatever the umask is: a file that others may write to is not read.
     os.fchmod(stream.fileno(), 0o644)
     stream.write(data)
-
-
-def _read(directory: Path, name: str) -> Any:
-    try:
-        with open_regular(directory / name) as stream:
-            if not is_ours(os.fstat(stream.fileno())):
-                return None
-            return json_codec.loads(stream.read(DOCUMENT))
-    except (OSError, ValueError, RecursionError):
-        return None
