@@ -104,6 +104,11 @@ def test_a_configuration_is_what_lm_eval_reads(tmp_path: Path) -> None:
             "{at}/bad.yaml:2 includes gone.yaml, which is not there",
         ),
         (
+            {"bad": 'task: my_fn\ninclude: "g\\x6fne.yaml"\n'},
+            "lm-eval has no task, group or tag 'my_fn'; passed over: "
+            "{at}/bad.yaml includes gone.yaml, which is not there",
+        ),
+        (
             {"bad": "task: my_fn\nx: [\n"},
             "lm-eval has no task, group or tag 'my_fn'; passed over: {at}/bad.yaml is not YAML "
             "that lm-eval reads: line 3: did not find expected node content",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from oellm.manifest.task_source import TaskSource
-from oellm.task_sources import git_program, git_trees
+from oellm.task_sources import cache, git_program
 from oellm.task_sources.cache import cached_directory, source_directories
 from oellm.task_sources.errors import SourceError, UncachedSourceError
 from oellm.task_sources.source_fetcher import SourceFetcher
@@ -111,7 +112,7 @@ def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
             fetcher(environ).pin(text)
         assert caught.value.column == "include_path"
         assert caught.value.is_unreachable == ("cannot be reached" in message)
-    monkeypatch.setattr(git_trees, "MOST_BYTES", 3000)
+    monkeypatch.setattr(cache, "MOST_BYTES", 3000)
     with pytest.raises(SourceError, match=r"has 2 files of together 3\.01 kB, and at most"):
         fetcher(environ).pin(f"{at}{commit}")
     monkeypatch.undo()
@@ -126,9 +127,25 @@ def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
     with pytest.raises(SourceError, match=r"git says: Permission denied \(publickey\)"):
         fetcher(environ).pin("git+ssh://git@127.0.0.1/r@main")
     monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(SourceError, match="git is not on PATH of this machine"):
+    with pytest.raises(SourceError, match="git, which fetches it, is not on PATH of this machine"):
         fetcher(environ).pin(f"{at}main")
     assert len(cached(environ)) == 1
+
+
+def test_a_file_that_git_gives_in_part_is_not_kept(
+    remote: Repository, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote.commit({"a.yaml": "x" * 3000})
+    git = tmp_path / "bin/git"
+    git.parent.mkdir()
+    real = f'{shutil.which("git")} "$@"'
+    cut = f"head -n 1 | {real} | head -c 100"
+    git.write_text(f"#!/bin/sh\ncase $* in *cat-file*) {cut};; *) exec {real};; esac\n")
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{git.parent}:{os.environ['PATH']}")
+    with pytest.raises(SourceError, match=r"git does not give the file a\.yaml"):
+        fetcher(environ).pin(remote.url)
+    assert cached(environ) == []
 
 
 @pytest.mark.parametrize("target", ["/etc", "../..", "a/up/../../out"])

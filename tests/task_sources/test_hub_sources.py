@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from oellm.hub.errors import Problem
-from oellm.task_sources import hub_trees
+from oellm.task_sources import cache
 from oellm.task_sources.cache import source_directories
 from oellm.task_sources.errors import SourceError
 from oellm.task_sources.source_fetcher import SourceFetcher
@@ -76,7 +76,7 @@ def test_what_cannot_be_fetched_is_named_and_leaves_nothing(
     for text, message in refused.items():
         with pytest.raises(SourceError, match=message):
             SourceFetcher(environ, None, lambda _: None).pin(text)
-    monkeypatch.setattr(hub_trees, "MOST_FILES", 0)
-    with pytest.raises(SourceError, match=r"has 1 files of together .*: name a directory in it"):
+    monkeypatch.setattr(cache, "MOST_FILES", 0)
+    with pytest.raises(SourceError, match=r"has 1 file of together .*: name a directory in it"):
         SourceFetcher(environ, None, lambda _: None).pin(SOURCE)
     assert cached(environ) == []

@@ -45,7 +45,7 @@ class JoinedRows:
         """
         self.header += [column for column in reader.header if column not in self.header]
         filled = [fill_row(row, self._settings) for row in reader]
-        # Of a single manifest, which may be large, nobody needs to know it.
+        # A single manifest may be large, and needs no comparison.
         known = set(map(eval_id, self.rows))
         new = [row for row in filled if not known or eval_id(row) not in known]
         self.rows += new

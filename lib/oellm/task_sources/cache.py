@@ -18,11 +18,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from oellm.core import atomic
+from oellm.core.display import format_count, format_size
 from oellm.core.paths import make_shared_directory
 from oellm.manifest.task_source import HUB, TaskSource, parse_sources
 from oellm.task_sources.errors import SourceError, UncachedSourceError
 
 _DIGITS = 8
+# What one tree may have at most; its size is in bytes.
+MOST_FILES = 100_000
+MOST_BYTES = 2**30
 # Seconds after which an unfinished tree belongs to a fetch that was killed.
 _ABANDONED_S = 86_400
 
@@ -76,6 +80,18 @@ def tree_path(source: TaskSource, environ: Mapping[str, str]) -> Path:
         / source.kind
         / f"{source.revision}-{hashlib.sha256(name.encode()).hexdigest()[:_DIGITS]}"
     )
+
+
+def require_room(source: TaskSource, sizes: Sequence[int], hint: str = "") -> None:
+    """Raise SourceError if files of these sizes, in bytes, are more than a tree may have.
+
+    The hint is the end of the message.
+    """
+    total = sum(sizes)
+    if len(sizes) > MOST_FILES or total > MOST_BYTES:
+        found = f"{format_count(len(sizes), 'file')} of together {format_size(total)}"
+        most = f"at most {format_count(MOST_FILES, 'file')} of {format_size(MOST_BYTES)}"
+        raise SourceError(f"{source} has {found}, and {most} are fetched{hint}")
 
 
 def publish_tree(path: Path, fill: Callable[[Path], None]) -> None:

@@ -17,7 +17,7 @@ from oellm.core.display import format_size
 from oellm.core.redaction import redact
 from oellm.task_sources.errors import SourceError
 
-# What git asks only while it works in a repository of the user.
+# Variables that lead git into another repository, or let ssh open a dialog.
 _OF_REPOSITORY = (
     *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_NAMESPACE", "GIT_COMMON_DIR"),
     *("GIT_OBJECT_DIRECTORY", "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_TEMPLATE_DIR"),
@@ -31,6 +31,7 @@ _SETTINGS = (
 )
 # A remote that is a directory may lead to no network, and the other way round.
 _PROTOCOLS = {"file": "file", "https": "https:ssh", "ssh": "https:ssh"}
+# In bytes.
 LONGEST_FILE = 2**31
 _SIGXFSZ = -signal.SIGXFSZ
 # What git says if nothing answers.
@@ -95,7 +96,7 @@ def start_git(
             preexec_fn=_limit_files,  # noqa: PLW1509
         )
     except FileNotFoundError:
-        raise GitError(f"{url}: git is not on PATH of this machine, and fetches it") from None
+        raise GitError(f"{url}: git, which fetches it, is not on PATH of this machine") from None
 
 
 def _environment(environ: Mapping[str, str], url: str) -> dict[str, str]:

@@ -11,9 +11,8 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
-from oellm.core.display import format_size
 from oellm.core.log import Log
 from oellm.manifest.task_source import TaskSource
 from oellm.task_sources import cache
@@ -24,11 +23,8 @@ from oellm.task_sources.git_program import GitError, run_git, start_git
 _ANSWER_S = 90.0
 _FETCH_S = 1800.0
 _LOCAL_S = 300.0
-MOST_BYTES = 2**30
-MOST_FILES = 100_000
 _LINK, _SUBMODULE, _PROGRAM = "120000", "160000", "100755"
 _LARGE_FILE = b"version https://git-lfs.github.com/spec/v1"
-_PART = 2**20
 
 
 class TreeEntry(NamedTuple):
@@ -155,11 +151,7 @@ def _list_entries(source: TaskSource, repository: Path) -> list[TreeEntry]:
         path = os.fsdecode(name)
         _check_name(source, path)
         entries.append(TreeEntry(mode, blob, size=int(size), path=path))
-    total = sum(entry.size for entry in entries)
-    if len(entries) > MOST_FILES or total > MOST_BYTES:
-        found = f"{len(entries)} files of together {format_size(total)}"
-        most = f"at most {MOST_FILES} files of {format_size(MOST_BYTES)} are fetched"
-        raise SourceError(f"{source}: the commit has {found}, and {most}")
+    cache.require_room(source, [entry.size for entry in entries])
     inside = f"{source.subdirectory}/"
     if source.subdirectory and not any(entry.path.startswith(inside) for entry in entries):
         raise SourceError(f"{source}: the commit has no directory {source.subdirectory}")
@@ -237,24 +229,19 @@ class _Blobs:
         self._process.communicate()
 
     def read(self, entry: TreeEntry) -> bytes:
-        """Return the content of a file; raises SourceError if the repository lacks it."""
+        """Return the content of a file; raises SourceError if git does not give all of it."""
         asked, answers = self._process.stdin, self._process.stdout
         assert asked is not None
         assert answers is not None
         asked.write(f"{entry.blob}\n".encode())
         asked.flush()
-        if answers.readline().split() != [entry.blob.encode(), b"blob", str(entry.size).encode()]:
+        head = answers.readline().split()
+        is_found = head == [entry.blob.encode(), b"blob", str(entry.size).encode()]
+        # A line end follows the content.
+        answer = answers.read(entry.size + 1) if is_found else b""
+        if len(answer) != entry.size + 1:
             raise SourceError(f"{self._source}: git does not give the file {entry.path}")
-        content = _read(answers, entry.size)
-        answers.read(1)
-        return content
-
-
-def _read(stream: IO[bytes], size: int) -> bytes:
-    content = bytearray()
-    while len(content) < size and (part := stream.read(min(_PART, size - len(content)))):
-        content += part
-    return bytes(content)
+        return answer[:-1]
 
 
 def _may_be_commit(name: str) -> bool:

@@ -8,14 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from oellm.core.display import format_size
 from oellm.core.log import Log
 from oellm.hub import errors
 from oellm.hub.environment import hub_address
 from oellm.manifest.task_source import TaskSource
 from oellm.task_sources import cache
 from oellm.task_sources.errors import SourceError
-from oellm.task_sources.git_trees import MOST_BYTES, MOST_FILES
 
 # Where huggingface_hub keeps notes in a directory that it downloads to.
 _NOTES = ".cache"
@@ -42,13 +40,10 @@ def fetch_directory(
         for file in _describe(source, environ, log).siblings
         if file.rfilename.startswith(start)
     ]
-    total = sum(file.size or 0 for file in files)
     if not files:
         raise SourceError(f"{source}: the commit has no directory {source.subdirectory}")
-    if len(files) > MOST_FILES or total > MOST_BYTES:
-        found = f"{len(files)} files of together {format_size(total)}"
-        most = f"at most {MOST_FILES} files of {format_size(MOST_BYTES)} are fetched"
-        raise SourceError(f"{source} has {found}, and {most}: name a directory in it")
+    sizes = [file.size or 0 for file in files]
+    cache.require_room(source, sizes, hint=": name a directory in it")
 
     def fill(staged: Path) -> None:
         _request(

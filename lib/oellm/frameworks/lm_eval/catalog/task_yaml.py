@@ -169,9 +169,9 @@ def _merge(path: str, seen: set[str]) -> dict[str, Any]:
             raise TaskYamlError(f"{path} includes {name!r}, and expected is a file")
         target = os.path.realpath(os.path.join(os.path.dirname(path), name))
         if not os.path.exists(target):
-            raise TaskYamlError(
-                f"{path}:{_find_line(path, name)} includes {name}, which is not there"
-            )
+            line = _find_line(path, name)
+            place = f"{path}:{line}" if line else path
+            raise TaskYamlError(f"{place} includes {name}, which is not there")
         part = _merge(target, seen)
         # lm-eval means this key for the included file alone.
         part.pop("task_list", None)
