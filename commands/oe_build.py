@@ -148,7 +148,7 @@ def _options(arguments: cli.Arguments) -> Options:
     formats = (*tables.STREAMED, *tables.TABLES)
     layout = tables.choose_format(arguments["--format"], sys.stdout, formats, piped="jsonl")
     actions = [name for name in ("--list", "--verify", "--pull", "--push") if arguments[name]]
-    for name in ("--pull", "--push", "--dir", "--way", "--cluster"):
+    for name in ("--pull", "--push", "--manifest", "--dir", "--way", "--cluster"):
         # Such as a variable of a script that is not set.
         if arguments[name] == "":
             raise UsageError(f"{name}: expected a value, got ''")
@@ -160,6 +160,10 @@ def _options(arguments: cli.Arguments) -> Options:
         raise UsageError(f"{actions[0]} builds nothing: leave out --arg")
     if arguments["--manifest"] and not arguments["--verify"]:
         raise UsageError("--manifest: only --verify looks up its tasks")
+    if arguments["--manifest"] == "-" and arguments["DEF"] in ([], ["-"]):
+        raise UsageError(
+            "--manifest=-: give the names of images, too, since stdin can be read only once"
+        )
     return Options(
         names=arguments["DEF"],
         directory=arguments["--dir"],

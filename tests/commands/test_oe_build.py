@@ -244,6 +244,9 @@ def test_several_images_are_built_at_once(yard: Yard) -> None:
         (["one.def", "--pull="], "--pull: expected a value, got ''"),
         (["--list", "--verify"], "--list and --verify exclude each other"),
         (["one.def", "--manifest=m.csv"], "--manifest: only --verify looks up its tasks"),
+        (["one.def", "--manifest="], "--manifest: expected a value, got ''"),
+        (["--verify", "--manifest=-"], "--manifest=-: give the names of images, too, since "),
+        (["--verify", "--manifest=-", "-"], "--manifest=-: give the names of images, too, since "),
         (["one.def", "--jobs=0"], "--jobs: expected a positive integer, got '0'"),
     ],
 )
