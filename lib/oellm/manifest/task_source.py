@@ -26,7 +26,7 @@ from urllib.parse import quote, unquote
 from oellm.core.schema import unexpected
 
 SEPARATOR = ":"
-# What git can be asked for by; the others are without encryption, or run programs.
+# The other schemes of git are without encryption, or run programs.
 SCHEMES = ("https", "ssh", "file")
 GIT, HUB, DIRECTORY = "git", "hub", "directory"
 
