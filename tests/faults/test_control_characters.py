@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from oellm.core import display
 from support.golden_run import make_run
+from support.model_directories import write_model
 from support.processes import Run, clean_environment
 from support.terminal import on_terminal
 
@@ -76,3 +78,19 @@ def test_what_people_write_stays() -> None:
     text = "é 模 שלום مرحبا 👩‍🔬 a\tb\nc"
     assert display.printable(text) == text
     assert display.one_line("a\nb") == "a b"
+
+
+def test_no_manifest_on_a_terminal_has_them(tmp_path: Path) -> None:
+    model = write_model(tmp_path / EVIL.replace("\n", "").replace("\r", ""))
+    rows = tmp_path / "evals.csv"
+    with open(rows, "w", newline="") as stream:
+        stream.write("model_path,task_path,n_shot\n")
+        csv.writer(stream, lineterminator="\n").writerow([model, "no_such_task", "0"])
+    for command in (
+        ("oe-manifest", f"--models={model}", "--tasks=x", "--unchecked_tasks"),
+        ("oe-manifest", f"--rows={rows}"),
+        ("oe-missing", "--format=csv", f"--in={tmp_path / 'none'}", rows),
+    ):
+        shown = shown_to_people(tmp_path, *command)
+        assert "\ufffd" in shown
+        assert not DANGEROUS.search(shown)

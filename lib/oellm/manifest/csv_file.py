@@ -7,6 +7,7 @@ from typing import TextIO
 
 from oellm.core import schema
 from oellm.core.csv_records import CsvReader, csv_writer
+from oellm.core.display import guard_terminal
 from oellm.core.log import Log
 from oellm.errors import InputError, OellmError, raise_errors
 from oellm.manifest import other_formats
@@ -66,10 +67,13 @@ def read_rows(stream: TextIO, source: str, report: Log | None = None) -> Iterato
 
 
 class ManifestWriter:
-    """Writes rows as CSV; the first row decides the columns."""
+    """Writes rows as CSV; the first row decides the columns.
+
+    On a terminal, they have no control characters.
+    """
 
     def __init__(self, stream: TextIO) -> None:
-        self._csv = csv_writer(stream)
+        self._csv = csv_writer(guard_terminal(stream))
         self._columns: dict[str, None] = {}
 
     def header(self, columns: Iterable[str]) -> None:
