@@ -69,7 +69,10 @@ def _common(config: Any) -> tuple[Any, ...]:
 def _count_answers(config: Any) -> int:
     """Return how many answers a task asks for to one question."""
     functions = [metric.sample_level_fn for metric in config.metrics]
-    counts = [each.num_samples() for each in functions if hasattr(each, "num_samples")]
+    # Of some it is a number, which means something else.
+    counts = [
+        each.num_samples() for each in functions if callable(getattr(each, "num_samples", None))
+    ]
     return max([1, *filter(None, counts)])
 
 

@@ -24,9 +24,12 @@ from support.lm_eval_handles import make_handle
 
 CODE = """
 import datasets
+import evaluate
 from pathlib import Path
 
-Path(__file__).with_name("IMPORTED").touch()
+# As the code of humaneval does.
+metric = evaluate.load(str(Path(__file__).with_name("code_eval")))
+metric.compute(predictions=[["a program"]], references=["a test"])
 
 
 def load(**_):
@@ -78,11 +81,35 @@ class _Model:
         return CallReply(answers, usage, {0: 4}, environment="a machine", generators=b"")
 
 
+METRIC = """
+import datasets
+import evaluate
+from pathlib import Path
+
+
+class CodeEval(evaluate.Metric):
+    def _info(self):
+        features = {
+            "predictions": datasets.Sequence(datasets.Value("string")),
+            "references": datasets.Value("string"),
+        }
+        return evaluate.MetricInfo(
+            description="", citation="", inputs_description="", features=datasets.Features(features)
+        )
+
+    def _compute(self, predictions, references):
+        Path("TASKS", "RUN").touch()
+        return {"pass@1": 1.0}, {}
+"""
+
+
 @pytest.fixture(params=["true", "false"])
 def row(tmp_path: Path, request: pytest.FixtureRequest) -> Row:
     tasks = tmp_path / "tasks"
     tasks.mkdir()
     (tasks / "programs.py").write_text(CODE)
+    (tasks / "code_eval").mkdir()
+    (tasks / "code_eval" / "code_eval.py").write_text(METRIC.replace("TASKS", str(tasks)))
     (tasks / "programs.yaml").write_text(TASK.replace("SAMPLED", request.param))
     cells = {"model_path": "acme/coder", "task_path": "programs", "n_shot": "0"}
     return Row({**cells, "include_path": str(tasks), "eval_id": "0" * 16})
@@ -121,6 +148,14 @@ def test_a_score_of_recorded_answers_is_that_of_one_go(row: Row, tmp_path: Path)
     assert found.provenance["model"] == expected.provenance["model"]
     for key in ("n-samples", "versions", "configs", "n-shot", "task_hashes", "results"):
         assert found.native[key] == json.loads(json.dumps(expected.native[key])), key
+
+
+@pytest.mark.slow
+def test_what_a_task_tries_out_while_it_is_loaded_runs_no_program(row: Row, tmp_path: Path) -> None:
+    generated = tmp_path / "generate"
+    generated.mkdir()
+    LmEvalEvaluator(print).generate(row, _Model(), generated)
+    assert not Path(row["include_path"], "RUN").exists()
 
 
 @pytest.mark.slow
