@@ -89,7 +89,7 @@ def test_no_manifest_on_a_terminal_has_them(tmp_path: Path) -> None:
     for command in (
         ("oe-manifest", f"--models={model}", "--tasks=x", "--unchecked_tasks"),
         ("oe-manifest", f"--rows={rows}"),
-        ("oe-missing", "--format=csv", f"--in={tmp_path / 'none'}", rows),
+        ("oe-missing", "--cluster=local", "--format=csv", f"--in={tmp_path / 'none'}", rows),
     ):
         shown = shown_to_people(tmp_path, *command)
         assert "\ufffd" in shown
