@@ -38,6 +38,8 @@ def test_rows_may_come_from_a_file(run: Run, tmp_path: Path) -> None:
     rows.write_text('model_path,task_path,n_shot\n"acme/m,dtype=float16",mmlu,5\nacme/n,mmlu,5\n')
     done = run("oellm", "schedule-eval", f"--eval_csv_path={rows}", "--dry_run", "--cluster=lumi")
     assert "oe-render: shards 0: models: 2, rows: 2, about " in done.stderr
+    # Nothing was fetched.
+    assert "oe-render: nobody has counted the documents of 2 rows: " in done.stderr
 
 
 def test_a_failing_stage_stops_the_way_and_gives_its_status(run: Run, tmp_path: Path) -> None:

@@ -50,6 +50,18 @@ def test_other_shots_than_asked_for_are_seen_everywhere(run: Run, run_dir: Path)
     )
 
 
+def test_a_limit_above_the_number_of_documents_is_seen(run: Run, run_dir: Path) -> None:
+    path = run_dir / "results" / f"{CHOICE}.json"
+    result = json.loads(path.read_text())
+    result["oellm"]["row"] |= {"n_shot": "0", "limit": "1000"}
+    path.write_text(json.dumps(result, indent=2))
+    remark = "1000 documents were asked for, 4 scored"
+    found = {row["remark"] for row in rows_of(run("oe-collect", run_dir).stdout)}
+    assert found == {remark, ""}
+    rows = rows_of(run("oe-status", "--format=csv", run_dir, status=1).stdout)
+    assert f"oellm_choice: {remark}" in {row["reason"] for row in rows}
+
+
 def test_limits_are_said_in_every_table(run: Run, run_dir: Path) -> None:
     for layout in ("table", "markdown", "latex", "html"):
         for command in ("oe-pivot", "oe-compare"):

@@ -318,12 +318,10 @@ def test_arguments_have_one_identity_however_they_are_spelled(
 
 
 def test_a_structure_stays_one_and_a_name_stays_a_text() -> None:
-    row = Row({"model_path": 'a/b,max_memory={"0":"10GiB"},revision=0123,top=["x","y"]'})
-    assert row.model_arguments == {
-        "max_memory": {"0": "10GiB"},
-        "revision": "0123",
-        "top": ["x", "y"],
-    }
+    names = dict.fromkeys(("revision", "subfolder", "variant", "tokenizer", "peft"), "0123")
+    texts = ",".join(f"{name}={text}" for name, text in names.items())
+    row = Row({"model_path": f'a/b,max_memory={{"0":"10GiB"}},top=["x","y"],{texts}'})
+    assert row.model_arguments == {"max_memory": {"0": "10GiB"}, "top": ["x", "y"], **names}
 
 
 def test_a_row_keeps_the_identity_that_it_got_when_spellings_counted() -> None:

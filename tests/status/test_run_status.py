@@ -167,6 +167,14 @@ def test_each_worker_has_its_shard_and_the_newest_submission_counts() -> None:
         ),
         (
             SUBMITTED,
+            {
+                "jobs": slurm("PENDING", reason="BeginTime", restarts=1),
+                "logs": log("slurmstepd: error: *** JOB 7 ON n1 CANCELLED DUE TO PREEMPTION ***"),
+            },
+            [("pending", "in the queue (BeginTime), requeued: its job was preempted")] * 2,
+        ),
+        (
+            SUBMITTED,
             {"jobs": slurm("RUNNING"), "heartbeats": {1: beat()}, "done": frozenset({"11"})},
             [("running", "scoring"), ("done", "")],
         ),

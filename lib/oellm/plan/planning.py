@@ -318,8 +318,8 @@ def describe_plan(plan: RunPlan) -> Iterator[str]:
         )
     if plan.uncounted:
         yield (
-            f"{plan.uncounted} rows: nobody has counted their documents, and their times assume "
-            f"{DOCUMENTS} for each task; oe-fetch counts them"
+            f"nobody has counted the documents of {display.format_count(plan.uncounted, 'row')}: "
+            f"times assume {DOCUMENTS} for each task; oe-fetch counts them"
         )
     firsts = [shard for shard in plan.shards if plan.arrays[shard.array].follows is None]
     if len(firsts) == 1 and plan.count > 1:
