@@ -131,6 +131,15 @@ def test_averages_by_suite_have_weights_and_need_all_tasks() -> None:
     assert notes[-1] == "no average: no column is suitable"
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_suite_whose_task_has_several_columns_has_no_average(order: int) -> None:
+    found = [record("a", "free", 0.5), record("a", "free", 0.9, n_shot=5)][::order]
+    suites = {"any": {FREE._replace(n_shot=""): 1.0}, "none": {FREE: 1.0}}
+    rows, notes = averages_of(found, Scope.SUITE, suites)
+    assert rows == [{"average none": 0.5, "average none stderr": None}]
+    assert notes == ["no average of suites of which a task has several columns: any (free)"]
+
+
 def test_parts_of_a_group_do_not_count_beside_it() -> None:
     found = [
         record("a", "mmlu", 0.5),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -125,26 +125,43 @@ def _suite_parts(
     columns: _Columns, suites: SuiteWeights
 ) -> tuple[dict[str, dict[str, float]], list[str]]:
     """Return the columns of each suite that is complete, with their weights, and notes."""
-    heads: dict[SuiteTask, str] = {}
+    heads: dict[SuiteTask, dict[str, None]] = {}
     for head, column in columns.items():
         for cell in column:
             shots = "" if cell.n_shot is None else str(cell.n_shot)
-            heads[SuiteTask(cell.task, shots, cell.eval_suite)] = head
-            heads[SuiteTask(cell.task, "", cell.eval_suite)] = head
+            # The suite may leave the shots to the task.
+            for each in {shots, ""}:
+                heads.setdefault(SuiteTask(cell.task, each, cell.eval_suite), {})[head] = None
     parts: dict[str, dict[str, float]] = {}
     missing: dict[str, int] = {}
+    doubtful: dict[str, str] = {}
     for name, weights in suites.items():
-        found = {heads[task]: weight for task, weight in weights.items() if task in heads}
-        if len(found) == len(weights):
-            parts[f"{AVERAGE} {name}"] = found
-        elif found:
+        found = {task: list(heads[task]) for task in weights if task in heads}
+        several = next((task.task for task, each in found.items() if len(each) > 1), "")
+        if found and len(found) < len(weights):
             missing[name] = len(weights) - len(found)
-    if not missing:
-        return parts, []
-    named = sorted(missing, key=lambda name: missing[name])
-    shown = ", ".join(f"{name} ({missing[name]} of {len(suites[name])})" for name in named[:_NAMED])
-    more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
-    return parts, [f"no average of suites that lack tasks: {shown}{more}"]
+        elif several:
+            doubtful[name] = several
+        elif found:
+            parts[f"{AVERAGE} {name}"] = {
+                head: weights[task] for task, each in found.items() for head in each
+            }
+    lacking = {
+        name: f"{missing[name]} of {len(suites[name])}"
+        for name in sorted(missing, key=lambda name: missing[name])
+    }
+    return parts, [
+        *_name_suites("that lack tasks", lacking),
+        *_name_suites("of which a task has several columns", doubtful),
+    ]
+
+
+def _name_suites(fault: str, details: Mapping[str, str]) -> Iterator[str]:
+    """Yield a note on the suites that have no average because of a fault, if there are any."""
+    if details:
+        shown = ", ".join(f"{name} ({text})" for name, text in [*details.items()][:_NAMED])
+        more = f" and {len(details) - _NAMED} more" if len(details) > _NAMED else ""
+        yield f"no average of suites {fault}: {shown}{more}"
 
 
 def _average(name: str, weights: Mapping[str, float], columns: _Columns, *, rows: int) -> Average:
